@@ -1,0 +1,49 @@
+"""What a person sees while lensjax works: log lines and progress bars."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger("lensjax")
+
+
+@contextlib.contextmanager
+def terminal_output() -> Iterator[None]:
+    """Sends lensjax's log lines to standard output, bare, for the length of a command."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        with logging_redirect_tqdm(loggers=[log]):
+            yield
+    finally:
+        log.removeHandler(handler)
+
+
+def progress(total: int, description: str, *, unit: str = "images", initial: int = 0) -> tqdm:
+    """A progress bar with rate and time left; silent where standard error is not a terminal.
+
+    Args:
+      total: how many units the whole work has.
+      description: what is being done, a word or two.
+      unit: what is counted.
+      initial: how many units were done before.
+
+    Returns:
+      A bar to be used as a context manager; call `update(n)` on it as work gets done.
+    """
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        initial=initial,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+    )

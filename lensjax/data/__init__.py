@@ -1,0 +1,1 @@
+"""Arrays of lens images and labels, wherever they come from."""
