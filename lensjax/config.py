@@ -1,5 +1,11 @@
 """Every field of a config, with its default: the one place where they are all described."""
 
+import difflib
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from lensjax.errors import UserError
@@ -90,3 +96,71 @@ def variant(argument: str | None, **variants: dict[str, object]) -> dict[str, ob
             f"config variant {argument!r} is not known; known variants: {', '.join(sorted(variants))}"
         )
     return variants[argument]
+
+
+def check_choice(field: str, value: str, choices: Iterable[str]) -> None:
+    """Refuses a value that is not among those known, and names the nearest one that is.
+
+    Args:
+      field: what to call the value in the message.
+      value: what was given.
+      choices: what is known.
+
+    Raises:
+      UserError: `value` is not one of `choices`.
+    """
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{field}={value!r}: not one of {', '.join(choices)}{hint}")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses numbers that no run can have.
+
+    Args:
+      config: a whole config.
+
+    Raises:
+      UserError: a field's value is out of its range.
+    """
+    at_least_one = [
+        *("batch_size", "eval_batch_size", "num_epochs", "data.image_size"),
+        *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
+        *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
+        "model.position_grid",
+    ]
+    not_negative = [
+        *("seed", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
+        *("optimizer.learning_rate", "optimizer.weight_decay"),
+    ]
+    ranges = {
+        **dict.fromkeys(at_least_one, (1, math.inf)),
+        **dict.fromkeys(not_negative, (0, math.inf)),
+        "model.dropout_rate": (0, 0.99),
+        "data.validation_fraction": (0.0001, 0.99),
+        "optimizer.b1": (0, 0.999999),
+        "optimizer.b2": (0, 0.999999),
+    }
+    for field, (low, high) in ranges.items():
+        value = operator.attrgetter(field)(config)
+        if not low <= value <= high:
+            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise UserError(f"config.{field}={value}: has to be {limit}")
+    if config.model.embedding_size % config.model.num_heads:
+        raise UserError(
+            f"config.model.embedding_size={config.model.embedding_size}: has to be a multiple of "
+            f"config.model.num_heads={config.model.num_heads}"
+        )
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested fields by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,1 +1,1 @@
-"""evaluation"""
+"""How good a trained classifier is, and what it says of new images."""

@@ -1,1 +1,1 @@
-"""training"""
+"""Fitting a classifier: state, steps, devices, checkpoints and the loop around them."""

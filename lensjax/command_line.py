@@ -1,0 +1,195 @@
+"""From the words of a command to its options, and from its end to an exit code."""
+
+import dataclasses
+import difflib
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from lensjax.config import check, flatten
+from lensjax.console import terminal_output
+from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+
+USAGE = """\
+lensjax: dark-matter substructure from images of strong gravitational lenses.
+
+  python -m lensjax.main --config configs/pinn.py:quick        train and report
+  python -m lensjax.main --mode evaluate --workdir runs/pinn-quick
+  python -m lensjax.main --mode predict --workdir runs/pinn-quick --input FOLDER
+
+  --config FILE[:VARIANT]   what to train: a file of configs/, perhaps a variant
+                            of it (quick: minutes on a laptop)
+  --config.FIELD=VALUE      another value for a field, for example
+                            --config.optimizer.learning_rate=1e-3
+                            --config.data.source=dataset.zip
+                            (lensjax/config.py describes all fields)
+  --workdir FOLDER          where the run lies; runs/CONFIG[-VARIANT] if not
+                            given. The same command again goes on from there
+  --mode MODE               train, evaluate (best epoch, again) or predict
+  --split SPLIT             evaluate: test (the default), validation or train
+  --input PATH              predict: a .npy file, or a folder or zip of them
+  --output FILE             predict: the table; predictions.csv if not given
+
+Exit codes: 0 done; 1 failed, or some files could not be predicted; 2 something
+in the command, the config or the files is wrong, and the message says what.
+"""
+
+MODES = ("train", "evaluate", "predict")
+SPLITS = ("test", "validation", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a command asks for.
+
+    Attributes:
+      mode: one of `MODES`.
+      config: the whole config; None where none was named.
+      workdir: the run's folder.
+      split: one of `SPLITS`.
+      input: what to predict; None where nothing was named.
+      output: where predictions go.
+    """
+
+    mode: str
+    config: ConfigDict | None
+    workdir: Path
+    split: str
+    input: Path | None
+    output: Path
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options in the words of a command.
+
+    Args:
+      arguments: the words after the program's name.
+
+    Raises:
+      UserError: a flag, a value or a config field is wrong.
+    """
+    named, words = _take_config(arguments)
+    values = flags.FlagValues()
+    config = None
+    if named is not None:
+        config = load_config(named)
+        check_fields(config, words)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
+    flags.DEFINE_enum("mode", "train", MODES, "", flag_values=values)
+    flags.DEFINE_enum("split", "test", SPLITS, "", flag_values=values)
+    for name in ("workdir", "input", "output"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    try:
+        rest = values(["lensjax", *words])
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error).removeprefix("flag ")) from None
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    if config is not None:
+        check(config)
+    elif not values.workdir:
+        needed = "--config FILE" if values.mode == "train" else "--workdir FOLDER"
+        raise UserError(f"--mode {values.mode} needs {needed}; see --help")
+    if values.mode == "predict" and not values.input:
+        raise UserError("--mode predict needs --input: a .npy file, or a folder or zip of them")
+    return Options(
+        mode=values.mode,
+        config=config,
+        workdir=Path(values.workdir) if values.workdir else default_workdir(named or ""),
+        split=values.split,
+        input=Path(values.input) if values.input else None,
+        output=Path(values.output or "predictions.csv"),
+    )
+
+
+def load_config(argument: str) -> ConfigDict:
+    """The config that `FILE[:VARIANT]` names.
+
+    Raises:
+      UserError: there is no such file or variant, or the file makes no config.
+    """
+    file, _, variant = argument.partition(":")
+    if not Path(file).is_file():
+        raise UserError(
+            f"--config {argument}: there is no such file; the experiments lie in configs/"
+        )
+    try:
+        config = runpy.run_path(file)["get_config"](variant)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--config {argument}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config {argument}: get_config gives no ConfigDict")
+    return config.lock()
+
+
+def check_fields(config: ConfigDict, words: Sequence[str]) -> None:
+    """Refuses `--config.FIELD` where the config has no such field, and names the nearest one.
+
+    Raises:
+      UserError: a field is not there.
+    """
+    known = [f"config.{name}" for name in flatten(config.to_dict())]
+    for word in words:
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and name.startswith("config.") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{near[0]}?" if near else "lensjax/config.py describes all"
+            raise UserError(f"--{name}: the config has no such field; {hint}")
+
+
+def default_workdir(config_argument: str) -> Path:
+    """Where a run lies if nothing else is said: `configs/pinn.py:quick` in `runs/pinn-quick`."""
+    file, _, variant = config_argument.partition(":")
+    return Path("runs") / (Path(file).stem + (f"-{variant}" if variant else ""))
+
+
+def run(main: Callable[[Sequence[str]], int]) -> int:
+    """Runs a command on the words it was called with, and gives its exit code.
+
+    What the user got wrong becomes one line on standard error and code 2; a failed run, one line and
+    code 1; a run that was asked to stop, 128 and the signal's number, as shells count.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        with terminal_output():
+            return main(arguments)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except NonFiniteLossError as error:
+        return _fail(str(error), 1)
+    except Interrupted as stopped:
+        return _fail(
+            f"{stopped}; all is saved, and the same command goes on from here",
+            128 + stopped.signal_number,
+        )
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"lensjax: {message}\n")
+    return code
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What `--config` was given, and the other words."""
+    named = None
+    others = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            named = value if equals else next(words, "")
+        else:
+            others.append(word)
+    return named, others

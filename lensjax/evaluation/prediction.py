@@ -1,0 +1,93 @@
+"""A trained model's answers to sets of images."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from scipy.special import softmax
+
+from lensjax.console import progress
+from lensjax.data.batches import batches
+from lensjax.data.images import ImageSet
+from lensjax.evaluation.metrics import classification_metrics
+from lensjax.training.parallel import check_batch_size, parallel_eval_step
+from lensjax.training.step import eval_step
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Answers to a set of images, in its order.
+
+    Attributes:
+      probabilities: of each class.
+      theta_E: Einstein radius in the model's own units; None for models without one.
+      losses: each loss term by name; empty where not asked for.
+    """
+
+    probabilities: Float[np.ndarray, "n classes"]
+    theta_E: Float[np.ndarray, " n"] | None
+    losses: dict[str, Float[np.ndarray, " n"]]
+
+
+Predictor = Callable[[PyTree, ImageSet], Predictions]
+
+
+def predictor(
+    config: ConfigDict, model: nn.Module, *, devices: Sequence[jax.Device], with_loss: bool = False
+) -> Predictor:
+    """A function of a model's variables and an image set, compiled once for all sets.
+
+    Args:
+      config: the whole config of the run.
+      model: the classifier.
+      devices: each takes an equal share of a batch.
+      with_loss: whether to give the loss terms too.
+
+    Raises:
+      UserError: the devices cannot share a batch equally.
+    """
+    check_batch_size("eval_batch_size", config.eval_batch_size, len(devices))
+    step = parallel_eval_step(
+        functools.partial(
+            eval_step, model=model, physics_weight=config.loss.physics_weight, with_loss=with_loss
+        ),
+        devices,
+    )
+
+    def predict(variables: PyTree, images: ImageSet) -> Predictions:
+        parts: list[dict[str, np.ndarray]] = []
+        with progress(len(images), "evaluating") as bar:
+            for batch in batches(images, np.arange(len(images)), config.eval_batch_size):
+                real = batch["weights"] > 0
+                parts.append({name: value[real] for name, value in step(variables, batch).items()})
+                bar.update(int(real.sum()))
+        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        logits = values.pop("logits").astype(np.float64)
+        return Predictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
+
+    return predict
+
+
+def evaluator(predict: Predictor, images: ImageSet) -> Callable[[PyTree], dict[str, float]]:
+    """A function of a model's variables alone that gives the named validation metrics.
+
+    Args:
+      predict: made by `predictor` with the loss terms.
+      images: the validation images.
+    """
+
+    def evaluate(variables: PyTree) -> dict[str, float]:
+        predictions = predict(variables, images)
+        values = classification_metrics(images.labels, predictions.probabilities)
+        values |= {name: float(losses.mean()) for name, losses in predictions.losses.items()}
+        return {f"validation_{name}": value for name, value in values.items()}
+
+    return evaluate

@@ -1,0 +1,67 @@
+"""A trained classifier, read back from its run's folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lensjax import models
+from lensjax.data.images import ImageSet
+from lensjax.errors import UserError
+from lensjax.evaluation.prediction import Predictions, Predictor, predictor
+from lensjax.training.checkpoints import Checkpoints
+from lensjax.workdir import CHECKPOINTS, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The best epoch of a run.
+
+    Attributes:
+      config: the run's config.
+      model: the classifier's module.
+      variables: its parameters and running statistics.
+      best_epoch: the epoch's number, from 1.
+      history: the metrics of each epoch up to the newest checkpoint.
+      predict: compiled prediction, see `predictor`.
+    """
+
+    config: ConfigDict
+    model: nn.Module
+    variables: dict[str, Any]
+    best_epoch: int
+    history: list[dict[str, Any]]
+    _predict: Predictor
+
+    def predict(self, images: ImageSet) -> Predictions:
+        """The classifier's answers to a set of images."""
+        return self._predict(self.variables, images)
+
+
+def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
+    """The best epoch of the run in `workdir`.
+
+    Args:
+      workdir: the folder of a run.
+      devices: what to predict on.
+
+    Raises:
+      UserError: there is no run or no whole epoch, or the checkpoint is of another model.
+    """
+    config = read_config(workdir)
+    if not (workdir / CHECKPOINTS).is_dir():
+        raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
+    model = models.build(config.model)
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 1))
+    like = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        variables, best_epoch = checkpoints.restore_best(like)
+        history = checkpoints.newest_history()
+    return Trained(
+        config, model, variables, best_epoch, history, predictor(config, model, devices=devices)
+    )

@@ -1,0 +1,97 @@
+"""Trains, evaluates and predicts: `python -m lensjax.main --config configs/pinn.py`."""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from lensjax import command_line, models, workdir
+from lensjax.command_line import Options
+from lensjax.console import log
+from lensjax.data.images import Splits
+from lensjax.data.source import load_splits
+from lensjax.evaluation.files import predict_files
+from lensjax.evaluation.prediction import evaluator, predictor
+from lensjax.evaluation.report import write_report
+from lensjax.evaluation.trained import Trained, load_trained
+from lensjax.training import loop
+from lensjax.training.parallel import AXIS
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Does what a command asks for.
+
+    Args:
+      arguments: the words after the program's name.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: something in the command, the config or the files is wrong.
+    """
+    options = command_line.parse(arguments)
+    devices = jax.local_devices()
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
+    if options.mode != "train" and options.config is not None:
+        workdir.check_same_config(options.workdir, options.config)
+    return {"train": train, "evaluate": evaluate, "predict": predict}[options.mode](
+        options, devices
+    )
+
+
+def train(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Trains a model, or goes on with it, and reports on the test images."""
+    config = options.config if options.config is not None else workdir.read_config(options.workdir)
+    workdir.claim(options.workdir, config)
+    with workdir.locked(options.workdir):
+        splits = load_splits(config.data)
+        model = models.build(config.model, axis_name=AXIS)
+        predict_with_loss = predictor(config, model, devices=devices, with_loss=True)
+        validate = evaluator(predict_with_loss, splits.validation)
+        loop.train(config, model, splits.train, validate, options.workdir, devices=devices)
+        report(options, load_trained(options.workdir, devices=devices), splits)
+    return 0
+
+
+def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Reports on the best epoch of a run, on the split asked for."""
+    trained = load_trained(options.workdir, devices=devices)
+    report(options, trained, load_splits(trained.config.data))
+    return 0
+
+
+def report(options: Options, trained: Trained, splits: Splits) -> None:
+    """Writes the report on a split, and says what is in it and where the run lies."""
+    images = getattr(splits, options.split)
+    folder = options.workdir / workdir.REPORT
+    table = write_report(
+        folder if options.split == "test" else folder / options.split,
+        split=options.split,
+        images=images,
+        predictions=trained.predict(images),
+        best_epoch=trained.best_epoch,
+        history=trained.history,
+    )
+    log.info("\n%s\n\n%s", table, workdir.describe(options.workdir))
+
+
+def predict(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Classifies image files with the best epoch of a run; 1 where some could not be."""
+    assert options.input is not None  # for the type checker: the parser saw to it
+    trained = load_trained(options.workdir, devices=devices)
+    num_good, num_bad = predict_files(trained, options.input, options.output)
+    log.info("%s: %s files classified", options.output, f"{num_good:,}")
+    if num_bad:
+        log.info("%s files could not be; the column 'error' says why", f"{num_bad:,}")
+    return 1 if num_bad else 0
+
+
+def run() -> int:
+    """The console script `lensjax`."""
+    return command_line.run(main)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

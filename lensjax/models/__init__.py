@@ -1,0 +1,49 @@
+"""Flax modules, and how a config names them."""
+
+import functools
+from collections.abc import Callable
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lensjax.config import check_choice
+from lensjax.models.baseline_cnn import BaselineCNN
+from lensjax.models.lens_vit_pinn import LensViTPINN
+from lensjax.models.outputs import Outputs
+from lensjax.models.resnet import ResNet
+from lensjax.models.vit import ViT
+
+__all__ = ["BaselineCNN", "LensViTPINN", "Outputs", "ResNet", "ViT", "build"]
+
+MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "baseline_cnn": (BaselineCNN, ("width",)),
+    "lens_vit_pinn": (
+        LensViTPINN,
+        (
+            "width",
+            "patch_size",
+            "embedding_size",
+            "depth",
+            "num_heads",
+            "position_grid",
+            "dropout_rate",
+        ),
+    ),
+}
+
+
+def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None) -> nn.Module:
+    """The module that `config.model` describes.
+
+    Args:
+      config: the `model` part of a config.
+      num_classes: number of classes.
+      axis_name: mapped axis that a training batch is divided over; None where it is not divided.
+
+    Raises:
+      UserError: a model of that name does not exist.
+    """
+    check_choice("config.model.name", config.name, MODELS)
+    module, fields = MODELS[config.name]
+    options = {field: config[field] for field in fields}
+    return functools.partial(module, **options)(num_classes=num_classes, axis_name=axis_name)

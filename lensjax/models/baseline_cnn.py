@@ -1,0 +1,43 @@
+"""The reference's BaselineCNN: a ResNet on the image alone."""
+
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from lensjax.models.outputs import Outputs
+from lensjax.models.resnet import ResNet
+
+
+class BaselineCNN(nn.Module):
+    """ResNet18 with a one-channel stem.
+
+    Attributes:
+      num_classes: number of classes.
+      width: channels after the stem; 64 in the reference.
+      axis_name: see `BatchNorm`.
+    """
+
+    num_classes: int = 3
+    width: int = 64
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 1"],
+        *,
+        train: bool,
+        weights: Float[Array, " batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
+        with_physics_loss: bool = False,
+    ) -> Outputs:
+        """Classifies images.
+
+        Args:
+          images: brightness from 0 to 1.
+          train, weights: see `BatchNorm`.
+          keys: not used: the model has no random part.
+          with_physics_loss: not used: the model has no physics.
+        """
+        del keys, with_physics_loss
+        resnet = ResNet(self.num_classes, self.width, axis_name=self.axis_name, name="resnet")
+        return Outputs(resnet(images, train=train, weights=weights))

@@ -1,0 +1,122 @@
+"""The reference's LensVIT_PINN: a transformer's deflection, an intensity-space lens equation, a ResNet."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from lensjax.models.layers import dropout, fan_in_uniform
+from lensjax.models.outputs import Outputs
+from lensjax.models.resnet import ResNet
+from lensjax.models.vit import ViT
+from lensjax.physics import reference
+
+
+class DeflectionProjection(nn.Module):
+    """The linear layer from features to the reference's deflection alpha, two numbers a pixel.
+
+    The classifier uses alpha by its mean over the image and the physics loss by its mean over the two
+    components only. Both are linear, so the weights are averaged before the product, not after it.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch features"],
+        clean_features: Float[Array, "batch features"] | None,
+        height: int,
+        width: int,
+    ) -> tuple[Float[Array, " batch"], Float[Array, "batch height width 1"] | None]:
+        """Means of the deflection.
+
+        Args:
+          features: what the classifier sees, after dropout.
+          clean_features: the same before dropout; None leaves out the second result.
+          height, width: of the image, pixels.
+
+        Returns:
+          The mean of alpha over the image and both components, from `features`, and the mean over the
+          components alone, from `clean_features`.
+        """
+        fan_in = features.shape[-1]
+        kernel = self.param("kernel", fan_in_uniform(fan_in), (fan_in, height * width * 2))
+        bias = self.param("bias", fan_in_uniform(fan_in), (height * width * 2,))
+        theta_E = features @ kernel.mean(1) + bias.mean()
+        if clean_features is None:
+            return theta_E, None
+        mean_kernel = kernel.reshape(fan_in, height * width, 2).mean(-1)
+        mean_bias = bias.reshape(1, height * width, 2).mean(-1)
+        alpha_mean = clean_features @ mean_kernel + mean_bias
+        return theta_E, alpha_mean.reshape(-1, height, width, 1)
+
+
+class LensViTPINN(nn.Module):
+    """ViT features give theta_E, theta_E gives a second channel, a ResNet classifies the two channels.
+
+    The reference also constructs a second dropout (0.5) and never uses it; it is left out here.
+
+    Attributes:
+      num_classes: number of classes.
+      width: channels after the ResNet's stem; 64 in the reference.
+      patch_size, embedding_size, depth, num_heads, position_grid: see `ViT`; the defaults are the
+        reference's.
+      dropout_rate: share of the ViT's features set to zero in training.
+      axis_name: see `BatchNorm`.
+    """
+
+    num_classes: int = 3
+    width: int = 64
+    patch_size: int = 16
+    embedding_size: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    position_grid: int = 14
+    dropout_rate: float = 0.3
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 1"],
+        *,
+        train: bool,
+        weights: Float[Array, " batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
+        with_physics_loss: bool = False,
+    ) -> Outputs:
+        """Classifies images.
+
+        Args:
+          images: brightness from 0 to 1.
+          train, weights: see `BatchNorm`.
+          keys: one key an image for the dropout; needed in training where the rate is not 0.
+          with_physics_loss: whether to give the physics loss too, which costs the product with the
+            whole deflection layer.
+
+        Raises:
+          ValueError: no keys in training.
+        """
+        vit = ViT(
+            self.patch_size,
+            self.embedding_size,
+            self.depth,
+            self.num_heads,
+            self.position_grid,
+            name="vit",
+        )
+        clean = vit(images)
+        features = clean
+        if train and self.dropout_rate > 0:
+            if keys is None:
+                raise ValueError("LensViTPINN has dropout: training needs one key an image")
+            features = dropout(clean, keys, self.dropout_rate)
+        theta_E, alpha_mean = DeflectionProjection(name="alpha_proj")(
+            features, clean if with_physics_loss else None, *images.shape[1:3]
+        )
+        theta_S = reference.intensity_lens_equation(images, theta_E)
+        resnet = ResNet(self.num_classes, self.width, axis_name=self.axis_name, name="cnn")
+        logits = resnet(jnp.concatenate([images, theta_S], -1), train=train, weights=weights)
+        if alpha_mean is None:
+            return Outputs(logits, theta_E)
+        # The loss has a theta_E of its own, from the features before dropout.
+        clean_theta_S = reference.intensity_lens_equation(images, alpha_mean.mean((1, 2, 3)))
+        return Outputs(logits, theta_E, reference.physics_loss(images, clean_theta_S, alpha_mean))

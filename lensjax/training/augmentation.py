@@ -1,0 +1,45 @@
+"""Random changes of training images."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+def rotate(
+    image: Float[Array, "height width channels"], angle: Float[Array, ""]
+) -> Float[Array, "height width channels"]:
+    """Turns an image about its centre, taking the nearest pixel; what comes from outside is 0.
+
+    Args:
+      image: one image.
+      angle: radians, counter-clockwise as the image is shown with its first row on top.
+
+    Reference: torchvision's `rotate` of tensors (nearest, no expansion); ties go to the even pixel.
+    """
+    height, width, _ = image.shape
+    y = jnp.arange(height) - (height - 1) / 2
+    x = jnp.arange(width) - (width - 1) / 2
+    y, x = jnp.meshgrid(y, x, indexing="ij")
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    column = jnp.round(cos * x - sin * y + (width - 1) / 2).astype(jnp.int32)
+    row = jnp.round(sin * x + cos * y + (height - 1) / 2).astype(jnp.int32)
+    return image.at[row, column].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+
+
+def random_rotation(
+    images: Float[Array, "batch height width channels"],
+    keys: Key[Array, " batch"],
+    max_degrees: float,
+) -> Float[Array, "batch height width channels"]:
+    """Turns each image by an angle of its own, uniform between -max_degrees and max_degrees.
+
+    Args:
+      images: a batch.
+      keys: one key an image.
+      max_degrees: largest angle either way, degrees; 0 gives the images back.
+    """
+    if max_degrees == 0:
+        return images
+    limit = jnp.deg2rad(max_degrees)
+    angles = jax.vmap(lambda key: jax.random.uniform(key, minval=-limit, maxval=limit))(keys)
+    return jax.vmap(rotate)(images, angles)

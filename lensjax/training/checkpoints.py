@@ -1,0 +1,165 @@
+"""Checkpoints in a run's folder: the newest, to go on from, and the best, to use.
+
+Each holds three items: `model` (parameters and running statistics, all that prediction needs), `rest`
+(what else training needs) and `progress` (where in the run it was, and the metrics of every epoch).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from lensjax.errors import UserError
+from lensjax.training.state import PyTree, TrainState
+
+METRIC = "validation_auc"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where in a run a checkpoint was taken.
+
+    Attributes:
+      epoch: whole epochs done.
+      steps_in_epoch: steps done of the epoch after those.
+      history: the metrics of each whole epoch.
+    """
+
+    epoch: int = 0
+    steps_in_epoch: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: where they lie; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        policies = [
+            LatestN(1),
+            BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            item_names=("model", "rest", "progress"),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_metric,
+                best_mode="max",
+                preservation_policy=AnyPreservationPolicy(policies),
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, progress: Progress, metrics: dict[str, float] | None) -> None:
+        """Saves in the background; returns once the state has been copied.
+
+        Args:
+          state: what is saved.
+          progress: where in the run it is.
+          metrics: what the checkpoint is ranked by; None for one between two epochs.
+        """
+        host_state = jax.device_get(state)
+        self._manager.save(
+            int(host_state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(host_state.variables),
+                rest=ocp.args.StandardSave(_rest(host_state)),
+                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+            ),
+            metrics=metrics,
+        )
+
+    def wait(self) -> None:
+        """Returns when what was saved lies safely on disk."""
+        self._manager.wait_until_finished()
+
+    def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The state and progress to go on from, or None where nothing was saved yet.
+
+        Args:
+          like: a state of the same model and optimiser.
+
+        Raises:
+          UserError: the checkpoint is of another model.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        model = self._restore(step, "model", like.variables)
+        rest = self._restore(step, "rest", _rest(like))
+        return TrainState(**model, **rest), self._progress(step)
+
+    def restore_best(self, like: PyTree) -> tuple[PyTree, int]:
+        """Parameters and running statistics of the best epoch, and the epoch's number from 1.
+
+        Args:
+          like: variables of the same model.
+
+        Raises:
+          UserError: there is no whole epoch yet, or the checkpoint is of another model.
+        """
+        step = self._manager.best_step()
+        if step is None or self._manager.metrics(step) is None:
+            raise UserError(f"{self.folder} has no checkpoint of a whole epoch yet; train further")
+        return self._restore(step, "model", like), self._progress(step).epoch
+
+    def newest_history(self) -> list[dict[str, Any]]:
+        """The metrics of each epoch up to the newest checkpoint."""
+        step = self._manager.latest_step()
+        if step is None:
+            return []
+        return self._progress(step).history
+
+    def _progress(self, step: int) -> Progress:
+        saved = self._manager.restore(
+            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+        )
+        return Progress(**saved["progress"])
+
+    def _restore(self, step: int, item: str, like: PyTree) -> PyTree:
+        """One item of a checkpoint, after a look at whether it fits."""
+        found = self._manager.item_metadata(step)[item]
+        found_shapes = _shapes(found.tree if hasattr(found, "tree") else found)
+        wanted_shapes = _shapes(like)
+        for name in sorted({*found_shapes, *wanted_shapes}):
+            one, other = found_shapes.get(name), wanted_shapes.get(name)
+            if one != other:
+                raise UserError(
+                    f"{self.folder}/{step} is of another model: {name} is {one or 'not there'} in the "
+                    f"checkpoint and {other or 'not there'} in the config's model"
+                )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.device_get(like))
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
+        )
+        return restored[item]
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[METRIC]
+
+
+def _rest(state: TrainState) -> dict[str, PyTree]:
+    """What training needs beyond the model itself."""
+    return {"step": state.step, "opt_state": state.opt_state, "totals": state.totals}
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """The shape of every array in a tree, by its path."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }

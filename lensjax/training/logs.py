@@ -1,0 +1,80 @@
+"""What a run writes down after each epoch: metrics.jsonl, TensorBoard events, a line for the reader."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from lensjax.console import duration
+from lensjax.data.images import CLASSES
+from lensjax.workdir import METRICS, write_atomically
+
+Record = dict[str, Any]
+
+SHORT_NAMES = {"cross_entropy": "x-ent.", "physics": "phys."}
+
+
+class EpochLog:
+    """The written history of a run.
+
+    Args:
+      workdir: the run's folder.
+      history: the epochs done so far; what the files say beyond them is forgotten.
+    """
+
+    def __init__(self, workdir: Path, history: Sequence[Record]) -> None:
+        lines = [json.dumps(record) + "\n" for record in history]
+        self._path = workdir / METRICS
+        write_atomically(self._path, "".join(lines))
+        self._events = SummaryWriter(str(workdir), purge_step=len(history) + 1)
+
+    def __enter__(self) -> "EpochLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._events.close()
+
+    def write(self, record: Record) -> None:
+        """Adds an epoch."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "epoch":
+                self._events.add_scalar(name.replace("_", "/", 1), value, record["epoch"])
+        self._events.flush()
+
+
+def header(terms: Sequence[str]) -> str:
+    """The heading of the table whose rows `row` gives, two lines of at most 80 columns.
+
+    Args:
+      terms: names of the loss terms.
+    """
+    losses = ["loss", *(SHORT_NAMES.get(term, term) for term in _shown(terms))]
+    columns = [*losses, *CLASSES, "mean", "accur."]
+    groups = "training".rjust(7 * len(losses)) + "validation AUC".rjust(7 * (len(CLASSES) + 1))
+    return f"{'':7}{groups}\n{'epoch':>7}{''.join(f'{name:>7}' for name in columns)}  img/s   left"
+
+
+def row(record: Record, terms: Sequence[str], num_epochs: int, seconds_left: float) -> str:
+    """One epoch of the table: loss terms of training, then AUC and accuracy of validation.
+
+    Args:
+      record: the epoch's metrics.
+      terms: names of the loss terms.
+      num_epochs: epochs of the whole run.
+      seconds_left: how long the rest of the run will take.
+    """
+    values = [record["train_loss"], *(record[f"train_{term}"] for term in _shown(terms))]
+    values += [record[f"validation_auc_{name}"] for name in CLASSES]
+    values += [record["validation_auc"], record["validation_accuracy"]]
+    numbers = "".join(f"{value:7.4f}" for value in values)
+    epoch = f"{record['epoch']}/{num_epochs}"
+    return f"{epoch:>7}{numbers}{record['images_per_second']:7.0f}{duration(seconds_left):>7}"
+
+
+def _shown(terms: Sequence[str]) -> Sequence[str]:
+    """The terms worth a column: none where the loss is one term alone."""
+    return terms if len(terms) > 1 else ()

@@ -1,0 +1,73 @@
+"""Data parallelism: each device gets an equal share of a batch. The only file that knows `pmap`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lensjax.errors import UserError
+
+AXIS = "batch"
+
+
+def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
+    """Refuses a batch that cannot be shared equally.
+
+    Args:
+      field: the batch size's name in the config.
+      batch_size: images in a batch over all devices.
+      num_devices: devices that share it.
+
+    Raises:
+      UserError: the number of devices does not divide the batch size; the message names the nearest
+        sizes that it does divide.
+    """
+    if batch_size > 0 and batch_size % num_devices == 0:
+        return
+    below = batch_size // num_devices * num_devices
+    sizes = f"{below} or {below + num_devices}" if below > 0 else str(num_devices)
+    raise UserError(
+        f"config.{field}={batch_size} cannot be shared equally by {num_devices} devices; use {sizes}, "
+        f"or another multiple of {num_devices}"
+    )
+
+
+def parallel_train_step(
+    step: Callable[..., Any], devices: Sequence[jax.Device]
+) -> Callable[..., Any]:
+    """Maps `step(state, batch, key) -> (state, metrics)` over devices.
+
+    The state and the key are the same on all devices and the batch is divided. What the step returns
+    has to be the same on all devices, by `psum` or `pmean` over `AXIS`: only one device's value is
+    kept. The state given in is used up.
+    """
+    mapped = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),
+        devices=devices,
+        donate_argnums=0,
+    )
+    return lambda state, batch, key: mapped(state, share(batch, len(devices)), key)
+
+
+def parallel_eval_step(
+    step: Callable[..., Any], devices: Sequence[jax.Device]
+) -> Callable[..., Any]:
+    """Maps `step(variables, batch) -> values` over devices; the values come back one row an image."""
+    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+    def run(variables: Any, batch: dict[str, np.ndarray]) -> Any:
+        values = mapped(variables, share(batch, len(devices)))
+        return jax.tree.map(
+            lambda value: value.reshape(-1, *value.shape[2:]), jax.device_get(values)
+        )
+
+    return run
+
+
+def share(batch: dict[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+    """Divides the rows of every array equally: `[batch, ...]` becomes `[devices, batch / devices, ...]`."""
+    return {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}

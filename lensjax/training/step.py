@@ -1,0 +1,146 @@
+"""The two pure functions that training repeats: a step and an evaluation.
+
+Both see one device's share of a batch: a dict of
+
+* `pixels` `[batch, height, width]`, uint16 or float32, and `scale` `[batch]`: images are their ratio;
+* `labels` `[batch]`;
+* `weights` `[batch]`: 1 for real rows, 0 for padding.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from lensjax.training.augmentation import random_rotation
+from lensjax.training.losses import loss_terms
+from lensjax.training.state import PyTree, TrainState
+
+Batch = dict[str, Array]
+
+
+def decode(batch: Batch) -> Float[Array, "batch height width 1"]:
+    """The images of a batch, from 0 to 1."""
+    pixels = batch["pixels"].astype(batch["scale"].dtype)
+    return (pixels / batch["scale"][:, None, None])[..., None]
+
+
+def example_keys(
+    key: Key[Array, ""], batch_size: int, axis_name: str | None
+) -> Key[Array, " batch"]:
+    """A key for each row of this device's share, by its place in the whole batch.
+
+    The place, not the device, makes the key: the same batch gets the same keys on any number of
+    devices.
+
+    Args:
+      key: the step's key.
+      batch_size: rows on this device.
+      axis_name: mapped axis that the batch is divided over; None where it is not divided.
+    """
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * batch_size
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: Key[Array, ""],
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    max_rotation: float,
+    physics_weight: float,
+    axis_name: str | None,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step of training on a batch that may be divided over devices.
+
+    Args:
+      state: what to train further.
+      batch: this device's share; see above.
+      key: the run's key; the step's own is made from it and the step's number.
+      model: the classifier, built with the same `axis_name`.
+      optimizer: turns gradients into updates.
+      max_rotation: largest random angle of an image, degrees.
+      physics_weight: weight of the physics loss.
+      axis_name: mapped axis that the batch is divided over; None where it is not divided.
+
+    Returns:
+      The new state, and the means over the whole batch of each loss term and of right answers.
+    """
+    weights = batch["weights"]
+    step_key = jax.random.fold_in(key, state.step)
+    keys = jax.vmap(functools.partial(jax.random.split, num=2))(
+        example_keys(step_key, weights.shape[0], axis_name)
+    )
+    images = random_rotation(decode(batch), keys[:, 0], max_rotation)
+
+    def total(values: PyTree) -> PyTree:
+        return values if axis_name is None else lax.psum(values, axis_name)
+
+    count = total(weights.sum())
+
+    def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            weights=weights,
+            keys=keys[:, 1],
+            with_physics_loss=True,
+            mutable=["batch_stats"],
+        )
+        values = loss_terms(outputs, batch["labels"], physics_weight=physics_weight)
+        values["correct"] = (outputs.logits.argmax(-1) == batch["labels"]).astype(weights.dtype)
+        sums = {name: (value * weights).sum() for name, value in values.items()}
+        # This device's part of the batch's mean; the parts, and their gradients, add up.
+        return sums["loss"] / count, (updates.get("batch_stats", {}), sums)
+
+    gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
+    gradients, sums = total((gradients, sums))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        totals={
+            name: value + (sums | {"count": count})[name] for name, value in state.totals.items()
+        },
+    )
+    return new_state, {name: value / count for name, value in sums.items()}
+
+
+def eval_step(
+    variables: PyTree,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    physics_weight: float,
+    with_loss: bool,
+) -> dict[str, Array]:
+    """A model's answer to this device's share of a batch, image by image.
+
+    Args:
+      variables: the model's parameters and running statistics.
+      batch: see above; padding gets an answer too.
+      model: the classifier.
+      physics_weight: weight of the physics loss.
+      with_loss: whether to give the loss terms too, which may cost more than the answer.
+
+    Returns:
+      `logits` `[batch, classes]`, `theta_E` `[batch]` where the model has one, and, if asked for, each
+      loss term `[batch]`.
+    """
+    outputs: Any = model.apply(variables, decode(batch), train=False, with_physics_loss=with_loss)
+    result = {"logits": outputs.logits}
+    if outputs.theta_E is not None:
+        result["theta_E"] = outputs.theta_E
+    if with_loss:
+        result |= loss_terms(outputs, batch["labels"], physics_weight=physics_weight)
+    return result
