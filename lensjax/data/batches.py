@@ -1,0 +1,65 @@
+"""Batches of a fixed size from a set of images, in an order that a seed decides."""
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Shaped
+
+from lensjax.data.images import ImageSet
+
+
+class Batch(TypedDict):
+    """What one step of training or evaluation is given.
+
+    Attributes:
+      pixels: `[batch, height, width]`, as the set keeps them; an image is `pixels / scale`.
+      scale: what one is in `pixels`, for each image.
+      labels: index into `CLASSES`.
+      weights: 1 for an image of the set, 0 for a repeated one that fills up the last batch.
+    """
+
+    pixels: Shaped[np.ndarray, "batch height width"]
+    scale: Float32[np.ndarray, " batch"]
+    labels: Int32[np.ndarray, " batch"]
+    weights: Float32[np.ndarray, " batch"]
+
+
+def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]:
+    """The order in which an epoch sees the images: a permutation that follows from seed and epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(num_images)
+
+
+def batches(
+    image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int, start: int = 0
+) -> Iterator[Batch]:
+    """Yields the images in `order`, `batch_size` at a time.
+
+    The last batch is filled up by its own first images, which then weigh 0; no image is left out.
+
+    Args:
+      image_set: the images.
+      order: indices into the set, such as `epoch_order` gives.
+      batch_size: images in each batch.
+      start: how many batches to pass over, for a run that resumes within an epoch.
+
+    Raises:
+      ValueError: `batch_size` is below 1 or `start` below 0.
+    """
+    if batch_size < 1 or start < 0:
+        raise ValueError(f"batch_size {batch_size} must be at least 1, start {start} at least 0")
+    return _batches(image_set, order, batch_size, start)
+
+
+def _batches(
+    image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int, start: int
+) -> Iterator[Batch]:
+    for first in range(start * batch_size, len(order), batch_size):
+        real = order[first : first + batch_size]
+        rows = np.resize(real, batch_size)
+        yield Batch(
+            pixels=image_set.pixels[rows],
+            scale=image_set.scale[rows].astype(np.float32, copy=False),
+            labels=image_set.labels[rows].astype(np.int32, copy=False),
+            weights=(np.arange(batch_size) < len(real)).astype(np.float32),
+        )

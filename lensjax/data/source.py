@@ -1,0 +1,91 @@
+"""From `config.data` to the images of the three splits."""
+
+import re
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lensjax.config import check_choice
+from lensjax.console import log
+from lensjax.data.images import CLASSES, ImageSet, Split, Splits
+from lensjax.data.reference_layout import read_reference_layout
+from lensjax.data.simulated import simulated_images
+from lensjax.data.splits import SELECTIONS, select
+from lensjax.errors import UserError
+
+FORMS = (
+    "a folder or .zip with train/ and val/, tfds:FOLDER of a prepared data set, "
+    "or simulated:PRESET such as simulated:common_test"
+)
+
+
+def load_splits(data_config: ConfigDict) -> Splits:
+    """Reads or simulates the images that a config asks for, and logs how many of each class.
+
+    Args:
+      data_config: the `data` part of a config.
+
+    Raises:
+      UserError: the source is of no known form, is not there, or holds what cannot be used.
+    """
+    check_choice("config.data.selection", data_config.selection, SELECTIONS)
+    scheme, rest = _split_scheme(data_config.source)
+    if scheme == "simulated":
+        splits = _simulated_splits(rest, data_config)
+    else:
+        path = Path(rest).expanduser()
+        if scheme == "tfds":
+            # Only who asks for it needs TFDS.
+            from lensjax.data.deep_lense import read_prepared as read
+        else:
+            read = read_reference_layout
+        splits = select(
+            read(path, data_config.image_size),
+            data_config.selection,
+            validation_fraction=data_config.validation_fraction,
+            seed=data_config.seed,
+        )
+    for name in ("train", "validation", "test"):
+        log.info("%-10s %s", name, describe(getattr(splits, name)))
+    return splits
+
+
+def describe(images: ImageSet) -> str:
+    """One line on a set: how many images, of which classes, which size, and how they are kept."""
+    per_class = ", ".join(
+        f"{count:,} {name}" for name, count in zip(CLASSES, images.class_counts(), strict=True)
+    )
+    height, width = images.pixels.shape[1:]
+    kept = "whole counts" if images.pixels.dtype == "uint16" else "float32"
+    return f"{len(images):,} images ({per_class}), {height} x {width} pixels, {kept}"
+
+
+def _split_scheme(source: str) -> tuple[str, str]:
+    """What stands before the colon ("tfds", "simulated", or "" for a path), and what after it."""
+    match = re.fullmatch(r"(tfds|simulated):(.+)", source)
+    if match:
+        return match[1], match[2]
+    # A drive letter of Windows is no scheme.
+    looks_like_scheme = re.match(r"[A-Za-z][A-Za-z0-9_+.-]+:", source)
+    if not source or source in ("tfds", "simulated") or looks_like_scheme:
+        if source and Path(source).exists():
+            return "", source
+        raise UserError(f"config.data.source={source!r}: not a source of images; give {FORMS}")
+    return "", source
+
+
+def _simulated_splits(preset: str, data_config: ConfigDict) -> Splits:
+    def simulate(split: Split, num_images: int) -> ImageSet:
+        return simulated_images(
+            preset,
+            split=split,
+            num_images=num_images,
+            seed=data_config.seed,
+            image_size=data_config.image_size,
+        )
+
+    train = simulate("train", data_config.num_train)
+    validation = simulate("validation", data_config.num_validation)
+    if data_config.selection == "reference":
+        return Splits(train, validation=validation, test=validation)
+    return Splits(train, validation=validation, test=simulate("test", data_config.num_test))

@@ -1,0 +1,60 @@
+"""Which images train, which choose the best epoch, and which give the final figures."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from lensjax.config import check_choice
+from lensjax.data.images import CLASSES, ImageSet, Splits
+from lensjax.errors import UserError
+
+SELECTIONS = ("held_out", "reference")
+
+
+def select(
+    sets: Mapping[str, ImageSet], selection: str, *, validation_fraction: float, seed: int
+) -> Splits:
+    """The splits of a source that has "train", "val" and perhaps "test".
+
+    "reference", the published protocol, chooses the best epoch and reports on the same images, val.
+    "held_out" reports on images that chose nothing: where there is no "test", val becomes the test set
+    and a part of train, the same share of each class, becomes the validation set.
+
+    Args:
+      sets: the source's own parts.
+      selection: one of `SELECTIONS`.
+      validation_fraction: share of each class of train that is held out, where there is no "test".
+      seed: chooses which images those are.
+
+    Raises:
+      UserError: unknown selection, or too few images in a class.
+    """
+    check_choice("config.data.selection", selection, SELECTIONS)
+    train, val = sets["train"], sets["val"]
+    if selection == "reference":
+        return Splits(train, validation=val, test=val)
+    if "test" in sets:
+        return Splits(train, validation=val, test=sets["test"])
+    held_out = _stratified_part(train.labels, validation_fraction, seed)
+    validation = train.subset(np.flatnonzero(held_out))
+    return Splits(train.subset(np.flatnonzero(~held_out)), validation=validation, test=val)
+
+
+def _stratified_part(
+    labels: Int[np.ndarray, " n"], fraction: float, seed: int
+) -> Bool[np.ndarray, " n"]:
+    """A mask over the images: a random part of each class, at least one image of it."""
+    generator = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    for label, name in enumerate(CLASSES):
+        rows = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(rows)))
+        if count >= len(rows):
+            raise UserError(
+                f"class {name} has {len(rows)} images in train/, and holding out {count} of them for "
+                "validation leaves none; add images, add a test/ folder to the source, lower "
+                "config.data.validation_fraction, or set config.data.selection=reference"
+            )
+        held_out[generator.choice(rows, count, replace=False)] = True
+    return held_out

@@ -1,0 +1,80 @@
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from lensjax.data.batches import batches, epoch_order
+from lensjax.data.images import ImageSet
+
+
+def image_set(num_images, dtype=np.uint16):
+    rows = np.arange(num_images)
+    pixels = np.broadcast_to(rows[:, None, None], (num_images, 2, 3)).astype(dtype)
+    return ImageSet(
+        pixels,
+        (rows + 1).astype(np.float32),
+        (rows % 3).astype(np.int32),
+        tuple(map(str, rows)),
+    )
+
+
+@hypothesis.given(st.integers(0, 50), st.integers(1, 60), st.integers(0, 2**32))
+def test_every_image_weighs_one_exactly_once(num_images, batch_size, seed):
+    images = image_set(num_images)
+    order = epoch_order(seed, 0, num_images)
+    seen = []
+    for batch in batches(images, order, batch_size):
+        assert all(len(array) == batch_size for array in batch.values())
+        assert set(batch["weights"].tolist()) <= {0, 1}
+        seen += batch["pixels"][batch["weights"] == 1, 0, 0].tolist()
+    assert seen == order.tolist()
+
+
+def test_rows_of_a_batch_belong_together():
+    images = image_set(10)
+    for batch in batches(images, epoch_order(0, 0, 10), 4):
+        rows = batch["pixels"][:, 0, 0].astype(int)
+        np.testing.assert_array_equal(batch["scale"], rows + 1)
+        np.testing.assert_array_equal(batch["labels"], rows % 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_types_are_those_of_the_set_and_of_a_step(dtype):
+    batch = next(batches(image_set(3, dtype), np.arange(3), 4))
+    assert batch["pixels"].dtype == dtype
+    assert (batch["scale"].dtype, batch["labels"].dtype, batch["weights"].dtype) == (
+        np.float32,
+        np.int32,
+        np.float32,
+    )
+
+
+def test_the_last_batch_is_filled_by_its_own_first_images_at_weight_zero():
+    last = list(batches(image_set(6), np.arange(6), 4))[-1]
+    assert last["pixels"][:, 0, 0].tolist() == [4, 5, 4, 5]
+    assert last["weights"].tolist() == [1, 1, 0, 0]
+    assert (last["scale"] > 0).all()
+
+
+@pytest.mark.parametrize("start", range(5))
+def test_a_resumed_epoch_gives_the_batches_that_were_left(start):
+    images, order = image_set(10), epoch_order(1, 2, 10)
+    whole = list(batches(images, order, 3))
+    rest = list(batches(images, order, 3, start=start))
+    assert len(rest) == len(whole) - start
+    for batch, wanted in zip(rest, whole[start:], strict=True):
+        for name in wanted:
+            np.testing.assert_array_equal(batch[name], wanted[name])
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    orders = [tuple(epoch_order(*key, 20)) for key in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len(set(orders)) == 4
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert orders[1] == tuple(epoch_order(0, 1, 20))
+
+
+@pytest.mark.parametrize(("batch_size", "start"), [(0, 0), (-1, 0), (4, -1)])
+def test_impossible_batches_are_refused_at_once(batch_size, start):
+    with pytest.raises(ValueError, match="must be at least"):
+        batches(image_set(3), np.arange(3), batch_size, start)

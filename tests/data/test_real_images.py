@@ -1,0 +1,47 @@
+"""The published images, where LENSJAX_REAL_SAMPLES names a folder of some."""
+
+import numpy as np
+import pytest
+
+from lensjax.data.counts import whole_counts
+from lensjax.data.images import CLASSES
+from lensjax.data.npy import bytes_to_read, parse_image
+from lensjax.data.reference_layout import read_reference_layout
+
+
+@pytest.fixture(scope="module")
+def real_files(real_samples):
+    files = [file for name in CLASSES for file in sorted((real_samples / name).glob("*.npy"))]
+    assert files, f"{real_samples} has no images"
+    return files
+
+
+def test_real_images_are_float64_planes_from_0_to_1_and_read_unchanged(real_files):
+    for file in real_files:
+        stored = np.load(file, allow_pickle=False)
+        assert (stored.dtype, stored.shape) == (np.float64, (1, 150, 150))
+        assert (stored.min(), stored.max()) == (0, 1)
+        data = file.read_bytes()
+        assert len(data) < bytes_to_read(150)
+        np.testing.assert_array_equal(parse_image(data, 150), stored[0])
+
+
+def test_real_images_are_whole_counts_with_a_maximum_from_684_to_893(real_files):
+    for file in real_files:
+        stored = np.load(file, allow_pickle=False)[0]
+        counts, largest = whole_counts(stored)
+        assert 684 <= largest <= 893
+        np.testing.assert_array_equal(counts / largest, stored)
+        quotient = counts.astype(np.float32) / np.float32(largest)
+        np.testing.assert_array_equal(quotient, stored.astype(np.float32))
+
+
+def test_real_images_in_the_published_layout_are_read_as_counts(real_samples, real_files, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(real_samples)
+    images = read_reference_layout(tmp_path, 150)["train"]
+    assert images.pixels.dtype == np.uint16
+    assert len(images) == len(real_files)
+    for row, name in enumerate(images.names):
+        stored = np.load(tmp_path / name, allow_pickle=False)[0].astype(np.float32)
+        np.testing.assert_array_equal(images.images(slice(row, row + 1))[0, ..., 0], stored)

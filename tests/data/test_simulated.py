@@ -1,0 +1,165 @@
+import dataclasses
+import logging
+import pathlib
+import shutil
+import types
+
+import numpy as np
+import pytest
+from data_files import SIZE
+
+import lensjax
+from lensjax import simulation
+from lensjax.data import simulated
+from lensjax.data.simulated import cache_folder, cache_key, simulated_images
+from lensjax.errors import UserError
+
+
+@dataclasses.dataclass
+class FakeImages:
+    counts: np.ndarray
+    scale: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """A simulator that makes random counts; the calls to it are listed."""
+    calls = []
+
+    def simulate(preset, *, seed, split, num_images, report=None):
+        calls.append((preset, seed, split, num_images))
+        generator = np.random.default_rng((seed, len(split)))
+        counts = generator.integers(0, 800, (num_images, SIZE, SIZE)).astype(np.uint16)
+        if report is not None:
+            report(num_images)
+        labels = (np.arange(num_images) % 3).astype(np.int32)
+        return FakeImages(counts, counts.max((1, 2)).astype(np.float32), labels)
+
+    def preset(name):
+        if name != "common_test":
+            raise UserError(f"simulation preset {name!r} is not known")
+        return types.SimpleNamespace(image_size=SIZE)
+
+    monkeypatch.setattr(simulation, "simulate", simulate, raising=False)
+    presets = types.SimpleNamespace(preset=preset)
+    monkeypatch.setattr(simulation, "presets", presets, raising=False)
+    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
+    return calls
+
+
+def images(**changes):
+    arguments = {"split": "train", "num_images": 6, "seed": 0, "image_size": SIZE} | changes
+    return simulated_images("common_test", **arguments)
+
+
+def assert_same(one, other):
+    for field in ("pixels", "scale", "labels"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+        assert getattr(one, field).dtype == getattr(other, field).dtype
+    assert one.names == other.names
+
+
+def test_images_come_from_the_cache_the_second_time(calls):
+    first, second = images(), images()
+    assert calls == [("common_test", 0, "train", 6)]
+    assert_same(first, second)
+    assert first.pixels.dtype == np.uint16
+    assert first.names[:2] == ("train/no/0", "train/sphere/1")
+
+
+@pytest.mark.parametrize("changes", [{"split": "test"}, {"num_images": 9}, {"seed": 1}])
+def test_other_images_are_simulated_anew(calls, changes):
+    images()
+    images(**changes)
+    assert len(calls) == 2
+
+
+def test_the_key_follows_from_everything_that_decides_the_pixels(monkeypatch, tmp_path):
+    asked = {"split": "train", "num_images": 6, "seed": 0}
+    keys = [cache_key("preset", **asked), cache_key("preset", **asked)]
+    assert keys[0] == keys[1]
+    keys = keys[:1]
+    keys.append(cache_key("other preset", **asked))
+    keys += [
+        cache_key("preset", **{**asked, **changes})
+        for changes in ({"split": "test"}, {"num_images": 7}, {"seed": 1})
+    ]
+    with monkeypatch.context() as changed:
+        changed.setattr(simulated.jax, "__version__", "99")
+        keys.append(cache_key("preset", **asked))
+    with monkeypatch.context() as changed:
+        changed.setattr(simulated.np, "__version__", "99")
+        keys.append(cache_key("preset", **asked))
+    with monkeypatch.context() as changed:
+        changed.setattr(simulated.jax, "default_backend", lambda: "gpu")
+        keys.append(cache_key("preset", **asked))
+    package = pathlib.Path(lensjax.__file__).parent
+    for folder in ("simulation", "physics"):
+        shutil.copytree(package / folder, tmp_path / folder)
+        (tmp_path / folder / "new.py").write_text("NEW = 1\n")
+        with monkeypatch.context() as changed:
+            changed.setattr(lensjax, "__file__", str(tmp_path / "__init__.py"))
+            keys.append(cache_key("preset", **asked))
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a byte", "empty", "other arrays", "other shape"])
+def test_a_damaged_cache_file_is_noticed_and_made_again(calls, damage, caplog):
+    first = images()
+    (file,) = cache_folder().iterdir()
+    data = bytearray(file.read_bytes())
+    if damage == "truncated":
+        file.write_bytes(data[: len(data) // 2])
+    elif damage == "a byte":
+        data[400] ^= 1
+        file.write_bytes(data)
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "other arrays":
+        np.savez(file, other=np.zeros(3))
+    else:
+        np.savez(file, counts=first.pixels[:3], scale=first.scale, labels=first.labels)
+    with caplog.at_level(logging.WARNING, "lensjax"):
+        assert_same(images(), first)
+    assert len(calls) == 2
+    assert str(file) in caplog.text
+    assert_same(images(), first)
+    assert len(calls) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(calls, monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING, "lensjax"):
+        assert len(images()) == 6
+    assert "cannot be kept" in caplog.text
+    assert "LENSJAX_CACHE" in caplog.text
+
+
+def test_a_write_that_fails_leaves_nothing(calls, monkeypatch, caplog):
+    def full_disk(stream, **arrays):
+        stream.write(b"part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    assert len(images()) == 6
+    assert "No space left on device" in caplog.text
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_the_cache_lies_in_the_users_cache_folder_if_nothing_is_said(monkeypatch):
+    monkeypatch.delenv("LENSJAX_CACHE")
+    assert "lensjax" in cache_folder().parts
+    assert cache_folder().is_absolute()
+
+
+def test_another_image_size_is_told_before_anything_is_simulated(calls):
+    with pytest.raises(UserError, match=r"has images of 8 pixels, expected 9; set config\.data"):
+        images(image_size=9)
+    assert calls == []
+
+
+def test_too_few_images_for_the_classes_are_told(calls):
+    with pytest.raises(UserError, match=r"config\.data\.num_validation=2: has to be at least 3"):
+        images(split="validation", num_images=2)

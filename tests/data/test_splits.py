@@ -1,0 +1,73 @@
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from lensjax.data.images import CLASSES, ImageSet
+from lensjax.data.splits import select
+from lensjax.errors import UserError
+
+
+def image_set(name, *counts):
+    labels = np.repeat(np.arange(3, dtype=np.int32), counts)
+    return ImageSet(
+        np.arange(len(labels) * 4, dtype=np.uint16).reshape(-1, 2, 2),
+        np.ones(len(labels), np.float32),
+        labels,
+        tuple(f"{name}/{row}" for row in range(len(labels))),
+    )
+
+
+def held_out(sets, fraction=0.1, seed=0):
+    return select(sets, "held_out", validation_fraction=fraction, seed=seed)
+
+
+def test_reference_chooses_and_reports_on_the_same_images():
+    sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
+    splits = select(sets, "reference", validation_fraction=0.1, seed=0)
+    assert splits.train is sets["train"]
+    assert splits.validation is sets["val"]
+    assert splits.test is sets["val"]
+
+
+def test_held_out_takes_the_sources_own_test_images():
+    sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
+    splits = held_out(sets)
+    assert splits.train is sets["train"]
+    assert splits.validation is sets["val"]
+    assert splits.test is sets["test"]
+
+
+@hypothesis.given(st.tuples(*[st.integers(4, 60)] * 3), st.floats(0.01, 0.6), st.integers(0, 2**32))
+def test_held_out_validation_is_a_stratified_part_of_train(counts, fraction, seed):
+    sets = {"train": image_set("train", *counts), "val": image_set("val", 1, 1, 1)}
+    splits = held_out(sets, fraction, seed)
+    assert splits.test is sets["val"]
+    assert set(splits.train.names) | set(splits.validation.names) == set(sets["train"].names)
+    assert len(splits.train) + len(splits.validation) == sum(counts)
+    for count, part in zip(counts, splits.validation.class_counts(), strict=True):
+        assert part == max(1, round(fraction * count))
+    for part in (splits.train, splits.validation):
+        rows = [int(name.split("/")[1]) for name in part.names]
+        np.testing.assert_array_equal(part.pixels, sets["train"].pixels[rows])
+        np.testing.assert_array_equal(part.labels, sets["train"].labels[rows])
+
+
+def test_the_seed_decides_which_images_are_held_out():
+    sets = {"train": image_set("train", 50, 50, 50), "val": image_set("val", 1, 1, 1)}
+    names = [held_out(sets, seed=seed).validation.names for seed in (0, 0, 1)]
+    assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(1, 0.1), (4, 0.9)])
+def test_a_class_too_small_to_hold_out_from_is_told_with_the_ways_out(count, fraction):
+    sets = {"train": image_set("train", 9, count, 9), "val": image_set("val", 1, 1, 1)}
+    with pytest.raises(UserError) as caught:
+        held_out(sets, fraction)
+    assert str(caught.value).startswith(f"class {CLASSES[1]} has {count} images in train/")
+    assert "config.data.selection=reference" in str(caught.value)
+
+
+def test_an_unknown_selection_is_told_with_the_known_ones():
+    with pytest.raises(UserError, match="not one of held_out, reference; did you mean 'held_out'"):
+        select({}, "heldout", validation_fraction=0.1, seed=0)
