@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lensjax.errors import UserError
 
@@ -33,6 +33,7 @@ class Contents:
             names.sort(key=natural_key)
 
 
+@runtime_checkable
 class FileTree(Protocol):
     """A read-only tree of files. Paths are relative to its top, with forward slashes."""
 

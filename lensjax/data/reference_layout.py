@@ -90,7 +90,11 @@ def _below_one_folder(tree: FileTree) -> FileTree:
 def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[LabelledFile]:
     """The images of a split; what is wrong with its folders goes into `problems`."""
     folder_of_class: dict[str, str] = {}
-    for folder in tree.contents(split).folders:
+    contents = tree.contents(split)
+    for file in contents.files:
+        if file.lower().endswith(".npy"):
+            problems.append(Problem(f"{split}/{file}", "is in no class folder; move it into one"))
+    for folder in contents.folders:
         name = ALIASES.get(folder, folder)
         if name not in CLASSES:
             known = ", ".join((*CLASSES, *ALIASES))

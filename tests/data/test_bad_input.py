@@ -128,6 +128,12 @@ def test_a_folder_of_no_class_is_told(make_source, files):
     assert "train/spheres: is none of the classes no, sphere, vort" in error_of(make_source(files))
 
 
+def test_an_image_outside_the_class_folders_is_told(make_source, files):
+    files["train/1.npy"] = files["train/no/1.npy"]
+    source = make_source({**files, "train/README.txt": b"about"})
+    assert error_of(source) == f"{source}/train/1.npy: is in no class folder; move it into one"
+
+
 def test_a_class_under_two_names_is_told(make_source, files):
     files["train/cdm/1.npy"] = files["train/sphere/1.npy"]
     message = error_of(make_source(files))
