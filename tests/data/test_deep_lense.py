@@ -3,6 +3,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -56,11 +57,17 @@ def test_the_data_set_is_one_that_tfds_itself_reads(prepared):
     assert example["name"] == b"train/no/1.npy"
 
 
-def test_preparing_says_nothing_of_its_own_and_leaves_nothing_else(tmp_path, files, capfd):
+def test_preparing_says_nothing_of_its_own_and_leaves_nothing_else(
+    tmp_path, files, capfd, monkeypatch
+):
     source = write_zip(tmp_path / "dataset.zip", files)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     prepare(source, tmp_path / "tfds", SIZE)
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["deep_lense"]
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_prepared_data_set_is_never_overwritten(tmp_path, prepared):
