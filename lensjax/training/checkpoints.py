@@ -48,7 +48,11 @@ class Checkpoints:
         self.folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            item_names=("model", "rest", "progress"),
+            item_handlers={
+                "model": ocp.StandardCheckpointHandler(),
+                "rest": ocp.StandardCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 best_fn=_metric,
                 best_mode="max",

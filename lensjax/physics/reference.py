@@ -1,0 +1,50 @@
+"""The reference implementation's "lens equation", which acts on brightness and bends no rays.
+
+It takes the image itself for the angle theta and its absolute value for the distance from the lens, so
+that the deflection of an isothermal sphere becomes a shift of all brightness by theta_E. It is kept, apart
+from the lens physics of this package, because published models were trained with it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LARGEST_SOURCE = 149.0  # the last pixel of an image of 150, taken for a brightness
+
+
+@jax.jit
+def intensity_lens_equation(
+    theta_I: Float[Array, "batch height width 1"], theta_E: Float[Array, " batch"]
+) -> Float[Array, "batch height width 1"]:
+    """The reference's theta_S = clip(theta_I - theta_E theta_I / (|theta_I| + 1e-6), 0, 149).
+
+    Args:
+      theta_I: images, brightness.
+      theta_E: one number an image, in units of brightness and of either sign.
+
+    Returns:
+      What the reference calls the source, brightness.
+    """
+    # The reference takes the norm over the channels; of one channel it is the absolute value.
+    theta = jnp.abs(theta_I)
+    alpha = theta_E[:, None, None, None] * theta_I / (theta + 1e-6)
+    return jnp.clip(theta_I - alpha, 0.0, LARGEST_SOURCE)
+
+
+@jax.jit
+def physics_loss(
+    theta_I: Float[Array, "batch height width 1"],
+    theta_S: Float[Array, "batch height width 1"],
+    alpha_mean: Float[Array, "batch height width 1"],
+) -> Float[Array, " batch"]:
+    """The reference's physics loss: mean square of theta_S - (theta_I - alpha) over each image.
+
+    Args:
+      theta_I: images, brightness.
+      theta_S: what `intensity_lens_equation` gives for them.
+      alpha_mean: the predicted deflection, the mean of its two components.
+
+    Returns:
+      One number an image.
+    """
+    return jnp.square(theta_S - (theta_I - alpha_mean)).mean((1, 2, 3))

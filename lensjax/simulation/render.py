@@ -1,0 +1,79 @@
+"""From a scene to the counts that a camera expects."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lensjax import physics
+from lensjax.simulation.presets import Instrument, Preset
+from lensjax.simulation.scene import Scene
+
+
+def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"]:
+    """The image without noise: lensed source, point-spread function, sky.
+
+    Args:
+      scene: one scene.
+      preset: what the scene was drawn from.
+
+    Returns:
+      Expected photon counts in each pixel.
+    """
+    instrument, source = preset.instrument, preset.source
+    x, y = physics.pixel_grid(
+        instrument.image_size, instrument.pixel_scale, subpixels=instrument.subpixels
+    )
+    brightness = physics.sersic(
+        *physics.lens_equation(x, y, *deflection(scene, x, y)),
+        source.amp,
+        source.R_sersic,
+        source.n_sersic,
+        e1=scene.source_e1,
+        e2=scene.source_e2,
+        center_x=scene.source_x,
+        center_y=scene.source_y,
+    )
+    image = physics.bin_mean(brightness, instrument.subpixels)
+    return blur(image, psf_kernel(instrument)) + instrument.sky
+
+
+def deflection(
+    scene: Scene, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """Deflection of a scene's main lens, shear and substructure together, arcsec."""
+    parts = [
+        physics.sis_deflection(x, y, scene.theta_E),
+        physics.shear_deflection(x, y, scene.gamma1, scene.gamma2),
+        physics.point_masses_deflection(x, y, scene.masses),
+    ]
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def psf_kernel(instrument: Instrument) -> Float[np.ndarray, " size"]:
+    """One axis of the Gaussian point-spread function, which is the product of its two axes."""
+    half = instrument.psf_size // 2
+    distance = np.arange(-half, half + 1) * instrument.pixel_scale
+    kernel = np.exp(-0.5 * (distance / instrument.psf_sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+def blur(
+    image: Float[Array, "height width"], kernel: Float[np.ndarray, " size"]
+) -> Float[Array, "height width"]:
+    """Convolves an image with the same kernel along both axes; outside the image is dark.
+
+    Args:
+      image: any image.
+      kernel: an odd number of weights.
+    """
+    half = len(kernel) // 2
+    for axis in (0, 1):
+        length = image.shape[axis]
+        pad = [(half, half) if axis == this else (0, 0) for this in (0, 1)]
+        padded = jnp.pad(image, pad)
+        shifted = [
+            weight * jnp.take(padded, jnp.arange(shift, shift + length), axis=axis, mode="clip")
+            for shift, weight in enumerate(kernel.tolist())
+        ]
+        image = sum(shifted[1:], start=shifted[0])
+    return image

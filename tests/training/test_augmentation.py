@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax.training.augmentation import random_rotation, rotate
+
+
+def torchvision_rotation(image, degrees):
+    """Written from torchvision's definition: an affine grid in [-1, 1], sampled at the nearest pixel.
+
+    Also gives the distance of each sampled coordinate from a tie between two pixels.
+    """
+    height, width = image.shape
+    rotation = np.deg2rad(degrees)
+    theta = np.array(
+        [[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]]
+    )
+    x = np.arange(width) - 0.5 * width + 0.5
+    y = np.arange(height) - 0.5 * height + 0.5
+    grid = np.stack(np.meshgrid(x, y), -1) @ theta.T / [0.5 * width, 0.5 * height]
+    sample = ((grid + 1) * [width, height] - 1) / 2
+    nearest = np.rint(sample).astype(int)
+    inside = ((nearest >= 0) & (nearest < [width, height])).all(-1)
+    column, row = np.where(inside[..., None], nearest, 0).transpose(2, 0, 1)
+    return np.where(inside, image[row, column], 0), np.abs(sample - np.floor(sample) - 0.5).min(-1)
+
+
+@pytest.mark.parametrize("size", [64, 97, 150])
+@pytest.mark.parametrize("degrees", [-10, -3.7, -0.2, 1e-3, 0.9, 5.55, 10, 37, 123])
+def test_rotation_is_torchvision_s_away_from_ties(size, degrees):
+    image = np.random.default_rng(0).uniform(0, 1, (size, size)).astype(np.float32)
+    expected, from_tie = torchvision_rotation(image, degrees)
+    found = rotate(jnp.asarray(image)[..., None], jnp.float32(np.deg2rad(degrees)))[..., 0]
+    clear = from_tie > 1e-4
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(np.asarray(found)[clear], expected[clear])
+
+
+def test_rotation_by_nothing_changes_nothing():
+    image = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (150, 150, 1)), jnp.float32)
+    np.testing.assert_array_equal(rotate(image, jnp.float32(0)), image)
+
+
+def test_rotation_by_a_right_angle_is_counter_clockwise_as_shown():
+    image = np.random.default_rng(0).uniform(0, 1, (31, 31)).astype(np.float32)
+    found = rotate(jnp.asarray(image)[..., None], jnp.float32(np.pi / 2))[..., 0]
+    np.testing.assert_array_equal(found, np.rot90(image))
+
+
+def test_random_angles_are_uniform_within_their_limit_and_independent():
+    # A single bright pixel far out on the x axis tells the angle that its image was turned by.
+    size, radius, limit = 201, 100, 10.0
+    image = np.zeros((size, size, 1), np.float32)
+    image[100, 198:] = 1
+    keys = jax.random.split(jax.random.key(3), 400)
+    turned = random_rotation(jnp.broadcast_to(image, (400, *image.shape)), keys, limit)
+    rows = (np.asarray(turned)[..., 0].sum(2) * np.arange(size)).sum(1) / np.maximum(
+        np.asarray(turned)[..., 0].sum((1, 2)), 1
+    )
+    angles = np.rad2deg(np.arcsin((100 - rows) / (radius - 1)))
+    assert np.abs(angles).max() < limit + 0.5
+    uniform_deviation = 2 * limit / np.sqrt(12)
+    np.testing.assert_allclose(angles.std(), uniform_deviation, rtol=0.1)
+    np.testing.assert_allclose(angles.mean(), 0, atol=4 * uniform_deviation / np.sqrt(400))
+    assert len(np.unique(rows)) > 20
+
+
+def test_no_rotation_asked_for_gives_the_images_back():
+    images = jnp.ones((2, 8, 8, 1))
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert random_rotation(images, keys, 0.0) is images

@@ -1,0 +1,219 @@
+"""Runs of the whole training loop on tiny images: determinism, resuming, stopping, refusing."""
+
+import functools
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from lensjax import models
+from lensjax.config import default_config
+from lensjax.data.images import ImageSet
+from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+from lensjax.evaluation.prediction import evaluator, predictor
+from lensjax.evaluation.trained import load_trained
+from lensjax.training import loop
+from lensjax.training.parallel import AXIS
+from lensjax.workdir import METRICS, claim
+
+SIZE = 32
+TIMES = ("seconds", "images_per_second")
+
+
+def tiny_config(**overrides):
+    config = default_config()
+    config.data.image_size = SIZE
+    config.model.width = 4
+    config.batch_size = 8
+    config.eval_batch_size = 8
+    config.num_epochs = 3
+    config.optimizer.learning_rate = 3e-3
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def image_set(num_images, seed):
+    """Noise in which each class has a bright bar of its own."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_images, dtype=np.int32) % 3
+    pixels = generator.poisson(20, (num_images, SIZE, SIZE))
+    for index, label in enumerate(labels):
+        pixels[index, 8 + 6 * label] += 20
+    return ImageSet(
+        pixels.astype(np.uint16),
+        pixels.max((1, 2)).astype(np.float32),
+        labels,
+        tuple(f"{index}.npy" for index in range(num_images)),
+    )
+
+
+TRAIN, VALIDATION = image_set(44, 0), image_set(21, 1)
+
+
+def train(workdir, config=None, *, evaluate=None, devices=1, images=TRAIN):
+    config = tiny_config() if config is None else config
+    devices = jax.devices()[:devices]
+    model = models.build(config.model, axis_name=AXIS)
+    claim(workdir, config)
+    evaluate = evaluate or evaluator(
+        predictor(config, model, devices=devices, with_loss=True), VALIDATION
+    )
+    return loop.train(config, model, images, evaluate, workdir, devices=devices)
+
+
+def metrics_without_times(workdir):
+    records = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The metrics of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(folder)
+    return metrics_without_times(folder)
+
+
+def test_training_learns_and_writes_every_metric(expected):
+    assert [record["epoch"] for record in expected] == [1, 2, 3]
+    assert expected[-1]["train_loss"] < 0.8 * expected[0]["train_loss"]
+    assert set(expected[0]) == {
+        *("epoch", "train_loss", "train_cross_entropy", "train_accuracy"),
+        *("validation_auc", "validation_auc_no", "validation_auc_sphere", "validation_auc_vort"),
+        *("validation_accuracy", "validation_loss", "validation_cross_entropy"),
+    }
+
+
+def test_the_same_run_twice_gives_the_same_bits(expected, tmp_path):
+    train(tmp_path / "again")
+    assert metrics_without_times(tmp_path / "again") == expected
+
+
+class Killed(BaseException):
+    """Stands for a death that nothing can be done about."""
+
+
+@pytest.mark.parametrize("calls_before_death", [1, 2])
+def test_a_run_that_died_goes_on_and_ends_with_the_same_bits(
+    expected, tmp_path, calls_before_death
+):
+    config = tiny_config()
+    model = models.build(config.model, axis_name=AXIS)
+    evaluate = evaluator(
+        predictor(config, model, devices=jax.devices()[:1], with_loss=True), VALIDATION
+    )
+    calls = []
+
+    def dies(variables):
+        calls.append(variables)
+        if len(calls) == calls_before_death:
+            raise Killed
+        return evaluate(variables)
+
+    with pytest.raises(Killed):
+        train(tmp_path, evaluate=dies)
+    assert len(metrics_without_times(tmp_path)) == calls_before_death - 1
+    train(tmp_path)
+    assert metrics_without_times(tmp_path) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
+    expected, tmp_path, monkeypatch, number
+):
+    real_batches = loop.batches
+    seen = []
+
+    def signalling(*arguments, **options):
+        for batch in real_batches(*arguments, **options):
+            seen.append(batch)
+            if len(seen) == 9:  # of the 6 batches in each epoch
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(loop, "batches", signalling)
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path)
+    assert stopped.value.signal_number == number
+    monkeypatch.undo()
+    assert len(metrics_without_times(tmp_path)) == 1
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
+    assert steps == [6, 8]  # the best epoch, and where it stopped
+    train(tmp_path)
+    assert metrics_without_times(tmp_path) == expected
+
+
+def test_handlers_of_signals_are_given_back(expected, tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train(tmp_path, tiny_config(num_epochs=1))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_lines_beyond_the_newest_checkpoint_are_written_anew(expected, tmp_path):
+    """As after a death between the log and the end of a checkpoint's saving."""
+    train(tmp_path, tiny_config())
+    metrics = tmp_path / METRICS
+    metrics.write_text(metrics.read_text() + '{"epoch": 4, "half a li')
+    train(tmp_path, tiny_config())
+    assert metrics_without_times(tmp_path) == expected
+
+
+def test_the_best_and_the_newest_epoch_are_kept(tmp_path):
+    scores = iter([0.6, 0.9, 0.7, 0.8])
+    seen = []
+
+    def evaluate(variables):
+        seen.append(jax.device_get(variables))
+        names = ("auc_no", "auc_sphere", "auc_vort", "accuracy", "loss", "cross_entropy")
+        return {"validation_auc": next(scores)} | {f"validation_{name}": 0.5 for name in names}
+
+    train(tmp_path, tiny_config(num_epochs=4), evaluate=evaluate)
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
+    assert steps == [12, 24]
+    trained = load_trained(tmp_path, devices=jax.devices()[:1])
+    assert trained.best_epoch == 2
+    jax.tree.map(np.testing.assert_array_equal, trained.variables, seen[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
+    config = tiny_config(**{"optimizer.learning_rate": 1e30})
+    with pytest.raises(NonFiniteLossError, match=r"nan in epoch 1, batch \d+.*learning_rate"):
+        train(tmp_path, config)
+    assert (tmp_path / METRICS).read_text() == ""
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    train(tmp_path, tiny_config(num_epochs=1))
+    other = tiny_config(num_epochs=1, **{"model.width": 8})
+    (tmp_path / "config.json").write_text(other.to_json())
+    with pytest.raises(UserError, match=r"of another model: .* is \(4,\) in the checkpoint"):
+        train(tmp_path, other)
+    with pytest.raises(UserError, match="of another model"):
+        load_trained(tmp_path, devices=jax.devices()[:1])
+
+
+def test_a_run_goes_on_on_another_number_of_devices(expected, tmp_path):
+    def dies(variables):
+        raise Killed
+
+    config = tiny_config()
+    calls = iter([None])
+    model = models.build(config.model, axis_name=AXIS)
+    evaluate = evaluator(
+        predictor(config, model, devices=jax.devices()[:1], with_loss=True), VALIDATION
+    )
+    with pytest.raises(Killed):
+        train(tmp_path, evaluate=lambda v: evaluate(v) if next(calls, 1) is None else dies(v))
+    train(tmp_path, devices=4)
+    for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
+        np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_a_batch_size_that_the_devices_cannot_share_is_refused(tmp_path):
+    with pytest.raises(UserError, match="batch_size=6 cannot be shared equally by 4 devices"):
+        train(tmp_path, tiny_config(batch_size=6), devices=4)
