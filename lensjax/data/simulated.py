@@ -40,11 +40,12 @@ def simulated_images(
     """
     if num_images < len(CLASSES):
         raise UserError(f"config.data.num_{split}={num_images}: has to be at least {len(CLASSES)}")
-    definition = simulation.presets.preset(preset)
-    if definition.image_size != image_size:
+    definition = simulation.preset(preset)
+    actual_size = definition.instrument.image_size
+    if actual_size != image_size:
         raise UserError(
-            f"simulated:{preset} has images of {definition.image_size} pixels, expected {image_size}; "
-            f"set config.data.image_size={definition.image_size}"
+            f"simulated:{preset} has images of {actual_size} pixels, expected {image_size}; "
+            f"set config.data.image_size={actual_size}"
         )
     digest = cache_key(repr(definition), split=split, num_images=num_images, seed=seed)
     file = cache_folder() / f"{preset}-{split}-{num_images}-{digest[:16]}.npz"

@@ -2,7 +2,8 @@ import dataclasses
 import logging
 import pathlib
 import shutil
-import types
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,14 +37,13 @@ def calls(monkeypatch, tmp_path):
         labels = (np.arange(num_images) % 3).astype(np.int32)
         return FakeImages(counts, counts.max((1, 2)).astype(np.float32), labels)
 
-    def preset(name):
-        if name != "common_test":
-            raise UserError(f"simulation preset {name!r} is not known")
-        return types.SimpleNamespace(image_size=SIZE)
+    def small_preset(name):
+        return dataclasses.replace(preset(name), instrument=instrument)
 
-    monkeypatch.setattr(simulation, "simulate", simulate, raising=False)
-    presets = types.SimpleNamespace(preset=preset)
-    monkeypatch.setattr(simulation, "presets", presets, raising=False)
+    preset = simulation.preset
+    instrument = dataclasses.replace(preset("common_test").instrument, image_size=SIZE)
+    monkeypatch.setattr(simulation, "simulate", simulate)
+    monkeypatch.setattr(simulation, "preset", small_preset)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
     return calls
 
@@ -163,3 +163,28 @@ def test_another_image_size_is_told_before_anything_is_simulated(calls):
 def test_too_few_images_for_the_classes_are_told(calls):
     with pytest.raises(UserError, match=r"config\.data\.num_validation=2: has to be at least 3"):
         images(split="validation", num_images=2)
+
+
+def test_an_unknown_preset_is_told(calls):
+    with pytest.raises(UserError, match="no simulation preset 'comon_test'"):
+        simulated_images("comon_test", split="train", num_images=6, seed=0, image_size=SIZE)
+
+
+def test_the_simulators_own_images_are_whole_counts_and_the_same_from_the_cache():
+    made = images(image_size=150)
+    assert made.pixels.dtype == np.uint16
+    assert made.class_counts() == (2, 2, 2)
+    np.testing.assert_array_equal(made.pixels.min((1, 2)), 0)
+    np.testing.assert_array_equal(made.pixels.max((1, 2)), made.scale)
+    assert_same(images(image_size=150), made)
+
+
+def test_the_key_is_the_same_in_another_process():
+    code = (
+        "from lensjax import simulation;from lensjax.data.simulated import cache_key;"
+        "definition = repr(simulation.preset('common_test'));"
+        "print(cache_key(definition, split='train', num_images=6, seed=0))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    definition = repr(simulation.preset("common_test"))
+    assert other.stdout.strip() == cache_key(definition, split="train", num_images=6, seed=0)
