@@ -1,8 +1,9 @@
 """Simulated images as a source of data, kept in the user's cache folder once they are made."""
 
+import contextlib
 import hashlib
 import os
-import tempfile
+import uuid
 import zipfile
 import zlib
 from pathlib import Path
@@ -111,11 +112,10 @@ def _load(
 def _save(file: Path, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """Writes a cache file, whole or not at all; a folder that cannot be written is only a warning."""
     counts, scale, labels = arrays
-    temporary = None
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as stream:
-            temporary = Path(stream.name)
+        with temporary.open("xb") as stream:
             np.savez(stream, counts=counts, scale=scale, labels=labels)
         temporary.replace(file)
     except OSError as error:
@@ -127,5 +127,5 @@ def _save(file: Path, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None
             CACHE_VARIABLE,
         )
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
