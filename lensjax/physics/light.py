@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-CORE = 1e-6
+CORE = 1e-8
 
 
 def sersic(

@@ -14,7 +14,7 @@ from lensjax.training.losses import loss_terms
 from lensjax.weights import from_torch, to_torch
 
 torch = pytest.importorskip("torch")
-from tests.oracles import torch_models  # noqa: E402 (needs torch)
+from oracles import torch_models  # noqa: E402 (needs torch)
 
 SMALL_VIT = {"dim": 48, "depth": 2, "num_heads": 3}
 PRECISIONS = {"float32": (torch.float32, 1e-4), "float64": (torch.float64, 1e-9)}

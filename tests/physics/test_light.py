@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import trapezoid
+
+from lensjax import physics
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def test_elliptical_radius_is_that_of_the_rotated_ellipse():
+    x, y = np.random.default_rng(0).uniform(-2, 2, (2, 100))
+    for axis_ratio, angle in ((0.4, 0.3), (0.9, -1.2), (1.0, 0.0)):
+        u = np.cos(angle) * x + np.sin(angle) * y
+        v = -np.sin(angle) * x + np.cos(angle) * y
+        expected = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
+        e1, e2 = physics.ellipticity(axis_ratio, angle)
+        found = physics.elliptical_radius(jnp.asarray(x), jnp.asarray(y), e1, e2)
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_sersic_is_lenstronomy_s():
+    light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
+    oracle = light_model.LightModel(["SERSIC_ELLIPSE"])
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        x, y = generator.uniform(-2, 2, (2, 5))
+        e1, e2 = generator.uniform(-0.3, 0.3, 2)
+        shape = {"R_sersic": generator.uniform(0.2, 1.5), "n_sersic": generator.uniform(0.5, 5)}
+        rest = {"amp": generator.uniform(1, 100), "e1": e1, "e2": e2}
+        rest |= {"center_x": generator.uniform(-0.5, 0.5), "center_y": generator.uniform(-0.5, 0.5)}
+        expected = oracle.surface_brightness(x, y, [shape | rest])
+        found = physics.sersic(jnp.asarray(x), jnp.asarray(y), **shape, **rest)
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n_sersic", [1.0, 1.5, 4.0])
+def test_half_of_the_light_lies_within_the_half_light_radius(n_sersic):
+    """By quadrature in the logarithm of the radius; the approximation of b_n is good to 2e-3."""
+    radius = np.logspace(-6, 4, 20_001) * 0.7
+    brightness = physics.sersic(jnp.asarray(radius), jnp.zeros(20_001), 3.0, 0.7, n_sersic)
+    light = np.asarray(brightness) * radius**2
+    within = trapezoid(np.where(radius <= 0.7, light, 0)) / trapezoid(light)
+    assert within == pytest.approx(0.5, abs=2.5e-3)
+
+
+def test_gradients_in_every_parameter_are_those_of_finite_differences():
+    x, y = (jnp.asarray(axis) for axis in np.random.default_rng(2).uniform(-1, 1, (2, 30)))
+    names = ("amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")
+    for e1, e2 in ((0.2, -0.1), (0.0, 0.0)):  # the circle has no position angle
+        values = jnp.asarray([2.0, 0.6, 1.5, e1, e2, 0.05, -0.1])
+
+        def total(values):
+            return jnp.sum(physics.sersic(x, y, **dict(zip(names, values, strict=True))))
+
+        for index, found in enumerate(jax.grad(total)(values)):
+            nudge = 1e-6 * (jnp.arange(len(names)) == index)
+            expected = (total(values + nudge) - total(values - nudge)) / 2e-6
+            np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=names[index])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("n_sersic", [0.5, 1.0, 1.5, 4.0])
+def test_value_and_gradient_are_finite_at_the_centre(dtype, n_sersic):
+    zero = jnp.zeros((), dtype)
+    value, gradients = jax.value_and_grad(
+        lambda x, y, e1, n: physics.sersic(x, y, 1.0, 0.5, n, e1=e1), (0, 1, 2, 3)
+    )(zero, zero, zero, jnp.asarray(n_sersic, dtype))
+    assert np.isfinite(value)
+    assert np.isfinite(gradients).all()
