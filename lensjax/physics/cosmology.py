@@ -36,9 +36,10 @@ def comoving_distance(
 
     Reference: Hogg 1999, "Distance measures in cosmology", eq. 15.
     """
-    redshifts = jnp.asarray(z) * (_NODES + 1) / 2
-    inverse = 1 / jnp.sqrt(Om0 * (1 + redshifts) ** 3 + (1 - Om0))
-    return SPEED_OF_LIGHT / H0 * jnp.asarray(z) / 2 * jnp.sum(_WEIGHTS * inverse)
+    redshift = jnp.asarray(z, jnp.result_type(float))
+    nodes, weights = (jnp.asarray(array, redshift.dtype) for array in (_NODES, _WEIGHTS))
+    expansion = jnp.sqrt(Om0 * (1 + redshift * (nodes + 1) / 2) ** 3 + (1 - Om0))
+    return SPEED_OF_LIGHT / H0 * redshift / 2 * jnp.sum(weights / expansion)
 
 
 def lensing_distances(

@@ -1,0 +1,39 @@
+"""A scene of the simulator rendered pixel by pixel in NumPy, from the formulae alone."""
+
+import numpy as np
+
+
+def render(scene, preset):
+    """Expected counts of one scene; `scene` has plain numbers and arrays, `preset` is the simulator's."""
+    instrument, source = preset.instrument, preset.source
+    size, sub = instrument.image_size, instrument.subpixels
+    axis = (np.arange(size * sub) - (size * sub - 1) / 2) * instrument.pixel_scale / sub
+    x, y = axis[None, :], axis[:, None]
+    radius = np.hypot(x, y)
+    beta_x = x - scene.theta_E * x / radius - scene.gamma1 * x - scene.gamma2 * y
+    beta_y = y - scene.theta_E * y / radius - scene.gamma2 * x + scene.gamma1 * y
+    for theta_E, mass_x, mass_y in scene.masses:
+        square = (x - mass_x) ** 2 + (y - mass_y) ** 2
+        beta_x = beta_x - theta_E**2 * (x - mass_x) / square
+        beta_y = beta_y - theta_E**2 * (y - mass_y) / square
+    dx, dy = beta_x - scene.source_x, beta_y - scene.source_y
+    ellipticity = np.hypot(scene.source_e1, scene.source_e2)
+    angle = 0.5 * np.arctan2(scene.source_e2, scene.source_e1)
+    axis_ratio = (1 - ellipticity) / (1 + ellipticity)
+    u = np.cos(angle) * dx + np.sin(angle) * dy
+    v = -np.sin(angle) * dx + np.cos(angle) * dy
+    elliptical = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
+    b = 1.9992 * source.n_sersic - 0.3271
+    light = source.amp * np.exp(-b * ((elliptical / source.R_sersic) ** (1 / source.n_sersic) - 1))
+    image = light.reshape(size, sub, size, sub).mean((1, 3))
+    half = instrument.psf_size // 2
+    offset = np.arange(-half, half + 1) * instrument.pixel_scale
+    kernel = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * instrument.psf_sigma**2))
+    kernel /= kernel.sum()
+    padded = np.pad(image, half)
+    blurred = np.zeros_like(image)
+    for row in range(instrument.psf_size):
+        for column in range(instrument.psf_size):
+            part = padded[row : row + size, column : column + size]
+            blurred += kernel[row, column] * part
+    return blurred + instrument.sky

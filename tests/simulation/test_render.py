@@ -1,0 +1,113 @@
+"""Rendering against NumPy and lenstronomy, and its gradients."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import numpy_lens
+
+from lensjax import simulation
+from lensjax.simulation.render import blur, psf_kernel
+
+COMMON_TEST = simulation.preset("common_test")
+
+
+def scene(label, seed=5):
+    return simulation.draw_scene(jax.random.key(seed), COMMON_TEST, jnp.int32(label))
+
+
+def on_host(drawn):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), drawn)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.float64, 1e-12)])
+def test_expected_counts_are_those_of_an_independent_rendering(label, dtype, tolerance):
+    drawn = scene(label)
+    expected = numpy_lens.render(on_host(drawn), COMMON_TEST)
+    with jax.enable_x64(dtype == jnp.float64):
+        typed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), on_host(drawn))
+        found = np.asarray(simulation.expected_counts(typed, COMMON_TEST))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * expected.max())
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_expected_counts_are_lenstronomy_s(label):
+    lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
+    light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
+    drawn = on_host(scene(label))
+    masses = drawn.masses[drawn.masses[:, 0] > 0]
+    lens = lens_model.LensModel(["SIS", "SHEAR"] + ["POINT_MASS"] * len(masses))
+    parameters = [
+        {"theta_E": drawn.theta_E, "center_x": 0, "center_y": 0},
+        {"gamma1": drawn.gamma1, "gamma2": drawn.gamma2},
+    ]
+    parameters += [{"theta_E": row[0], "center_x": row[1], "center_y": row[2]} for row in masses]
+    axis = (np.arange(300) - 149.5) * 0.025
+    x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    light = light_model.LightModel(["SERSIC_ELLIPSE"]).surface_brightness(
+        *lens.ray_shooting(x, y, parameters),
+        [
+            {
+                **{"amp": 100, "R_sersic": 0.5, "n_sersic": 1.5},
+                **{"e1": drawn.source_e1, "e2": drawn.source_e2},
+                **{"center_x": drawn.source_x, "center_y": drawn.source_y},
+            }
+        ],
+    )
+    binned = light.reshape(150, 2, 150, 2).mean((1, 3))
+    sharp = dataclasses.replace(COMMON_TEST.instrument, psf_sigma=1e-3, sky=0.0)
+    with jax.enable_x64(True):
+        found = simulation.expected_counts(
+            jax.tree.map(jnp.asarray, drawn), dataclasses.replace(COMMON_TEST, instrument=sharp)
+        )
+    np.testing.assert_allclose(found, binned, rtol=0, atol=1e-9 * binned.max())
+
+
+def test_the_point_spread_function_keeps_the_light_and_its_width():
+    instrument = COMMON_TEST.instrument
+    image = np.zeros((41, 41), np.float32)
+    image[20, 20] = 1
+    blurred = np.asarray(blur(jnp.asarray(image), psf_kernel(instrument)), np.float64)
+    offset = np.arange(41) - 20
+    assert blurred.sum() == pytest.approx(1, abs=1e-6)
+    variance = (blurred.sum(0) * offset**2).sum()
+    kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.735) ** 2)
+    assert variance == pytest.approx((kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5)
+    np.testing.assert_allclose(blurred, blurred.T, atol=1e-8)
+
+
+def test_gradients_in_every_scene_parameter_are_those_of_finite_differences():
+    small = dataclasses.replace(
+        COMMON_TEST, instrument=dataclasses.replace(COMMON_TEST.instrument, image_size=30)
+    )
+    with jax.enable_x64(True):
+        drawn = jax.tree.map(jnp.asarray, on_host(scene(1)))
+        drawn = dataclasses.replace(drawn, label=jnp.zeros((), jnp.int32), masses=drawn.masses[:3])
+        weights = jnp.asarray(np.random.default_rng(0).normal(size=(30, 30)))
+
+        def total(moved):
+            return jnp.sum(weights * simulation.expected_counts(moved, small))
+
+        gradient = jax.jit(jax.grad(total, allow_int=True))(drawn)
+        compiled = jax.jit(total)
+        for field in dataclasses.fields(drawn):
+            if field.name == "label":
+                continue
+            value = getattr(drawn, field.name)
+            for index in np.ndindex(value.shape):
+                nudge = jnp.zeros_like(value).at[index].set(1e-6)
+                up, down = (
+                    compiled(dataclasses.replace(drawn, **{field.name: value + sign * nudge}))
+                    for sign in (1, -1)
+                )
+                np.testing.assert_allclose(
+                    getattr(gradient, field.name)[index],
+                    (up - down) / 2e-6,
+                    rtol=1e-4,
+                    atol=1e-3,
+                    err_msg=f"{field.name}{index}",
+                )
