@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lensjax.models.layers import BatchNorm, conv, dense, fan_out_normal
+from lensjax.models.pooling import max_pool
 
 
 class BasicBlock(nn.Module):
@@ -79,7 +80,7 @@ class ResNet(nn.Module):
         """Logits; arguments as for `BatchNorm`."""
         x = conv(self.width, 7, x.shape[-1], stride=2, padding=3, name="conv1")(x)
         x = BatchNorm(self.axis_name, name="bn1")(x, train=train, weights=weights)
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
+        x = max_pool(nn.relu(x))
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
                 x = BasicBlock(
