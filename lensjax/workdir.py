@@ -80,7 +80,7 @@ def read_config(workdir: Path) -> ConfigDict:
     try:
         with config.unlocked():
             config.update(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a config: {error}") from None
     return config
 

@@ -1,0 +1,120 @@
+"""What a command's words mean, and what is said of wrong ones."""
+
+import pathlib
+import sys
+
+import pytest
+
+from lensjax import command_line
+from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+PINN = str(CONFIGS / "pinn.py")
+
+
+def test_the_shortest_command_trains_in_a_folder_named_after_its_config():
+    options = command_line.parse(["--config", f"{PINN}:quick"])
+    assert options.mode == "train"
+    assert options.workdir == pathlib.Path("runs/pinn-quick")
+    assert options.config.model.name == "lens_vit_pinn"
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config):
+    full = command_line.parse([f"--config={config}"]).config
+    sizes = full.data.num_train, full.data.num_validation, full.batch_size, full.num_epochs
+    assert sizes == (30_000, 7_500, 32, 50)
+    quick = command_line.parse([f"--config={config}:quick"]).config
+    assert quick.data.num_train < 30_000
+    assert quick.model.name == full.model.name
+
+
+def test_any_field_can_be_given_another_value():
+    words = ["--config", PINN, "--config.optimizer.learning_rate=3e-3", "--config.data.source=x.zip"]
+    config = command_line.parse(words).config
+    assert config.optimizer.learning_rate == 3e-3
+    assert config.data.source == "x.zip"
+
+
+def test_recipes_are_the_references_own():
+    baseline = command_line.parse(["--config", str(CONFIGS / "baseline.py")]).config
+    pinn = command_line.parse(["--config", PINN]).config
+    for config, rate in ((baseline, 1e-4), (pinn, 2e-4)):
+        optimizer = config.optimizer
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, 0.01)
+        assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
+        assert config.augmentation.max_rotation == 10
+    assert pinn.loss.physics_weight == 0.01
+    assert pinn.model.dropout_rate == 0.3
+
+
+BAD = {
+    "nothing asked for": ([], "--mode train needs --config FILE"),
+    "mode": (["--config", PINN, "--mode", "tran"], "--mode=tran: .*<train|evaluate|predict>"),
+    "flag": (["--config", PINN, "--wrkdir=x"], "'wrkdir'.*Did you mean: workdir"),
+    "word": (["--config", PINN, "train"], "'train' is not a flag"),
+    "config file": (["--config", "configs/pin.py"], "configs/pin.py: there is no such file"),
+    "variant": (["--config", f"{PINN}:quik"], "'quik' is not known; known variants: quick"),
+    "field": (
+        ["--config", PINN, "--config.optimizer.lerning_rate=1"],
+        "no such field; did you mean --config.optimizer.learning_rate?",
+    ),
+    "field's group": (
+        ["--config", PINN, "--config.optimiser.learning_rate=1"],
+        "no such field; did you mean --config.optimizer.learning_rate?",
+    ),
+    "type": (["--config", PINN, "--config.seed=abc"], "--config.seed=abc: invalid literal"),
+    "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: has to be at least 1"),
+    "rate": (["--config", PINN, "--config.model.dropout_rate=1.5"], "dropout_rate=1.5: .* 0 to 0.99"),
+    "heads": (["--config", PINN, "--config.model.num_heads=7"], "has to be a multiple of"),
+    "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
+    "nothing to predict": (["--mode", "predict", "--workdir", "x"], "needs --input"),
+    "evaluate of nothing": (["--mode", "evaluate"], "needs --workdir FOLDER"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
+def test_wrong_words_are_refused_in_one_line_that_says_what_to_do(words, message):
+    with pytest.raises(UserError, match=message) as refused:
+        command_line.parse(words)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_file_that_fails_is_named_with_its_error(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config(name):\n    return 1 / 0\n")
+    with pytest.raises(UserError, match=r"broken\.py: ZeroDivisionError: division by zero"):
+        command_line.parse(["--config", str(file)])
+
+
+def raising(error):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("x.npy: truncated"), 2, "lensjax: x.npy: truncated\n"),
+        (NonFiniteLossError("the loss became nan"), 1, "lensjax: the loss became nan\n"),
+        (Interrupted(15), 143, "lensjax: stopped by SIGTERM; all is saved"),
+        (KeyboardInterrupt(), 130, "lensjax: stopped\n"),
+    ],
+)
+def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, code, message):
+    monkeypatch.setattr(sys, "argv", ["lensjax"])
+    assert command_line.run(raising(error)) == code
+    streams = capsys.readouterr()
+    assert streams.err.startswith(message)
+    assert streams.err.count("\n") == 1
+
+
+def test_help_is_told_on_standard_output_and_is_no_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lensjax", "--help"])
+    assert command_line.run(raising(AssertionError())) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for flag in ("--config", "--workdir", "--mode", "--split", "--input", "--output"):
+        assert flag in text
