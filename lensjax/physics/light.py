@@ -40,7 +40,7 @@ def sersic(
     """
     b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     radius = elliptical_radius(x - center_x, y - center_y, e1, e2, core)
-    return amp * jnp.exp(b * (1 - (radius / R_sersic) ** (1 / jnp.asarray(n_sersic))))
+    return amp * jnp.exp(-b * jnp.expm1(jnp.log(radius / R_sersic) / n_sersic))
 
 
 def elliptical_radius(
@@ -53,7 +53,8 @@ def elliptical_radius(
     """Radius sqrt(q u^2 + v^2 / q) along the major (u) and minor (v) axis of an ellipse.
 
     Written with e1 and e2 themselves and no position angle, it is smooth at the circle, where the angle
-    is not defined: q u^2 + v^2 / q = ((1 + e^2) r^2 - 2 e1 (x^2 - y^2) - 4 e2 x y) / (1 - e^2).
+    is not defined: q u^2 + v^2 / q = (((1 - e1) x - e2 y)^2 + ((1 + e1) y - e2 x)^2) / (1 - e^2). A sum
+    of squares, it stays accurate along the major axis of a thin ellipse.
 
     Args:
       x, y: coordinates from the centre, arcsec.
@@ -64,8 +65,8 @@ def elliptical_radius(
       The radius, arcsec.
     """
     square = jnp.asarray(e1) ** 2 + jnp.asarray(e2) ** 2
-    stretched = (1 + square) * (x**2 + y**2) - 2 * e1 * (x**2 - y**2) - 4 * e2 * (x * y)
-    return jnp.sqrt(stretched / (1 - square) + core**2)
+    along_x, along_y = (1 - e1) * x - e2 * y, (1 + e1) * y - e2 * x
+    return jnp.sqrt((along_x**2 + along_y**2) / (1 - square) + core**2)
 
 
 def ellipticity(

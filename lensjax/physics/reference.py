@@ -28,7 +28,10 @@ def intensity_lens_equation(
     # The reference takes the norm over the channels; of one channel it is the absolute value.
     theta = jnp.abs(theta_I)
     alpha = theta_E[:, None, None, None] * theta_I / (theta + 1e-6)
-    return jnp.clip(theta_I - alpha, 0.0, LARGEST_SOURCE)
+    theta_S = theta_I - alpha
+    # On the bounds the gradient passes, as through torch's clamp; through jnp.clip half of it would.
+    below, above = theta_S < 0, theta_S > LARGEST_SOURCE
+    return jnp.where(below, 0.0, jnp.where(above, LARGEST_SOURCE, theta_S))
 
 
 @jax.jit

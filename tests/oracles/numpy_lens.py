@@ -7,7 +7,9 @@ def render(scene, preset):
     """Expected counts of one scene; `scene` has plain numbers and arrays, `preset` is the simulator's."""
     instrument, source = preset.instrument, preset.source
     size, sub = instrument.image_size, instrument.subpixels
-    axis = (np.arange(size * sub) - (size * sub - 1) / 2) * instrument.pixel_scale / sub
+    half = instrument.psf_size // 2
+    field = size + 2 * half  # with the margin whose light the point-spread function brings in
+    axis = (np.arange(field * sub) - (field * sub - 1) / 2) * instrument.pixel_scale / sub
     x, y = axis[None, :], axis[:, None]
     radius = np.hypot(x, y)
     beta_x = x - scene.theta_E * x / radius - scene.gamma1 * x - scene.gamma2 * y
@@ -25,15 +27,13 @@ def render(scene, preset):
     elliptical = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
     b = 1.9992 * source.n_sersic - 0.3271
     light = source.amp * np.exp(-b * ((elliptical / source.R_sersic) ** (1 / source.n_sersic) - 1))
-    image = light.reshape(size, sub, size, sub).mean((1, 3))
-    half = instrument.psf_size // 2
+    image = light.reshape(field, sub, field, sub).mean((1, 3))
     offset = np.arange(-half, half + 1) * instrument.pixel_scale
     kernel = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * instrument.psf_sigma**2))
     kernel /= kernel.sum()
-    padded = np.pad(image, half)
-    blurred = np.zeros_like(image)
+    blurred = np.zeros((size, size))
     for row in range(instrument.psf_size):
         for column in range(instrument.psf_size):
-            part = padded[row : row + size, column : column + size]
+            part = image[row : row + size, column : column + size]
             blurred += kernel[row, column] * part
     return blurred + instrument.sky

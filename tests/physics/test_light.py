@@ -24,6 +24,17 @@ def test_elliptical_radius_is_that_of_the_rotated_ellipse():
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("axis_ratio", [0.4, 0.05, 0.005])
+def test_elliptical_radius_holds_in_float32_along_a_thin_ellipse(axis_ratio):
+    distance = np.linspace(0.01, 2, 200)
+    e1, e2 = (np.float32(part) for part in physics.ellipticity(axis_ratio, 0.0))
+    square = float(e1) ** 2 + float(e2) ** 2
+    expected = distance * (1 - float(e1)) / np.sqrt(1 - square)
+    x = jnp.asarray(distance, jnp.float32)
+    found = physics.elliptical_radius(x, jnp.zeros_like(x), jnp.asarray(e1), jnp.asarray(e2))
+    np.testing.assert_allclose(found, expected, rtol=1e-6 / axis_ratio**0.5)
+
+
 def test_sersic_is_lenstronomy_s():
     light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
     oracle = light_model.LightModel(["SERSIC_ELLIPSE"])

@@ -50,6 +50,18 @@ def test_gradients_are_finite_for_dark_pixels():
         assert np.isfinite(gradient).all()
 
 
+def test_gradient_passes_in_full_on_the_bounds_as_through_torch_s_clamp():
+    """A dark pixel lies on the lower bound: 1 - theta_E / 1e-6 there, not half of it."""
+    theta_I = jnp.zeros((1, 1, 1, 1))
+    for theta_E in (0.1, -0.1):
+        _, pull_back = jax.vjp(
+            lambda image, e=theta_E: reference.intensity_lens_equation(image, jnp.asarray([e])),
+            theta_I,
+        )
+        (found,) = pull_back(jnp.ones_like(theta_I))
+        np.testing.assert_allclose(found, 1 - theta_E / 1e-6, rtol=1e-5)
+
+
 def test_physics_needs_neither_flax_nor_data_nor_config():
     code = (
         "import sys; from lensjax import physics; "

@@ -107,6 +107,7 @@ def summary(image, largest):
         "elongation": width / height,
         "size": np.hypot(width, height),
         "noise": high_pass[20:-20, :12].var(),
+        "step at the sides": (counts[:, [0, -1]] - counts[:, [4, -5]]).mean(),
     }
 
 

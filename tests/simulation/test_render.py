@@ -69,8 +69,8 @@ def test_expected_counts_are_lenstronomy_s(label):
 
 def test_the_point_spread_function_keeps_the_light_and_its_width():
     instrument = COMMON_TEST.instrument
-    image = np.zeros((41, 41), np.float32)
-    image[20, 20] = 1
+    image = np.zeros((51, 51), np.float32)
+    image[25, 25] = 1
     blurred = np.asarray(blur(jnp.asarray(image), psf_kernel(instrument)), np.float64)
     offset = np.arange(41) - 20
     assert blurred.sum() == pytest.approx(1, abs=1e-6)
@@ -78,6 +78,15 @@ def test_the_point_spread_function_keeps_the_light_and_its_width():
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.735) ** 2)
     assert variance == pytest.approx((kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5)
     np.testing.assert_allclose(blurred, blurred.T, atol=1e-8)
+
+
+def test_an_image_is_the_middle_of_that_of_a_larger_camera():
+    """Light from beyond the edge is blurred into the image."""
+    larger = dataclasses.replace(COMMON_TEST.instrument, image_size=170)
+    drawn = dataclasses.replace(scene(0), gamma1=jnp.float32(0.3), theta_E=jnp.float32(1.6))
+    whole = simulation.expected_counts(drawn, dataclasses.replace(COMMON_TEST, instrument=larger))
+    found = simulation.expected_counts(drawn, COMMON_TEST)
+    np.testing.assert_allclose(found, whole[10:-10, 10:-10], rtol=1e-5)
 
 
 def test_gradients_in_every_scene_parameter_are_those_of_finite_differences():
