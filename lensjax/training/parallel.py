@@ -50,7 +50,15 @@ def parallel_train_step(
         devices=devices,
         donate_argnums=0,
     )
-    return lambda state, batch, key: mapped(state, share(batch, len(devices)), key)
+    on_cpu = devices[0].platform == "cpu"
+
+    def run(state: Any, batch: dict[str, np.ndarray], key: jax.Array) -> Any:
+        result = mapped(state, share(batch, len(devices)), key)
+        # On a CPU a step that waits for the one before it takes threads away from it: two steps under way
+        # are three times slower than one, and with several devices they can wait for each other forever.
+        return jax.block_until_ready(result) if on_cpu else result
+
+    return run
 
 
 def parallel_eval_step(
