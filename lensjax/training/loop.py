@@ -25,7 +25,7 @@ from lensjax.training import logs, optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
-from lensjax.training.parallel import AXIS, check_batch_size, parallel_train_step
+from lensjax.training.parallel import AXIS, check_batch_size, parallel_train_step, replicated
 from lensjax.training.state import PyTree, TrainState, initial_state, zero_totals
 from lensjax.training.step import train_step
 from lensjax.workdir import CHECKPOINTS
@@ -84,6 +84,7 @@ def train(
         stop_requests() as stop,
     ):
         state, where = checkpoints.restore_newest(state) or (state, Progress())
+        state, step_key = replicated((state, step_key), devices)
         if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
             log.info("going on after epoch %d, step %d", where.epoch, where.steps_in_epoch)
         with logs.EpochLog(workdir, where.history) as epoch_log:
@@ -106,7 +107,7 @@ def train(
                 seconds = time.perf_counter() - started
                 record = {"epoch": where.epoch + 1, **metrics}
                 record |= {"images_per_second": num_images / trained, "seconds": seconds}
-                state = state.replace(totals=zero_totals(terms))
+                state = state.replace(totals=replicated(zero_totals(terms), devices))
                 where = Progress(where.epoch + 1, 0, [*where.history, record])
                 checkpoints.save(state, where, metrics)
                 epoch_log.write(record)

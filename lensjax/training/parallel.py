@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lensjax.errors import UserError
 
@@ -31,6 +32,15 @@ def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
         f"config.{field}={batch_size} cannot be shared equally by {num_devices} devices; use {sizes}, "
         f"or another multiple of {num_devices}"
     )
+
+
+def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """The same arrays on every device, laid out as the mapped steps give them back.
+
+    Arrays laid out otherwise work too, but the step is compiled once more for them.
+    """
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def parallel_train_step(
