@@ -23,13 +23,20 @@ def get_config(name: str = "") -> ConfigDict:
 
 
 QUICK: dict[str, object] = {
-    "model.width": 16,
-    "model.embedding_size": 64,
-    "model.depth": 4,
-    "model.num_heads": 4,
-    "data.num_train": 3_000,
+    "data.num_train": 9_000,
     "data.num_validation": 1_500,
-    "data.num_test": 1_500,
-    "optimizer.learning_rate": 1e-3,
+    "data.num_test": 3_000,
+    "preparation.crop": 100,
+    "preparation.stretch": "sqrt",
+    "model.width": 8,
+    "model.patch_size": 10,
+    "model.embedding_size": 64,
+    "model.depth": 2,
+    "model.num_heads": 4,
+    "model.position_grid": 10,
+    "augmentation.max_rotation": 0.0,
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_steps": 100,
     "num_epochs": 12,
 }

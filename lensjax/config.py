@@ -41,6 +41,12 @@ def default_config() -> ConfigDict:
     config.data.num_test = 7_500
     config.data.seed = 0
 
+    config.preparation = ConfigDict()
+    # Side of the central square that the model sees, pixels; 0 for the whole image.
+    config.preparation.crop = 0
+    # "sqrt" evens out the photon noise; "none" gives the model the images as they are.
+    config.preparation.stretch = "none"
+
     config.model = ConfigDict()
     # "baseline_cnn" or "lens_vit_pinn".
     config.model.name = "baseline_cnn"
@@ -67,6 +73,10 @@ def default_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     # AdamW; the weight decay acts on every parameter.
     config.optimizer.learning_rate = 1e-4
+    # "constant", or "cosine" to let the rate fall to 0 over the run.
+    config.optimizer.schedule = "constant"
+    # Steps over which the rate rises from 0 at the start.
+    config.optimizer.warmup_steps = 0
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
@@ -133,13 +143,14 @@ def check(config: ConfigDict) -> None:
     ]
     not_negative = [
         *("seed", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
-        *("optimizer.learning_rate", "optimizer.weight_decay"),
+        *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
     ]
     ranges = {
         **dict.fromkeys(at_least_one, (1, math.inf)),
         **dict.fromkeys(not_negative, (0, math.inf)),
         "model.dropout_rate": (0, 0.99),
         "data.validation_fraction": (0.0001, 0.99),
+        "preparation.crop": (0, config.data.image_size),
         "optimizer.b1": (0, 0.999999),
         "optimizer.b2": (0, 0.999999),
     }
@@ -148,6 +159,8 @@ def check(config: ConfigDict) -> None:
         if not low <= value <= high:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"config.{field}={value}: has to be {limit}")
+    check_choice("config.preparation.stretch", config.preparation.stretch, ("none", "sqrt"))
+    check_choice("config.optimizer.schedule", config.optimizer.schedule, ("constant", "cosine"))
     if config.model.embedding_size % config.model.num_heads:
         raise UserError(
             f"config.model.embedding_size={config.model.embedding_size}: has to be a multiple of "

@@ -24,9 +24,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated images made by the tests are shared among them and leave the user's cache alone."""
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 

@@ -30,7 +30,12 @@ def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config)
 
 
 def test_any_field_can_be_given_another_value():
-    words = ["--config", PINN, "--config.optimizer.learning_rate=3e-3", "--config.data.source=x.zip"]
+    words = [
+        "--config",
+        PINN,
+        "--config.optimizer.learning_rate=3e-3",
+        "--config.data.source=x.zip",
+    ]
     config = command_line.parse(words).config
     assert config.optimizer.learning_rate == 3e-3
     assert config.data.source == "x.zip"
@@ -65,7 +70,10 @@ BAD = {
     ),
     "type": (["--config", PINN, "--config.seed=abc"], "--config.seed=abc: invalid literal"),
     "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: has to be at least 1"),
-    "rate": (["--config", PINN, "--config.model.dropout_rate=1.5"], "dropout_rate=1.5: .* 0 to 0.99"),
+    "rate": (
+        ["--config", PINN, "--config.model.dropout_rate=1.5"],
+        "dropout_rate=1.5: .* 0 to 0.99",
+    ),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "has to be a multiple of"),
     "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
     "nothing to predict": (["--mode", "predict", "--workdir", "x"], "needs --input"),

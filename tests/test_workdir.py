@@ -22,7 +22,9 @@ def test_the_same_config_may_claim_again_and_another_is_refused_by_field(tmp_pat
     other = default_config()
     other.seed = 7
     other.model.width = 8
-    with pytest.raises(UserError, match="another config: model.width is 64 there and 8 here; seed"):
+    with pytest.raises(
+        UserError, match=r"another config: model\.width is 64 there and 8 here; seed"
+    ):
         claim(tmp_path, other)
     assert read_config(tmp_path).seed == 0
 
@@ -48,7 +50,7 @@ def test_a_damaged_config_is_said_to_be_so(tmp_path, content):
 
 
 def test_no_run_is_said_to_be_none(tmp_path):
-    with pytest.raises(UserError, match="is not the folder of a run: it has no config.json"):
+    with pytest.raises(UserError, match=r"it has no config\.json"):
         read_config(tmp_path / "nothing")
 
 

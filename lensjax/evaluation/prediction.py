@@ -15,6 +15,7 @@ from scipy.special import softmax
 from lensjax.console import progress
 from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
+from lensjax.data.preparation import prepare
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.training.parallel import check_batch_size, parallel_eval_step
 from lensjax.training.step import eval_step
@@ -57,7 +58,11 @@ def predictor(
     check_batch_size("eval_batch_size", config.eval_batch_size, len(devices))
     step = parallel_eval_step(
         functools.partial(
-            eval_step, model=model, physics_weight=config.loss.physics_weight, with_loss=with_loss
+            eval_step,
+            model=model,
+            prepare=functools.partial(prepare, **config.preparation),
+            physics_weight=config.loss.physics_weight,
+            with_loss=with_loss,
         ),
         devices,
     )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from lensjax import models
 from lensjax.data.images import ImageSet
+from lensjax.data.preparation import prepared_size
 from lensjax.errors import UserError
 from lensjax.evaluation.prediction import Predictions, Predictor, predictor
 from lensjax.training.checkpoints import Checkpoints
@@ -57,7 +58,8 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config.model)
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 1))
+    size = prepared_size(config.data.image_size, config.preparation.crop)
+    image = jnp.zeros((1, size, size, 1))
     like = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         variables, best_epoch = checkpoints.restore_best(like)

@@ -48,7 +48,10 @@ def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
     place, x = residuals
     batch, height, width, channels = x.shape
     rows, columns = gradient.shape[1:3]
-    windows_over = {0: [(0, 0), (2, 1)], 1: [(1, 0)]}  # parity -> (place in the window, windows back)
+    windows_over = {
+        0: [(0, 0), (2, 1)],
+        1: [(1, 0)],
+    }  # parity -> (place in the window, windows back)
 
     def phase(row_parity: int, column_parity: int) -> Array:
         """Gradient of the pixels of one parity, one for each window and one more on either axis."""

@@ -3,7 +3,7 @@
 from lensjax.physics import cosmology, grid, light, mass, rays, reference
 from lensjax.physics.cosmology import comoving_distance, einstein_radius, lensing_distances
 from lensjax.physics.grid import bin_mean, pixel_grid, to_pixel
-from lensjax.physics.light import ellipticity, elliptical_radius, sersic
+from lensjax.physics.light import elliptical_radius, ellipticity, sersic
 from lensjax.physics.mass import (
     point_mass_deflection,
     point_mass_potential,
@@ -21,8 +21,8 @@ __all__ = [
     "comoving_distance",
     "cosmology",
     "einstein_radius",
-    "ellipticity",
     "elliptical_radius",
+    "ellipticity",
     "grid",
     "lens_equation",
     "lensing_distances",

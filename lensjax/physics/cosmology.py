@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 SPEED_OF_LIGHT = 299_792.458  # km / s
-# 4 G M_sun / c^2 in Mpc, from G M_sun = 1.32712440018e20 m^3 / s^2 (IAU 2015) and 1 Mpc = 3.0856775814913673e22 m.
-FOUR_G_OVER_C2 = 4 * 1.32712440018e20 / (SPEED_OF_LIGHT * 1e3) ** 2 / 3.0856775814913673e22
+SUN_GM = 1.32712440018e20  # G times the mass of the sun, m^3 / s^2
+MEGAPARSEC = 3.0856775814913673e22  # m
+FOUR_G_OVER_C2 = 4 * SUN_GM / (SPEED_OF_LIGHT * 1e3) ** 2 / MEGAPARSEC  # Mpc per solar mass
 ARCSEC = np.pi / (180 * 3600)
 
 Convention = Literal["angular_diameter", "deeplensesim"]
@@ -68,7 +69,11 @@ def lensing_distances(
     if convention == "angular_diameter":
         return lens / lens_factor, source / source_factor, (source - lens) / source_factor
     if convention == "deeplensesim":
-        return lens * lens_factor, source * source_factor, source * source_factor - lens * lens_factor
+        return (
+            lens * lens_factor,
+            source * source_factor,
+            source * source_factor - lens * lens_factor,
+        )
     raise ValueError(f"convention {convention!r} is neither 'angular_diameter' nor 'deeplensesim'")
 
 

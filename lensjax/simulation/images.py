@@ -17,7 +17,9 @@ from lensjax.simulation.presets import Preset, preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import Scene, draw_scene
 
-BATCH = 32  # scenes rendered at once; fixed, so that a scene's bits never depend on how many there are
+BATCH = (
+    32  # scenes rendered at once; fixed, so that a scene's bits never depend on how many there are
+)
 NUM_CLASSES = 3
 SPLITS = ("train", "validation", "test")
 

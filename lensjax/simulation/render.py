@@ -25,8 +25,10 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
     x, y = physics.pixel_grid(
         instrument.image_size + 2 * margin, instrument.pixel_scale, subpixels=instrument.subpixels
     )
+    beta_x, beta_y = physics.lens_equation(x, y, *deflection(scene, x, y))
     brightness = physics.sersic(
-        *physics.lens_equation(x, y, *deflection(scene, x, y)),
+        beta_x,
+        beta_y,
         source.amp,
         source.R_sersic,
         source.n_sersic,
@@ -43,12 +45,10 @@ def deflection(
     scene: Scene, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Deflection of a scene's main lens, shear and substructure together, arcsec."""
-    parts = [
-        physics.sis_deflection(x, y, scene.theta_E),
-        physics.shear_deflection(x, y, scene.gamma1, scene.gamma2),
-        physics.point_masses_deflection(x, y, scene.masses),
-    ]
-    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+    lens_x, lens_y = physics.sis_deflection(x, y, scene.theta_E)
+    shear_x, shear_y = physics.shear_deflection(x, y, scene.gamma1, scene.gamma2)
+    masses_x, masses_y = physics.point_masses_deflection(x, y, scene.masses)
+    return lens_x + shear_x + masses_x, lens_y + shear_y + masses_y
 
 
 def psf_kernel(instrument: Instrument) -> Float[np.ndarray, " size"]:

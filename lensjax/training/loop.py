@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from lensjax.console import log, progress
 from lensjax.data.batches import batches, epoch_order
 from lensjax.data.images import ImageSet
+from lensjax.data.preparation import prepare, prepared_size
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.training import logs, optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
@@ -63,22 +64,24 @@ def train(
     """
     check_batch_size("batch_size", config.batch_size, len(devices))
     terms = term_names(config.model.name)
-    adamw = optimizer.build(config.optimizer)
+    num_batches = math.ceil(len(images) / config.batch_size)
+    adamw = optimizer.build(config.optimizer, config.num_epochs * num_batches)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = initial_state(model, adamw, init_key, image_size=config.data.image_size, terms=terms)
+    size = prepared_size(config.data.image_size, config.preparation.crop)
+    state = initial_state(model, adamw, init_key, image_size=size, terms=terms)
     log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
     step = parallel_train_step(
         functools.partial(
             train_step,
             model=model,
             optimizer=adamw,
+            prepare=functools.partial(prepare, **config.preparation),
             max_rotation=config.augmentation.max_rotation,
             physics_weight=config.loss.physics_weight,
             axis_name=AXIS,
         ),
         devices,
     )
-    num_batches = math.ceil(len(images) / config.batch_size)
     with (
         Checkpoints(workdir / CHECKPOINTS) as checkpoints,
         stop_requests() as stop,

@@ -8,6 +8,7 @@ Both see one device's share of a batch: a dict of
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from lensjax.training.losses import loss_terms
 from lensjax.training.state import PyTree, TrainState
 
 Batch = dict[str, Array]
+Prepare = Callable[[Array], Array]
 
 
 def decode(batch: Batch) -> Float[Array, "batch height width 1"]:
@@ -54,6 +56,7 @@ def train_step(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    prepare: Prepare,
     max_rotation: float,
     physics_weight: float,
     axis_name: str | None,
@@ -66,6 +69,7 @@ def train_step(
       key: the run's key; the step's own is made from it and the step's number.
       model: the classifier, built with the same `axis_name`.
       optimizer: turns gradients into updates.
+      prepare: what is done to images before the model sees them.
       max_rotation: largest random angle of an image, degrees.
       physics_weight: weight of the physics loss.
       axis_name: mapped axis that the batch is divided over; None where it is not divided.
@@ -78,7 +82,7 @@ def train_step(
     keys = jax.vmap(functools.partial(jax.random.split, num=2))(
         example_keys(step_key, weights.shape[0], axis_name)
     )
-    images = random_rotation(decode(batch), keys[:, 0], max_rotation)
+    images = prepare(random_rotation(decode(batch), keys[:, 0], max_rotation))
 
     def total(values: PyTree) -> PyTree:
         return values if axis_name is None else lax.psum(values, axis_name)
@@ -121,6 +125,7 @@ def eval_step(
     batch: Batch,
     *,
     model: nn.Module,
+    prepare: Prepare,
     physics_weight: float,
     with_loss: bool,
 ) -> dict[str, Array]:
@@ -130,6 +135,7 @@ def eval_step(
       variables: the model's parameters and running statistics.
       batch: see above; padding gets an answer too.
       model: the classifier.
+      prepare: what is done to images before the model sees them.
       physics_weight: weight of the physics loss.
       with_loss: whether to give the loss terms too, which may cost more than the answer.
 
@@ -137,7 +143,9 @@ def eval_step(
       `logits` `[batch, classes]`, `theta_E` `[batch]` where the model has one, and, if asked for, each
       loss term `[batch]`.
     """
-    outputs: Any = model.apply(variables, decode(batch), train=False, with_physics_loss=with_loss)
+    outputs: Any = model.apply(
+        variables, prepare(decode(batch)), train=False, with_physics_loss=with_loss
+    )
     result = {"logits": outputs.logits}
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E

@@ -38,7 +38,9 @@ def from_torch(
             path = row.flax_path(key)
             if path is not None and path in wanted:
                 if array.ndim != wanted[path].ndim:
-                    problems.append(f"{key} has shape {array.shape}, {path} needs {wanted[path].shape}")
+                    problems.append(
+                        f"{key} has shape {array.shape}, {path} needs {wanted[path].shape}"
+                    )
                     found[path] = array
                     break
                 converted = row.layout.to_flax(array)

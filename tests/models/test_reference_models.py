@@ -202,7 +202,9 @@ def test_position_embeddings_are_resized_as_torch_s_bicubic_with_a_scale_factor(
 def test_resnet18_and_vit_s16_have_the_published_numbers_of_parameters():
     def count(module, channels, **call):
         x = jnp.zeros((1, 224, 224, channels))
-        params = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))["params"]
+        params = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))[
+            "params"
+        ]
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     # torchvision's ResNet18 has 11,689,512 with 1000 classes and a stem without bias.

@@ -10,7 +10,12 @@ import pytest
 from lensjax import physics
 
 PROFILES = {
-    "sis": (physics.sis_potential, physics.sis_deflection, (1.3,), {"center_x": 0.1, "center_y": -0.2}),
+    "sis": (
+        physics.sis_potential,
+        physics.sis_deflection,
+        (1.3,),
+        {"center_x": 0.1, "center_y": -0.2},
+    ),
     "shear": (physics.shear_potential, physics.shear_deflection, (0.11, -0.07), {}),
     "point_mass": (
         physics.point_mass_potential,
@@ -48,14 +53,18 @@ def test_deflection_is_the_gradient_of_its_potential(name):
     x, y = points()
     psi = at_a_point(lambda x, y: potential(x, y, *values, **options))
     expected = jax.vmap(jax.grad(psi, (0, 1)))(x, y)
-    np.testing.assert_allclose(deflection(x, y, *values, **options), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        deflection(x, y, *values, **options), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 def test_sis_convergence_is_half_the_laplacian_of_its_potential():
     _, _, values, options = PROFILES["sis"]
     x, y = points()
     for core in (1e-8, 0.05):
-        psi = at_a_point(lambda x, y, c=core: physics.sis_potential(x, y, *values, core=c, **options))
+        psi = at_a_point(
+            lambda x, y, c=core: physics.sis_potential(x, y, *values, core=c, **options)
+        )
         hessian = jax.vmap(jax.hessian(psi, (0, 1)))(x, y)
         laplacian = hessian[0][0] + hessian[1][1]
         found = physics.sis_convergence(x, y, *values, core=core, **options)
@@ -131,7 +140,9 @@ def test_float32_is_within_three_microarcseconds(name):
 def random_masses(number, seed=2):
     generator = np.random.default_rng(seed)
     return jnp.asarray(
-        np.column_stack([generator.uniform(0.01, 0.1, number), generator.uniform(-2, 2, (number, 2))])
+        np.column_stack(
+            [generator.uniform(0.01, 0.1, number), generator.uniform(-2, 2, (number, 2))]
+        )
     )
 
 

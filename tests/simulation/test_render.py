@@ -76,7 +76,9 @@ def test_the_point_spread_function_keeps_the_light_and_its_width():
     assert blurred.sum() == pytest.approx(1, abs=1e-6)
     variance = (blurred.sum(0) * offset**2).sum()
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.735) ** 2)
-    assert variance == pytest.approx((kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5)
+    assert variance == pytest.approx(
+        (kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5
+    )
     np.testing.assert_allclose(blurred, blurred.T, atol=1e-8)
 
 

@@ -94,5 +94,5 @@ def test_a_copied_preset_with_another_prior_is_obeyed():
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest_one():
-    with pytest.raises(UserError, match="no simulation preset 'comon_test'.*mean common_test"):
+    with pytest.raises(UserError, match=r"no simulation preset 'comon_test'.*mean common_test"):
         simulation.preset("comon_test")

@@ -13,9 +13,7 @@ def torchvision_rotation(image, degrees):
     """
     height, width = image.shape
     rotation = np.deg2rad(degrees)
-    theta = np.array(
-        [[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]]
-    )
+    theta = np.array([[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]])
     x = np.arange(width) - 0.5 * width + 0.5
     y = np.arange(height) - 0.5 * height + 0.5
     grid = np.stack(np.meshgrid(x, y), -1) @ theta.T / [0.5 * width, 0.5 * height]

@@ -1,6 +1,5 @@
 """Runs of the whole training loop on tiny images: determinism, resuming, stopping, refusing."""
 
-import functools
 import json
 import os
 import signal
@@ -67,8 +66,6 @@ def train(workdir, config=None, *, evaluate=None, devices=1, images=TRAIN):
 def metrics_without_times(workdir):
     records = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
     return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
-
-
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from lensjax.data.preparation import prepare
 from lensjax.errors import UserError
 from lensjax.models import BaselineCNN, LensViTPINN
 from lensjax.training.parallel import (
@@ -17,6 +18,7 @@ from lensjax.training.state import initial_state
 from lensjax.training.step import eval_step, train_step
 
 SIZE = 32
+WHOLE = functools.partial(prepare, crop=0, stretch="none")
 TERMS = {"baseline": ("cross_entropy",), "pinn": ("cross_entropy", "physics")}
 
 
@@ -50,6 +52,7 @@ def mapped_step(kind, optimizer, num_devices):
         train_step,
         model=build(kind, AXIS),
         optimizer=optimizer,
+        prepare=WHOLE,
         max_rotation=10.0,
         physics_weight=0.01,
         axis_name=AXIS,
@@ -89,6 +92,7 @@ def test_padding_changes_nothing_but_the_shape(kind):
         train_step,
         model=build(kind, None),
         optimizer=optimizer,
+        prepare=WHOLE,
         max_rotation=10.0,
         physics_weight=0.01,
         axis_name=None,
@@ -134,7 +138,9 @@ def test_each_step_and_each_row_has_a_random_rotation_of_its_own():
 def test_evaluation_gives_one_row_an_image_in_order(num_devices):
     optimizer = optax.sgd(0.0)
     state, model = new_state("pinn", optimizer), build("pinn", None)
-    step = functools.partial(eval_step, model=model, physics_weight=0.01, with_loss=True)
+    step = functools.partial(
+        eval_step, model=model, prepare=WHOLE, physics_weight=0.01, with_loss=True
+    )
     rows = batch(8)
     found = parallel_eval_step(step, jax.devices()[:num_devices])(state.variables, rows)
     for index in range(8):
