@@ -24,14 +24,14 @@ def get_config(name: str = "") -> ConfigDict:
 
 QUICK: dict[str, object] = {
     "data.num_train": 9_000,
-    "data.num_validation": 1_500,
-    "data.num_test": 3_000,
-    "preparation.crop": 100,
-    "preparation.stretch": "sqrt",
+    "data.num_validation": 900,
+    "data.num_test": 1_500,
+    "preparation.crop": 80,
+    "preparation.stretch": "band_pass",
     "model.width": 8,
     "augmentation.max_rotation": 0.0,
     "optimizer.learning_rate": 3e-3,
     "optimizer.schedule": "cosine",
     "optimizer.warmup_steps": 100,
-    "num_epochs": 12,
+    "num_epochs": 10,
 }

@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 from lensjax.errors import UserError
 
+STRETCHES = ("none", "sqrt", "band_pass")
+SCHEDULES = ("constant", "cosine")
+
 
 def default_config() -> ConfigDict:
     """The fields that every experiment has; the files in configs/ change some of them.
@@ -44,7 +47,8 @@ def default_config() -> ConfigDict:
     config.preparation = ConfigDict()
     # Side of the central square that the model sees, pixels; 0 for the whole image.
     config.preparation.crop = 0
-    # "sqrt" evens out the photon noise; "none" gives the model the images as they are.
+    # "none" gives the model the images as they are, "sqrt" evens out their photon noise, "band_pass"
+    # takes the smooth arcs away too (lensjax/data/preparation.py).
     config.preparation.stretch = "none"
 
     config.model = ConfigDict()
@@ -159,8 +163,8 @@ def check(config: ConfigDict) -> None:
         if not low <= value <= high:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"config.{field}={value}: has to be {limit}")
-    check_choice("config.preparation.stretch", config.preparation.stretch, ("none", "sqrt"))
-    check_choice("config.optimizer.schedule", config.optimizer.schedule, ("constant", "cosine"))
+    check_choice("config.preparation.stretch", config.preparation.stretch, STRETCHES)
+    check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
     if config.model.embedding_size % config.model.num_heads:
         raise UserError(
             f"config.model.embedding_size={config.model.embedding_size}: has to be a multiple of "

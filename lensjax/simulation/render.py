@@ -1,10 +1,10 @@
 """From a scene to the counts that a camera expects."""
 
-import numpy as np
 from jaxtyping import Array, Float
 
 from lensjax import physics
-from lensjax.simulation.presets import Instrument, Preset
+from lensjax.simulation.blur import blur, gaussian_kernel
+from lensjax.simulation.presets import Preset
 from lensjax.simulation.scene import Scene
 
 
@@ -38,7 +38,8 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
         center_y=scene.source_y,
     )
     image = physics.bin_mean(brightness, instrument.subpixels)
-    return blur(image, psf_kernel(instrument)) + instrument.sky
+    kernel = gaussian_kernel(instrument.psf_sigma / instrument.pixel_scale, instrument.psf_size)
+    return blur(image, kernel) + instrument.sky
 
 
 def deflection(
@@ -49,29 +50,3 @@ def deflection(
     shear_x, shear_y = physics.shear_deflection(x, y, scene.gamma1, scene.gamma2)
     masses_x, masses_y = physics.point_masses_deflection(x, y, scene.masses)
     return lens_x + shear_x + masses_x, lens_y + shear_y + masses_y
-
-
-def psf_kernel(instrument: Instrument) -> Float[np.ndarray, " size"]:
-    """One axis of the Gaussian point-spread function, which is the product of its two axes."""
-    half = instrument.psf_size // 2
-    distance = np.arange(-half, half + 1) * instrument.pixel_scale
-    kernel = np.exp(-0.5 * (distance / instrument.psf_sigma) ** 2)
-    return kernel / kernel.sum()
-
-
-def blur(
-    image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
-) -> Float[Array, "height width"]:
-    """Convolves an image with the same symmetric kernel along both axes.
-
-    Args:
-      image: the image with a margin, half the kernel's size on each side.
-      kernel: an odd number of weights.
-
-    Returns:
-      The blurred image without the margin.
-    """
-    height, width = (length - len(kernel) + 1 for length in image.shape)
-    weights = kernel.tolist()
-    image = sum(weight * image[i : i + height] for i, weight in enumerate(weights))
-    return sum(weight * image[:, i : i + width] for i, weight in enumerate(weights))
