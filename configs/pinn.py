@@ -6,6 +6,12 @@ images that it reports on:
 
     python -m lensjax.main --config configs/pinn.py \
         --config.data.source=dataset.zip --config.data.selection=reference
+
+The variant `quick` shows the whole path in under five minutes on two CPU cores, simulation and compilation
+included: a net an eighth as wide, a transformer of two small blocks, the middle 80 pixels band-passed, 7
+epochs of 9,000 simulated images. Test AUC 0.953 / 0.899 / 0.896, mean 0.916 (4 min, November 2026):
+
+    python -m lensjax.main --config configs/pinn.py:quick
 """
 
 from ml_collections import ConfigDict
