@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.config import check, flatten
@@ -159,6 +160,8 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
     if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
         sys.stdout.write(USAGE)
         return 0
+    # Libraries below say much that is no concern of the reader; what lensjax says goes another way.
+    absl_logging.set_verbosity(absl_logging.ERROR)
     try:
         with terminal_output():
             return main(arguments)

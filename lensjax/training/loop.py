@@ -82,10 +82,7 @@ def train(
         ),
         devices,
     )
-    with (
-        Checkpoints(workdir / CHECKPOINTS) as checkpoints,
-        stop_requests() as stop,
-    ):
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints, stop_requests() as stop:
         state, where = checkpoints.restore_newest(state) or (state, Progress())
         state, step_key = replicated((state, step_key), devices)
         if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
@@ -98,10 +95,9 @@ def train(
                 started = time.perf_counter()
                 state, steps = run_epoch(state, step, images, step_key, config, where, stop)
                 if steps < num_batches:
-                    if steps > 0:
-                        checkpoints.save(
-                            state, dataclasses.replace(where, steps_in_epoch=steps), None
-                        )
+                    if steps > where.steps_in_epoch:
+                        where = dataclasses.replace(where, steps_in_epoch=steps)
+                        checkpoints.save(state, where, None)
                         checkpoints.wait()
                     raise Interrupted(stop.signal_number or 0)
                 trained = time.perf_counter() - started

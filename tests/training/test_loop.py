@@ -10,6 +10,7 @@ import pytest
 
 from lensjax import models
 from lensjax.config import default_config
+from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.evaluation.prediction import evaluator, predictor
@@ -123,24 +124,29 @@ def test_a_run_that_died_goes_on_and_ends_with_the_same_bits(
 def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
     expected, tmp_path, monkeypatch, number
 ):
-    real_batches = loop.batches
-    seen = []
+    def stop_at(batch_number):
+        """Trains, and signals when that batch of this run is about to be trained on."""
+        seen = []
 
-    def signalling(*arguments, **options):
-        for batch in real_batches(*arguments, **options):
-            seen.append(batch)
-            if len(seen) == 9:  # of the 6 batches in each epoch
-                os.kill(os.getpid(), number)
-            yield batch
+        def signalling(*arguments, **options):
+            for rows in batches(*arguments, **options):
+                seen.append(rows)
+                if len(seen) == batch_number:
+                    os.kill(os.getpid(), number)
+                yield rows
 
-    monkeypatch.setattr(loop, "batches", signalling)
-    with pytest.raises(Interrupted) as stopped:
-        train(tmp_path)
-    assert stopped.value.signal_number == number
-    monkeypatch.undo()
+        monkeypatch.setattr(loop, "batches", signalling)
+        with pytest.raises(Interrupted) as stopped:
+            train(tmp_path)
+        monkeypatch.undo()
+        assert stopped.value.signal_number == number
+        saved = (tmp_path / "checkpoints").iterdir()
+        return sorted(int(path.name) for path in saved if path.is_dir())
+
+    # An epoch has 6 batches; the best epoch stays beside the place where the run stopped.
+    assert stop_at(9) == [6, 8]
     assert len(metrics_without_times(tmp_path)) == 1
-    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
-    assert steps == [6, 8]  # the best epoch, and where it stopped
+    assert stop_at(1) == [6, 8]  # stopped again before it did anything
     train(tmp_path)
     assert metrics_without_times(tmp_path) == expected
 
