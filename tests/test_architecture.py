@@ -1,0 +1,68 @@
+"""Who may know whom: the imports of each package, read from the source."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
+COMMON = {"config", "console", "errors", "workdir"}
+MAY_IMPORT = {
+    "physics": set(),
+    "simulation": {"physics", "errors"},
+    "models": {"physics", "config"},
+    "data": {"simulation", *COMMON},
+    "weights": {"errors"},
+    "training": {"models", "data", *COMMON},
+    "evaluation": {"models", "data", "training", *COMMON},
+}
+ONLY_IN = {
+    "torch": ["weights/"],
+    "matplotlib": ["evaluation/"],
+    "tensorflow_datasets": ["data/deep_lense.py"],
+}
+
+
+def imports(file):
+    """Dotted names of everything that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_knows_only_those_below_it(package):
+    for file in (PACKAGE / package).rglob("*.py"):
+        for name in imports(file):
+            if name.startswith("lensjax."):
+                other = name.split(".")[1]
+                assert other in {package, *MAY_IMPORT[package]}, f"{file.name} imports {name}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_only_where_it_belongs(library):
+    for file in PACKAGE.rglob("*.py"):
+        if any(name.split(".")[0] == library for name in imports(file)):
+            place = file.relative_to(PACKAGE).as_posix()
+            assert place.startswith(tuple(ONLY_IN[library])), f"{place} imports {library}"
+
+
+def test_physics_imports_jax_and_numpy_alone():
+    allowed = {"jax", "jaxtyping", "numpy", "lensjax", "typing", "itertools"}
+    for file in (PACKAGE / "physics").glob("*.py"):
+        assert {name.split(".")[0] for name in imports(file)} <= allowed, file.name
+
+
+def test_pmap_is_called_in_one_file():
+    users = [file.name for file in PACKAGE.rglob("*.py") if "jax.pmap" in file.read_text()]
+    assert users == ["parallel.py"]
+
+
+def test_the_library_prints_nothing_and_names_no_global_precision():
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", file.name
+        assert "jax_enable_x64" not in file.read_text(), file.name
