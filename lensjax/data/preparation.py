@@ -35,7 +35,7 @@ def prepare(
     if stretch == "sqrt":
         return jnp.sqrt(middle(images, crop))
     filtered = band_pass(jnp.sqrt(middle(images, crop + 2 * MARGIN if crop else 0)))
-    # Without the barrier XLA computes the blurs anew for each use that a model makes of the image.
+    # The blurs are done once, however many parts of a model use the image.
     return lax.optimization_barrier(middle(filtered, crop))
 
 

@@ -22,8 +22,7 @@ layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=Fal
 class PatchEmbedding(nn.Module):
     """A linear layer on each patch of an image, with the parameters of a convolution of that stride.
 
-    As a product of matrices it is many times faster than as a convolution, whose gradient XLA computes
-    slowly for large kernels.
+    Patches do not overlap, so it is one product of matrices.
 
     Attributes:
       features: width of a token.

@@ -64,8 +64,8 @@ def parallel_train_step(
 
     def run(state: Any, batch: dict[str, np.ndarray], key: jax.Array) -> Any:
         result = mapped(state, share(batch, len(devices)), key)
-        # On a CPU a step that waits for the one before it takes threads away from it: two steps under way
-        # are three times slower than one, and with several devices they can wait for each other forever.
+        # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
+        # there are several devices; with one device waiting costs no time.
         return jax.block_until_ready(result) if on_cpu else result
 
     return run
