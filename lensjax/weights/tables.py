@@ -1,7 +1,7 @@
 """How PyTorch's names and layouts correspond to those of lensjax's modules.
 
 One row holds both ways: a state dict's key, the path in the Flax variables, and how the array is laid
-out in each. Numbers in braces stand for any whole number, the same on both sides.
+out in each. Words in braces stand for any whole number, the same on both sides.
 """
 
 import dataclasses
@@ -47,14 +47,15 @@ class Row:
 
     def flax_path(self, torch_key: str) -> str | None:
         """The path that belongs to a key; None where the row is not about it."""
-        return _translate(self.torch, self.flax, torch_key)
+        return translate(self.torch, self.flax, torch_key)
 
     def torch_key(self, flax_path: str) -> str | None:
         """The key that belongs to a path; None where the row is not about it."""
-        return _translate(self.flax, self.torch, flax_path)
+        return translate(self.flax, self.torch, flax_path)
 
 
-def _translate(source: str, target: str, name: str) -> str | None:
+def translate(source: str, target: str, name: str) -> str | None:
+    """A name that fits the template `source`, rewritten as `target`; None where it does not fit."""
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(source))
     match = re.fullmatch(pattern, name)
     return None if match is None else target.format(**match.groupdict())

@@ -1,0 +1,78 @@
+"""Files in the safetensors format as NumPy arrays, without torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from lensjax.errors import UserError
+from lensjax.weights.writing import write_whole
+
+TYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, str]]:
+    """The arrays of a file, its metadata, and the type that each array has in the file.
+
+    Half precision becomes float32.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, or holds a type that NumPy does not have.
+    """
+    try:
+        content = path.read_bytes()
+        tensors: list[tuple[str, Any]] = safetensors.deserialize(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error})") from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    arrays: dict[str, np.ndarray] = {}
+    types: dict[str, str] = {}
+    for name, tensor in tensors:
+        kind = tensor["dtype"]
+        if kind not in TYPES:
+            raise UserError(f"{path}: {name} has type {kind}, which is no type of weights")
+        array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
+        if kind == "BF16":
+            # The upper half of a float32 with the same bits.
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array.astype(np.float32) if kind == "F16" else array
+        types[name] = kind
+    return arrays, header.get("__metadata__", {}), types
+
+
+def write_safetensors(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+      UserError: it is there already, or cannot be written.
+    """
+    # order="C" copies only what is not laid out so yet, and keeps scalars scalars.
+    ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_whole(
+        path,
+        lambda temporary: save_file(ready, temporary, metadata=dict(metadata)),
+        overwrite=overwrite,
+    )

@@ -1,0 +1,148 @@
+"""Which arrays, of which shapes, a whole PyTorch state dict of each architecture has."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+# The sizes that the published weights and the reference have, by the names of lensjax's config.
+PUBLISHED: dict[str, dict[str, int]] = {
+    "resnet18": {"width": 64},
+    "dino_vits16": {"embedding_size": 384, "depth": 12, "patch_size": 16, "position_grid": 14},
+    "baseline_cnn": {"width": 64},
+    "lens_vit_pinn": {
+        "embedding_size": 384,
+        "depth": 12,
+        "patch_size": 16,
+        "position_grid": 14,
+        "image_size": 150,
+        "width": 64,
+    },
+}
+OF_FIXED_SIZE = ("resnet18", "dino_vits16")
+
+
+def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes of the network in a state dict.
+
+    Those of `OF_FIXED_SIZE` have one size only; the other networks may be smaller than the reference's,
+    as the configs' quick variants are, and one array tells each size.
+
+    Args:
+      architecture: one of `PUBLISHED`.
+      arrays: the state dict.
+
+    Returns:
+      The sizes by the names of lensjax's config; the published one where the array is not there.
+    """
+    published = PUBLISHED[architecture]
+    if architecture in OF_FIXED_SIZE:
+        return published
+    shapes = {key: array.shape for key, array in arrays.items()}
+    blocks = [int(found[1]) for key in shapes if (found := re.match(r"vit\.blocks\.(\d+)\.", key))]
+    told: dict[str, int | None] = {
+        "width": _last(shapes, "resnet.bn1.weight") or _last(shapes, "cnn.bn1.weight"),
+        "embedding_size": _last(shapes, "vit.norm.weight"),
+        "depth": max(blocks) + 1 if blocks else None,
+        "patch_size": _last(shapes, "vit.patch_embed.proj.weight"),
+        "position_grid": _root((shapes.get("vit.pos_embed", ())[1:2] or (0,))[0] - 1),
+        "image_size": _root((_last(shapes, "alpha_proj.bias") or 0) // 2),
+    }
+    return {name: told[name] or size for name, size in published.items()}
+
+
+def torch_shapes(
+    architecture: str, sizes: Mapping[str, int], *, with_classifier: bool = True
+) -> dict[str, Shape]:
+    """The shape of every array of a state dict, by PyTorch's names, without counts of batches.
+
+    Args:
+      architecture: one of `PUBLISHED`.
+      sizes: as `sizes_of` gives them.
+      with_classifier: whether a resnet18 has its `fc`; the other architectures always have all.
+    """
+    if architecture == "resnet18":
+        num_classes = 1000 if with_classifier else 0
+        return _resnet(sizes["width"], channels=3, num_classes=num_classes, stem_bias=False)
+    if architecture == "dino_vits16":
+        return _vit(sizes, channels=3)
+    if architecture == "baseline_cnn":
+        return _inside("resnet", _resnet(sizes["width"], channels=1))
+    numbers = 2 * sizes["image_size"] ** 2
+    return {
+        **_inside("vit", _vit(sizes, channels=1)),
+        "alpha_proj.weight": (numbers, sizes["embedding_size"]),
+        "alpha_proj.bias": (numbers,),
+        **_inside("cnn", _resnet(sizes["width"], channels=2)),
+    }
+
+
+def _resnet(
+    width: int, *, channels: int, num_classes: int = 3, stem_bias: bool = True
+) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {"conv1.weight": (width, channels, 7, 7)}
+    if stem_bias:
+        shapes["conv1.bias"] = (width,)
+    shapes |= _batch_norm("bn1", width)
+    before = width
+    for stage in range(4):
+        features = width * 2**stage
+        for block in range(2):
+            name = f"layer{stage + 1}.{block}"
+            shapes[f"{name}.conv1.weight"] = (features, before, 3, 3)
+            shapes |= _batch_norm(f"{name}.bn1", features)
+            shapes[f"{name}.conv2.weight"] = (features, features, 3, 3)
+            shapes |= _batch_norm(f"{name}.bn2", features)
+            if before != features:
+                shapes[f"{name}.downsample.0.weight"] = (features, before, 1, 1)
+                shapes |= _batch_norm(f"{name}.downsample.1", features)
+            before = features
+    return shapes | (_layer("fc", num_classes, before) if num_classes else {})
+
+
+def _vit(sizes: Mapping[str, int], *, channels: int) -> dict[str, Shape]:
+    size, patch = sizes["embedding_size"], sizes["patch_size"]
+    shapes: dict[str, Shape] = {
+        "cls_token": (1, 1, size),
+        "pos_embed": (1, 1 + sizes["position_grid"] ** 2, size),
+        "patch_embed.proj.weight": (size, channels, patch, patch),
+        "patch_embed.proj.bias": (size,),
+    }
+    for block in range(sizes["depth"]):
+        name = f"blocks.{block}"
+        shapes |= _layer_norm(f"{name}.norm1", size)
+        shapes |= _layer(f"{name}.attn.qkv", 3 * size, size)
+        shapes |= _layer(f"{name}.attn.proj", size, size)
+        shapes |= _layer_norm(f"{name}.norm2", size)
+        shapes |= _layer(f"{name}.mlp.fc1", 4 * size, size)
+        shapes |= _layer(f"{name}.mlp.fc2", size, 4 * size)
+    return shapes | _layer_norm("norm", size)
+
+
+def _layer(name: str, outputs: int, inputs: int) -> dict[str, Shape]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _layer_norm(name: str, size: int) -> dict[str, Shape]:
+    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+
+
+def _batch_norm(name: str, size: int) -> dict[str, Shape]:
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{part}": (size,) for part in parts}
+
+
+def _inside(module: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {f"{module}.{name}": shape for name, shape in shapes.items()}
+
+
+def _last(shapes: Mapping[str, Shape], key: str) -> int | None:
+    """The last size of an array; None where it is not there or has none."""
+    return (shapes.get(key) or (None,))[-1]
+
+
+def _root(number: int) -> int | None:
+    return math.isqrt(number) if number > 0 else None
