@@ -1,9 +1,40 @@
 """Gravitational lensing as pure functions of arrays: angles in arcsec, masses in solar masses."""
 
-from lensjax.physics import cosmology, grid, light, mass, rays, reference
-from lensjax.physics.cosmology import comoving_distance, einstein_radius, lensing_distances
-from lensjax.physics.grid import bin_mean, pixel_grid, to_pixel
+from lensjax.physics import cosmology, grid, light, losses, mass, rays, reference
+from lensjax.physics.cosmology import (
+    comoving_distance,
+    einstein_mass,
+    einstein_radius,
+    lensing_distances,
+    sis_einstein_radius,
+    sis_velocity_dispersion,
+    time_delay_distance,
+)
+from lensjax.physics.critical_curves import (
+    CriticalPoints,
+    caustics,
+    critical_curves,
+    critical_points,
+)
+from lensjax.physics.grid import bin_mean, interpolate, pixel_grid, to_pixel
+from lensjax.physics.image_solver import Images, image_positions
 from lensjax.physics.light import elliptical_radius, ellipticity, sersic
+from lensjax.physics.losses import (
+    curl_loss,
+    positivity_loss,
+    relensing_loss,
+    same_source_loss,
+    sampled_convergence,
+    sis_brightness_loss,
+)
+from lensjax.physics.magnification import (
+    Hessian,
+    convergence,
+    hessian,
+    inverse_magnification,
+    magnification,
+    shear,
+)
 from lensjax.physics.mass import (
     point_mass_deflection,
     point_mass_potential,
@@ -14,32 +45,89 @@ from lensjax.physics.mass import (
     sis_deflection,
     sis_potential,
 )
-from lensjax.physics.rays import lens_equation, sis_lens_equation
+from lensjax.physics.rays import (
+    Deflection,
+    Light,
+    inverse_ray_shoot,
+    lens_equation,
+    relens,
+    sis_lens_equation,
+)
+from lensjax.physics.source_plane import (
+    outer_image_position,
+    sis_image_pair,
+    sis_source_image,
+    source_image,
+    splat,
+)
+from lensjax.physics.time_delay import (
+    Potential,
+    arrival_time_differences,
+    fermat_potential,
+    time_delay,
+)
 
 __all__ = [
+    "CriticalPoints",
+    "Deflection",
+    "Hessian",
+    "Images",
+    "Light",
+    "Potential",
+    "arrival_time_differences",
     "bin_mean",
+    "caustics",
     "comoving_distance",
+    "convergence",
     "cosmology",
+    "critical_curves",
+    "critical_points",
+    "curl_loss",
+    "einstein_mass",
     "einstein_radius",
     "elliptical_radius",
     "ellipticity",
+    "fermat_potential",
     "grid",
+    "hessian",
+    "image_positions",
+    "interpolate",
+    "inverse_magnification",
+    "inverse_ray_shoot",
     "lens_equation",
     "lensing_distances",
     "light",
+    "losses",
+    "magnification",
     "mass",
+    "outer_image_position",
     "pixel_grid",
     "point_mass_deflection",
     "point_mass_potential",
     "point_masses_deflection",
+    "positivity_loss",
     "rays",
     "reference",
+    "relens",
+    "relensing_loss",
+    "same_source_loss",
+    "sampled_convergence",
     "sersic",
+    "shear",
     "shear_deflection",
     "shear_potential",
+    "sis_brightness_loss",
     "sis_convergence",
     "sis_deflection",
+    "sis_einstein_radius",
+    "sis_image_pair",
     "sis_lens_equation",
     "sis_potential",
+    "sis_source_image",
+    "sis_velocity_dispersion",
+    "source_image",
+    "splat",
+    "time_delay",
+    "time_delay_distance",
     "to_pixel",
 ]

@@ -77,6 +77,29 @@ def lensing_distances(
     raise ValueError(f"convention {convention!r} is neither 'angular_diameter' nor 'deeplensesim'")
 
 
+def time_delay_distance(
+    z_lens: Float[ArrayLike, ""],
+    z_source: Float[ArrayLike, ""],
+    *,
+    H0: float = 70.0,
+    Om0: float = 0.3,
+) -> Float[Array, ""]:
+    """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
+
+    Args:
+      z_lens, z_source: redshifts; it is infinite where they are equal.
+      H0: Hubble's constant, km / s / Mpc.
+      Om0: density of matter today, in units of the critical one.
+
+    Returns:
+      The distance, Mpc.
+
+    Reference: Refsdal 1964; Suyu et al. 2010, ApJ 711, 201, eq. 2.
+    """
+    lens, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0)
+    return (1 + jnp.asarray(z_lens)) * lens * source / between
+
+
 def einstein_radius(
     mass: Float[ArrayLike, "*shape"],
     z_lens: Float[ArrayLike, ""] = 0.5,
@@ -96,12 +119,113 @@ def einstein_radius(
       convention: see `lensing_distances`.
 
     Returns:
-      The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts.
+      The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts; 0 for a source in front of
+      the lens. It rises from mass 0 as a root, with an infinite slope; its square, to which a mass's
+      deflection is proportional, is `einstein_radius(1.0)**2 * mass`.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
+    squared = _squared_radius_per_mass(z_lens, z_source, H0, Om0, convention)
+    return _root(squared) / ARCSEC * jnp.sqrt(jnp.asarray(mass))
+
+
+def einstein_mass(
+    theta_E: Float[ArrayLike, "*shape"],
+    z_lens: Float[ArrayLike, ""] = 0.5,
+    z_source: Float[ArrayLike, ""] = 1.0,
+    *,
+    H0: float = 70.0,
+    Om0: float = 0.3,
+    convention: Convention = "angular_diameter",
+) -> Float[Array, "*shape"]:
+    """Mass of the point mass that has an Einstein radius; the inverse of `einstein_radius`.
+
+    For any lens of circular symmetry it is the mass within its Einstein radius.
+
+    Args:
+      theta_E: Einstein radius, arcsec.
+      z_lens, z_source: redshifts, z_source > z_lens; the mass is infinite where they are equal.
+      H0: Hubble's constant, km / s / Mpc.
+      Om0: density of matter today, in units of the critical one.
+      convention: see `lensing_distances`.
+
+    Returns:
+      The mass, solar masses.
+
+    Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
+    """
+    squared = _squared_radius_per_mass(z_lens, z_source, H0, Om0, convention)
+    return (ARCSEC * jnp.asarray(theta_E)) ** 2 / squared
+
+
+def sis_einstein_radius(
+    velocity_dispersion: Float[ArrayLike, "*shape"],
+    z_lens: Float[ArrayLike, ""] = 0.5,
+    z_source: Float[ArrayLike, ""] = 1.0,
+    *,
+    H0: float = 70.0,
+    Om0: float = 0.3,
+    convention: Convention = "angular_diameter",
+) -> Float[Array, "*shape"]:
+    """Einstein radius of a singular isothermal sphere: 4 pi (sigma / c)^2 D_LS / D_S.
+
+    Args:
+      velocity_dispersion: of the stars along the line of sight, km / s.
+      z_lens, z_source: redshifts.
+      H0: Hubble's constant, km / s / Mpc; the radius does not depend on it.
+      Om0: density of matter today, in units of the critical one.
+      convention: see `lensing_distances`.
+
+    Returns:
+      The radius, arcsec: 0.57 for 200 km / s at the default redshifts; 0 for a source in front of the lens.
+
+    Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
+    """
+    _, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0, convention=convention)
+    ratio = jnp.maximum(between, 0) / source
+    return 4 * np.pi / ARCSEC * (jnp.asarray(velocity_dispersion) / SPEED_OF_LIGHT) ** 2 * ratio
+
+
+def sis_velocity_dispersion(
+    theta_E: Float[ArrayLike, "*shape"],
+    z_lens: Float[ArrayLike, ""] = 0.5,
+    z_source: Float[ArrayLike, ""] = 1.0,
+    *,
+    H0: float = 70.0,
+    Om0: float = 0.3,
+    convention: Convention = "angular_diameter",
+) -> Float[Array, "*shape"]:
+    """Velocity dispersion of an isothermal sphere; the inverse of `sis_einstein_radius`.
+
+    Args:
+      theta_E: Einstein radius, arcsec, not negative; at 0 the slope is infinite.
+      z_lens, z_source: redshifts, z_source > z_lens; the dispersion is infinite where they are equal.
+      H0: Hubble's constant, km / s / Mpc; the dispersion does not depend on it.
+      Om0: density of matter today, in units of the critical one.
+      convention: see `lensing_distances`.
+
+    Returns:
+      The dispersion, km / s.
+
+    Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
+    """
+    at_light_speed = sis_einstein_radius(
+        SPEED_OF_LIGHT, z_lens, z_source, H0=H0, Om0=Om0, convention=convention
+    )
+    return SPEED_OF_LIGHT * jnp.sqrt(jnp.asarray(theta_E) / at_light_speed)
+
+
+def _squared_radius_per_mass(
+    z_lens: ArrayLike, z_source: ArrayLike, H0: float, Om0: float, convention: Convention
+) -> Array:
+    """Square of a point mass's Einstein radius over its mass, radian^2 per solar mass."""
     lens, source, between = lensing_distances(
         z_lens, z_source, H0=H0, Om0=Om0, convention=convention
     )
-    per_mass = jnp.sqrt(FOUR_G_OVER_C2 * between / (lens * source)) / ARCSEC
-    return per_mass * jnp.sqrt(jnp.asarray(mass))
+    return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
+
+
+def _root(square: Array) -> Array:
+    """Square root, with derivative 0 where a source in front of the lens makes it 0."""
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -1,10 +1,29 @@
-"""The lens equation: where a ray seen at theta leaves the source plane."""
+"""The lens equation, where a ray seen at theta leaves the source plane, and images made by it."""
+
+from typing import Protocol, runtime_checkable
 
 import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.grid import interpolate
 from lensjax.physics.mass import sis_deflection
+
+
+@runtime_checkable
+class Deflection(Protocol):
+    """A deflection as a function of position, such as a lambda around those of `lensjax.physics.mass`."""
+
+    def __call__(self, x: Array, y: Array, /) -> tuple[Array, Array]:
+        """The two components of the deflection at x and y; all arcsec."""
+
+
+@runtime_checkable
+class Light(Protocol):
+    """Surface brightness as a function of position."""
+
+    def __call__(self, x: Array, y: Array, /) -> Array:
+        """Surface brightness at x and y (arcsec)."""
 
 
 @jax.jit
@@ -48,3 +67,52 @@ def sis_lens_equation(
     """
     alpha = sis_deflection(x, y, theta_E, center_x=center_x, center_y=center_y)
     return lens_equation(x, y, *alpha)
+
+
+def inverse_ray_shoot(
+    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """Follows rays from the observer through a lens to the source plane.
+
+    Args:
+      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      x, y: image-plane coordinates, arcsec.
+
+    Returns:
+      The two components of the source-plane position, arcsec.
+
+    Reference: Kayser, Refsdal & Stabell 1986, "Astrophysical applications of gravitational
+    micro-lensing", A&A 166, 36.
+    """
+    return lens_equation(x, y, *deflection(x, y))
+
+
+def relens(
+    source: Light | Float[Array, "source_rows source_columns"],
+    deflection: Deflection,
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    *,
+    source_scale: float | None = None,
+) -> Float[Array, "*grid"]:
+    """Image of a source behind a lens: lensing keeps surface brightness, I(theta) = S(beta(theta)).
+
+    Args:
+      source: a function of source-plane x and y (arcsec), or a brightness for each pixel of the source
+        plane's `pixel_grid`, which is interpolated and dark beyond its edge.
+      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      x, y: image-plane coordinates, arcsec.
+      source_scale: side of a pixel of a sampled source, arcsec.
+
+    Returns:
+      Surface brightness at x and y, in the unit of the source's.
+
+    Raises:
+      ValueError: the source is sampled and `source_scale` is not given.
+    """
+    beta_x, beta_y = inverse_ray_shoot(deflection, x, y)
+    if callable(source):
+        return source(beta_x, beta_y)
+    if source_scale is None:
+        raise ValueError("a sampled source needs source_scale, the side of its pixels in arcsec")
+    return interpolate(source, beta_x, beta_y, source_scale)
