@@ -127,8 +127,8 @@ def to_torch(
     return state_dict
 
 
-def check_whole(state_dict: Mapping[str, np.ndarray], architecture: str) -> None:
-    """Refuses a state dict, under the names of `tables`, that is not whole.
+def check_whole(state_dict: Mapping[str, np.ndarray], architecture: str) -> dict[str, int]:
+    """The sizes of the network in a state dict under the names of `tables`, if it is whole.
 
     Raises:
       UserError: arrays are missing, too many, or of another shape; all in one message.
@@ -138,6 +138,7 @@ def check_whole(state_dict: Mapping[str, np.ndarray], architecture: str) -> None
     sizes = sizes_of(architecture, arrays)
     wanted = torch_shapes(architecture, sizes, with_classifier=with_classifier)
     _refuse(_misfits(arrays, wanted), architecture)
+    return sizes
 
 
 def _misfits(

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 import lensjax
 from lensjax.errors import UserError
-from lensjax.weights.torch_files import sha256_of
+from lensjax.weights.torch_files import kind_of, sha256_of
 
 CHUNK = 1 << 20
 MB = 1_000_000
@@ -106,14 +106,19 @@ def fetch(
                     f"{official.url} came with SHA-256 {digest}, expected {' and '.join(expected)}; what was "
                     "fetched is deleted"
                 )
+            try:
+                kind_of(part)
+            except UserError:
+                _forget(part)
+                raise
             part.replace(target)
             _forget(part)
     except Timeout:
         raise UserError(f"{target} is being fetched by another process; wait for it") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}; LENSJAX_CACHE may name "
-            "another folder"
+            f"{error.filename or folder} cannot be written: {error.strerror or error}; LENSJAX_CACHE may "
+            "name another folder"
         ) from None
     return target, digest
 
@@ -171,8 +176,8 @@ def _open(url: str, part: Path, target: Path, https_only: bool, timeout: float) 
             _forget(part)
             return _open(url, part, target, https_only, timeout)
         raise UserError(
-            f"{url}: the server answers {error.code} {error.reason}; if the file has moved, fetch it from its "
-            f"new place and put it at {target}"
+            f"{url}: the server answers {error.code} {error.reason}; if the file has moved, fetch it from "
+            f"its new place and put it at {target}"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -214,7 +219,8 @@ def _tag_file(part: Path) -> Path:
 def _dropped(url: str, done: int, total: int) -> UserError:
     of_all = f" of {total / MB:.1f}" if total else ""
     return UserError(
-        f"{url}: the connection broke after {done / MB:.1f}{of_all} MB; the same command goes on from there"
+        f"{url}: the connection broke after {done / MB:.1f}{of_all} MB; the same command goes on "
+        "from there, or starts again where the server cannot"
     )
 
 

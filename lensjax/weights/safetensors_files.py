@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -36,7 +36,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
     """
     try:
         content = path.read_bytes()
-        tensors: list[tuple[str, Any]] = safetensors.deserialize(content)
+        tensors = safetensors.deserialize(content)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except safetensors.SafetensorError as error:
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     arrays: dict[str, np.ndarray] = {}
     types: dict[str, str] = {}
-    for name, tensor in tensors:
+    for name, tensor in cast("list[tuple[str, dict[str, Any]]]", tensors):
         kind = tensor["dtype"]
         if kind not in TYPES:
             raise UserError(f"{path}: {name} has type {kind}, which is no type of weights")
@@ -55,6 +55,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
         arrays[name] = array.astype(np.float32) if kind == "F16" else array
         types[name] = kind
     return arrays, header.get("__metadata__", {}), types
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a file, without reading its arrays.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error})") from None
 
 
 def write_safetensors(

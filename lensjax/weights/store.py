@@ -15,7 +15,7 @@ import numpy as np
 
 import lensjax
 from lensjax.errors import UserError
-from lensjax.weights.safetensors_files import read_safetensors, write_safetensors
+from lensjax.weights.safetensors_files import metadata_of, read_safetensors, write_safetensors
 from lensjax.weights.torch_files import kind_of
 from lensjax.weights.trees import flatten, nest
 
@@ -81,4 +81,4 @@ def is_lensjax_file(path: Path) -> bool:
     Raises:
       UserError: the file is missing or damaged.
     """
-    return kind_of(path) == "safetensors" and read_safetensors(path)[1].get("format") == FORMAT
+    return kind_of(path) == "safetensors" and metadata_of(path).get("format") == FORMAT
