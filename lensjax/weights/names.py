@@ -145,7 +145,7 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
             continue
         named.arrays[key] = array
     if scheme == "Hugging Face":
-        return dataclasses.replace(named, arrays=_from_hugging_face(named.arrays, named.problems))
+        return dataclasses.replace(named, arrays=_from_hugging_face(named))
     return named
 
 
@@ -177,13 +177,11 @@ def _strip(arrays: dict[str, np.ndarray], prefix: str) -> tuple[str, dict[str, n
     return prefix, stripped
 
 
-def _from_hugging_face(
-    arrays: Mapping[str, np.ndarray], problems: list[str]
-) -> dict[str, np.ndarray]:
+def _from_hugging_face(named: Named) -> dict[str, np.ndarray]:
     """Hugging Face's arrays under DINO's names; names that are not known stay as they are."""
     renamed: dict[str, np.ndarray] = {}
     apart: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    for key, array in arrays.items():
+    for key, array in named.arrays.items():
         match = re.fullmatch(
             rf"encoder\.layer\.(\d+)\.attention\.attention\.({'|'.join(FUSED)})\.(weight|bias)", key
         )
@@ -194,8 +192,8 @@ def _from_hugging_face(
         names = (translate(theirs, dino, key) for theirs, dino in HUGGING_FACE.items())
         renamed[next((name for name in names if name is not None), key)] = array
     for (block, part), parts in apart.items():
-        fused = _fuse(parts, f"encoder.layer.{block}.attention.attention.{{}}.{part}", problems)
-        renamed[f"blocks.{block}.attn.qkv.{part}"] = fused
+        name = f"{named.prefix}encoder.layer.{block}.attention.attention.{{}}.{part}"
+        renamed[f"blocks.{block}.attn.qkv.{part}"] = _fuse(parts, name, named.problems)
     return renamed
 
 

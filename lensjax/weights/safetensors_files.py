@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from lensjax.errors import UserError
 from lensjax.weights.writing import write_whole
 
-TYPES = {
+TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     arrays: dict[str, np.ndarray] = {}
     types: dict[str, str] = {}
-    for name, tensor in cast("list[tuple[str, dict[str, Any]]]", tensors):
+    for name, tensor in tensors:
         kind = tensor["dtype"]
         if kind not in TYPES:
             raise UserError(f"{path}: {name} has type {kind}, which is no type of weights")

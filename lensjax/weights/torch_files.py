@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import hashlib
+import os
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,9 @@ from lensjax.weights.writing import write_whole
 
 # Entries of a checkpoint that hold the state dict; of DINO's two networks the teacher is the one to use.
 WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")
+
+# The format's own limit on a safetensors header, bytes.
+MAX_HEADER = 100_000_000
 
 NOT_WEIGHTS = {
     b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
@@ -110,10 +115,11 @@ def kind_of(path: Path) -> str:
         raise UserError(f"{path}: there is no such file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    # The length of a header, then the header; a pickle never begins with so small a number.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER:
+        return "safetensors"
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "torch"
-    if start[8:9] == b"{":
-        return "safetensors"
     for sign, what in NOT_WEIGHTS.items():
         if start.lstrip().startswith(sign):
             raise UserError(f"{path} {what}")
@@ -143,12 +149,15 @@ def _torch_load(path: Path) -> Any:
     """What a checkpoint holds, if that is tensors, plain containers, numbers and texts."""
     torch = _torch(path)
     # DINO's full checkpoints carry their command line along: a Namespace, which only holds values.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        warnings.simplefilter("ignore")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            if named is None and "nsupported" not in str(error):
+            if (named is None and "nsupported" not in str(error)) or (
+                named is not None and _ends_in(path, named[1].rpartition(".")[2])
+            ):
                 raise UserError(f"{path} is damaged or no PyTorch checkpoint") from None
             what = f" (it names {named[1]})" if named else ""
             raise UserError(
@@ -165,6 +174,14 @@ def _torch_load(path: Path) -> Any:
             raise UserError(
                 f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__}: {first})"
             ) from None
+
+
+def _ends_in(path: Path, word: str) -> bool:
+    """Whether a file ends in a word, or one character after it: a name that was cut off."""
+    with path.open("rb") as stream:
+        stream.seek(-min(len(word) + 1, path.stat().st_size), os.SEEK_END)
+        end = stream.read()
+    return word.encode() in (end[1:], end[:-1])
 
 
 def _unwrap(path: Path, content: Any) -> tuple[Mapping[Any, Any], list[str]]:

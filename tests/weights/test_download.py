@@ -1,0 +1,210 @@
+"""Fetching over HTTP from a server on this machine: whole, in two parts, and every way it can fail."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from lensjax.errors import UserError
+from lensjax.weights import download
+from lensjax.weights.download import Official
+
+# Begins like a checkpoint; larger than what is read at once.
+CONTENT = b"PK\x03\x04" + bytes(range(256)) * 10_000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+fetch = functools.partial(download.fetch, https_only=False, timeout=5)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        if server.redirect_to and self.path != "/moved/net.pth":
+            self.send_response(302)
+            self.send_header("Location", server.redirect_to)
+            self.end_headers()
+            return
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = 0
+        asked = self.headers.get("Range")
+        same = self.headers.get("If-Range") in (None, server.tag)
+        if asked and server.ranges and same:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            total = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            self.send_response(200)
+        body = server.content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        if server.tag:
+            self.send_header("ETag", server.tag)
+        self.end_headers()
+        self.wfile.write(body[: server.drop_after])
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.content, running.tag, running.ranges = CONTENT, '"one"', True
+        running.status, running.drop_after, running.redirect_to = 200, None, None
+        running.requests = []
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.url = f"http://127.0.0.1:{running.server_address[1]}/net.pth"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def drop(server, folder, after=1_500_000):
+    """Fetches from a server that hangs up half way."""
+    server.drop_after = after
+    with pytest.raises(UserError, match=r"the connection broke after 1\.5 of 2\.6 MB"):
+        fetch(Official(server.url, DIGEST[:8]), folder)
+    server.drop_after = None
+
+
+def leftovers(folder):
+    return {path.name for path in folder.iterdir()} - {"net.pth", "net.pth.part.lock"}
+
+
+def test_a_file_comes_whole_with_its_hash_and_progress(server, tmp_path):
+    seen = []
+    file, digest = fetch(
+        Official(server.url, DIGEST[:8]),
+        tmp_path / "new",
+        sha256=DIGEST.upper(),
+        report=lambda *pair: seen.append(pair),
+    )
+    assert file.read_bytes() == CONTENT
+    assert digest == DIGEST
+    assert seen[0] == (0, len(CONTENT))
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert seen == sorted(seen)
+    assert not leftovers(tmp_path / "new")
+
+
+def test_a_file_that_was_fetched_is_not_fetched_again(server, tmp_path):
+    official = Official(server.url, DIGEST[:8])
+    fetch(official, tmp_path)
+    assert fetch(official, tmp_path)[1] == DIGEST
+    assert len(server.requests) == 1
+    (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=r"expected \w{8}: another file, or a damaged one; remove"):
+        fetch(official, tmp_path)
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
+    drop(server, tmp_path)
+    file, _ = fetch(Official(server.url, DIGEST[:8]), tmp_path)
+    assert file.read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, "bytes=1500000-"]
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["no ranges", "another version", "no tag"])
+def test_a_broken_transfer_starts_again_where_it_cannot_go_on(server, tmp_path, change):
+    if change == "no tag":
+        server.tag = None
+    drop(server, tmp_path)
+    if change == "no ranges":
+        server.ranges = False
+    if change == "another version":
+        server.tag, server.content = '"two"', CONTENT[::-1].replace(b"\xff", b"PK\x03\x04", 1)
+    file, _ = fetch(Official(server.url, ""), tmp_path)
+    assert file.read_bytes() == server.content
+    assert not leftovers(tmp_path)
+
+
+def test_a_part_that_is_already_whole_is_fetched_again(server, tmp_path):
+    drop(server, tmp_path)
+    (tmp_path / "net.pth.part").write_bytes(CONTENT)
+    assert fetch(Official(server.url, ""), tmp_path)[1] == DIGEST
+
+
+def test_a_file_with_another_hash_is_deleted(server, tmp_path):
+    for official, sha256 in (
+        (Official(server.url, "00000000"), ""),
+        (Official(server.url, ""), "0"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"came with SHA-256 {DIGEST}, expected 0+; .* deleted"
+        ):
+            fetch(official, tmp_path, sha256=sha256)
+        assert not (tmp_path / "net.pth").exists()
+        assert not leftovers(tmp_path)
+
+
+def test_a_web_page_in_the_place_of_a_file_is_not_kept(server, tmp_path):
+    server.content = b"<html>Please log in</html>"
+    with pytest.raises(UserError, match="is a web page"):
+        fetch(Official(server.url, ""), tmp_path)
+    assert not (tmp_path / "net.pth").exists()
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_what_the_server_refuses_is_said_with_the_place_for_the_file(server, tmp_path, status):
+    server.status = status
+    place = tmp_path / "net.pth"
+    with pytest.raises(UserError, match=rf"{server.url}: the server answers {status} .* {place}"):
+        fetch(Official(server.url, ""), tmp_path)
+
+
+def test_without_network_the_url_and_the_place_for_the_file_are_said(server, tmp_path):
+    url = server.url
+    server.server_close()
+    place = tmp_path / "net.pth"
+    with pytest.raises(
+        UserError, match=rf"^{url} cannot be reached .* put it at {place}, and give"
+    ):
+        fetch(Official(url, ""), tmp_path)
+    assert not leftovers(tmp_path)
+
+
+def test_only_https_is_taken_at_first_and_after_a_redirection(server, tmp_path):
+    with pytest.raises(UserError, match="is not https"):
+        download.fetch(Official(server.url, ""), tmp_path)
+    assert not server.requests
+    handler = download._Redirects(https_only=True)
+    with pytest.raises(UserError, match=r"http://elsewhere/net\.pth is not https"):
+        handler.redirect_request(None, None, 302, "Found", {}, "http://elsewhere/net.pth")
+    server.redirect_to = "/moved/net.pth"
+    assert fetch(Official(server.url, ""), tmp_path)[1] == DIGEST
+    assert [path for path, _ in server.requests] == ["/net.pth", "/moved/net.pth"]
+
+
+def test_a_second_process_does_not_fetch_the_same_file_beside_the_first(server, tmp_path):
+    lock = download.FileLock(tmp_path / "net.pth.part.lock")
+    with lock, pytest.raises(UserError, match="is being fetched by another process"):
+        fetch(Official(server.url, ""), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.* cannot be written: .*; LENSJAX_CACHE may name"):
+        fetch(Official(server.url, ""), tmp_path / "file" / "weights")
+
+
+def test_the_official_files_lie_under_https_and_resnet18_names_its_hash():
+    assert all(official.url.startswith("https://") for official in download.OFFICIAL.values())
+    resnet18 = download.OFFICIAL["resnet18"]
+    assert resnet18.url.endswith(f"resnet18-{resnet18.sha256}.pth")
+
+
+def test_the_cache_is_where_LENSJAX_CACHE_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path))
+    assert download.weights_folder() == tmp_path / "weights"
+    monkeypatch.delenv("LENSJAX_CACHE")
+    assert download.weights_folder().parts[-2:] == ("lensjax", "weights")
