@@ -1,0 +1,221 @@
+"""Round isothermal profiles: the singular sphere, and the truncated one of subhalos (pseudo-Jaffe).
+
+References: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing"; Eliasdottir et al. 2007,
+arXiv:0710.5636, appendix A.
+"""
+
+# mypy: disable-error-code="return-value"
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from lensjax.physics.mass.softening import CORE, offset, polynomial, softened_convergence
+
+
+def sis_potential(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    theta_E: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Potential of a singular isothermal sphere: theta_E times the distance from its centre.
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      theta_E: Einstein radius, arcsec.
+      center_x, center_y: position of the lens, arcsec.
+      core: softening inside the root, arcsec.
+
+    Returns:
+      The potential, arcsec^2.
+    """
+    return theta_E * jnp.sqrt(offset(x, y, center_x, center_y, core)[2])
+
+
+def sis_deflection(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    theta_E: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """Deflection of a singular isothermal sphere: theta_E times the unit vector from its centre.
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      theta_E: Einstein radius, arcsec.
+      center_x, center_y: position of the lens, arcsec.
+      core: softening inside the root, arcsec; keeps value and gradient finite at the centre.
+
+    Returns:
+      The two components of the deflection angle, arcsec.
+    """
+    dx, dy, square = offset(x, y, center_x, center_y, core)
+    radius = jnp.sqrt(square)
+    return theta_E * (dx / radius), theta_E * (dy / radius)
+
+
+def sis_convergence(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    theta_E: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Convergence of a singular isothermal sphere: theta_E over twice the distance from its centre.
+
+    With the softening it is half the Laplacian of `sis_potential`, at any distance.
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      theta_E: Einstein radius, arcsec.
+      center_x, center_y: position of the lens, arcsec.
+      core: softening inside the root, arcsec; the convergence at the centre is theta_E / core.
+
+    Returns:
+      The convergence, dimensionless.
+    """
+    radius = jnp.sqrt(offset(x, y, center_x, center_y, core)[2])
+    return theta_E / (2 * radius) * (1 + (core / radius) ** 2)
+
+
+def pseudo_jaffe_sigma0(
+    theta_E: Float[ArrayLike, "*shape"],
+    Ra: Float[ArrayLike, "*shape"],
+    Rs: Float[ArrayLike, "*shape"],
+) -> Float[Array, "*shape"]:
+    """The sigma0 with which a pseudo-Jaffe profile is, for Ra << r << Rs, an isothermal sphere.
+
+    Args:
+      theta_E: Einstein radius that the sphere would have without core and truncation, arcsec.
+      Ra: core radius, arcsec, above 0.
+      Rs: truncation radius, arcsec, above Ra.
+
+    Returns:
+      sigma0, dimensionless.
+    """
+    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    return theta_E * (Rs - Ra) / (2 * Ra * Rs)
+
+
+def pseudo_jaffe_potential(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    sigma0: Float[ArrayLike, ""],
+    Ra: Float[ArrayLike, ""],
+    Rs: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Potential of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      sigma0: scale of the convergence, dimensionless; see `pseudo_jaffe_sigma0`.
+      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
+      center_x, center_y: position of the halo, arcsec.
+      core: softening of the distance, arcsec.
+
+    Returns:
+      The potential, arcsec^2.
+    """
+    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
+    # ln((Rs + outer) / (Ra + inner)) over Rs - Ra, with nothing to divide by zero where they are equal
+    slope = (1 + (Ra + Rs) / (inner + outer)) / (Ra + inner)
+    logarithm = slope * _log1p_over((Rs - Ra) * slope)
+    mean = jnp.log(Ra + inner) + Rs * logarithm - (Ra + Rs) / (inner + outer)
+    return (2 * sigma0 * Ra * Rs) * mean
+
+
+def pseudo_jaffe_deflection(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    sigma0: Float[ArrayLike, ""],
+    Ra: Float[ArrayLike, ""],
+    Rs: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """Deflection of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      sigma0: scale of the convergence, dimensionless; 0 is no mass at all.
+      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
+      center_x, center_y: position of the halo, arcsec.
+      core: softening of the distance, arcsec.
+
+    Returns:
+      The two components of the deflection angle, arcsec.
+    """
+    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
+    factor = (2 * sigma0 * Ra * Rs) * _mean_over_sigma(inner, outer, Ra, Rs)
+    return factor * (x - center_x), factor * (y - center_y)
+
+
+def pseudo_jaffe_convergence(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    sigma0: Float[ArrayLike, ""],
+    Ra: Float[ArrayLike, ""],
+    Rs: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Convergence of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
+
+    It is sigma0 Ra Rs / (Rs - Ra) (1 / sqrt(Ra^2 + r^2) - 1 / sqrt(Rs^2 + r^2)).
+
+    Args:
+      x, y: image-plane coordinates, arcsec.
+      sigma0: scale of the convergence, dimensionless.
+      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
+      center_x, center_y: position of the halo, arcsec.
+      core: softening of the distance, arcsec.
+
+    Returns:
+      The convergence, dimensionless.
+    """
+    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
+    square = offset(x, y, center_x, center_y, core)[2]
+    local = (Ra + Rs) / (inner + outer) / inner / outer
+    mean = 2 * _mean_over_sigma(inner, outer, Ra, Rs)
+    return (sigma0 * Ra * Rs) * softened_convergence(local, mean, square, core)
+
+
+def _roots(
+    x: Array, y: Array, Ra: Array, Rs: Array, center_x: ArrayLike, center_y: ArrayLike, core: float
+) -> tuple[Array, Array]:
+    square = offset(x, y, center_x, center_y, core)[2]
+    return jnp.sqrt(Ra**2 + square), jnp.sqrt(Rs**2 + square)
+
+
+def _mean_over_sigma(inner: Array, outer: Array, Ra: Array, Rs: Array) -> Array:
+    """(1 / (Ra + inner) - 1 / (Rs + outer)) / (Rs - Ra), without the difference."""
+    total = inner + outer
+    return (total + (Ra + Rs)) / ((Ra + inner) * (Rs + outer)) / total
+
+
+def _log1p_over(z: Array) -> Array:
+    """log(1 + z) / z for z > -1, smooth at 0."""
+    near = jnp.abs(z) < 0.2
+    small, large = jnp.where(near, z, 0), jnp.where(near, 1, z)
+    series = polynomial([1 / (2 * n + 1) for n in range(9)], (small / (2 + small)) ** 2)
+    return jnp.where(near, 2 / (2 + small) * series, jnp.log1p(large) / large)
