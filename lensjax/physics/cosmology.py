@@ -23,7 +23,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
 def comoving_distance(
-    z: Float[ArrayLike, ""], *, H0: float = 70.0, Om0: float = 0.3
+    z: Float[ArrayLike, ""], *, H0: Float[ArrayLike, ""] = 70.0, Om0: Float[ArrayLike, ""] = 0.3
 ) -> Float[Array, ""]:
     """Comoving distance in flat LCDM without radiation.
 
@@ -40,15 +40,15 @@ def comoving_distance(
     redshift = jnp.asarray(z, jnp.result_type(float))
     nodes, weights = (jnp.asarray(array, redshift.dtype) for array in (_NODES, _WEIGHTS))
     expansion = jnp.sqrt(Om0 * (1 + redshift * (nodes + 1) / 2) ** 3 + (1 - Om0))
-    return SPEED_OF_LIGHT / H0 * redshift / 2 * jnp.sum(weights / expansion)
+    return jnp.asarray(SPEED_OF_LIGHT / H0 * redshift / 2 * jnp.sum(weights / expansion))
 
 
 def lensing_distances(
     z_lens: Float[ArrayLike, ""],
     z_source: Float[ArrayLike, ""],
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """Distances to the lens, to the source, and between the two.
@@ -81,8 +81,8 @@ def time_delay_distance(
     z_lens: Float[ArrayLike, ""],
     z_source: Float[ArrayLike, ""],
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
 ) -> Float[Array, ""]:
     """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
 
@@ -105,8 +105,8 @@ def einstein_radius(
     z_lens: Float[ArrayLike, ""] = 0.5,
     z_source: Float[ArrayLike, ""] = 1.0,
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Einstein radius of a point mass.
@@ -134,8 +134,8 @@ def einstein_mass(
     z_lens: Float[ArrayLike, ""] = 0.5,
     z_source: Float[ArrayLike, ""] = 1.0,
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Mass of the point mass that has an Einstein radius; the inverse of `einstein_radius`.
@@ -163,8 +163,8 @@ def sis_einstein_radius(
     z_lens: Float[ArrayLike, ""] = 0.5,
     z_source: Float[ArrayLike, ""] = 1.0,
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Einstein radius of a singular isothermal sphere: 4 pi (sigma / c)^2 D_LS / D_S.
@@ -191,8 +191,8 @@ def sis_velocity_dispersion(
     z_lens: Float[ArrayLike, ""] = 0.5,
     z_source: Float[ArrayLike, ""] = 1.0,
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Velocity dispersion of an isothermal sphere; the inverse of `sis_einstein_radius`.
@@ -216,7 +216,7 @@ def sis_velocity_dispersion(
 
 
 def _squared_radius_per_mass(
-    z_lens: ArrayLike, z_source: ArrayLike, H0: float, Om0: float, convention: Convention
+    z_lens: ArrayLike, z_source: ArrayLike, H0: ArrayLike, Om0: ArrayLike, convention: Convention
 ) -> Array:
     """Square of a point mass's Einstein radius over its mass, radian^2 per solar mass."""
     lens, source, between = lensing_distances(

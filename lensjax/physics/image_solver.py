@@ -6,8 +6,9 @@ bends them, at the folds of the map. All these are tiled again more finely, and 
 for Newton's iteration.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
@@ -52,12 +53,11 @@ def image_positions(
 ) -> Images:
     """All images of a point source, with magnifications.
 
-    Use `jax.vmap` over sources, lenses or both. Positions and magnifications have the right first to third
-    derivatives with respect to the source and to what the deflection depends on, by the implicit
-    function theorem; where two images merge, on a critical curve, these are infinite. Two images closer
-    together than about search_window / (cells * refinement), or within rounding of each other, may be
-    missed or taken for one; a source on the caustic of a lens without shear, whose image is a ring, gets
-    some points of it.
+    Use `jax.vmap` over sources, lenses or both, inside `jax.jit`. Positions and magnifications have their
+    derivatives, of any order, with respect to the source and to what the deflection depends on, by
+    the implicit function theorem; where two images merge, on a critical curve, these are infinite. Two
+    images closer together than search_window / (cells * refinement) may be missed, or one be seen a hair
+    beyond a caustic, within rounding. Of an image that is a ring, some points are found.
 
     Args:
       deflection: takes x and y, gives the two components of the deflection; all arcsec.
@@ -75,41 +75,88 @@ def image_positions(
       Positions, magnifications, parities and a mask, each of length `max_images`.
 
     References: Keeton 2001, "Computational methods for gravitational lensing", for the tiling;
-    Blondel et al. 2022, "Efficient and modular implicit differentiation", for the derivatives.
+    Blondel et al. 2022, "Efficient and Modular Implicit Differentiation", for the derivatives.
     """
-    source = lax.stop_gradient((jnp.asarray(beta_x), jnp.asarray(beta_y)))
+    point = jnp.zeros((), jnp.result_type(beta_x, beta_y, 0.0))
+    dtype = jnp.result_type(point, *jax.eval_shape(deflection, point, point))
+    source, middle = (
+        lax.stop_gradient((jnp.asarray(x, dtype), jnp.asarray(y, dtype)))
+        for x, y in ((beta_x, beta_y), (center_x, center_y))
+    )
+    axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * search_window
+    y, x = jnp.meshgrid(axis + middle[1], axis + middle[0], indexing="ij")
     side = search_window / cells
-    axis = (jnp.arange(cells + 1) - cells / 2) * side
-    grid_y, grid_x = jnp.meshgrid(axis, axis, indexing="ij")
-    middle_x, middle_y = lax.stop_gradient((jnp.asarray(center_x), jnp.asarray(center_y)))
-    x, y = (grid_x + middle_x)[None], (grid_y + middle_y)[None]
-
-    for parts, number in ((refinement, min(candidates, cells**2)), (1, 4 * max_images)):
-        score = _score(lax.stop_gradient(inverse_ray_shoot(deflection, x, y)), source)
-        _, best = lax.top_k(-score.ravel(), number)
-        likely = score.ravel()[best] <= 1
-        first_x, first_y = x[:, :-1, :-1].ravel()[best], y[:, :-1, :-1].ravel()[best]
-        if parts > 1:
-            fractions = jnp.arange(parts + 1) * (side / parts)
-            x = first_x[:, None, None] + jnp.broadcast_to(fractions, (number, parts + 1, parts + 1))
-            y = first_y[:, None, None] + fractions[None, :, None] + jnp.zeros_like(x)
-            side = side / parts
-
-    start = first_x + side / 2, first_y + side / 2
-    x, y, distance = _newton(deflection, start, source, largest_step=search_window / cells)
-    determinant = lax.stop_gradient(_determinant(hessian(deflection, x, y)))
-    precision = max(16 * float(jnp.finfo(x.dtype).eps), 1e-11) * search_window
+    numbers = min(candidates, cells**2), 4 * max_images
+    start, likely = _starts(deflection, (x, y), source, side, refinement, numbers)
+    frozen = _frozen(deflection, start[0])
+    x, y, distance = _newton(frozen, start, source, largest_step=side)
+    determinant = _determinant(hessian(frozen, x, y))
+    precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * search_window
     bright = abs(determinant) * min_magnification <= 1
-    inside = jnp.maximum(abs(x - middle_x), abs(y - middle_y)) <= search_window / 2
+    inside = jnp.maximum(abs(x - middle[0]), abs(y - middle[1])) <= search_window / 2
     found = likely & (distance <= precision) & bright & inside
     magnification = jnp.where(found, 1 / jnp.where(found, determinant, 1), 0)
-    found &= ~_seen_before(x, y, magnification, found, precision, side)
+    found &= ~_seen_before(x, y, magnification, found, precision, side / refinement)
     _, best = lax.top_k(jnp.where(found, abs(magnification), -1), max_images)
     mask = found[best]
-    # Where there is no image, a place with finite derivatives.
-    corner_x, corner_y = middle_x + search_window / 2, middle_y + search_window / 2
-    at = jnp.where(mask, x[best], corner_x), jnp.where(mask, y[best], corner_y)
-    return _differentiable(deflection, lax.stop_gradient(at), mask, beta_x, beta_y)
+    # Where there is no image, a place with finite derivatives: a corner of the window.
+    x, y = (
+        jnp.where(mask, part[best], part_middle + search_window / 2)
+        for part, part_middle in zip((x, y), middle, strict=True)
+    )
+    return _differentiable(deflection, (x, y), mask, beta_x, beta_y)
+
+
+def _starts(
+    deflection: Deflection,
+    grid: tuple[Array, Array],
+    source: tuple[Array, Array],
+    side: float,
+    refinement: int,
+    numbers: tuple[int, int],
+) -> tuple[tuple[Array, Array], Array]:
+    """Middles of the small cells that may have an image in them, the likeliest first.
+
+    Args:
+      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      grid: x and y of the corners of the cells, arcsec.
+      source: position of the source, arcsec.
+      side: of a cell, arcsec.
+      refinement: how many small cells go along a cell's side.
+      numbers: how many cells are divided, and how many small cells are given.
+
+    Returns:
+      x and y, arcsec, and which of them are worth a try.
+    """
+    x, y = (part[None] for part in grid)
+    _, (left, low) = _best_cells(deflection, (x, y), source, numbers[0])
+    side = side / refinement
+    fractions = jnp.arange(refinement + 1, dtype=left.dtype) * side
+    shape = (left.size, refinement + 1, refinement + 1)
+    x = jnp.broadcast_to(left[:, None, None] + fractions[None, None, :], shape)
+    y = jnp.broadcast_to(low[:, None, None] + fractions[None, :, None], shape)
+    likely, (left, low) = _best_cells(deflection, (x, y), source, numbers[1])
+    return (left + side / 2, low + side / 2), likely
+
+
+def _best_cells(
+    deflection: Deflection, grids: tuple[Array, Array], source: tuple[Array, Array], number: int
+) -> tuple[Array, tuple[Array, Array]]:
+    """First corners of the cells likeliest to have an image in them, and whether they may at all."""
+    score = _score(inverse_ray_shoot(_frozen(deflection, grids[0]), *grids), source).ravel()
+    _, best = lax.top_k(-score, min(number, score.size))
+    x, y = (part[:, :-1, :-1].ravel()[best] for part in grids)
+    return score[best] <= 1, (x, y)
+
+
+def _frozen(deflection: Deflection, x: Array) -> Deflection:
+    """The deflection without derivatives in what it depends on, for arrays of the shape of x.
+
+    Differentiating the search only to throw the derivatives away would make compiling it take long.
+    """
+    pure, parameters = jax.closure_convert(deflection, x, x)
+    fixed = lax.stop_gradient(parameters)
+    return lambda x, y: pure(x, y, *fixed)
 
 
 def _differentiable(
@@ -119,11 +166,21 @@ def _differentiable(
     beta_x: ArrayLike,
     beta_y: ArrayLike,
 ) -> Images:
-    """Images at solved positions, by two more steps of Newton's, which carry the derivatives."""
-    x, y = at
-    for _ in range(2):
-        step_x, step_y = _step(deflection, x, y, beta_x, beta_y, mask)
-        x, y = x + step_x, y + step_y
+    """Images at positions that solve the lens equation, with their derivatives."""
+
+    def excess(theta: tuple[Array, Array]) -> tuple[Array, Array]:
+        found_x, found_y = inverse_ray_shoot(deflection, *theta)
+        return found_x - beta_x, found_y - beta_y
+
+    def solve_linear(carry: Any, excess: tuple[Array, Array]) -> tuple[Array, Array]:
+        one, zero = jnp.ones_like(excess[0]), jnp.zeros_like(excess[0])
+        (xx, yx), (xy, yy) = carry((one, zero)), carry((zero, one))
+        determinant = jnp.where(mask, xx * yy - xy * yx, 1)
+        theta_x = (yy * excess[0] - xy * excess[1]) / determinant
+        theta_y = (xx * excess[1] - yx * excess[0]) / determinant
+        return jnp.where(mask, theta_x, 0), jnp.where(mask, theta_y, 0)
+
+    x, y = lax.custom_root(excess, at, lambda _, solved: solved, solve_linear)
     determinant = jnp.where(mask, _determinant(hessian(deflection, x, y)), 1)
     return Images(
         x=jnp.where(mask, x, 0),
@@ -159,18 +216,18 @@ def _newton(
     source: tuple[Array, Array],
     largest_step: float,
 ) -> tuple[Array, Array, Array]:
-    """Newton's iteration, with steps cut short until they lead closer; nothing is differentiated."""
+    """Newton's iteration, with steps cut short until they lead closer."""
 
     def distance(x: Array, y: Array) -> Array:
-        found_x, found_y = lax.stop_gradient(inverse_ray_shoot(deflection, x, y))
+        found_x, found_y = inverse_ray_shoot(deflection, x, y)
         return jnp.hypot(source[0] - found_x, source[1] - found_y)
 
     def move(
         now: tuple[Array, Array, Array, Array], _: None
     ) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, y, left, part = now
-        regular = lax.stop_gradient(_determinant(hessian(deflection, x, y))) != 0
-        step_x, step_y = lax.stop_gradient(_step(deflection, x, y, *source, regular))
+        regular = _determinant(hessian(deflection, x, y)) != 0
+        step_x, step_y = _step(deflection, x, y, *source, regular)
         length = jnp.maximum(abs(step_x), abs(step_y))
         scale = part * largest_step / jnp.maximum(length, largest_step)
         new_x, new_y = x + scale * step_x, y + scale * step_y

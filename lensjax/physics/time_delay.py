@@ -52,8 +52,8 @@ def time_delay(
     z_lens: Float[ArrayLike, ""] = 0.5,
     z_source: Float[ArrayLike, ""] = 1.0,
     *,
-    H0: float = 70.0,
-    Om0: float = 0.3,
+    H0: Float[ArrayLike, ""] = 70.0,
+    Om0: Float[ArrayLike, ""] = 0.3,
 ) -> Float[Array, "*grid"]:
     """Time by which light seen at theta comes later than without the lens, in days.
 

@@ -1,0 +1,110 @@
+"""Distances and masses against astropy, constants typed anew, and each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import physics
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def flat():
+    cosmology = pytest.importorskip("astropy.cosmology")
+    return cosmology.FlatLambdaCDM(H0=67.4, Om0=0.315, Tcmb0=0)
+
+
+@pytest.mark.parametrize(("z_lens", "z_source"), [(0.5, 1.0), (0.05, 0.1), (0.9, 6.0)])
+def test_distances_are_astropy_s(flat, z_lens, z_source):
+    found = physics.lensing_distances(z_lens, z_source, H0=67.4, Om0=0.315)
+    expected = [
+        flat.angular_diameter_distance(z_lens).value,
+        flat.angular_diameter_distance(z_source).value,
+        (flat.comoving_distance(z_source) - flat.comoving_distance(z_lens)).value / (1 + z_source),
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    expected = [flat.luminosity_distance(z).value for z in (z_lens, z_source)]
+    found = physics.lensing_distances(
+        z_lens, z_source, H0=67.4, Om0=0.315, convention="deeplensesim"
+    )
+    np.testing.assert_allclose(found, [*expected, expected[1] - expected[0]], rtol=1e-8)
+
+
+def test_masses_and_dispersions_are_those_of_astropy_s_constants(flat):
+    constants = pytest.importorskip("astropy.constants")
+    lens, source, between = (
+        1e6 * constants.pc.value * float(distance)
+        for distance in physics.lensing_distances(0.3, 2.0, H0=67.4, Om0=0.315)
+    )
+    arcsec = np.pi / 180 / 3600
+    radius = 1.1 * arcsec
+    mass = radius**2 * constants.c.value**2 / (4 * constants.G.value) * lens * source / between
+    found = physics.einstein_mass(1.1, 0.3, 2.0, H0=67.4, Om0=0.315)
+    np.testing.assert_allclose(found, mass / constants.M_sun.value, rtol=1e-4)  # that of G
+    expected = 4 * np.pi * (230e3 / constants.c.value) ** 2 * between / source / arcsec
+    found = physics.sis_einstein_radius(230.0, 0.3, 2.0, H0=67.4, Om0=0.315)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("convention", ["angular_diameter", "deeplensesim"])
+def test_masses_and_dispersions_go_there_and_back(convention):
+    theta_E = jnp.asarray([1e-5, 0.3, 1.66])
+    mass = physics.einstein_mass(theta_E, 0.4, 1.7, convention=convention)
+    back = physics.einstein_radius(mass, 0.4, 1.7, convention=convention)
+    np.testing.assert_allclose(back, theta_E, rtol=1e-12)
+    dispersion = physics.sis_velocity_dispersion(theta_E, 0.4, 1.7, convention=convention)
+    back = physics.sis_einstein_radius(dispersion, 0.4, 1.7, convention=convention)
+    np.testing.assert_allclose(back, theta_E, rtol=1e-12)
+
+
+def test_a_trillion_suns_in_each_convention():
+    np.testing.assert_allclose(physics.einstein_mass(1.6645), 1e12, rtol=1e-4)
+    np.testing.assert_allclose(
+        physics.einstein_mass(1.2815, convention="deeplensesim"), 1e12, rtol=1e-4
+    )
+
+
+def test_mass_of_a_sphere_of_stars_is_that_within_its_einstein_radius():
+    """pi sigma^2 R / G within the projected radius R of an isothermal sphere."""
+    theta_E = physics.sis_einstein_radius(200.0)
+    lens, _, _ = physics.lensing_distances(0.5, 1.0)
+    radius = float(theta_E * lens) * np.pi / 180 / 3600 * 1e6  # pc
+    expected = np.pi * 200.0**2 * radius / 4.30091e-3  # G in pc (km / s)^2 per solar mass
+    np.testing.assert_allclose(physics.einstein_mass(theta_E), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_source_in_front_of_the_lens_is_not_lensed(dtype):
+    for z_source in (0.2, 0.5):
+        redshifts = jnp.asarray([0.5, z_source], dtype)
+        for function in (physics.einstein_radius, physics.sis_einstein_radius):
+            value, gradient = jax.value_and_grad(
+                lambda z, f=function: f(jnp.asarray(100.0, dtype), z[0], z[1])
+            )(redshifts)
+            assert value == 0
+            assert np.isfinite(gradient).all()
+
+
+def test_gradients_are_those_of_finite_differences():
+    def radius(values):
+        return physics.einstein_radius(values[0] * 1e12, values[1], values[2])
+
+    values = jnp.asarray([1.3, 0.5, 1.4])
+    for index, found in enumerate(jax.grad(radius)(values)):
+        nudge = 1e-6 * (jnp.arange(3) == index)
+        expected = (radius(values + nudge) - radius(values - nudge)) / 2e-6
+        np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+def test_float32_is_as_good_as_float32_can_be():
+    expected = physics.einstein_mass(1.1, 0.3, 2.0)
+    with jax.enable_x64(False):
+        found = physics.einstein_mass(jnp.asarray(1.1), jnp.asarray(0.3), jnp.asarray(2.0))
+        assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=3e-6)
