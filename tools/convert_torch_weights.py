@@ -129,7 +129,7 @@ def from_torch(options: argparse.Namespace) -> None:
     for name, what in names.extras.items():
         log.info("  not used: %s (%s)", name, what)
     if read.left_out:
-        log.info("  no weights: %s", ", ".join(read.left_out))
+        log.info("  left in the file: %s", ", ".join(read.left_out))
     for note in read.notes:
         log.info("  %s", note)
     metadata = {

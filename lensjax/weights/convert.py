@@ -12,7 +12,7 @@ from lensjax.weights.shapes import Shape, sizes_of, torch_shapes
 from lensjax.weights.tables import TABLES, Row
 from lensjax.weights.trees import flatten, nest
 
-MAX_PROBLEMS = 10
+MAX_PROBLEMS = 40
 COUNT = "num_batches_tracked"
 
 

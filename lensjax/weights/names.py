@@ -128,7 +128,7 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
         raise UserError(f"the names in the file are those of {found}, not of {architecture}")
     known = architecture or found or ""
 
-    scheme = {"resnet18": "torchvision", "dino_vits16": "DINO, timm"}.get(known, "the reference")
+    scheme = {"resnet18": "torchvision", "dino_vits16": "DINO or timm"}.get(known, "the reference")
     if known == "dino_vits16":
         vit_prefix, stripped = _strip(stripped, HUGGING_FACE_PREFIX)
         prefix += vit_prefix

@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = array.astype(np.float32) if kind == "F16" else array
         types[name] = kind
-    return arrays, header.get("__metadata__", {}), types
+    return arrays, header.get("__metadata__") or {}, types
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -60,6 +60,11 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
       UserError: the file is missing, damaged, or not lensjax's; the message says how to convert it.
     """
+    if not path.exists():
+        raise UserError(
+            f"{path}: there is no such file; tools/convert_torch_weights.py makes one from a PyTorch "
+            "checkpoint, or fetches what is published with --download"
+        )
     if kind_of(path) != "safetensors":
         raise UserError(f"{path} is a PyTorch checkpoint; convert it: {TOOL.format(path)}")
     arrays, metadata, _ = read_safetensors(path)
