@@ -97,11 +97,15 @@ def critical_curves(
       For each curve the x and y of its points in order, of shape (points, 2), arcsec, longest first. A
       closed curve ends where it begins; one that leaves the grid does not.
     """
-    points = critical_points(deflection, x, y)
-    middles = (part[:-1, :-1] + part[1:, 1:] for part in (x, y))
-    center = inverse_magnification(deflection, *(middle / 2 for middle in middles))
-    corners = np.asarray(inverse_magnification(deflection, x, y)) < 0
-    neighbours = _neighbours(np.asarray(points.mask), corners, np.asarray(center) < 0)
+
+    @jax.jit
+    def everything(x: Array, y: Array) -> tuple[CriticalPoints, Array, Array]:
+        middles = [(part[:-1, :-1] + part[1:, 1:]) / 2 for part in (x, y)]
+        corners, centers = (inverse_magnification(deflection, *at) < 0 for at in ((x, y), middles))
+        return critical_points(deflection, x, y), corners, centers
+
+    points, corners, centers = everything(x, y)
+    neighbours = _neighbours(np.asarray(points.mask), np.asarray(corners), np.asarray(centers))
     positions = np.stack([points.x, points.y], axis=-1)
     curves = [positions[chain] for chain in _chains(neighbours)]
     return sorted(curves, key=len, reverse=True)

@@ -23,6 +23,23 @@ def test_subpixels_share_their_pixel_s_centre():
     np.testing.assert_allclose(physics.bin_mean(fine_y, 3), y, atol=1e-7)
 
 
+def test_a_grid_may_have_more_columns_than_rows():
+    x, y = physics.pixel_grid((3, 4), 0.5, subpixels=2)
+    assert x.shape == y.shape == (6, 8)
+    np.testing.assert_allclose(x[2], (np.arange(8) - 3.5) * 0.25)
+    np.testing.assert_allclose(y[:, 2], (np.arange(6) - 2.5) * 0.25)
+
+
+def test_interpolation_is_exact_for_a_bilinear_brightness_and_dark_outside():
+    x, y = physics.pixel_grid((4, 6), 0.5)
+    image = 2 + 0.3 * x - 0.7 * y + 0.2 * x * y
+    at_x, at_y = np.random.default_rng(0).uniform((-1.25, -0.75), (1.25, 0.75), (50, 2)).T
+    found = physics.interpolate(image, jnp.asarray(at_x), jnp.asarray(at_y), 0.5)
+    np.testing.assert_allclose(found, 2 + 0.3 * at_x - 0.7 * at_y + 0.2 * at_x * at_y, rtol=1e-5)
+    beyond = jnp.asarray([2.0, -1e30]), jnp.asarray([0.0, 1e30])
+    np.testing.assert_array_equal(physics.interpolate(image, *beyond, 0.5), [0, 0])
+
+
 def test_a_point_behind_an_isothermal_sphere_is_seen_twice():
     """At 0.3 arcsec from the axis, images lie at theta_E + 0.3 and theta_E - 0.3 on the other side."""
     theta = jnp.asarray([1.5, -0.9])

@@ -1,0 +1,129 @@
+"""Physics losses are zero for physical lenses and not for others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import physics
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def sphere(theta_E):
+    return lambda x, y: physics.sis_deflection(x, y, theta_E)
+
+
+def light(x, y):
+    return jnp.exp(-((x - 0.2) ** 2 + (y + 0.1) ** 2) / (2 * 0.25**2))
+
+
+def test_two_images_of_a_point_agree_on_the_true_radius_alone():
+    """At 1.5 and -0.9 arcsec: with the radius off by d, each source position is off by d, apart."""
+    x, y = jnp.asarray([1.5, -0.9]), jnp.zeros(2)
+
+    def loss(theta_E):
+        return physics.same_source_loss(sphere(theta_E), x, y)
+
+    assert loss(1.2) == pytest.approx(0, abs=1e-15)
+    assert loss(1.3) == pytest.approx(0.1**2, rel=1e-6)
+    assert jax.grad(loss)(1.3) == pytest.approx(2 * 0.1, rel=1e-6)
+
+
+def test_images_that_are_not_there_do_not_count():
+    x, y = jnp.asarray([1.5, -0.9, 0.3]), jnp.asarray([0.0, 0.0, 0.7])
+    there = jnp.asarray([True, True, False])
+    value, gradient = jax.value_and_grad(
+        lambda t: physics.same_source_loss(sphere(t), x, y, there)
+    )(1.2)
+    assert value == pytest.approx(0, abs=1e-15)
+    assert np.isfinite(gradient)
+    assert physics.same_source_loss(sphere(1.2), x, y) > 0.01
+    assert physics.same_source_loss(sphere(1.2), x, y, jnp.zeros(3, bool)) == 0
+
+
+def test_both_images_are_equally_bright_at_the_true_radius_alone():
+    x, y = physics.pixel_grid(100, 0.05)
+    image = physics.relens(light, sphere(1.2), x, y)
+    loss = jax.jit(jax.vmap(lambda theta_E: physics.sis_brightness_loss(image, 0.05, theta_E)))
+    radii = jnp.linspace(0.9, 1.5, 13)
+    found = np.asarray(loss(radii))
+    assert radii[found.argmin()] == pytest.approx(1.2)
+    assert found.min() < 1e-4
+    assert np.delete(found, found.argmin()).min() > 50 * found.min()
+
+
+def test_equal_brightness_of_a_dark_image_has_no_nan():
+    value, gradient = jax.value_and_grad(
+        lambda t: physics.sis_brightness_loss(jnp.zeros((20, 20)), 0.1, t)
+    )(0.5)
+    assert value == 0
+    assert gradient == 0
+
+
+def test_relensing_residual_is_zero_for_the_lens_and_one_for_noise():
+    x, y = physics.pixel_grid(60, 0.1)
+    image = physics.relens(light, sphere(1.2), x, y)
+    assert physics.relensing_loss(image, image, 0.01) == 0
+    noise = np.random.default_rng(0).normal(0, 0.1, (60, 60))
+    noisy = image + noise
+    assert physics.relensing_loss(noisy, image, 0.1**2) == pytest.approx(1, abs=0.1)
+    other = physics.relens(light, sphere(1.4), x, y)
+    assert physics.relensing_loss(noisy, other, 0.1**2) > 2
+    variance = jnp.full((60, 60), 0.02)
+    mask = x > 0
+    expected = np.mean((np.asarray(noisy - other)[np.asarray(mask)]) ** 2) / 0.02
+    found = physics.relensing_loss(noisy, other, variance, mask)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_deflection_with_a_potential_has_no_curl_and_a_turning_one_has():
+    x, y = physics.pixel_grid((30, 40), 0.1)
+    sheet_and_shear = 0.3 * x + 0.1 * x - 0.2 * y, 0.3 * y - 0.2 * x - 0.1 * y
+    assert physics.curl_loss(*sheet_and_shear, 0.1) == pytest.approx(0, abs=1e-25)
+    assert physics.curl_loss(-0.2 * y, 0.2 * x, 0.1) == pytest.approx(0.4**2, rel=1e-10)
+    assert physics.curl_loss(0.4 * y, 0.0 * x, 0.1) == pytest.approx(0.4**2, rel=1e-10)
+
+
+def test_curl_of_a_sphere_falls_as_the_fourth_power_of_the_pixel():
+    def curl(size):
+        x, y = physics.pixel_grid(size, 2 / size)
+        return physics.curl_loss(*physics.sis_deflection(x, y, 1.0, core=0.3), 2 / size)
+
+    assert curl(64) / curl(128) == pytest.approx(16, rel=0.1)
+    assert curl(128) < 1e-6
+
+
+def test_sampled_convergence_is_that_of_the_deflection():
+    x, y = physics.pixel_grid((80, 60), 0.05)
+    found = physics.sampled_convergence(*physics.sis_deflection(x, y, 1.0, core=0.5), 0.05)
+    middle_x, middle_y = (
+        (part[:-1, :-1] + part[1:, 1:]) / 2 for part in physics.pixel_grid((80, 60), 0.05)
+    )
+    expected = physics.sis_convergence(middle_x, middle_y, 1.0, core=0.5)
+    np.testing.assert_allclose(found, expected, atol=6e-3)
+
+
+def test_only_negative_mass_costs():
+    x, y = physics.pixel_grid(40, 0.1)
+    alpha = physics.sis_deflection(x, y, 1.0)
+    mass = physics.sampled_convergence(*alpha, 0.1)
+    assert physics.positivity_loss(mass) == 0
+    assert physics.positivity_loss(jnp.zeros((5, 5))) == 0
+    hole = physics.sampled_convergence(-0.2 * x, -0.2 * y, 0.1)
+    assert physics.positivity_loss(hole) == pytest.approx(0.2**2, rel=1e-10)
+    assert (jax.grad(physics.positivity_loss)(hole) < 0).all()
+
+
+def test_float32_losses_of_a_physical_lens_are_small():
+    with jax.enable_x64(False):
+        x, y = physics.pixel_grid(60, 0.1)
+        alpha_x, alpha_y = 0.3 * x + 0.1 * y, 0.3 * y + 0.1 * x
+        assert alpha_x.dtype == jnp.float32
+        assert physics.curl_loss(alpha_x, alpha_y, 0.1) < 1e-10
+        images = jnp.asarray([1.5, -0.9]), jnp.zeros(2)
+        assert physics.same_source_loss(sphere(1.2), *images) < 1e-12

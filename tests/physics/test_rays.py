@@ -1,0 +1,169 @@
+"""Sources from their images and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import physics
+
+SCALE = 0.05
+SOURCE = {"source_size": 40, "source_scale": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def light(x, y):
+    """Two round Gaussian blobs."""
+    first = jnp.exp(-((x - 0.2) ** 2 + (y + 0.1) ** 2) / (2 * 0.2**2))
+    return first + 0.6 * jnp.exp(-((x + 0.3) ** 2 + (y - 0.2) ** 2) / (2 * 0.15**2))
+
+
+def sphere(x, y):
+    return physics.sis_deflection(x, y, 1.2)
+
+
+def sheared(x, y):
+    shear = physics.shear_deflection(x, y, 0.08, -0.05)
+    alpha = sphere(x, y)
+    return alpha[0] + shear[0], alpha[1] + shear[1]
+
+
+def image_of(deflection, size=120):
+    return physics.relens(light, deflection, *physics.pixel_grid(size, SCALE))
+
+
+def relative(found, expected):
+    return float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
+
+
+def truth():
+    return light(*physics.pixel_grid(SOURCE["source_size"], SOURCE["source_scale"]))
+
+
+def test_rays_meet_the_source_plane_at_theta_less_alpha():
+    x, y = (jnp.asarray(part) for part in np.random.default_rng(0).uniform(-2, 2, (2, 30)))
+    alpha_x, alpha_y = sheared(x, y)
+    np.testing.assert_allclose(
+        physics.inverse_ray_shoot(sheared, x, y), (x - alpha_x, y - alpha_y), rtol=1e-14
+    )
+
+
+def test_both_images_of_a_pair_come_from_their_source():
+    beta = np.random.default_rng(1).uniform(-0.7, 0.7, (2, 50))
+    beta[:, 0] = 0.1, -0.2  # right behind the lens
+    for image in physics.sis_image_pair(*map(jnp.asarray, beta), 1.2, center_x=0.1, center_y=-0.2):
+        back = physics.sis_lens_equation(*image, 1.2, 0.1, -0.2)
+        np.testing.assert_allclose(back, beta, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_pair_of_the_point_behind_the_lens_has_finite_gradients(dtype):
+    zero = jnp.zeros((), dtype)
+    gradients = jax.jacrev(
+        lambda x, y, theta_E: physics.sis_image_pair(x, y, theta_E), argnums=(0, 1, 2)
+    )(zero, zero, jnp.asarray(1.2, dtype))
+    assert all(np.isfinite(part).all() for part in jax.tree.leaves(gradients))
+
+
+def test_the_closed_form_gives_the_source_of_a_sphere():
+    image = image_of(sphere)
+    found = physics.sis_source_image(image, SCALE, 1.2, **SOURCE)
+    assert relative(found, truth()) < 0.01
+    wrong = physics.sis_source_image(image, SCALE, 1.3, **SOURCE)
+    assert relative(wrong, truth()) > 0.1
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("fixed_point", 0.01), ("splat", 0.06)])
+def test_the_source_behind_a_sheared_sphere_comes_back(method, tolerance):
+    image = image_of(sheared)
+    found = physics.source_image(image, sheared, SCALE, method=method, **SOURCE)
+    assert np.isfinite(found).all()
+    assert relative(found, truth()) < tolerance
+
+
+def test_an_image_read_at_beta_is_not_the_source():
+    """What others do, sampling the image at theta - alpha(theta), is far off; it is no test of a lens."""
+    at = physics.inverse_ray_shoot(sheared, *physics.pixel_grid(120, SCALE))
+    found = physics.interpolate(image_of(sheared), *at, SCALE)
+    assert relative(found, light(*physics.pixel_grid(120, SCALE))) > 0.3
+
+
+def test_the_fixed_point_is_an_image_of_its_source():
+    beta = jnp.asarray(np.random.default_rng(2).uniform(-0.6, 0.6, (2, 100)))
+    theta = physics.outer_image_position(sheared, *beta, iterations=300)
+    inverse = physics.inverse_magnification(sheared, *theta)
+    assert (inverse > 0).all()
+    away = np.asarray(inverse > 0.05)  # from critical curves, where it converges slowly
+    assert away.sum() > 80
+    back = np.stack(physics.inverse_ray_shoot(sheared, *theta))
+    np.testing.assert_allclose(back[:, away], beta[:, away], atol=1e-6)
+    np.testing.assert_allclose(back, beta, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["fixed_point", "splat"])
+def test_a_reconstructed_source_makes_the_image_again(method):
+    image = image_of(sheared)
+    source = physics.source_image(image, sheared, SCALE, method=method, **SOURCE)
+    grid = physics.pixel_grid(120, SCALE)
+    again = physics.relens(source, sheared, *grid, source_scale=SOURCE["source_scale"])
+    assert relative(again, image) < 0.05
+    unlensed = physics.relens(source, sphere, *grid, source_scale=SOURCE["source_scale"])
+    assert relative(unlensed, image) > 0.2
+
+
+def test_splatting_keeps_all_light_and_is_the_transpose_of_interpolation():
+    generator = np.random.default_rng(3)
+    x, y = (jnp.asarray(part) for part in generator.uniform(-0.9, 0.9, (2, 200)))
+    brightness = jnp.asarray(generator.uniform(0, 1, 200))
+    options = {"source_size": (9, 12), "source_scale": 0.25}
+    received, weight = physics.splat(brightness, x, y, **options)
+    np.testing.assert_allclose([received.sum(), weight.sum()], [brightness.sum(), 200], rtol=1e-12)
+    plane = jnp.asarray(generator.normal(size=(9, 12)))
+    there = jnp.sum(brightness * physics.interpolate(plane, x, y, 0.25))
+    np.testing.assert_allclose(jnp.sum(received * plane), there, rtol=1e-12)
+
+
+def test_light_beyond_the_plane_is_lost_and_harms_nothing():
+    x = jnp.asarray([1e30, -1e30, 0.0, -0.6])
+    received, weight = physics.splat(jnp.ones(4), x, jnp.zeros(4), source_size=5, source_scale=0.25)
+    np.testing.assert_allclose(received.sum(), 1 + 0.6, rtol=1e-12)  # 0.4 of a pixel off the edge
+    np.testing.assert_array_equal(received, weight)
+
+
+def test_reconstruction_is_differentiable_in_the_lens():
+    image = image_of(sphere, 60)
+
+    def difference(theta_E, method):
+        def deflection(x, y):
+            return physics.sis_deflection(x, y, theta_E)
+
+        found = physics.source_image(
+            image,
+            deflection,
+            2 * SCALE,
+            source_size=10,
+            source_scale=0.1,
+            method=method,
+            iterations=20,
+        )
+        return jnp.sum(jnp.sin(3 * found))
+
+    for method in ("fixed_point", "splat"):
+        value, found = jax.jit(jax.value_and_grad(lambda t, m=method: difference(t, m)))(1.21)
+        function = jax.jit(lambda t, m=method: difference(t, m))
+        expected = (function(1.21 + 1e-7) - function(1.21 - 1e-7)) / 2e-7
+        assert np.isfinite(value)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(ValueError, match="source_scale"):
+        physics.relens(jnp.zeros((4, 4)), sphere, jnp.zeros(1), jnp.zeros(1))
+    # Under the tests' shape checks the signature itself refuses it, with a TypeError.
+    with pytest.raises((ValueError, TypeError), match="nearest"):
+        physics.source_image(jnp.zeros((4, 4)), sphere, 0.1, method="nearest", **SOURCE)
