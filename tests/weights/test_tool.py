@@ -11,14 +11,13 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from lensjax import workdir
 from lensjax.config import default_config
 from lensjax.models import LensViTPINN, build
 from lensjax.training.checkpoints import Checkpoints, Progress
-from lensjax.training.state import initial_state
+from lensjax.training.state import TrainState
 from lensjax.weights import download, load
 
 torch = pytest.importorskip("torch")
@@ -123,9 +122,11 @@ def test_the_best_epoch_of_a_run_becomes_a_checkpoint_for_the_references_module(
     config.data.image_size = 48
     config.preparation.crop = 32
     workdir.claim(run, config)
-    state = initial_state(
-        build(config.model), optax.sgd(0.1), jax.random.key(0), image_size=32, terms=()
-    )
+    model, image = build(config.model), jnp.zeros((1, 32, 32, 1))
+    shapes = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
+    generator = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype("f"), shapes)
+    state = TrainState(step=jnp.zeros((), int), opt_state={}, totals={}, **variables)
     with Checkpoints(run / workdir.CHECKPOINTS) as checkpoints:
         checkpoints.save(state, Progress(epoch=7), {"validation_auc": 0.9})
         checkpoints.wait()
