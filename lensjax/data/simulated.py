@@ -1,6 +1,8 @@
-"""Simulated images as a source of data, kept in the user's cache folder once they are made."""
+"""Simulated images as a source of data: kept in the user's cache folder once made, or never repeated."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import os
 import uuid
@@ -11,15 +13,47 @@ from pathlib import Path
 import jax
 import numpy as np
 import platformdirs
+from jaxtyping import Array, Key
 
 import lensjax
 from lensjax import console, simulation
 from lensjax.console import log
+from lensjax.data.batches import Batch
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.errors import UserError
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
 CODE_FOLDERS = ("simulation", "physics")
+FRESH = "?fresh"  # after the name of a preset: train on images that are never repeated
+
+
+@dataclasses.dataclass(frozen=True)
+class FreshImages:
+    """Images to train on that are simulated when they are needed, and never again.
+
+    Attributes:
+      preset: the kind of scene.
+      seed: of the scenes.
+      num_images: how many make an epoch.
+    """
+
+    preset: simulation.Preset
+    seed: int
+    num_images: int
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def batch(self, step: int, batch_size: int, process: int = 0) -> Batch:
+        """The batch of a step of training, made on the default device while the step before it runs.
+
+        Args:
+          step: number of the step since the start of training; the batch follows from it and the seed.
+          batch_size: images.
+          process: number of this process, where several train together on images of their own.
+        """
+        arrays = _fresh_batch(_fresh_key(self.seed), step, process, self.preset, batch_size)
+        return Batch(**arrays)
 
 
 def simulated_images(
@@ -30,7 +64,8 @@ def simulated_images(
     The cache is keyed by everything that decides the pixels, so it never has to be cleared to be right.
 
     Args:
-      preset: name of a preset of `lensjax.simulation`.
+      preset: name of a preset of `lensjax.simulation`. Ending in "?fresh" it is the same preset here: only
+        training takes notice (`fresh_images`).
       split: which of the preset's independent streams of scenes.
       num_images: how many, over all classes.
       seed: of the scenes.
@@ -41,6 +76,36 @@ def simulated_images(
     """
     if num_images < len(CLASSES):
         raise UserError(f"config.data.num_{split}={num_images}: has to be at least {len(CLASSES)}")
+    preset = preset.removesuffix(FRESH)
+    definition = _checked_preset(preset, image_size)
+    digest = cache_key(repr(definition), split=split, num_images=num_images, seed=seed)
+    file = cache_folder() / f"{preset}-{split}-{num_images}-{digest[:16]}.npz"
+    arrays = _load(file, num_images, image_size)
+    if arrays is None:
+        arrays = _simulate(preset, split, num_images, seed)
+        _save(file, arrays)
+    pixels, scale, labels = arrays
+    names = (f"{split}/{CLASSES[label]}/{row}" for row, label in enumerate(labels))
+    return ImageSet(pixels, scale, labels, tuple(names))
+
+
+def fresh_images(preset: str, *, num_images: int, seed: int, image_size: int) -> FreshImages:
+    """Images to train on that are never repeated; nothing is simulated yet.
+
+    Args:
+      preset: name of a preset of `lensjax.simulation`, with or without "?fresh".
+      num_images: how many make an epoch.
+      seed: of the scenes; none of them is in a split of the same seed.
+      image_size: expected height and width, pixels.
+
+    Raises:
+      UserError: there is no such preset, or its images have another size.
+    """
+    definition = _checked_preset(preset.removesuffix(FRESH), image_size)
+    return FreshImages(definition, seed, num_images)
+
+
+def _checked_preset(preset: str, image_size: int) -> simulation.Preset:
     definition = simulation.preset(preset)
     actual_size = definition.instrument.image_size
     if actual_size != image_size:
@@ -48,15 +113,20 @@ def simulated_images(
             f"simulated:{preset} has images of {actual_size} pixels, expected {image_size}; "
             f"set config.data.image_size={actual_size}"
         )
-    digest = cache_key(repr(definition), split=split, num_images=num_images, seed=seed)
-    file = cache_folder() / f"{preset}-{split}-{num_images}-{digest[:16]}.npz"
-    arrays = _load(file, num_images, image_size)
-    if arrays is None:
-        arrays = _simulate(preset, split, num_images, seed)
-        _save(file, arrays)
-    counts, scale, labels = arrays
-    names = (f"{split}/{CLASSES[label]}/{row}" for row, label in enumerate(labels))
-    return ImageSet(counts, scale, labels, tuple(names))
+    return definition
+
+
+def _fresh_key(seed: int) -> Key[Array, ""]:
+    # Splits fold in their numbers, all of them small.
+    return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _fresh_batch(
+    key: Key[Array, ""], step: int, process: int, preset: simulation.Preset, batch_size: int
+) -> dict[str, Array]:
+    key = jax.random.fold_in(jax.random.fold_in(key, process), step)
+    return simulation.fresh_batch(key, preset, batch_size)
 
 
 def cache_key(definition: str, *, split: Split, num_images: int, seed: int) -> str:
@@ -84,10 +154,10 @@ def _simulate(
     preset: str, split: Split, num_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with console.progress(num_images, f"simulating {split}") as bar:
-        images = simulation.simulate(
+        images = simulation.simulate_split(
             preset, seed=seed, split=split, num_images=num_images, report=bar.update
         )
-    return images.counts, images.scale, images.labels
+    return images.pixels, images.scale, images.labels
 
 
 def _load(
@@ -97,26 +167,26 @@ def _load(
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             # Reading to the end of each array compares its checksum.
-            counts, scale, labels = arrays["counts"], arrays["scale"], arrays["labels"]
+            pixels, scale, labels = arrays["pixels"], arrays["scale"], arrays["labels"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s: damaged (%s); simulating these images again", file, error)
         return None
-    if counts.shape != (num_images, image_size, image_size):
+    if pixels.shape != (num_images, image_size, image_size):
         log.warning("%s: holds other images; simulating these again", file)
         return None
-    return counts, scale, labels
+    return pixels, scale, labels
 
 
 def _save(file: Path, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """Writes a cache file, whole or not at all; a folder that cannot be written is only a warning."""
-    counts, scale, labels = arrays
+    pixels, scale, labels = arrays
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
-            np.savez(stream, counts=counts, scale=scale, labels=labels)
+            np.savez(stream, pixels=pixels, scale=scale, labels=labels)
         temporary.replace(file)
     except OSError as error:
         log.warning(

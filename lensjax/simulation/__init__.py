@@ -1,7 +1,15 @@
 """Simulated images of gravitational lenses: presets, scenes, rendering and noise."""
 
-from lensjax.simulation.images import SimulatedImages, simulate
-from lensjax.simulation.presets import PRESETS, Preset, preset
+from lensjax.simulation.images import (
+    SimulatedImages,
+    fresh_batch,
+    observe,
+    simulate,
+    simulate_split,
+)
+from lensjax.simulation.noise import with_noise
+from lensjax.simulation.photons import poisson
+from lensjax.simulation.presets import PRESETS, Preset, preset, survey
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import Scene, draw_scene
 
@@ -12,6 +20,12 @@ __all__ = [
     "SimulatedImages",
     "draw_scene",
     "expected_counts",
+    "fresh_batch",
+    "observe",
+    "poisson",
     "preset",
     "simulate",
+    "simulate_split",
+    "survey",
+    "with_noise",
 ]

@@ -1,25 +1,25 @@
-"""Whole sets of simulated images with their truth."""
+"""Simulated images: one scene, a batch that is never repeated, or a whole set with its truth."""
 
 import collections
 import dataclasses
 import functools
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt16
+from jaxtyping import Array, Float, Int, Key, Shaped
 
-from lensjax.simulation.noise import poisson_counts
-from lensjax.simulation.presets import Preset, preset
+from lensjax.simulation.noise import with_noise
+from lensjax.simulation.presets import GaussianNoise, Preset, preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import Scene, draw_scene
 
 BATCH = (
     32  # scenes rendered at once; fixed, so that a scene's bits never depend on how many there are
 )
+MAX_COUNT = 65_535
 NUM_CLASSES = 3
 SPLITS = ("train", "validation", "test")
 
@@ -28,90 +28,160 @@ Split = Literal["train", "validation", "test"]
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedImages:
-    """Simulated images, as counts above each image's least one, and their scenes.
+    """Simulated images, each less its smallest pixel, and their scenes.
 
     Attributes:
-      counts: photon counts less the image's smallest; an image scaled from 0 to 1 is `counts / scale`.
-      scale: the largest of an image's counts.
+      pixels: 16-bit counts, or float32 for presets whose noise is Gaussian; an image scaled from 0 to 1
+        is `pixels / scale`.
+      scale: the largest of an image's pixels.
       labels: class of each image: 0, 1, 2, 0, 1, 2 and so on.
       scenes: the truth of each image; every array has the images along its first axis.
     """
 
-    counts: UInt16[np.ndarray, "n height width"]
+    pixels: Shaped[np.ndarray, "n height width"]
     scale: Float[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
     scenes: Scene
 
 
 def simulate(
-    preset_name: str,
+    key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int
+) -> tuple[Float[Array, "height width"], Scene]:
+    """An image of a scene of a class, and the scene: every true parameter.
+
+    For many at once: `jax.vmap(simulate, (0, None, 0))(keys, preset, labels)`, under `jax.jit`.
+
+    Args:
+      key: scene and noise follow from it.
+      preset: the kind of scene; not an array, so static under `jax.jit`.
+      label: class: 0 no substructure, 1 subhalos (`sphere`), 2 vortex (`vort`).
+
+    Returns:
+      The image, its smallest pixel 0 and its largest 1 as in the published data, and its scene.
+    """
+    pixels, scale, scene = observe(key, preset, label)
+    return pixels / scale, scene
+
+
+def observe(
+    key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int
+) -> tuple[Float[Array, "height width"], Float[Array, ""], Scene]:
+    """The same as `simulate`, with the image in two parts: pixels above the smallest, and their largest.
+
+    Args:
+      key: scene and noise follow from it.
+      preset: the kind of scene.
+      label: class, see `simulate`.
+
+    Returns:
+      Counts less the image's smallest (whole numbers for photon noise), the largest of these, and the scene.
+    """
+    scene_key, noise_key = jax.random.split(key)
+    scene = draw_scene(scene_key, preset, label)
+    expected = expected_counts(scene, preset)
+    image = with_noise(noise_key, expected, scene.exposure, preset.noise)
+    pixels = image - image.min()
+    # An image without a single photon is all 0, and stays it when it is scaled.
+    scale = jnp.maximum(pixels.max(), jnp.finfo(pixels.dtype).tiny)
+    return pixels, scale, scene
+
+
+def fresh_batch(key: Key[Array, ""], preset: Preset, batch_size: int) -> dict[str, Array]:
+    """A batch to train on, of scenes drawn for it: another key never gives the same again.
+
+    Pure, and under `jax.jit` with `preset` and `batch_size` static it runs on the device between steps.
+
+    Args:
+      key: everything follows from it, such as the run's key with the step's number folded in.
+      preset: the kind of scene.
+      batch_size: images, of the classes in turn, beginning with a random one.
+
+    Returns:
+      What a step of training takes: `pixels` `[batch, height, width]` (uint16, or float32 where noise is
+      Gaussian), `scale`, `labels` (int32) and `weights` (all 1).
+    """
+    label_key, scene_key = jax.random.split(key)
+    first = jax.random.randint(label_key, (), 0, NUM_CLASSES)
+    labels = (first + jnp.arange(batch_size, dtype=jnp.int32)) % NUM_CLASSES
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(scene_key, jnp.arange(batch_size))
+    pixels, scale, _ = _observe_all(keys, preset, labels)
+    return {
+        "pixels": _compact(pixels, preset),
+        "scale": scale,
+        "labels": labels,
+        "weights": jnp.ones(batch_size, jnp.float32),
+    }
+
+
+def simulate_split(
+    kind: str | Preset,
     *,
     seed: int,
     split: Split,
     num_images: int,
+    first: int = 0,
     report: Callable[[int], object] | None = None,
 ) -> SimulatedImages:
-    """Simulates a split of a data set, the classes in turn.
+    """Simulates a split of a data set, or a part of it, the classes in turn.
 
     Image `i` follows from preset, seed, split and `i` alone.
 
     Args:
-      preset_name: one of `presets.PRESETS`.
+      kind: a preset or the name of one.
       seed: not negative.
       split: splits with the same seed share no scene.
       num_images: how many.
+      first: number of the first, a multiple of `BATCH`.
       report: called with the number of images done since the last call.
 
     Raises:
-      UserError: there is no such preset.
+      UserError: there is no preset of that name.
+      ValueError: `first` is no multiple of `BATCH`, or a pixel has more counts than 16 bits hold.
     """
-    kind = preset(preset_name)
-    size = kind.instrument.image_size
-    split_number = SPLITS.index(split)
-    key = jax.random.fold_in(jax.random.key(seed), split_number)
-    counts = np.empty((num_images, size, size), np.uint16)
-    scale = np.empty(num_images, np.float32)
-    scenes: list[Scene] = []
+    if first % BATCH:
+        raise ValueError(f"first={first}: has to be a multiple of {BATCH}")
+    definition = preset(kind) if isinstance(kind, str) else kind
+    key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    parts: list[Any] = []
+    under_way: collections.deque[Any] = collections.deque()
 
-    def add_noise(index: int, expected: np.ndarray) -> None:
-        image = poisson_counts(expected, (seed, split_number, index))
-        counts[index] = image - image.min()
-        scale[index] = counts[index].max()
+    def finish() -> None:
+        part = jax.device_get(under_way.popleft())
+        if part[1].max() > MAX_COUNT and part[0].dtype == np.uint16:
+            raise ValueError(f"{part[1].max():.0f} counts are too many: at most 65,535 are kept")
+        number = min(BATCH, num_images - len(parts) * BATCH)
+        parts.append(jax.tree.map(lambda leaf: leaf[:number], part))
+        if report is not None:
+            report(number)
 
-    with ThreadPoolExecutor() as threads:
-        under_way: collections.deque[list[Future[None]]] = collections.deque()
-        for first in range(0, num_images, BATCH):
-            batch_scenes, expected = render_batch(key, kind, first)
-            number = min(BATCH, num_images - first)
-            scenes.append(jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[:n], batch_scenes))
-            host = np.asarray(expected)[:number]
-            under_way.append(
-                [threads.submit(add_noise, first + i, image) for i, image in enumerate(host)]
-            )
-            if len(under_way) > 2:
-                _finish(under_way.popleft(), report)
-        while under_way:
-            _finish(under_way.popleft(), report)
-    labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES
-    stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves), *scenes)
-    return SimulatedImages(counts, scale, labels, stacked)
+    for start in range(first, first + num_images, BATCH):
+        under_way.append(_split_batch(key, definition, start))
+        # While one batch is copied, the next is computed.
+        if len(under_way) > 1:
+            finish()
+    while under_way:
+        finish()
+    pixels, scale, scenes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return SimulatedImages(pixels, scale, scenes.label, scenes)
 
 
 @functools.partial(jax.jit, static_argnames="kind")
-def render_batch(
-    key: Key[Array, ""], kind: Preset, first: int
-) -> tuple[Scene, Float[Array, "batch height width"]]:
-    """Scenes number `first` to `first + BATCH - 1` of a split, and their expected counts."""
-
-    def one(index: Int[Array, ""]) -> tuple[Scene, Float[Array, "height width"]]:
-        scene = draw_scene(jax.random.fold_in(key, index), kind, index % NUM_CLASSES)
-        return scene, expected_counts(scene, kind)
-
-    return jax.vmap(one)(first + jnp.arange(BATCH))
+def _split_batch(key: Key[Array, ""], kind: Preset, first: int) -> tuple[Array, Array, Scene]:
+    """Images number `first` to `first + BATCH - 1` of a split."""
+    index = first + jnp.arange(BATCH)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    pixels, scale, scenes = _observe_all(keys, kind, index % NUM_CLASSES)
+    return _compact(pixels, kind), scale, scenes
 
 
-def _finish(futures: list[Future[None]], report: Callable[[int], object] | None) -> None:
-    for future in futures:
-        future.result()
-    if report is not None:
-        report(len(futures))
+def _observe_all(
+    keys: Key[Array, " batch"], kind: Preset, labels: Int[Array, " batch"]
+) -> tuple[Float[Array, "batch height width"], Float[Array, " batch"], Scene]:
+    return jax.vmap(observe, (0, None, 0))(keys, kind, labels)
+
+
+def _compact(pixels: Array, kind: Preset) -> Array:
+    """Whole counts as 16 bits."""
+    if isinstance(kind.noise, GaussianNoise):
+        return pixels
+    return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)

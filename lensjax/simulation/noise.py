@@ -1,26 +1,39 @@
-"""Photon noise, drawn on the host.
+"""From expected counts to what a camera records."""
 
-NumPy's exact Poisson sampler is several times faster on a CPU than JAX's. Each image has a generator of
-its own, so its noise does not depend on which images are drawn beside it, or in which order.
-"""
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-import numpy as np
-from jaxtyping import Float, UInt16
+from lensjax.simulation.photons import poisson
+from lensjax.simulation.presets import ExposureNoise, GaussianNoise, PhotonNoise
+
+Noise = PhotonNoise | ExposureNoise | GaussianNoise
 
 
-def poisson_counts(
-    expected: Float[np.ndarray, "height width"], seed: tuple[int, ...]
-) -> UInt16[np.ndarray, "height width"]:
-    """Photon counts in each pixel.
+def with_noise(
+    key: Key[Array, ""],
+    expected: Float[Array, "*shape"],
+    exposure: Float[Array, ""],
+    noise: Noise,
+) -> Float[Array, "*shape"]:
+    """An image as recorded, of the same type.
 
     Args:
-      expected: expected counts.
-      seed: whole numbers, not negative, that the noise follows from.
+      key: the noise follows from it.
+      expected: expected counts, for `ExposureNoise` in a second.
+      exposure: of the scene, seconds; only `ExposureNoise` makes use of it.
+      noise: its kind.
 
-    Raises:
-      ValueError: a pixel has more counts than 16 bits hold.
+    Returns:
+      Whole counts for `PhotonNoise` and `ExposureNoise`, any numbers for `GaussianNoise`.
     """
-    counts = np.random.default_rng(seed).poisson(expected)
-    if counts.max(initial=0) > np.iinfo(np.uint16).max:
-        raise ValueError(f"{counts.max()} counts in a pixel are too many: at most 65,535 are kept")
-    return counts.astype(np.uint16)
+    if isinstance(noise, PhotonNoise):
+        return poisson(key, expected).astype(expected.dtype)
+    normal_key, count_key = jax.random.split(key)
+    normal = jax.random.normal(normal_key, expected.shape, expected.dtype)
+    # Two Gaussian noises added up are one, with the sum of their variances.
+    if isinstance(noise, GaussianNoise):
+        return expected + normal * jnp.sqrt(jnp.maximum(expected, 0) + noise.background_rms**2)
+    counts = exposure * expected
+    spread = jnp.sqrt(jnp.maximum(counts, 0) + (exposure * noise.background_rms) ** 2)
+    return poisson(count_key, jnp.maximum(counts + normal * spread, 0)).astype(expected.dtype)

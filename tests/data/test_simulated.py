@@ -18,7 +18,7 @@ from lensjax.errors import UserError
 
 @dataclasses.dataclass
 class FakeImages:
-    counts: np.ndarray
+    pixels: np.ndarray
     scale: np.ndarray
     labels: np.ndarray
 
@@ -42,7 +42,7 @@ def calls(monkeypatch, tmp_path):
 
     preset = simulation.preset
     instrument = dataclasses.replace(preset("common_test").instrument, image_size=SIZE)
-    monkeypatch.setattr(simulation, "simulate", simulate)
+    monkeypatch.setattr(simulation, "simulate_split", simulate)
     monkeypatch.setattr(simulation, "preset", small_preset)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
     return calls
@@ -119,7 +119,7 @@ def test_a_damaged_cache_file_is_noticed_and_made_again(calls, damage, caplog):
     elif damage == "other arrays":
         np.savez(file, other=np.zeros(3))
     else:
-        np.savez(file, counts=first.pixels[:3], scale=first.scale, labels=first.labels)
+        np.savez(file, pixels=first.pixels[:3], scale=first.scale, labels=first.labels)
     with caplog.at_level(logging.WARNING, "lensjax"):
         assert_same(images(), first)
     assert len(calls) == 2

@@ -78,6 +78,24 @@ def test_a_vortex_is_a_straight_line_of_equal_masses():
         assert_distributed(masses[..., axis].mean(1), stats.norm(0, 0.5))
 
 
+def test_an_axion_vortex_is_as_long_as_its_wave_and_goes_through_the_lens():
+    preset = simulation.preset("model_1")
+    keys = jax.random.split(jax.random.key(0), NUMBER)
+    draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, 2)))
+    drawn = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draw(keys))
+    assert_distributed(np.log10(drawn.axion_mass), uniform(-24, -22))
+    ends = drawn.masses[:, -1, 1:] - drawn.masses[:, 0, 1:]
+    np.testing.assert_allclose(np.hypot(*ends.T), 0.06 * 1e-22 / drawn.axion_mass, rtol=1e-5)
+    np.testing.assert_allclose(drawn.masses[..., 1:].mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(100 * 1e12 * (drawn.masses[..., 0] / 1.28149) ** 2, 3e10, rtol=1e-5)
+    assert_distributed(np.log10(drawn.exposure), uniform(3, 3.5))
+    for offset in (drawn.source_x, drawn.source_y):
+        assert_distributed(offset, uniform(-0.35, 0.35))
+    np.testing.assert_allclose(drawn.source_e1, -0.1, rtol=1e-5)
+    np.testing.assert_allclose(drawn.source_e2, 0.1, rtol=1e-5)
+    assert (scenes(2).axion_mass == 0).all()
+
+
 def test_the_same_key_gives_the_same_scene_and_another_key_another():
     one, same, other = (
         simulation.draw_scene(jax.random.key(seed), COMMON_TEST, jnp.int32(1)) for seed in (3, 3, 4)
@@ -87,7 +105,7 @@ def test_the_same_key_gives_the_same_scene_and_another_key_another():
 
 
 def test_a_copied_preset_with_another_prior_is_obeyed():
-    wide = dataclasses.replace(COMMON_TEST, theta_E=(2.0, 0.0), max_shear=0.0)
+    wide = dataclasses.replace(COMMON_TEST, theta_E=(2.0, 0.0), shear=(0.0, 0.0))
     scene = simulation.draw_scene(jax.random.key(0), wide, jnp.int32(0))
     assert scene.theta_E == 2.0
     assert scene.gamma1 == scene.gamma2 == 0

@@ -1,0 +1,28 @@
+"""The fast sum over point masses against the plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import physics
+from lensjax.simulation.substructure import BLOCK, masses_deflection
+
+
+@pytest.mark.parametrize("number", [3, BLOCK + 2])
+def test_deflection_and_both_derivatives_are_those_of_the_plain_sum(number):
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(number)
+        x, y = (jnp.asarray(generator.normal(size=(6, 7))) for _ in range(2))
+        masses = jnp.asarray(generator.normal(size=(number, 3))).at[0, 0].set(0.0)
+
+        def weighted(function, masses):
+            alpha_x, alpha_y = function(x, y, masses)
+            return jnp.stack([alpha_x, 2 * alpha_y])
+
+        for transform in (lambda f: f, jax.jacrev, jax.jacfwd):
+            found, expected = (
+                jax.jit(transform(lambda m, f=f: weighted(f, m)))(masses)
+                for f in (masses_deflection, physics.point_masses_deflection)
+            )
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
