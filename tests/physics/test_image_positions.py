@@ -48,11 +48,11 @@ def draws(number):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "number", "tolerance"), [(jnp.float64, 1000, 1e-9), (jnp.float32, 300, 1e-4)]
+    ("dtype", "number", "tolerance"), [(jnp.float64, 1000, 1e-9), (jnp.float32, 200, 1e-4)]
 )
 def test_all_images_of_random_sheared_spheres_are_those_of_the_polynomial(dtype, number, tolerance):
     values = draws(number).astype(dtype)
-    options = {"search_window": 10.0, "cells": 80, "candidates": 32, "refinement": 8}
+    options = {"search_window": 10.0, "cells": 60, "candidates": 24, "refinement": 8}
     many = jax.jit(lambda v: lax.map(lambda v: solve(v, **options), v, batch_size=100))
     found = jax.tree.map(np.asarray, many(jnp.asarray(values)))
     numbers = []
@@ -159,31 +159,29 @@ def test_derivatives_are_those_of_finite_differences():
     """First and second, of positions and magnifications, in lens and source parameters."""
     values = jnp.asarray([1.2, 0.08, -0.05, 0.03, 0.02])
 
-    @jax.jit
     def observed(values):
         found = solve(values, cells=40, refinement=4, candidates=16, max_images=5)
         return jnp.stack([found.x, found.y, found.magnification])
 
     def total(values):
-        return jnp.sin(observed(values)).sum()
+        return jnp.sin(jnp.arange(15) + observed(values).ravel()).sum()
+
+    value = jax.jit(total)
 
     @jax.jit
     def slope_and_its_change(values, direction):
         return jax.jvp(jax.grad(total), (values,), (direction,))
 
-    first = jax.jit(jax.jacrev(observed))(values)
-    np.testing.assert_array_equal(observed(values)[:, 4], 0)
-    np.testing.assert_array_equal(first[:, 4], 0)
+    direction = jnp.asarray([0.3, 1.0, -0.5, 0.7, 0.2])
+    slope, change = slope_and_its_change(values, direction)
     for index in range(5):
         nudge = 1e-6 * (jnp.arange(5) == index)
-        expected = (observed(values + nudge) - observed(values - nudge)) / 2e-6
-        np.testing.assert_allclose(first[..., index], expected, rtol=1e-5, atol=1e-5)
-    direction = jnp.asarray([0.3, 1.0, -0.5, 0.7, 0.2])
-    _, second = slope_and_its_change(values, direction)
+        expected = (value(values + nudge) - value(values - nudge)) / 2e-6
+        np.testing.assert_allclose(slope[index], expected, rtol=1e-5, atol=1e-5)
     nudge = 1e-7 * direction
     expected = slope_and_its_change(values + nudge, direction)[0]
     expected -= slope_and_its_change(values - nudge, direction)[0]
-    np.testing.assert_allclose(second, expected / 2e-7, rtol=1e-5)
+    np.testing.assert_allclose(change, expected / 2e-7, rtol=1e-5)
 
 
 def test_padding_has_no_nan_whatever_the_lens():

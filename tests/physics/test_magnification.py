@@ -1,5 +1,7 @@
 """Magnification and its parts against closed forms, small areas, and lenstronomy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,3 +150,15 @@ def test_vmap_over_lenses_is_a_loop_over_them():
     np.testing.assert_allclose(
         jax.vmap(one)(theta_E), np.stack([one(t) for t in theta_E]), rtol=1e-12
     )
+
+
+def test_float32_gradients_at_a_point_mass_with_a_core_are_finite():
+    zero = jnp.zeros((), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def slope(x):
+        deflection = functools.partial(physics.point_mass_deflection, theta_E=1.2, core=1e-5)
+        return physics.magnification(deflection, x, zero)
+
+    assert slope(zero) == 0  # by symmetry
