@@ -129,7 +129,7 @@ def pseudo_jaffe_potential(
     Returns:
       The potential, arcsec^2.
     """
-    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    Ra, Rs = _in_order(Ra, Rs)
     inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
     # ln((Rs + outer) / (Ra + inner)) over Rs - Ra, with nothing to divide by zero where they are equal
     slope = (1 + (Ra + Rs) / (inner + outer)) / (Ra + inner)
@@ -161,7 +161,7 @@ def pseudo_jaffe_deflection(
     Returns:
       The two components of the deflection angle, arcsec.
     """
-    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    Ra, Rs = _in_order(Ra, Rs)
     inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
     factor = (2 * sigma0 * Ra * Rs) * _mean_over_sigma(inner, outer, Ra, Rs)
     return factor * (x - center_x), factor * (y - center_y)
@@ -192,12 +192,17 @@ def pseudo_jaffe_convergence(
     Returns:
       The convergence, dimensionless.
     """
-    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    Ra, Rs = _in_order(Ra, Rs)
     inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
     square = offset(x, y, center_x, center_y, core)[2]
     local = (Ra + Rs) / (inner + outer) / inner / outer
     mean = 2 * _mean_over_sigma(inner, outer, Ra, Rs)
     return (sigma0 * Ra * Rs) * softened_convergence(local, mean, square, core)
+
+
+def _in_order(Ra: ArrayLike, Rs: ArrayLike) -> tuple[Array, Array]:
+    Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
+    return jnp.where(Ra < Rs, Ra, Rs), jnp.where(Ra < Rs, Rs, Ra)
 
 
 def _roots(

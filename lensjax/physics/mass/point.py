@@ -39,7 +39,7 @@ def point_mass_potential(
     Returns:
       The potential, arcsec^2.
     """
-    return theta_E**2 * jnp.log(jnp.sqrt(offset(x, y, center_x, center_y, core)[2]))
+    return theta_E**2 / 2 * jnp.log(offset(x, y, center_x, center_y, core)[2])
 
 
 def point_mass_deflection(

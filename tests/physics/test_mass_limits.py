@@ -1,0 +1,175 @@
+"""Mass profiles where formulae break: centres, circles, no mass, the scale radius, any finite input."""
+
+import functools
+
+import hypothesis
+import hypothesis.extra.numpy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from oracles import lens_profiles
+
+from lensjax import physics
+
+# From where to where each argument may lie, for the functions and their derivatives to be finite.
+DOMAIN = {
+    **dict.fromkeys(("x", "y", "center_x", "center_y"), (-1e4, 1e4)),
+    **dict.fromkeys(("theta_E", "sigma0", "alpha_Rs"), (-1e3, 1e3)),
+    **dict.fromkeys(("gamma1", "gamma2", "kappa", "e1", "e2"), (-3.0, 3.0)),
+    **dict.fromkeys(("Rs", "Ra"), (0.0, 1e4)),
+    "gamma": (1.0, 2.99),
+}
+
+
+def assert_finite(profile, table):
+    table = np.resize(table, (lens_profiles.NUMBER, table.shape[1]))
+    names = lens_profiles.columns(profile)
+    assert np.isfinite(lens_profiles.values(profile, table)).all(), names
+    for derivative in lens_profiles.derivatives(profile, table):
+        bad = ~np.isfinite(derivative).all((1, 2))
+        assert not bad.any(), (names, table[bad][0].tolist())
+
+
+def special(profile, dtype):
+    """Rows with zeros, equal coordinates and far ones in every combination that fits the table."""
+    names = lens_profiles.columns(profile)
+    low, high = np.array([DOMAIN[name] for name in names]).T
+    generator = np.random.default_rng(3)
+    shape = (lens_profiles.NUMBER, len(names))
+    ordinary = np.array([1.9 if name == "gamma" else 0.3 for name in names])
+    choices = np.stack([np.clip(0, low, high), ordinary, ordinary / 7 + 1e-6, low, high])
+    choices[2] = np.clip(choices[2], low, high)
+    return np.choose(generator.integers(0, 5, shape), choices[:, None, :]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_all_is_finite_at_centres_and_circles_and_for_no_mass(profile, dtype):
+    with jax.enable_x64(dtype == np.float64):
+        table = special(profile, dtype)
+        assert_finite(profile, table)
+        at_centre = table.copy()
+        at_centre[:, :2] = table[:, -2:]
+        assert_finite(profile, at_centre)
+        assert_finite(
+            profile, at_centre + np.asarray([1e-7, 0] + [0] * (table.shape[1] - 2), dtype)
+        )
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(data=st.data())
+def test_all_is_finite_in_float32_for_any_finite_input(profile, data):
+    limits = [DOMAIN[name] for name in lens_profiles.columns(profile)]
+    row = st.tuples(*(st.floats(*map(_single, pair), width=32) for pair in limits))
+    table = np.asarray(data.draw(st.lists(row, min_size=1, max_size=8)), np.float32)
+    assert_finite(profile, table)
+
+
+def _single(value):
+    """The next float32 towards 0, so that Hypothesis takes it for a bound."""
+    single = np.float32(value)
+    return float(
+        single if abs(float(single)) <= abs(value) else np.nextafter(single, np.float32(0))
+    )
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_the_gradient_for_no_mass_is_the_limit_of_a_small_one(profile):
+    """Not 0 for the sake of safety: d alpha / d theta_E of a sphere is a unit vector, of a point 0."""
+    names = lens_profiles.columns(profile)
+    strength = {"nfw": "alpha_Rs"}.get(profile, names[2])
+    column = names.index(strength)
+    table = lens_profiles.draws(profile, seed=31)
+    if profile == "epl":
+        table[:, names.index("gamma")] = (
+            2.0  # other slopes have none: the power of theta_E is not 1
+        )
+    small = table.copy()
+    table[:, column], small[:, column] = 0.0, 1e-6
+    with jax.enable_x64(True):
+        at_zero, _ = lens_profiles.derivatives(profile, table)
+        close, _ = lens_profiles.derivatives(profile, small)
+    np.testing.assert_allclose(at_zero, close, rtol=1e-5, atol=1e-4)
+    by_strength = np.abs(at_zero[:, 1:3, column]).max()
+    assert (by_strength == 0) if profile == "point_mass" else (by_strength > 0.1)
+
+
+@pytest.mark.parametrize("profile", ["sie", "epl"])
+def test_the_gradient_at_the_circle_is_the_limit_of_small_ellipticities(profile):
+    """From any direction; and it is not 0."""
+    names = lens_profiles.columns(profile)
+    e1, e2 = names.index("e1"), names.index("e2")
+    table = lens_profiles.draws(profile, seed=32)
+    with jax.enable_x64(True):
+        table[:, e1] = table[:, e2] = 0
+        at_circle, _ = lens_profiles.derivatives(profile, table)
+        for direction in (0.3, 2.0, 4.0):
+            table[:, e1], table[:, e2] = 1e-9 * np.cos(direction), 1e-9 * np.sin(direction)
+            close, _ = lens_profiles.derivatives(profile, table)
+            np.testing.assert_allclose(at_circle[:, 1:3], close[:, 1:3], rtol=1e-6, atol=1e-7)
+    assert np.abs(at_circle[:, 1:3, [e1, e2]]).max() > 0.1
+
+
+@pytest.mark.parametrize("profile", ["sis", "sie", "epl", "point_mass", "nfw", "pseudo_jaffe"])
+def test_the_deflection_at_the_centre_is_its_symmetric_limit(profile):
+    table = lens_profiles.draws(profile, seed=33)
+    table[:, :2] = table[:, -2:]
+    found = lens_profiles.values(profile, table.astype(np.float32))
+    np.testing.assert_array_equal(found[:, 1:3], 0)
+
+
+def nfw_row(ratio, dtype=np.float64):
+    return np.asarray([ratio, 0, 1, 1, 0, 0], dtype)  # x, y, Rs, alpha_Rs, centre
+
+
+def nfw(ratio, dtype):
+    table = np.stack([nfw_row(each, dtype) for each in ratio])
+    return lens_profiles.values("nfw", np.resize(table, (lens_profiles.NUMBER, 6)))[: len(ratio)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
+def test_an_nfw_halo_is_smooth_at_the_scale_radius(dtype, tolerance):
+    """There F is the series sum (1 - X^2)^n / (2n + 3), and g the one of sum (1 - X^2)^n / (2n + 1)."""
+    ratio = (1 + np.linspace(-0.05, 0.05, 41)).astype(dtype)
+    m = 1 - ratio.astype(np.float64) ** 2
+    power = m[:, None] ** np.arange(14)
+    g = np.log(ratio.astype(np.float64) / 2) + power @ (1 / (2 * np.arange(14) + 1))
+    F = power @ (1 / (2 * np.arange(14) + 3))
+    with jax.enable_x64(dtype == np.float64):
+        found = nfw(ratio, dtype)
+        table = np.resize(nfw_row(1, dtype), (lens_profiles.NUMBER, 6))
+        first, _ = lens_profiles.derivatives("nfw", table)
+    at_Rs = 1 - np.log(2)
+    np.testing.assert_allclose(found[:, 1], g / ratio.astype(float) / at_Rs, rtol=tolerance)
+    np.testing.assert_allclose(found[:, 3], F / 2 / at_Rs, rtol=tolerance)
+    # dF/dX = -2/5 and d(g/X)/dX = F - g there
+    np.testing.assert_allclose(first[0, 3, 0], -0.2 / at_Rs, rtol=3 * tolerance)
+    np.testing.assert_allclose(
+        first[0, 1, 0], (2 / 3 - at_Rs) / at_Rs - 1 / 3 / at_Rs, rtol=9 * tolerance
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float64, 1e-9)])
+def test_an_nfw_halo_keeps_its_digits_close_to_the_centre(dtype, tolerance):
+    """Where the terms of g cancel: g / X^2 is (ln(2 / X) - 1/2) / 2 + X^2 (3 ln(2 / X) - 7/4) / 8 + ..."""
+    ratio = np.asarray([1e-3, 2e-3, 3e-3], dtype)
+    with jax.enable_x64(dtype == np.float64):
+        found = nfw(ratio, dtype)
+    X = ratio.astype(np.float64)
+    log = np.log(2 / X)
+    mean = (log - 0.5) / 2 + X**2 * (3 * log - 1.75) / 8
+    local = log - 1 + X**2 * (1.5 * log - 1.25)
+    at_Rs = 1 - np.log(2)
+    # the softening of 1e-8 changes a logarithm by 1e-10 at 1e-3
+    np.testing.assert_allclose(found[:, 1], X * mean / at_Rs, rtol=tolerance)
+    np.testing.assert_allclose(found[:, 3], local / 2 / at_Rs, rtol=tolerance)
+
+
+def test_an_ellipticity_out_of_range_is_taken_for_the_largest():
+    x, y = physics.pixel_grid(5, 0.4)
+    deflection = functools.partial(physics.sie_deflection, x, y, 1.2)
+    np.testing.assert_allclose(deflection(3.0, -4.0), deflection(0.59994, -0.79992), rtol=2e-3)
+    assert np.isfinite(jax.grad(lambda e: jnp.sum(deflection(e, 0.0)[0]))(5.0))

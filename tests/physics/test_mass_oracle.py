@@ -1,0 +1,88 @@
+"""Mass profiles against lenstronomy, live and in small files, and float32 against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import lens_profiles
+
+from lensjax import physics
+
+
+def assert_agree(found, expected):
+    """To 1e-8 of the deflection's length, of the convergence and of the potential."""
+    length = np.hypot(expected[:, 1], expected[:, 2])
+    off = np.hypot(*(found[:, 1:3] - expected[:, 1:3]).T)
+    np.testing.assert_array_less(off, 1e-8 * length)
+    np.testing.assert_allclose(found[:, 3], expected[:, 3], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(
+        found[:, 0], expected[:, 0], rtol=1e-8, atol=1e-8 * abs(expected[:, 0]).mean()
+    )
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_profiles_are_lenstronomy_s_in_the_golden_file(profile):
+    with np.load(lens_profiles.GOLDEN / "mass.npz") as golden, jax.enable_x64(True):
+        table, expected = golden[profile], golden[f"{profile}_truth"]
+        found = lens_profiles.values(
+            profile, np.resize(table, (lens_profiles.NUMBER, table.shape[1]))
+        )
+        assert_agree(found[: len(table)], expected)
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_profiles_are_lenstronomy_s_on_fresh_draws(profile):
+    pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
+    table = lens_profiles.draws(profile, seed=21)
+    expected = lens_profiles.tool["lens_truth"](profile, table)
+    with jax.enable_x64(True):
+        assert_agree(lens_profiles.values(profile, table), expected)
+
+
+ORDINARY = {
+    "sis": ((1.0, 2.0),),
+    "sie": ((1.0, 2.0), (-0.35, 0.35), (-0.35, 0.35)),
+    "epl": ((1.0, 2.0), (1.7, 2.3), (-0.35, 0.35), (-0.35, 0.35)),
+    "shear": ((-0.3, 0.3), (-0.3, 0.3)),
+    "sheet": ((-0.3, 0.3),),
+    "point_mass": ((0.05, 0.5),),
+    "nfw": ((2.0, 10.0), (0.5, 1.5)),
+    "pseudo_jaffe": ((0.1, 2.0), (0.01, 0.5), (0.6, 5.0)),
+}
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_float32_deflections_are_within_three_microarcseconds(profile):
+    generator = np.random.default_rng(5)
+    number = lens_profiles.NUMBER
+    parts = [generator.uniform(-3.75, 3.75, (2, number))]
+    parts += [generator.uniform(*limits, (1, number)) for limits in ORDINARY[profile]]
+    if profile != "shear":
+        parts.append(generator.uniform(-0.1, 0.1, (2, number)))
+    table = np.concatenate(parts).T.astype(np.float32)
+    found = lens_profiles.values(profile, table)
+    assert found.dtype == np.float32
+    with jax.enable_x64(True):
+        expected = lens_profiles.values(profile, table.astype(np.float64))
+    np.testing.assert_allclose(found[:, 1:3], expected[:, 1:3], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize(("axis_ratio", "tolerance"), [(0.3, 1e-12), (0.2, 1e-8), (0.1, 2e-5)])
+def test_the_elliptical_series_holds_for_thin_lenses(axis_ratio, tolerance):
+    """Against the hypergeometric function itself, with more and with fewer terms."""
+    special = pytest.importorskip("scipy.special")
+    x, y = np.random.default_rng(6).uniform(-2, 2, (2, 100))
+    for gamma in (1.4, 2.0, 2.6):
+        with jax.enable_x64(True):
+            e1, e2 = (float(part) for part in physics.ellipticity(axis_ratio, 0.4))
+            found = physics.epl_deflection(jnp.asarray(x), jnp.asarray(y), 1.2, gamma, e1, e2)
+            longer = physics.epl_deflection(
+                jnp.asarray(x), jnp.asarray(y), 1.2, gamma, e1, e2, terms=90
+            )
+        t, z, e = gamma - 1, x + 1j * y, e1 + 1j * e2
+        w = z - e * z.conj()
+        angular = special.hyp2f1(1, t / 2, 2 - t / 2, -np.conj(e) * w / w.conj())
+        expected = (1.2 * np.sqrt(1 - abs(e) ** 2) / abs(w)) ** t * w * angular
+        for alpha, limit in ((found, tolerance), (longer, 1e-12)):
+            off = abs(np.asarray(alpha[0]) + 1j * np.asarray(alpha[1]) - expected)
+            np.testing.assert_array_less(off, limit * abs(expected))
