@@ -53,7 +53,7 @@ class FreshImages:
           process: number of this process, where several train together on images of their own.
         """
         arrays = _fresh_batch(_fresh_key(self.seed), step, process, self.preset, batch_size)
-        return Batch(**arrays)
+        return Batch(**arrays)  # type: ignore[typeddict-item]
 
 
 def simulated_images(

@@ -6,6 +6,7 @@ from lensjax.simulation.images import (
     observe,
     simulate,
     simulate_split,
+    split_scenes,
 )
 from lensjax.simulation.noise import with_noise
 from lensjax.simulation.photons import poisson
@@ -26,6 +27,7 @@ __all__ = [
     "preset",
     "simulate",
     "simulate_split",
+    "split_scenes",
     "survey",
     "with_noise",
 ]

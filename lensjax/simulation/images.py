@@ -19,6 +19,7 @@ from lensjax.simulation.scene import Scene, draw_scene
 BATCH = (
     32  # scenes rendered at once; fixed, so that a scene's bits never depend on how many there are
 )
+SCENE_BATCH = 1_024
 MAX_COUNT = 65_535
 NUM_CLASSES = 3
 SPLITS = ("train", "validation", "test")
@@ -76,7 +77,7 @@ def observe(
     Returns:
       Counts less the image's smallest (whole numbers for photon noise), the largest of these, and the scene.
     """
-    scene_key, noise_key = jax.random.split(key)
+    scene_key, noise_key = _scene_and_noise_key(key)
     scene = draw_scene(scene_key, preset, label)
     expected = expected_counts(scene, preset)
     image = with_noise(noise_key, expected, scene.exposure, preset.noise)
@@ -141,7 +142,7 @@ def simulate_split(
     if first % BATCH:
         raise ValueError(f"first={first}: has to be a multiple of {BATCH}")
     definition = preset(kind) if isinstance(kind, str) else kind
-    key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    key = _split_key(seed, split)
     parts: list[Any] = []
     under_way: collections.deque[Any] = collections.deque()
 
@@ -163,6 +164,48 @@ def simulate_split(
         finish()
     pixels, scale, scenes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return SimulatedImages(pixels, scale, scenes.label, scenes)
+
+
+def split_scenes(kind: str | Preset, *, seed: int, split: Split, num_images: int) -> Scene:
+    """The scenes of `simulate_split` without their images, which takes next to no time.
+
+    Args:
+      kind: a preset or the name of one.
+      seed: not negative.
+      split: which of the seed's independent streams of scenes.
+      num_images: how many.
+
+    Raises:
+      UserError: there is no preset of that name.
+    """
+    definition = preset(kind) if isinstance(kind, str) else kind
+    key = _split_key(seed, split)
+    parts = [
+        jax.device_get(_scene_batch(key, definition, start))
+        for start in range(0, num_images, SCENE_BATCH)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_images], *parts)
+
+
+def _split_key(seed: int, split: Split) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _scene_batch(key: Key[Array, ""], kind: Preset, first: int) -> Scene:
+    """Scenes number `first` to `first + SCENE_BATCH - 1` of a split."""
+    index = first + jnp.arange(SCENE_BATCH)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+    def draw(key: Key[Array, ""], label: Int[Array, ""]) -> Scene:
+        return draw_scene(_scene_and_noise_key(key)[0], kind, label)
+
+    return jax.vmap(draw)(keys, index % NUM_CLASSES)
+
+
+def _scene_and_noise_key(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    scene_key, noise_key = jax.random.split(key)
+    return scene_key, noise_key
 
 
 @functools.partial(jax.jit, static_argnames="kind")

@@ -41,8 +41,10 @@ class PhotonNoise:
 
 @dataclasses.dataclass(frozen=True)
 class ExposureNoise:
-    """An exposure of random length as DeepLenseSim takes it: the expected counts with Gaussian noise of the
-    photons and of the background, cut off at 0, and of these one draw from the Poisson distribution.
+    """An exposure of random length, as DeepLenseSim takes it.
+
+    The expected counts get Gaussian noise of the photons and of the background and are cut off at 0; of
+    what is left, each pixel is one draw from the Poisson distribution.
 
     Attributes:
       log10_exposure: least and largest common logarithm of the exposure, uniform between, seconds.

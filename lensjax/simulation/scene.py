@@ -50,7 +50,7 @@ class Scene:
     exposure: Float[Array, "*batch"]
 
 
-def draw_scene(key: Key[Array, ""], preset: Preset, label: Int[Array, ""]) -> Scene:
+def draw_scene(key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int) -> Scene:
     """One scene of a class, drawn from the preset's priors.
 
     Args:

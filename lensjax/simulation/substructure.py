@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from lensjax import physics
 
 CORE = 1e-8  # softening inside the root of the distance, arcsec
-BLOCK = 25  # masses that are added up without going through memory in between
+BLOCK = 13  # masses that are added up without going through memory in between
 
 
 @jax.custom_jvp
@@ -18,7 +18,8 @@ def masses_deflection(
     """What `physics.point_masses_deflection` gives, several times faster on a CPU.
 
     A loop over the masses reads and writes the whole field for each of them; here a block of masses is
-    added up while a pixel is at hand. The derivative is that of the loop, which is the faster way there.
+    added up while a pixel is at hand. Much larger blocks, or all else in the renderer beside them, are more
+    than XLA's code for a CPU's vector unit can hold. The derivative is that of the loop over the masses.
 
     Args:
       x, y: image-plane coordinates, arcsec.

@@ -1,0 +1,120 @@
+"""tools/simulate.py: what it writes, reads back, resumes and refuses."""
+
+import csv
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+from lensjax import simulation
+from lensjax.data.reference_layout import read_reference_layout
+from lensjax.errors import UserError
+
+TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "simulate.py"))
+main = TOOL["main"]
+
+
+def words(folder, **changes):
+    values = {"preset": "common_test", "train": 36, "val": 6, "seed": 1, "output": folder} | changes
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "set"
+    main(words(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "split"), [("train", "train"), ("val", "validation")])
+def test_the_reader_gets_back_what_was_simulated(folder, name, split):
+    number = {"train": 36, "val": 6}[name]
+    made = simulation.simulate_split("common_test", seed=1, split=split, num_images=number)
+    found = read_reference_layout(folder, 150)[name]
+    rows = [int(pathlib.Path(file).stem) for file in found.names]
+    assert found.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(found.pixels, made.pixels[rows])
+    np.testing.assert_array_equal(found.scale, made.scale[rows])
+    np.testing.assert_array_equal(found.labels, made.labels[rows])
+    file = np.load(folder / found.names[0])
+    assert (file.dtype, file.shape) == (np.float64, (1, 150, 150))
+    assert (file.min(), file.max()) == (0, 1)
+
+
+def test_the_truth_is_that_of_each_image(folder):
+    with (folder / "truth.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    scenes = simulation.simulate_split("common_test", seed=1, split="train", num_images=36).scenes
+    assert len(rows) == 42
+    assert all((folder / row["file"]).is_file() for row in rows)
+    for name in ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2"):
+        values = [float(row[name]) for row in rows[:36]]
+        np.testing.assert_allclose(values, getattr(scenes, name), rtol=1e-5, atol=1e-7)
+    masses = [float(row["mass_24_theta_E"]) for row in rows[:36]]
+    np.testing.assert_allclose(masses, scenes.masses[:, 24, 0], rtol=1e-5)
+    assert rows[1]["class"] == "sphere"
+
+
+def test_a_stopped_run_goes_on_with_what_is_missing(folder):
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.npy")}
+    lost = folder / "val" / "vort" / "0000005.npy"
+    content = lost.read_bytes()
+    lost.unlink()
+    main(words(folder))
+    assert lost.read_bytes() == content
+    kept = [file for file in before if file.parts[-3] == "train"]
+    assert all(file.stat().st_mtime_ns == before[file] for file in kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 2}, "seed"), ({"preset": "model_1"}, "preset"), ({"train": 72}, "train")],
+)
+def test_another_set_is_not_mixed_in(folder, changes, named):
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match=f"made with another {named}"):
+        main(words(folder, **changes))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there already and not from here"):
+        main(words(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=common_test"], "--output or --montage is needed"),
+        (["--output=x", "--train=2", "--val=3"], "--train has to be at least 3"),
+        (["--preset=comon_test", "--montage=x.png"], "did you mean common_test"),
+        (["--format=zip", "--output=x"], "format"),
+    ],
+)
+def test_mistakes_in_the_command_are_told(arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+def test_array_record_holds_the_same_images(tmp_path):
+    pytest.importorskip("tensorflow_datasets", exc_type=ImportError)
+    from lensjax.data.deep_lense import read_prepared
+
+    main(words(tmp_path / "set", train=6, val=3, format="array_record"))
+    made = simulation.simulate_split("common_test", seed=1, split="train", num_images=6)
+    found = read_prepared(tmp_path / "set", 150)["train"]
+    np.testing.assert_array_equal(found.pixels, made.pixels)
+    np.testing.assert_array_equal(found.labels, made.labels)
+    assert (tmp_path / "set" / "truth.csv").is_file()
+
+
+def test_a_contact_sheet_is_drawn(tmp_path):
+    from matplotlib.image import imread
+
+    main(["--montage", str(tmp_path / "new" / "sheet.png")])
+    sheet = imread(tmp_path / "new" / "sheet.png")
+    assert sheet.shape[0] > 300
+    assert sheet[..., :3].std() > 0.1
