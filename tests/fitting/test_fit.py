@@ -1,0 +1,107 @@
+"""The fit finds the lens that an image was made with, with honest uncertainties."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from oracles.numpy_lens import render
+
+from lensjax import fitting
+from lensjax.simulation.presets import COMMON_TEST
+
+NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
+
+
+def scenes(number, seed):
+    """Smooth lenses of the common test, drawn here."""
+    rng = np.random.default_rng(seed)
+    shear, axis_ratio = rng.uniform(0, 0.3, number), rng.uniform(0.4, 1, number)
+    angle, source_angle = -rng.uniform(0, 0.1097, (2, number))
+    offset, direction = rng.uniform(0, 0.5, number), rng.uniform(0, 2 * np.pi, number)
+    ellipticity = (1 - axis_ratio) / (1 + axis_ratio)
+    return {
+        "theta_E": np.clip(rng.normal(1.27, 0.1675, number), 0.8, 1.7),
+        "gamma1": shear * np.cos(2 * angle),
+        "gamma2": shear * np.sin(2 * angle),
+        "source_x": offset * np.cos(direction),
+        "source_y": offset * np.sin(direction),
+        "source_e1": ellipticity * np.cos(2 * source_angle),
+        "source_e2": ellipticity * np.sin(2 * source_angle),
+    }
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return scenes(16, seed=5)
+
+
+@pytest.fixture(scope="module")
+def counts(truth):
+    """Photon counts of NumPy's own rendering."""
+    rng = np.random.default_rng(6)
+    images = []
+    for row in range(16):
+        scene = types.SimpleNamespace(masses=[], **{name: truth[name][row] for name in NAMES})
+        images.append(rng.poisson(render(scene, COMMON_TEST)))
+    return np.stack(images)
+
+
+@pytest.fixture(scope="module")
+def fitted(counts):
+    lowest = counts.min((1, 2), keepdims=True)
+    scale = (counts - lowest).max((1, 2)).astype(np.float32)
+    images = ((counts - lowest) / scale[:, None, None])[..., None].astype(np.float32)
+    return fitting.fit_in_batches(images, noise=fitting.photon_noise(scale)), scale
+
+
+def test_the_fit_finds_the_lens_within_its_uncertainties(fitted, truth):
+    fit, scale = fitted
+    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
+    pulls = [(fit.parameters[n] - truth[n]) / deviation[:, i] for i, n in enumerate(NAMES)]
+    pulls.append((fit.parameters["amp"] - 100 / scale) / deviation[:, -2])
+    pulls = np.stack(pulls)
+    assert fit.converged.all()
+    assert np.abs(pulls).max() < 4
+    assert 0.8 < np.sqrt((pulls**2).mean()) < 1.2
+
+
+def test_residuals_of_a_smooth_lens_are_the_noise(fitted):
+    fit, _ = fitted
+    np.testing.assert_allclose(fit.reduced_chi_square, 1, atol=0.04)
+    residual = fit.residual[..., 0]
+    neighbours = (residual[:, 1:] * residual[:, :-1]).mean((1, 2))
+    np.testing.assert_allclose(neighbours, 0, atol=0.035)
+
+
+def test_unknown_noise_is_read_off_the_image(fitted, counts):
+    known, _scale = fitted
+    image = 3.0 + 0.01 * counts[:8, ..., None].astype(np.float32)
+    fit = fitting.fit_lens(image)
+    np.testing.assert_allclose(fit.gain, 0.01, rtol=0.15)
+    np.testing.assert_allclose(fit.background_variance, 10e-4, rtol=0.06)
+    np.testing.assert_allclose(
+        fit.parameters["theta_E"], known.parameters["theta_E"][:8], rtol=2e-3
+    )
+
+
+def test_a_fit_of_nothing_says_so_and_stays_finite(counts):
+    rng = np.random.default_rng(0)
+    image = counts[0].astype(np.float32)
+    bad = np.stack(
+        [
+            np.full_like(image, 7),
+            np.full_like(image, np.nan),
+            rng.poisson(10, image.shape).astype(np.float32),
+            np.full_like(image, np.inf),
+            rng.normal(size=image.shape).astype(np.float32) * 1e-20,
+            image + np.roll(image[:, ::-1], (55, 40), (0, 1)),
+            np.minimum(image, 0.3 * image.max()),
+            np.where(np.arange(150) == 40, 1e6, 0 * image).astype(np.float32),
+        ]
+    )[..., None]
+    for noise in (None, fitting.photon_noise(1.0)):
+        fit = fitting.fit_lens(bad, noise=noise)
+        assert not np.asarray(fit.converged).any(), (fit.converged, fit.reduced_chi_square)
+        for leaf in jax.tree.leaves(fit):
+            assert np.isfinite(leaf).all(), leaf.shape
