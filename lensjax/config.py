@@ -12,6 +12,7 @@ from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
 SCHEDULES = ("constant", "cosine")
+INPUTS = ("image", "gradient_product", "mixed_derivative")
 
 
 def default_config() -> ConfigDict:
@@ -65,6 +66,9 @@ def default_config() -> ConfigDict:
     config.model.position_grid = 14
     # Dropout on the ViT's features before the deflection is projected from them.
     config.model.dropout_rate = 0.3
+    # What the model sees (lens_vit_pinn): "image", or in its place one of the two forms of
+    # lensjax/physics/reference.py's gradient_input, "gradient_product" or "mixed_derivative".
+    config.model.input = "image"
 
     config.loss = ConfigDict()
     # Weight of the physics loss beside the cross-entropy (lens_vit_pinn).
@@ -165,6 +169,17 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{field}={value}: has to be {limit}")
     check_choice("config.preparation.stretch", config.preparation.stretch, STRETCHES)
     check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
+    check_choice("config.model.input", config.model.input, INPUTS)
+    if config.model.input != "image" and config.model.name == "baseline_cnn":
+        raise UserError(
+            f"config.model.input={config.model.input!r}: baseline_cnn sees the image alone; use "
+            "config.model.name='lens_vit_pinn'"
+        )
+    if config.model.input != "image" and config.preparation.stretch == "band_pass":
+        raise UserError(
+            f"config.model.input={config.model.input!r}: takes the logarithm of brightness, which "
+            "config.preparation.stretch='band_pass' makes negative; use 'none'"
+        )
     if config.model.embedding_size % config.model.num_heads:
         raise UserError(
             f"config.model.embedding_size={config.model.embedding_size}: has to be a multiple of "

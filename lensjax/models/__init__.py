@@ -6,7 +6,7 @@ from collections.abc import Callable
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lensjax.config import check_choice
+from lensjax.config import INPUTS, check_choice
 from lensjax.models.baseline_cnn import BaselineCNN
 from lensjax.models.lens_vit_pinn import LensViTPINN
 from lensjax.models.outputs import Outputs
@@ -27,6 +27,7 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
             "num_heads",
             "position_grid",
             "dropout_rate",
+            "input",
         ),
     ),
 }
@@ -41,9 +42,10 @@ def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = N
       axis_name: mapped axis that a training batch is divided over; None where it is not divided.
 
     Raises:
-      UserError: a model of that name does not exist.
+      UserError: a model of that name, or an input of that name, does not exist.
     """
     check_choice("config.model.name", config.name, MODELS)
+    check_choice("config.model.input", config.input, INPUTS)
     module, fields = MODELS[config.name]
     options = {field: config[field] for field in fields}
     return functools.partial(module, **options)(num_classes=num_classes, axis_name=axis_name)

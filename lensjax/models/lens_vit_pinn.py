@@ -30,7 +30,7 @@ class DeflectionProjection(nn.Module):
 
         Args:
           features: what the classifier sees, after dropout.
-          clean_features: the same before dropout; None leaves out the second result.
+          clean_features: what the physics loss sees, without dropout; None leaves out the second result.
           height, width: of the image, pixels.
 
         Returns:
@@ -60,6 +60,10 @@ class LensViTPINN(nn.Module):
       patch_size, embedding_size, depth, num_heads, position_grid: see `ViT`; the defaults are the
         reference's.
       dropout_rate: share of the ViT's features set to zero in training.
+      input: "image", or a form of `reference.gradient_input`, which then takes the image's place before
+        the ViT, in the lens equation and before the ResNet. The physics loss stays one of the image: the
+        ViT runs a second time, on the image, for a deflection alpha' that has no part in the
+        classification, and theta_S' is made of the image and alpha', as in the reference's code.
       axis_name: see `BatchNorm`.
     """
 
@@ -71,6 +75,7 @@ class LensViTPINN(nn.Module):
     num_heads: int = 6
     position_grid: int = 14
     dropout_rate: float = 0.3
+    input: str = "image"
     axis_name: str | None = None
 
     @nn.compact
@@ -90,7 +95,7 @@ class LensViTPINN(nn.Module):
           train, weights: see `BatchNorm`.
           keys: one key an image for the dropout; needed in training where the rate is not 0.
           with_physics_loss: whether to give the physics loss too, which costs the product with the
-            whole deflection layer.
+            whole deflection layer and, where `input` is not "image", a second run of the ViT.
 
         Raises:
           ValueError: no keys in training.
@@ -103,20 +108,24 @@ class LensViTPINN(nn.Module):
             self.position_grid,
             name="vit",
         )
-        clean = vit(images)
-        features = clean
+        channel = images
+        if self.input != "image":
+            channel = reference.gradient_input(images, form=self.input)
+        clean = features = vit(channel)
         if train and self.dropout_rate > 0:
             if keys is None:
                 raise ValueError("LensViTPINN has dropout: training needs one key an image")
             features = dropout(clean, keys, self.dropout_rate)
+        if with_physics_loss and channel is not images:
+            clean = vit(images)
         theta_E, alpha_mean = DeflectionProjection(name="alpha_proj")(
             features, clean if with_physics_loss else None, *images.shape[1:3]
         )
-        theta_S = reference.intensity_lens_equation(images, theta_E)
+        theta_S = reference.intensity_lens_equation(channel, theta_E)
         resnet = ResNet(self.num_classes, self.width, axis_name=self.axis_name, name="cnn")
-        logits = resnet(jnp.concatenate([images, theta_S], -1), train=train, weights=weights)
+        logits = resnet(jnp.concatenate([channel, theta_S], -1), train=train, weights=weights)
         if alpha_mean is None:
             return Outputs(logits, theta_E)
-        # The loss has a theta_E of its own, from the features before dropout.
+        # The loss has a theta_E of its own, from the image's features before dropout.
         clean_theta_S = reference.intensity_lens_equation(images, alpha_mean.mean((1, 2, 3)))
         return Outputs(logits, theta_E, reference.physics_loss(images, clean_theta_S, alpha_mean))

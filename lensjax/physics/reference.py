@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 LARGEST_SOURCE = 149.0  # the last pixel of an image of 150, taken for a brightness
+GRADIENT_FORMS = ("gradient_product", "mixed_derivative")
 
 
 @jax.jit
@@ -32,6 +33,40 @@ def intensity_lens_equation(
     # On the bounds the gradient passes, as through torch's clamp; through jnp.clip half of it would.
     below, above = theta_S < 0, theta_S > LARGEST_SOURCE
     return jnp.where(below, 0.0, jnp.where(above, LARGEST_SOURCE, theta_S))
+
+
+@jax.jit(static_argnames="form")
+def gradient_input(
+    images: Float[Array, "batch height width 1"], *, form: str = "gradient_product"
+) -> Float[Array, "batch height width 1"]:
+    """What the reference's first attempt gave its model in place of the image.
+
+    It is made from L = log((max I + 1e-6) / (I + 1e-6))^2, where max I is each image's own largest pixel.
+    Derivatives are central differences over 2 pixels, one-sided over 1 pixel at the edge.
+
+    Args:
+      images: brightness, not negative; at least 2 pixels on either side.
+      form: "gradient_product": tanh(dL/dx dL/dy), the reference's code; or "mixed_derivative":
+        |tanh(d/dx dL/dy)|, the form in print.
+
+    Returns:
+      Numbers from -1 to 1, or from 0 to 1 for "mixed_derivative"; 0 where the image is constant.
+
+    Raises:
+      ValueError: the form is not known.
+    """
+    if form not in GRADIENT_FORMS:
+        raise ValueError(f"form {form!r} is not one of {', '.join(GRADIENT_FORMS)}")
+    largest = images.max((1, 2), keepdims=True) + 1e-6
+    log_squared = jnp.square(jnp.log(largest / (images + 1e-6)))
+    by_y = _derivative(log_squared, 1)
+    if form == "mixed_derivative":
+        return jnp.abs(jnp.tanh(_derivative(by_y, 2)))
+    return jnp.tanh(_derivative(log_squared, 2) * by_y)
+
+
+def _derivative(images: Array, axis: int) -> Array:
+    return jnp.asarray(jnp.gradient(images, axis=axis))
 
 
 @jax.jit

@@ -135,10 +135,23 @@ class VisionTransformer(nn.Module):
         return self.norm(tokens)[:, 0]
 
 
+def gradient_input(image, form):
+    largest = image.flatten(1).max(1).values.reshape(-1, 1, 1, 1) + 1e-6
+    log_squared = torch.log(largest / (image + 1e-6)) ** 2
+    (dy,) = torch.gradient(log_squared, dim=2)
+    (dx,) = torch.gradient(log_squared, dim=3)
+    if form == "gradient_product":
+        return torch.tanh(dx * dy)
+    (dxdy,) = torch.gradient(dx, dim=2)
+    return torch.tanh(dxdy).abs()
+
+
 class LensVITPINN(nn.Module):
-    def __init__(self, image_size=150, width=64, dropout=0.3, **vit):
+    """With a `form` the ablation: the form of `gradient_input` that the classification sees."""
+
+    def __init__(self, image_size=150, width=64, dropout=0.3, form=None, **vit):
         super().__init__()
-        self.image_size = image_size
+        self.image_size, self.form = image_size, form
         self.vit = VisionTransformer(**vit)
         self.dropout = nn.Dropout(dropout)
         self.alpha_proj = nn.Linear(vit.get("dim", 384), image_size * image_size * 2)
@@ -153,12 +166,16 @@ class LensVITPINN(nn.Module):
         theta_e = alpha.mean((1, 2, 3)).reshape(-1, 1, 1, 1)
         return torch.clamp(image - theta_e * image / (theta + 1e-6), 0, 149)
 
+    def channel(self, image):
+        return image if self.form is None else gradient_input(image, self.form)
+
     def forward(self, image):
-        alpha = self.alpha(self.dropout(self.vit(image)))
-        return self.cnn(torch.cat([image, self.source(image, alpha)], 1))
+        x = self.channel(image)
+        alpha = self.alpha(self.dropout(self.vit(x)))
+        return self.cnn(torch.cat([x, self.source(x, alpha)], 1))
 
     def physics_loss(self, image):
-        """The second pass of the reference: the same features, without dropout."""
+        """The second pass of the reference: on the image itself, without dropout."""
         alpha = self.alpha(self.vit(image))
         target = image - alpha.mean(-1).unsqueeze(1)
         return functional.mse_loss(self.source(image, alpha), target)

@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lensjax.physics import reference
 
@@ -60,6 +61,72 @@ def test_gradient_passes_in_full_on_the_bounds_as_through_torch_s_clamp():
         )
         (found,) = pull_back(jnp.ones_like(theta_I))
         np.testing.assert_allclose(found, 1 - theta_E / 1e-6, rtol=1e-5)
+
+
+def dark_images():
+    """A rectangle, with a pixel at 0, and images of one brightness."""
+    x = np.random.default_rng(3).uniform(0, 1, (4, 9, 7, 1))
+    x[0, 4, 3], x[1, 0, 0], x[2], x[3] = 0, 0, 0, 0.3
+    return x
+
+
+@pytest.mark.parametrize("form", reference.GRADIENT_FORMS)
+def test_gradient_input_is_torch_s_in_float64(form):
+    torch = pytest.importorskip("torch")
+    from oracles import torch_models
+
+    with jax.enable_x64(True):
+        x = dark_images()
+        found = reference.gradient_input(jnp.asarray(x), form=form)
+        assert found.dtype == jnp.float64
+        expected = torch_models.gradient_input(torch.tensor(np.moveaxis(x, -1, 1)), form)[:, 0]
+        np.testing.assert_allclose(found[..., 0], expected, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(found[2:], 0)
+
+
+def test_gradient_input_of_a_plane_and_of_a_saddle_is_known_up_to_the_edges():
+    """Differences of a linear L are exact, one-sided ones too, and so are mixed ones of L = x y."""
+    with jax.enable_x64(True):
+        y, x = np.meshgrid(np.arange(6.0), np.arange(8.0), indexing="ij")
+        plane, saddle = 0.3 * x + 0.7 * y, 0.2 * x * y
+        # Of brightness M = 1 where L is 0: L is made from M + 1e-6 over the brightness + 1e-6.
+        image = (1 + 1e-6) * np.exp(-np.sqrt([plane, saddle])) - 1e-6
+        image = jnp.asarray(image[..., None])
+        product = reference.gradient_input(image)[..., 0]
+        mixed = reference.gradient_input(image, form="mixed_derivative")[..., 0]
+        np.testing.assert_allclose(product[0], np.tanh(0.3 * 0.7), rtol=1e-9)
+        np.testing.assert_allclose(mixed[0], 0, atol=1e-9)
+        np.testing.assert_allclose(product[1], np.tanh(0.2**2 * x * y), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(mixed[1], np.tanh(0.2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", reference.GRADIENT_FORMS)
+def test_gradient_input_has_finite_gradients_for_dark_and_constant_images(form):
+    def total(x):
+        return reference.gradient_input(x, form=form).sum()
+
+    assert np.isfinite(jax.grad(total)(jnp.asarray(dark_images(), jnp.float32))).all()
+
+
+def test_gradient_input_of_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="'laplacian' is not one of gradient_product, mixed_der"):
+        reference.gradient_input(jnp.ones((1, 4, 4, 1)), form="laplacian")
+
+
+def test_gradient_input_of_two_exposures_of_one_scene_has_next_to_nothing_in_common():
+    """Counts like those of the published images: a ring of some hundreds over a sky of 11."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[-74.5:75, -74.5:75]
+    mean = 11 + 700 * np.exp(-((np.hypot(x - 3, y) - 25) ** 2) / 50)
+    counts = generator.poisson(mean, (2, 150, 150)).astype(np.float32)
+    counts -= counts.min((1, 2), keepdims=True)
+    x = (counts / counts.max((1, 2), keepdims=True))[..., None]
+
+    def likeness(pair):
+        return np.corrcoef(np.reshape(pair, (2, -1)))[0, 1]
+
+    assert likeness(x) > 0.95
+    assert abs(likeness(reference.gradient_input(jnp.asarray(x)))) < 0.05
 
 
 def test_physics_needs_neither_flax_nor_data_nor_config():

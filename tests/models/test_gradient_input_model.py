@@ -1,0 +1,129 @@
+"""The ablation: LensViTPINN on products of brightness gradients, against torch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pairs import (
+    apply,
+    as_jax,
+    as_torch,
+    flax_loss,
+    images,
+    pair,
+    precision,
+    torch_loss,
+)
+
+from lensjax import models
+from lensjax.config import check, default_config
+from lensjax.errors import UserError
+from lensjax.training.losses import loss_terms
+from lensjax.weights import to_torch
+
+torch = pytest.importorskip("torch")
+
+SIZE = 64
+
+
+def images_with_dark_pixels(seed=0, batch=3):
+    """Like the published images: the least pixel is 0."""
+    x = images(SIZE, seed, batch)
+    return x - x.min((1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("gradient_product", "float32"),
+        ("gradient_product", "float64"),
+        ("mixed_derivative", "float64"),
+    ],
+)
+def test_model_gives_torch_s_logits_theta_E_and_loss_terms(form, name):
+    with precision(name) as (dtype, tolerance):
+        oracle, module, variables, _ = pair("pinn", SIZE, dtype, form=form)
+        x, labels = images_with_dark_pixels(), np.array([2, 0, 1])
+        tensor = as_torch(x, dtype)
+        outputs, seen = apply(
+            module, variables, as_jax(x, dtype), train=False, with_physics_loss=True
+        )
+        terms = loss_terms(outputs, jnp.asarray(labels), physics_weight=0.01)
+        logits = oracle.eval()(tensor)
+        theta_E = oracle.alpha(oracle.vit(oracle.channel(tensor))).mean((1, 2, 3))
+        cross_entropy = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
+        expected = {
+            "input": (seen["channels"][..., 0], oracle.channel(tensor)[:, 0]),
+            "logits": (outputs.logits, logits),
+            "theta_E": (outputs.theta_E, theta_E),
+            "cross-entropy": (terms["cross_entropy"].mean(), cross_entropy),
+            "physics loss": (terms["physics"].mean(), oracle.physics_loss(tensor)),
+        }
+        for what, (found, wanted) in expected.items():
+            wanted = wanted.detach().numpy()
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance, err_msg=what)
+
+        # The physics loss is that of the image; on the model's input it would be another.
+        of_input = oracle.physics_loss(oracle.channel(tensor))
+        assert abs(of_input - oracle.physics_loss(tensor)) > 2 * tolerance
+
+
+def test_gradients_of_a_training_step_are_torch_s_for_images_of_one_brightness_too():
+    with precision("float64") as (dtype, _):
+        oracle, module, variables, architecture = pair(
+            "pinn", SIZE, dtype, form="gradient_product", vit={"depth": 1}
+        )
+        x, labels = images_with_dark_pixels(batch=5), np.array([0, 1, 2, 0, 1])
+        x[0], x[1] = 0, 0.3
+        torch_loss(oracle.train(), as_torch(x, dtype), labels).backward()
+
+        def loss(params):
+            return flax_loss(module, params, variables["batch_stats"], x, labels, dtype)
+
+        gradients, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+        found = to_torch({"params": gradients, "batch_stats": batch_stats}, architecture)
+        for key, parameter in oracle.named_parameters():
+            expected = parameter.grad.numpy()
+            assert np.isfinite(expected).all()
+            assert np.isfinite(found[key]).all()
+            if key != "cnn.conv1.bias":  # 0 here and rounding in torch: batch norm follows
+                tolerance = 1e-7 * np.abs(expected).max()
+                np.testing.assert_allclose(
+                    found[key], expected, rtol=0, atol=tolerance, err_msg=key
+                )
+
+
+def test_config_names_the_input_of_the_model():
+    config = default_config()
+    config.model.name = "lens_vit_pinn"
+    assert models.build(config.model).input == "image"
+    config.model.input = "mixed_derivative"
+    check(config)
+    assert models.build(config.model).input == "mixed_derivative"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"model.name": "lens_vit_pinn", "model.input": "gradient_products"},
+            "config.model.input='gradient_products': not one of image, .*did you mean "
+            "'gradient_product'",
+        ),
+        ({"model.input": "gradient_product"}, "baseline_cnn sees the image alone"),
+        (
+            {
+                "model.name": "lens_vit_pinn",
+                "model.input": "gradient_product",
+                "preparation.stretch": "band_pass",
+            },
+            "takes the logarithm of brightness.*use 'none'",
+        ),
+    ],
+    ids=["unknown", "baseline", "signed values"],
+)
+def test_an_input_that_cannot_be_is_refused(fields, message):
+    config = default_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
+        check(config)
