@@ -66,7 +66,7 @@ def gaussian_light(
     e2: Float[ArrayLike, ""] = 0.0,
     center_x: Float[ArrayLike, ""] = 0.0,
     center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
+    core: float = 1e-6,
 ) -> Float[Array, "*grid"]:
     """Gaussian light, round or elliptical: lenstronomy's GAUSSIAN and GAUSSIAN_ELLIPSE.
 
@@ -76,7 +76,7 @@ def gaussian_light(
       sigma: standard deviation, the geometric mean along the two axes, arcsec.
       e1, e2: ellipticity, see `ellipticity`.
       center_x, center_y: position, arcsec.
-      core: softening of sigma, arcsec.
+      core: softening of sigma, arcsec; smaller ones leave the range of float32 where sigma is 0.
 
     Returns:
       Surface brightness, in the unit of `amp` per arcsec^2.

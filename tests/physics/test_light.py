@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import lens_profiles
 from scipy.integrate import trapezoid
 
 from lensjax import physics
@@ -84,3 +85,41 @@ def test_value_and_gradient_are_finite_at_the_centre(dtype, n_sersic):
     )(zero, zero, zero, jnp.asarray(n_sersic, dtype))
     assert np.isfinite(value)
     assert np.isfinite(gradients).all()
+
+
+def test_light_is_lenstronomy_s_in_the_golden_file():
+    profiles = {
+        "sersic": physics.sersic,
+        "round_sersic": physics.sersic,
+        "gaussian": physics.gaussian_light,
+    }
+    with np.load(lens_profiles.GOLDEN / "light.npz") as golden:
+        for profile, function in profiles.items():
+            names = lens_profiles.tool["names"](lens_profiles.LIGHT[profile][1], profile)
+
+            def one(row, names=names, function=function):
+                return function(**dict(zip(names, row, strict=True)))
+
+            found = jax.jit(jax.vmap(one))(golden[profile])
+            np.testing.assert_allclose(found, golden[f"{profile}_truth"][:, 0], rtol=1e-8)
+
+
+def test_sampled_light_is_its_pixels_a_plane_between_them_and_dark_outside():
+    image = jnp.asarray(np.random.default_rng(3).uniform(1, 2, (4, 6)))
+    y, x = jnp.meshgrid(0.1 * (jnp.arange(4) - 1.5), 0.1 * (jnp.arange(6) - 2.5), indexing="ij")
+    options = {"center_x": 0.3, "center_y": -0.2}
+    found = physics.sampled_light(x + 0.3, y - 0.2, image, 0.1, **options)
+    np.testing.assert_allclose(found, image, rtol=1e-12)
+    middle = physics.sampled_light(x[:, :-1] + 0.35, y[:, :-1] - 0.2, image, 0.1, **options)
+    np.testing.assert_allclose(middle, (image[:, :-1] + image[:, 1:]) / 2, rtol=1e-12)
+    outside = jnp.asarray([-1e4, 0.9, 1e4])
+    np.testing.assert_array_equal(physics.sampled_light(outside, outside, image, 0.1), 0)
+
+
+def test_gaussian_light_is_finite_for_no_width_and_far_away():
+    far = jnp.asarray([0.0, 1e-3, 1e4], jnp.float32)
+    for sigma in (0.0, 0.3):
+        found = jax.vmap(
+            jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, s), (0, 1)), (0, None)
+        )(far, jnp.float32(sigma))
+        assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))

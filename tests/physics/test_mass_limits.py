@@ -16,7 +16,7 @@ from lensjax import physics
 # From where to where each argument may lie, for the functions and their derivatives to be finite.
 DOMAIN = {
     **dict.fromkeys(("x", "y", "center_x", "center_y"), (-1e4, 1e4)),
-    **dict.fromkeys(("theta_E", "sigma0", "alpha_Rs"), (-1e3, 1e3)),
+    **dict.fromkeys(("theta_E", "sigma0", "alpha_Rs"), (-100.0, 100.0)),
     **dict.fromkeys(("gamma1", "gamma2", "kappa", "e1", "e2"), (-3.0, 3.0)),
     **dict.fromkeys(("Rs", "Ra"), (0.0, 1e4)),
     "gamma": (1.0, 2.99),

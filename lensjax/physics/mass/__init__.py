@@ -3,7 +3,7 @@
 All lengths are arcsec, potentials arcsec^2, convergence is in units of the critical surface density.
 `core` softens the centre of a singular profile inside the root of the radius, so that value and gradient
 stay finite there; its default is below what float32 coordinates tell apart. Arguments up to some 1e6 arcsec,
-the circumference of the sky, are in the range of float32.
+the circumference of the sky, and Einstein radii up to 100 are in the range of float32, also at a centre.
 
 A profile is called as `profile(x, y, *parameters, center_x=0.0, center_y=0.0)`. Parameters are numbers;
 for one number a lens in a batch of lenses, use `jax.vmap`; for many lenses in one field, `summed`.

@@ -89,8 +89,9 @@ def point_mass_convergence(
     Returns:
       The convergence, dimensionless; its integral over the plane is pi theta_E^2.
     """
-    square = offset(x, y, center_x, center_y, core)[2]
-    return theta_E**2 * (core / square) ** 2
+    # In units of the core: 1 / square^3, which the gradient has, is out of float32's range.
+    dx, dy, _ = offset(x, y, center_x, center_y, core)
+    return ((theta_E / core) / (1 + (dx / core) ** 2 + (dy / core) ** 2)) ** 2
 
 
 def summed(
