@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def rendering(batch: int, rounds: int, number: int) -> None:
             jax.tree.map(lambda leaf, part=part: leaf[part::processes], rows)
             for part in range(processes)
         ]
-        peers = {
+        peers: dict[str, Callable[..., Any]] = {
             f"lenstronomy, {processes} processes": lambda: list(pool.map(lenstronomy, jobs)),
             "JAXtronomy": functools.partial(jaxtronomy, number),
             "caustics": functools.partial(caustics, number),
@@ -216,7 +217,10 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
         exposure_time=1.0,
     )
     fwhm = instrument.psf_sigma * 2 * np.sqrt(2 * np.log(2))
-    psf = module("Data.psf").PSF(psf_type="GAUSSIAN", fwhm=fwhm, pixel_size=scale, truncation=3)
+    # JAXtronomy takes the point-spread function from lenstronomy itself.
+    psf = importlib.import_module("lenstronomy.Data.psf").PSF(
+        psf_type="GAUSSIAN", fwhm=fwhm, pixel_size=scale, truncation=3
+    )
     names = ["SIE", "SHEAR"] + ["POINT_MASS"] * number
     image_model = module("ImSim.image_model").ImageModel(
         grid,
@@ -249,6 +253,7 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
 
 def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
     """The scenes in one batch by caustics, on PyTorch."""
+    warnings.filterwarnings("ignore", module="caustics")
     library = importlib.import_module("caustics")
     torch = importlib.import_module("torch")
     instrument, prior = MODEL.instrument, MODEL.source
@@ -274,7 +279,6 @@ def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
         psf=kernel,
         pixelscale=instrument.pixel_scale,
         pixels_x=instrument.image_size,
-        z_s=1.0,
         upsample_factor=1,
     )
     rows = _caustics_parameters(simulator, scenes, number)
@@ -306,7 +310,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
     for i in range(number):
         for part, name in enumerate(("Rein", "x0", "y0")):
             known[f"point{i}", name] = scenes.masses[:, i, part]
-    asked = [(parameter.parent.name, parameter.name) for parameter in simulator.dynamic_params]
+    asked = [(next(iter(one.parents)).name, one.name) for one in simulator.dynamic_params]
     return np.stack([np.asarray(known[name]) for name in asked], axis=1)
 
 

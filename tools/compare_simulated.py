@@ -67,7 +67,7 @@ def statistics(
     # In a difference of differences what varies slowly cancels; what is left has a pixel's variance.
     parts = image[:-1, :-1], image[:-1, 1:], image[1:, :-1], image[1:, 1:]
     square = ((parts[0] - parts[1] - parts[2] + parts[3]) / 2).ravel() ** 2
-    local = (sum(parts) / 4).ravel()
+    local = np.mean(parts, axis=0).ravel()
     faint = local < 0.5 * image.max()
     pairs = [
         (one - background.mean(), other - background.mean())

@@ -11,14 +11,14 @@ import zlib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 import lensjax
 from lensjax import console, simulation
 from lensjax.console import log
-from lensjax.data.batches import Batch
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.errors import UserError
 
@@ -44,16 +44,20 @@ class FreshImages:
     def __len__(self) -> int:
         return self.num_images
 
-    def batch(self, step: int, batch_size: int, process: int = 0) -> Batch:
+    def batch(self, step: int, batch_size: int, process: int = 0) -> dict[str, Array]:
         """The batch of a step of training, made on the default device while the step before it runs.
 
         Args:
           step: number of the step since the start of training; the batch follows from it and the seed.
           batch_size: images.
           process: number of this process, where several train together on images of their own.
+
+        Returns:
+          What `lensjax.data.batches.Batch` has, as arrays of JAX.
         """
-        arrays = _fresh_batch(_fresh_key(self.seed), step, process, self.preset, batch_size)
-        return Batch(**arrays)  # type: ignore[typeddict-item]
+        return _fresh_batch(
+            _fresh_key(self.seed), jnp.asarray(step), jnp.asarray(process), self.preset, batch_size
+        )
 
 
 def simulated_images(
@@ -123,7 +127,11 @@ def _fresh_key(seed: int) -> Key[Array, ""]:
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _fresh_batch(
-    key: Key[Array, ""], step: int, process: int, preset: simulation.Preset, batch_size: int
+    key: Key[Array, ""],
+    step: Int[Array, ""],
+    process: Int[Array, ""],
+    preset: simulation.Preset,
+    batch_size: int,
 ) -> dict[str, Array]:
     key = jax.random.fold_in(jax.random.fold_in(key, process), step)
     return simulation.fresh_batch(key, preset, batch_size)

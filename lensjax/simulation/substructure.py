@@ -11,15 +11,10 @@ CORE = 1e-8  # softening inside the root of the distance, arcsec
 BLOCK = 13  # masses that are added up without going through memory in between
 
 
-@jax.custom_jvp
 def masses_deflection(
     x: Float[Array, "*grid"], y: Float[Array, "*grid"], masses: Float[Array, "number 3"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """What `physics.point_masses_deflection` gives, several times faster on a CPU.
-
-    A loop over the masses reads and writes the whole field for each of them; here a block of masses is
-    added up while a pixel is at hand. Much larger blocks, or all else in the renderer beside them, are more
-    than XLA's code for a CPU's vector unit can hold. The derivative is that of the loop over the masses.
 
     Args:
       x, y: image-plane coordinates, arcsec.
@@ -28,26 +23,50 @@ def masses_deflection(
     Returns:
       The two components of the deflection angle, arcsec.
     """
-    number = len(masses)
-    if number <= BLOCK:
-        return _added(jnp.zeros_like(x), jnp.zeros_like(x), x, y, masses)
-    blocks = -(-number // BLOCK)
-    padded = jnp.pad(masses, ((0, blocks * BLOCK - number), (0, 0)))
+    return with_masses(jnp.zeros_like(x), jnp.zeros_like(y), x, y, masses)
+
+
+@jax.custom_jvp
+def with_masses(
+    alpha_x: Float[Array, "*grid"],
+    alpha_y: Float[Array, "*grid"],
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    masses: Float[Array, "number 3"],
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """A deflection with that of point masses added to it.
+
+    A loop over the masses reads and writes the whole field for each of them; here a block of masses is
+    added up while a pixel is at hand. There are always two blocks or more: XLA merges no loop with what
+    is computed before and after it, and merged with the rest of a renderer this would be more than its
+    code for a CPU's vector unit can hold. The derivative is that of the loop over single masses.
+
+    Args:
+      alpha_x, alpha_y: deflection without the masses, arcsec.
+      x, y: image-plane coordinates, arcsec.
+      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly nothing.
+
+    Returns:
+      The two components of the deflection angle, arcsec.
+    """
+    blocks = max(2, -(-len(masses) // BLOCK))
+    size = max(1, -(-len(masses) // blocks))
+    padded = jnp.pad(masses, ((0, blocks * size - len(masses)), (0, 0)))
 
     # Both components as one array of complex numbers: XLA computes two arrays in two separate loops.
     def add(total: Array, block: Array) -> tuple[Array, None]:
         return lax.complex(*_added(total.real, total.imag, x, y, block)), None
 
-    total = lax.scan(add, lax.complex(0 * x, 0 * y), padded.reshape(blocks, BLOCK, 3))[0]
+    total = lax.scan(add, lax.complex(alpha_x, alpha_y), padded.reshape(blocks, size, 3))[0]
     return total.real, total.imag
 
 
-@masses_deflection.defjvp
+@with_masses.defjvp
 def _derivative(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+    primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    _, derivative = jax.jvp(physics.point_masses_deflection, primals, tangents)
-    return masses_deflection(*primals), derivative
+    _, (by_x, by_y) = jax.jvp(physics.point_masses_deflection, primals[2:], tangents[2:])
+    return with_masses(*primals), (tangents[0] + by_x, tangents[1] + by_y)
 
 
 def _added(

@@ -12,7 +12,7 @@ from data_files import SIZE
 import lensjax
 from lensjax import simulation
 from lensjax.data import simulated
-from lensjax.data.simulated import cache_folder, cache_key, simulated_images
+from lensjax.data.simulated import cache_folder, cache_key, fresh_images, simulated_images
 from lensjax.errors import UserError
 
 
@@ -188,3 +188,30 @@ def test_the_key_is_the_same_in_another_process():
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     definition = repr(simulation.preset("common_test"))
     assert other.stdout.strip() == cache_key(definition, split="train", num_images=6, seed=0)
+
+
+def test_fresh_images_are_for_training_alone_and_share_the_cache_of_the_preset(calls):
+    plain = images(split="validation")
+    fresh = simulated_images(
+        "common_test?fresh", split="validation", num_images=6, seed=0, image_size=SIZE
+    )
+    assert_same(plain, fresh)
+    assert len(calls) == 1
+    with pytest.raises(UserError, match=r"has images of 8 pixels, expected 9"):
+        fresh_images("common_test?fresh", num_images=6, seed=0, image_size=9)
+
+
+def test_fresh_batches_follow_from_seed_step_and_process_and_never_repeat(calls):
+    def pixels(**changes):
+        arguments = {"step": 3, "batch_size": 4, "process": 0} | changes
+        source = fresh_images("common_test?fresh", num_images=9, seed=seed, image_size=SIZE)
+        assert len(source) == 9
+        return np.asarray(source.batch(**arguments)["pixels"])
+
+    seed = 5
+    one, same = pixels(), pixels()
+    np.testing.assert_array_equal(one, same)
+    others = [pixels(step=4), pixels(process=1)]
+    seed = 6
+    others.append(pixels())
+    assert all((one != other).any((1, 2)).all() for other in others)
