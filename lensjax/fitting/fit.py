@@ -17,7 +17,6 @@ from lensjax.fitting.solve import (
     Normal,
     best_linear,
     bounds,
-    empty_normal,
     inverse,
     minimise,
     normal_equations,
@@ -28,7 +27,7 @@ _STARTS = 4
 _MOST_CHI_SQUARE = 8.0  # of the hardest vortex in 1,000: 4
 _LEAST_DETECTION = 20.0  # standard deviations of the amplitude
 _MOST_EQUAL = 10  # pixels of the largest value; with more of them the image is saturated
-_LARGEST_STEP = 0.05  # squared length of the last step, in standard deviations
+_LARGEST_STEP = 0.5  # squared length of the last step, in standard deviations
 
 Bank = tuple[Array, Array]
 
@@ -123,7 +122,6 @@ class _Optimum:
     normal: Normal
     gain: Float[Array, ""]
     background: Float[Array, ""]
-    flux: Float[Array, "height width"]
 
 
 def _optimise(
@@ -135,7 +133,7 @@ def _optimise(
 ) -> _Optimum:
     """From coarse pixels with many starts to the image's own, with the weights of the model."""
     shape = (image.shape[0], image.shape[1])
-    coarse, middle = _coarse_level(model, shape), Level(shape, 1, 1)
+    coarse, middle = _coarse_level(model, shape), Level(shape, 2, 2)
     fine = Level(shape, 1, model.subpixels)
 
     binned, number = _bin(image, valid, coarse)
@@ -144,23 +142,26 @@ def _optimise(
     weight = number / variance(glow, gain, background)
     free = _fit_from_bank(model, coarse, binned, weight, bank)
 
+    binned, number = _bin(image, valid, middle)
     source = brightness(model, middle, free)
-    flux = best_linear(source, image, valid)[0] * source
-    free, _ = _fit_from(model, middle, image, valid / variance(flux, gain, background), free)
+    flux = best_linear(source, binned, number)[0] * source
+    free, normal = _fit_from(
+        model, middle, binned, number / variance(flux, gain, background), free, tolerance=1.0
+    )
 
     def with_weights_of_the_model(_: int, last: _Optimum) -> _Optimum:
         source = brightness(model, fine, last.free)
-        amp, sky = best_linear(
-            source, image, valid / variance(last.flux, last.gain, last.background)
-        )
-        flux = amp * source
-        gain, background = refined(known, image - flux - sky, flux, sky, valid)
-        weight = valid / variance(flux, gain, background)
-        free, normal = _fit_from(model, fine, image, weight, last.free)
-        return _Optimum(free, normal, gain, background, flux)
+        amp, sky = last.normal.linear
+        weight = valid / variance(amp * source, last.gain, last.background)
+        amp, sky = best_linear(source, image, weight)
+        gain, background = refined(known, image - amp * source - sky, amp * source, sky, valid)
+        weight = valid / variance(amp * source, gain, background)
+        free, normal = _fit_from(model, fine, image, weight, last.free, tolerance=0.3)
+        return _Optimum(free, normal, gain, background)
 
-    first = _Optimum(free, empty_normal(len(free), free.dtype), gain, background, flux)
-    return jax.lax.fori_loop(0, 2, with_weights_of_the_model, first)
+    return jax.lax.fori_loop(
+        0, 2, with_weights_of_the_model, _Optimum(free, normal, gain, background)
+    )
 
 
 def _result(
@@ -175,9 +176,10 @@ def _result(
     free, normal, dtype = optimum.free, optimum.normal, scaled.dtype
     fine = Level((scaled.shape[0], scaled.shape[1]), 1, model.subpixels)
     # In the scaled unit, where no square leaves the range of float32.
-    flux = normal.linear[0] * brightness(model, fine, free)
-    left = jnp.where(valid, scaled - flux - normal.linear[1], 0)
-    residual = left / jnp.sqrt(variance(flux, optimum.gain, optimum.background))
+    source = brightness(model, fine, free)
+    spread = variance(normal.linear[0] * source, optimum.gain, optimum.background)
+    amp, sky = best_linear(source, scaled, valid / spread)
+    residual = jnp.where(valid, scaled - amp * source - sky, 0) / jnp.sqrt(spread)
     degrees = jnp.maximum(valid.sum() - len(model.names), 1).astype(dtype)
     chi_square = (residual**2).sum() / degrees
 
@@ -188,19 +190,19 @@ def _result(
         usable
         & (last_step < _LARGEST_STEP)
         & jnp.all((free > low) & (free < high))
-        & (normal.linear[0] > _LEAST_DETECTION * jnp.sqrt(covariance[-2, -2]))
+        & (amp > _LEAST_DETECTION * jnp.sqrt(covariance[-2, -2]))
         & (chi_square < _MOST_CHI_SQUARE)
     )
     parameters = {name: jnp.asarray(getattr(model, name).value, dtype) for name in LENS + SOURCE}
     parameters |= {name: free[index] for index, name in enumerate(model.nonlinear)}
-    amp, sky = normal.linear[0] * contrast, normal.linear[1] * contrast + lowest
+    amp, sky = amp * contrast, sky * contrast + lowest
     parameters |= {"amp": amp, "sky": sky}
     unit = jnp.concatenate([jnp.ones_like(free), jnp.stack([contrast, contrast])])
     return LensFit(
         parameters=parameters,
         covariance=covariance * unit[:, None] * unit[None, :],
         reduced_chi_square=chi_square,
-        model_image=(flux * contrast + sky)[..., None],
+        model_image=(amp * source + sky)[..., None],
         residual=residual[..., None],
         source_plane=jnp.stack(source_plane(model, fine, free), axis=-1),
         gain=optimum.gain * contrast,

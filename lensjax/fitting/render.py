@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +47,11 @@ def brightness(
     Returns:
       One value for each pixel of the level.
     """
-    kernel = _kernel(model, level)
     values = _values(model, free)
-    parts = _rays(model, level, kernel, free.dtype)
-    drawn = [_sersic(values, *_beta(model, values, x, y)) for x, y in parts]
-    total = functools.reduce(jnp.add, drawn)[None]
-    return _blur(total / level.subpixels**2, kernel)[0]
+    (image,) = _image(
+        model, level, lambda x, y: [_sersic(values, *_beta(model, values, x, y))], 1, free.dtype
+    )
+    return image
 
 
 def brightness_and_slopes(
@@ -61,20 +61,21 @@ def brightness_and_slopes(
 
     The parameters of the lens move rays alone, so that one gradient of the source serves them all.
     """
-    kernel = _kernel(model, level)
-    # The parts of a pixel are summed one by one: a mean over an axis of them is six times as slow on a CPU.
-    parts = [_ray_columns(model, free, x, y) for x, y in _rays(model, level, kernel, free.dtype)]
-    total = jnp.stack([sum(columns) for columns in zip(*parts, strict=True)])
-    blurred = _blur(total / level.subpixels**2, kernel)
-    return blurred[0], blurred[1:]
+    images = _image(
+        model,
+        level,
+        lambda x, y: _ray_columns(model, free, x, y),
+        1 + len(model.nonlinear),
+        free.dtype,
+    )
+    return images[0], images[1:]
 
 
 def source_plane(
     model: SmoothModel, level: Level, free: Float[Array, " nonlinear"]
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
     """Where in the source plane the ray through each pixel's centre ends, arcsec."""
-    (ray,) = _rays(model, dataclasses.replace(level, subpixels=1), np.ones(1), free.dtype)
-    return _beta(model, _values(model, free), *ray)
+    return _beta(model, _values(model, free), *_pixels(model, level, 0, free.dtype))
 
 
 def _ray_columns(
@@ -147,25 +148,44 @@ def _sersic(values: dict[str, Array], beta_x: Array, beta_y: Array) -> Array:
     )
 
 
-def _rays(
-    model: SmoothModel, level: Level, kernel: np.ndarray, dtype: jnp.dtype
-) -> list[tuple[Array, Array]]:
-    """Coordinates of one ray of each pixel, with the margin that the kernel asks for; a pair a sub-pixel."""
-    margin = len(kernel) // 2
+def _image(
+    model: SmoothModel,
+    level: Level,
+    shoot: Callable[[Array, Array], list[Array]],
+    number: int,
+    dtype: jnp.dtype,
+) -> Float[Array, "number rows columns"]:
+    """Images of quantities that `shoot` gives for rays: mean over a pixel's parts, then blurred.
+
+    The loops are walls between the stages. Without them, XLA computes a ray's exponentials anew for each
+    of the quantities, and each blurred pixel anew for each of its uses.
+    """
+    kernel = _kernel(model, level)
+    x, y = _pixels(model, level, len(kernel) // 2, dtype)
+    side = level.binning * model.pixel_scale
+    parts = ((np.arange(level.subpixels) + 0.5) / level.subpixels - 0.5) * side
+    offsets = jnp.asarray(list(itertools.product(parts, repeat=2)), dtype)
+
+    def add(total: tuple[Array, ...], offset: Array) -> tuple[tuple[Array, ...], None]:
+        rays = shoot(x + offset[0], y + offset[1])
+        return tuple(a + b for a, b in zip(total, rays, strict=True)), None
+
+    total, _ = jax.lax.scan(add, (jnp.zeros_like(x),) * number, offsets)
+    mean = jnp.stack(total) / level.subpixels**2
+    return jax.lax.map(functools.partial(_blur, kernel=kernel), mean)
+
+
+def _pixels(
+    model: SmoothModel, level: Level, margin: int, dtype: jnp.dtype
+) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+    """Coordinates of the pixels' centres, with a margin around the image."""
     side = level.binning * model.pixel_scale
     axes = []
     for whole, number in zip(level.shape, level.size, strict=True):
         pixel = np.arange(-margin, number + margin) + 0.5
         axes.append((pixel - whole / (2 * level.binning)) * side)
-    parts = ((np.arange(level.subpixels) + 0.5) / level.subpixels - 0.5) * side
-    grid = len(axes[0]), len(axes[1])
-    return [
-        (
-            jnp.broadcast_to(jnp.asarray(axes[1] + dx, dtype)[None, :], grid),
-            jnp.broadcast_to(jnp.asarray(axes[0] + dy, dtype)[:, None], grid),
-        )
-        for dy, dx in itertools.product(parts, repeat=2)
-    ]
+    y, x = np.meshgrid(*axes, indexing="ij", copy=False)
+    return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
 
 
 def _kernel(model: SmoothModel, level: Level) -> np.ndarray:
@@ -190,10 +210,8 @@ def _kernel(model: SmoothModel, level: Level) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def _blur(
-    images: Float[Array, "k wide high"], kernel: np.ndarray
-) -> Float[Array, "k rows columns"]:
-    height, width = (length - len(kernel) + 1 for length in images.shape[1:])
+def _blur(image: Float[Array, "wide high"], kernel: np.ndarray) -> Float[Array, "rows columns"]:
+    height, width = (length - len(kernel) + 1 for length in image.shape)
     weights = kernel.tolist()
-    images = sum(weight * images[:, i : i + height] for i, weight in enumerate(weights))
-    return sum(weight * images[:, :, i : i + width] for i, weight in enumerate(weights))
+    image = sum(weight * image[i : i + height] for i, weight in enumerate(weights))
+    return sum(weight * image[:, i : i + width] for i, weight in enumerate(weights))

@@ -137,6 +137,7 @@ def inverse(matrix: Float[Array, "all all"]) -> Float[Array, "all all"]:
 class _State:
     free: Float[Array, " nonlinear"]
     normal: Normal
+    move: Float[Array, " nonlinear"]
     damping: Float[Array, ""]
     steps: Int[Array, ""]
     done: Bool[Array, ""]
@@ -157,38 +158,38 @@ def minimise(
       model: whose parameters these are.
       evaluate: the normal equations at a place.
       start: where to set out.
-      most_steps: evaluations after the first.
-      tolerance: it ends at a step that lowers chi-square by less than this.
+      most_steps: evaluations, that of the start included.
+      tolerance: a step from which less gain in chi-square is expected is taken unseen, and is the last.
       damping: of the first step, as a part of the diagonal.
 
     Returns:
-      The best place found and the normal equations there.
+      The best place found, and the normal equations at the last one evaluated.
     """
 
     def step(state: _State) -> _State:
-        move = damped_step(model, state.free, state.normal, state.damping)
-        trial = state.free + move
+        trial = state.free + state.move
         there = evaluate(trial)
-        gained = state.normal.chi_square - there.chi_square
-        better = gained > 0
+        better = there.chi_square < state.normal.chi_square
         damping = jnp.where(better, state.damping / 8, state.damping * 6)
-        small = jnp.abs(gained) < tolerance
-        stuck = ~better & (damping > 1e4)
         free, normal = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), (trial, there), (state.free, state.normal)
         )
-        return _State(free, normal, damping, state.steps + 1, state.done | small | stuck)
+        move = damped_step(model, free, normal, damping)
+        expected = move @ normal.gradient[:-2]
+        done = (expected < tolerance) | (damping > 1e4)
+        return _State(free, normal, move, damping, state.steps + 1, done)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return ~state.done & (state.steps < most_steps)
 
-    # The first pass evaluates the start itself: no gradient yet, and anything is better than infinity.
+    # The first pass evaluates the start itself: anything is better than infinity.
     first = _State(
         start,
         empty_normal(len(start), start.dtype),
+        jnp.zeros_like(start),
         jnp.asarray(8 * damping, start.dtype),
         jnp.asarray(0, jnp.int32),
         jnp.asarray(False),
     )
     last = jax.lax.while_loop(unfinished, step, first)
-    return last.free, last.normal
+    return jnp.where(last.done, last.free + last.move, last.free), last.normal
