@@ -1,6 +1,7 @@
 """From a scene to the counts that a camera expects."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,6 @@ from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
 from lensjax.simulation.substructure import with_masses
 
-# Terms of the series of an elliptical lens: right to 1e-7 for ellipticities up to 0.3.
-TERMS = 10
 # Weights from which on a kernel is applied faster by matrix products.
 WIDE = 9
 
@@ -83,9 +82,15 @@ def deflection(
     """Deflection of a scene's main lens, shear and substructure together, arcsec."""
     if preset.lens_e1 or preset.lens_e2:
         lens_x, lens_y = physics.sie_deflection(
-            x, y, scene.theta_E, scene.lens_e1, scene.lens_e2, terms=TERMS
+            x, y, scene.theta_E, scene.lens_e1, scene.lens_e2, terms=_series_terms(preset)
         )
     else:
         lens_x, lens_y = physics.sis_deflection(x, y, scene.theta_E)
     shear_x, shear_y = physics.shear_deflection(x, y, scene.gamma1, scene.gamma2)
     return with_masses(lens_x + shear_x, lens_y + shear_y, x, y, scene.masses)
+
+
+def _series_terms(preset: Preset) -> int:
+    """How many terms of the series of an elliptical lens make it right to 1e-8."""
+    e = math.hypot(preset.lens_e1, preset.lens_e2)
+    return math.ceil(math.log(1e-8) / math.log(e / (2 - e)))
