@@ -9,9 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
 from lensjax.fitting import starts
+from lensjax.fitting.implicit import as_function_of_image
+from lensjax.fitting.level import Level, bin_valid, unbin
 from lensjax.fitting.model import COMMON_TEST, LENS, SOURCE, SmoothModel
 from lensjax.fitting.noise import Noise, from_high_frequencies, refined, unknown_noise, variance
-from lensjax.fitting.render import Level, brightness, brightness_and_slopes, source_plane
+from lensjax.fitting.render import brightness, brightness_and_slopes, source_plane
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import (
     Normal,
@@ -99,11 +101,11 @@ def _fit_one(
     lowest = jnp.where(valid, image, jnp.inf).min()
     highest = jnp.where(valid, image, -jnp.inf).max()
     contrast = highest - lowest
-    # Few pixels of a sound image share the largest value.
     varied = jnp.isfinite(contrast) & (contrast > 0)
     lowest, contrast = jnp.where(varied, lowest, 0), jnp.where(varied, contrast, 1)
     # Few pixels of a sound image share its largest value.
     usable = varied & ((valid & (image == highest)).sum() <= _MOST_EQUAL)
+    lowest, contrast, noise = jax.lax.stop_gradient((lowest, contrast, noise))
     scaled = jnp.where(valid, image - lowest, 0) / contrast
     known = dataclasses.replace(
         noise,
@@ -111,7 +113,8 @@ def _fit_one(
         background_variance=noise.background_variance / contrast**2,
     )
     # The sky of the scaled image is counted from the lowest pixel. That is a whole number of counts too.
-    optimum = _optimise(model, bank, scaled, valid.astype(image.dtype), known)
+    flags = valid.astype(image.dtype)
+    optimum = _optimise(model, bank, jax.lax.stop_gradient(scaled), flags, known)
     return _result(model, scaled, valid, lowest, contrast, usable, optimum)
 
 
@@ -136,13 +139,13 @@ def _optimise(
     coarse, middle = _coarse_level(model, shape), Level(shape, 2, 2)
     fine = Level(shape, 1, model.subpixels)
 
-    binned, number = _bin(image, valid, coarse)
+    binned, number = bin_valid(image, valid, coarse)
     glow = jnp.maximum(binned - jnp.percentile(binned, 10), 0)
-    gain, background = from_high_frequencies(image, _unbin(glow, coarse), valid, known.gain)
+    gain, background = from_high_frequencies(image, unbin(glow, coarse), valid, known.gain)
     weight = number / variance(glow, gain, background)
     free = _fit_from_bank(model, coarse, binned, weight, bank)
 
-    binned, number = _bin(image, valid, middle)
+    binned, number = bin_valid(image, valid, middle)
     source = brightness(model, middle, free)
     flux = best_linear(source, binned, number)[0] * source
     free, normal = _fit_from(
@@ -173,12 +176,19 @@ def _result(
     usable: Bool[Array, ""],
     optimum: _Optimum,
 ) -> LensFit:
-    free, normal, dtype = optimum.free, optimum.normal, scaled.dtype
+    normal, gain, background = optimum.normal, optimum.gain, optimum.background
+    dtype, flags = scaled.dtype, valid.astype(scaled.dtype)
     fine = Level((scaled.shape[0], scaled.shape[1]), 1, model.subpixels)
     # In the scaled unit, where no square leaves the range of float32.
+    source = jax.lax.stop_gradient(brightness(model, fine, optimum.free))
+    linear = best_linear(
+        source, scaled, flags / variance(normal.linear[0] * source, gain, background)
+    )
+    theta = jax.lax.stop_gradient(jnp.concatenate([optimum.free, linear]))
+    theta = as_function_of_image(model, fine, theta, scaled, flags, gain, background)
+    free, amp, sky = theta[:-2], theta[-2], theta[-1]
     source = brightness(model, fine, free)
-    spread = variance(normal.linear[0] * source, optimum.gain, optimum.background)
-    amp, sky = best_linear(source, scaled, valid / spread)
+    spread = variance(amp * source, gain, background)
     residual = jnp.where(valid, scaled - amp * source - sky, 0) / jnp.sqrt(spread)
     degrees = jnp.maximum(valid.sum() - len(model.names), 1).astype(dtype)
     chi_square = (residual**2).sum() / degrees
@@ -205,8 +215,8 @@ def _result(
         model_image=(amp * source + sky)[..., None],
         residual=residual[..., None],
         source_plane=jnp.stack(source_plane(model, fine, free), axis=-1),
-        gain=optimum.gain * contrast,
-        background_variance=optimum.background * contrast**2,
+        gain=gain * contrast,
+        background_variance=background * contrast**2,
         converged=converged,
     )
 
@@ -247,22 +257,3 @@ def _fit_from(
     return minimise(
         model, evaluate, start, most_steps=most_steps, tolerance=tolerance, damping=damping
     )
-
-
-def _bin(
-    image: Float[Array, "height width"], valid: Float[Array, "height width"], level: Level
-) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Mean of each coarse pixel's valid pixels, and how many they are."""
-    side, (rows, columns) = level.binning, level.size
-    pad = (0, rows * side - image.shape[0]), (0, columns * side - image.shape[1])
-
-    def total(pixels: Array) -> Array:
-        return jnp.pad(pixels, pad).reshape(rows, side, columns, side).sum((1, 3))
-
-    number = total(valid)
-    return total(image * valid) / jnp.maximum(number, 1), number
-
-
-def _unbin(pixels: Float[Array, "rows columns"], level: Level) -> Float[Array, "height width"]:
-    wide = jnp.repeat(jnp.repeat(pixels, level.binning, 0), level.binning, 1)
-    return wide[: level.shape[0], : level.shape[1]]

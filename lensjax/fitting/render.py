@@ -1,6 +1,5 @@
 """The smooth model's image and its derivatives, on the image's own pixels or on coarser ones."""
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -11,27 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lensjax import physics
+from lensjax.fitting.level import Level
 from lensjax.fitting.model import LENS, SOURCE, SmoothModel
-
-
-@dataclasses.dataclass(frozen=True)
-class Level:
-    """How finely the model is drawn.
-
-    Attributes:
-      shape: rows and columns of the whole image, in its own pixels.
-      binning: own pixels on each side of a pixel of this level.
-      subpixels: parts of a pixel of this level on each axis at which rays are shot.
-    """
-
-    shape: tuple[int, int]
-    binning: int
-    subpixels: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of this level; the last may reach past the image."""
-        return -(-self.shape[0] // self.binning), -(-self.shape[1] // self.binning)
 
 
 def brightness(

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lensjax.fitting.level import Level
 from lensjax.fitting.model import SmoothModel
-from lensjax.fitting.render import Level, brightness
+from lensjax.fitting.render import brightness
 
 NUMBER = 2048
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)

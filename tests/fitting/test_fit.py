@@ -1,5 +1,7 @@
 """The fit finds the lens that an image was made with, with honest uncertainties."""
 
+import dataclasses
+import functools
 import types
 
 import jax
@@ -105,3 +107,30 @@ def test_a_fit_of_nothing_says_so_and_stays_finite(counts):
         assert not np.asarray(fit.converged).any(), (fit.converged, fit.reduced_chi_square)
         for leaf in jax.tree.leaves(fit):
             assert np.isfinite(leaf).all(), leaf.shape
+
+
+def test_gradients_of_the_fit_are_those_of_finite_differences():
+    small = dataclasses.replace(fitting.COMMON_TEST, pixel_scale=0.15, subpixels=1, psf_size=5)
+    instrument = dataclasses.replace(
+        COMMON_TEST.instrument, image_size=40, pixel_scale=0.15, subpixels=1, psf_size=5
+    )
+    truth = {name: column[3] for name, column in scenes(4, seed=5).items()}
+    scene = types.SimpleNamespace(masses=[], **truth)
+    expected = render(scene, dataclasses.replace(COMMON_TEST, instrument=instrument))
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        image = expected + np.sqrt(expected) * rng.normal(size=expected.shape)
+        direction = np.sqrt(expected) * rng.normal(size=expected.shape)
+        weights = rng.normal(size=expected.shape)
+        noise = fitting.Noise(np.ones(1), np.full(1, 10.0), np.zeros(1, bool))
+
+        @jax.jit
+        @functools.partial(jax.jacrev, has_aux=True)
+        def slope_and_value(step):
+            fit = fitting.fit_lens((image + step * direction)[None, ..., None], small, noise=noise)
+            parameters = [fit.parameters[name][0] for name in (*NAMES, "amp", "sky")]
+            every = jax.numpy.stack([*parameters, (weights * fit.residual[0, ..., 0]).sum()])
+            return every, every
+
+        difference = slope_and_value(0.5)[1] - slope_and_value(-0.5)[1]
+        np.testing.assert_allclose(slope_and_value(0.0)[0], difference, rtol=0.01, atol=1e-5)
