@@ -8,12 +8,12 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
 COMMON = {"config", "console", "errors", "workdir"}
 MAY_IMPORT = {
-    "physics": set(),
+    "physics": {"ordered_sums"},
     "simulation": {"physics", "errors"},
-    "models": {"physics", "config"},
+    "models": {"physics", "config", "ordered_sums"},
     "data": {"simulation", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", *COMMON},
+    "training": {"models", "data", "ordered_sums", *COMMON},
     "evaluation": {"models", "data", "training", *COMMON},
 }
 ONLY_IN = {

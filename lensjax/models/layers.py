@@ -9,6 +9,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from lensjax.ordered_sums import batch_sum, device_sum, pixel_sum, row_by_row
+
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
     """Uniform on +-1 / sqrt(fan_in): PyTorch's default for the weight and bias of linear layers."""
@@ -25,36 +27,140 @@ def fan_out_normal() -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def dense(features: int, fan_in: int, *, name: str) -> nn.Dense:
+def on_each_row(values: Array, like: Array) -> Array:
+    """The values along the last axis, the same everywhere else; the gradient is a product of matrices."""
+    return jnp.ones((*like.shape[:-1], 1), values.dtype) @ values[None, :]
+
+
+def affine(params: dict[str, Array], x: Array) -> Array:
+    """A linear layer with a bias; `params` has both."""
+    product = x @ params["kernel"]
+    return product + on_each_row(params["bias"], product)
+
+
+class Dense(nn.Module):
+    """A linear layer with a bias.
+
+    Attributes:
+      features: width of the output.
+      kernel_init, bias_init: initial values.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *rest width"]
+    ) -> Float[Array, "batch *rest features"]:
+        """The last axis through the layer."""
+        params = {
+            "kernel": self.param("kernel", self.kernel_init, (x.shape[-1], self.features)),
+            "bias": self.param("bias", self.bias_init, (self.features,)),
+        }
+        return row_by_row(affine, params, x)
+
+
+def dense(features: int, fan_in: int, *, name: str) -> Dense:
     """A linear layer with PyTorch's default initial weight and bias."""
-    return nn.Dense(
-        features,
-        kernel_init=fan_in_uniform(fan_in),
-        bias_init=fan_in_uniform(fan_in),
-        name=name,
+    initial = fan_in_uniform(fan_in)
+    return Dense(features, kernel_init=initial, bias_init=initial, name=name)
+
+
+def _normalise_last(params: dict[str, Array], x: Array, epsilon: float) -> Array:
+    mean = x.mean(-1, keepdims=True)
+    var = jnp.square(x - mean).mean(-1, keepdims=True)
+    normal = (x - mean) * lax.rsqrt(var + epsilon)
+    return normal * on_each_row(params["scale"], x) + on_each_row(params["bias"], x)
+
+
+class LayerNorm(nn.Module):
+    """Normalises the last axis, then scales and shifts it.
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch *rest width"]) -> Float[Array, "batch *rest width"]:
+        """The normalised values."""
+        params = {
+            "scale": self.param("scale", nn.initializers.ones, (x.shape[-1],)),
+            "bias": self.param("bias", nn.initializers.zeros, (x.shape[-1],)),
+        }
+        return row_by_row(functools.partial(_normalise_last, epsilon=self.epsilon), params, x)
+
+
+def _convolve(kernel: Array, x: Array, stride: int) -> Array:
+    pad, dtype = kernel.shape[0] // 2, jnp.promote_types(x.dtype, kernel.dtype)
+    return lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        window_strides=(stride, stride),
+        padding=[(pad, pad)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def conv(
-    features: int,
-    kernel_size: int,
-    in_channels: int,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    name: str,
-) -> nn.Conv:
-    """A square convolution with a bias and PyTorch's default initial values and symmetric padding."""
-    fan_in = in_channels * kernel_size**2
-    return nn.Conv(
-        features,
-        (kernel_size, kernel_size),
-        strides=(stride, stride),
-        padding=[(padding, padding)] * 2,
-        kernel_init=fan_in_uniform(fan_in),
-        bias_init=fan_in_uniform(fan_in),
-        name=name,
-    )
+class Conv(nn.Module):
+    """A square convolution without bias; the padding is half the kernel, symmetric as in PyTorch.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: side of the kernel, pixels; odd.
+      stride: step.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
+        """The feature maps."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", fan_out_normal(), shape)
+        return row_by_row(functools.partial(_convolve, stride=self.stride), kernel, x)
+
+
+class StemConv(nn.Module):
+    """A convolution with a bias, before batch normalisation; initial values and padding as in PyTorch.
+
+    Batch normalisation takes the mean away and the bias with it: in training the bias has a gradient of
+    exactly 0, which arithmetic only rounds to. It is given as 0 here, since AdamW, which divides by the
+    gradient's own size, would make steps of full length out of the rounding.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: side of the kernel, pixels.
+      stride: step.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch new_height new_width features"]:
+        """The feature maps.
+
+        Args:
+          x: images.
+          train: whether batch normalisation uses the batch's own statistics.
+        """
+        channels, size = x.shape[-1], self.kernel_size
+        initial = fan_in_uniform(channels * size**2)
+        kernel = self.param("kernel", initial, (size, size, channels, self.features))
+        bias = self.param("bias", initial, (self.features,))
+        y = row_by_row(functools.partial(_convolve, stride=self.stride), kernel, x)
+        return y + (lax.stop_gradient(bias) if train else bias)[None, None, None, :]
 
 
 def dropout(
@@ -113,24 +219,62 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train and not self.is_initializing():
-            mean, var, count = self._batch_moments(x, weights)
+            rows = jnp.ones_like(x[:, 0, 0, 0]) if weights is None else weights
+            y, mean, var, count = _normalise_batch(
+                x, rows, scale, bias, self.epsilon, self.axis_name
+            )
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             for running, new in ((running_mean, mean), (running_var, unbiased)):
                 running.value = (1 - self.momentum) * running.value + self.momentum * new
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * lax.rsqrt(var + self.epsilon)
-        shift = bias - mean * factor
+            return y
+        factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+        shift = bias - running_mean.value * factor
         return x * factor[None, None, None, :] + shift[None, None, None, :]
 
-    def _batch_moments(self, x: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-        """Mean and biased variance of each channel, and the number of values behind them."""
-        real = x if weights is None else x * weights[:, None, None, None]
-        rows = jnp.asarray(x.shape[0], x.dtype) if weights is None else weights.sum()
-        sums = (rows * (x.shape[1] * x.shape[2]), real.sum((0, 1, 2)), (real * x).sum((0, 1, 2)))
-        if self.axis_name is not None:
-            sums = lax.psum(sums, self.axis_name)
-        count, total, total_of_squares = sums
-        mean = total / count
-        var = jnp.maximum(total_of_squares / count - mean**2, 0)
-        return mean, var, count
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise_batch(
+    x: Array, rows: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+) -> tuple[Array, Array, Array, Array]:
+    """Normalised values, then mean and biased variance of each channel and the number behind them."""
+    return _normalise_batch_forward(x, rows, scale, bias, epsilon, axis_name)[0]
+
+
+def _normalise_batch_forward(
+    x: Array, rows: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+) -> tuple[tuple[Array, Array, Array, Array], tuple[Array, ...]]:
+    real = x * rows[:, None, None, None]
+    # One count a channel: by a number common to all, XLA divides or multiplies with its inverse, as it
+    # sees fit, and rounds in two ways.
+    counts = jnp.broadcast_to(rows[:, None] * (x.shape[1] * x.shape[2]), (x.shape[0], x.shape[3]))
+    sums = (counts, pixel_sum(real), pixel_sum(real * x))
+    count, total, total_of_squares = device_sum(jax.tree.map(batch_sum, sums), axis_name)
+    mean = total / count
+    var = jnp.maximum(total_of_squares / count - mean**2, 0)
+    inverse = lax.rsqrt(var + epsilon)
+    factor = scale * inverse
+    shift = bias - mean * factor
+    y = x * factor[None, None, None, :] + shift[None, None, None, :]
+    return (y, mean, var, count), (x, rows, scale, mean, inverse, count)
+
+
+def _normalise_batch_backward(
+    epsilon: float,
+    axis_name: str | None,
+    residuals: tuple[Array, ...],
+    gradients: tuple[Array, ...],
+) -> tuple[Array, ...]:
+    """The running statistics, which the other results are for, take no part in the loss."""
+    del epsilon
+    x, rows, scale, mean, inverse, count = residuals
+    gradient = gradients[0]
+    normal = (x - mean[None, None, None, :]) * inverse[None, None, None, :]
+    own = tuple(batch_sum(pixel_sum(values)) for values in (gradient, gradient * normal))
+    for_bias, for_scale = (total / count for total in device_sum(own, axis_name))
+    common = for_bias[None, None, None, :] + normal * for_scale[None, None, None, :]
+    factor = (scale * inverse)[None, None, None, :]
+    for_x = factor * (gradient - rows[:, None, None, None] * common)
+    return for_x, jnp.zeros_like(rows), own[1], own[0]
+
+
+_normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)

@@ -1,5 +1,7 @@
 """The reference's LensVIT_PINN: a transformer's deflection, an intensity-space lens equation, a ResNet."""
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
@@ -8,6 +10,7 @@ from lensjax.models.layers import dropout, fan_in_uniform
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT
+from lensjax.ordered_sums import pixel_sum, row_by_row
 from lensjax.physics import reference
 
 
@@ -40,13 +43,26 @@ class DeflectionProjection(nn.Module):
         fan_in = features.shape[-1]
         kernel = self.param("kernel", fan_in_uniform(fan_in), (fan_in, height * width * 2))
         bias = self.param("bias", fan_in_uniform(fan_in), (height * width * 2,))
-        theta_E = features @ kernel.mean(1) + bias.mean()
         if clean_features is None:
-            return theta_E, None
-        mean_kernel = kernel.reshape(fan_in, height * width, 2).mean(-1)
-        mean_bias = bias.reshape(1, height * width, 2).mean(-1)
-        alpha_mean = clean_features @ mean_kernel + mean_bias
-        return theta_E, alpha_mean.reshape(-1, height, width, 1)
+            return row_by_row(_whole_mean, (kernel, bias), features), None
+        function = functools.partial(_means, height=height, width=width)
+        return row_by_row(function, (kernel, bias), (features, clean_features))
+
+
+def _whole_mean(params: tuple[Array, Array], features: Array) -> Array:
+    kernel, bias = params
+    return (features @ kernel.mean(1, keepdims=True))[:, 0] + bias.mean()
+
+
+def _means(
+    params: tuple[Array, Array], both: tuple[Array, Array], height: int, width: int
+) -> tuple[Array, Array]:
+    kernel, bias = params
+    features, clean_features = both
+    pixel_kernel = kernel.reshape(-1, height * width, 2).mean(-1)
+    pixel_bias = bias.reshape(1, height * width, 2).mean(-1)
+    alpha_mean = clean_features @ pixel_kernel + pixel_bias
+    return _whole_mean(params, features), alpha_mean.reshape(-1, height, width, 1)
 
 
 class LensViTPINN(nn.Module):
@@ -127,5 +143,6 @@ class LensViTPINN(nn.Module):
         if alpha_mean is None:
             return Outputs(logits, theta_E)
         # The loss has a theta_E of its own, from the image's features before dropout.
-        clean_theta_S = reference.intensity_lens_equation(images, alpha_mean.mean((1, 2, 3)))
+        clean_theta_E = pixel_sum(alpha_mean)[:, 0] / (images.shape[1] * images.shape[2])
+        clean_theta_S = reference.intensity_lens_equation(images, clean_theta_E)
         return Outputs(logits, theta_E, reference.physics_loss(images, clean_theta_S, alpha_mean))

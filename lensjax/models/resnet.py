@@ -3,13 +3,12 @@
 Reference: He et al. 2016, "Deep Residual Learning for Image Recognition".
 """
 
-import functools
-
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from lensjax.models.layers import BatchNorm, conv, dense, fan_out_normal
+from lensjax.models.layers import BatchNorm, Conv, StemConv, dense
 from lensjax.models.pooling import max_pool
+from lensjax.ordered_sums import pixel_sum
 
 
 class BasicBlock(nn.Module):
@@ -34,20 +33,17 @@ class BasicBlock(nn.Module):
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch new_height new_width features"]:
         """The block's feature maps; arguments as for `BatchNorm`."""
-        convolution = functools.partial(
-            nn.Conv, self.features, use_bias=False, kernel_init=fan_out_normal()
-        )
+        features, stride = self.features, self.stride
 
         def norm(y: Array, name: str) -> Array:
             return BatchNorm(self.axis_name, name=name)(y, train=train, weights=weights)
 
-        strides = (self.stride, self.stride)
-        y = convolution((3, 3), strides=strides, padding=[(1, 1)] * 2, name="conv1")(x)
+        y = Conv(features, kernel_size=3, stride=stride, name="conv1")(x)
         y = nn.relu(norm(y, "bn1"))
-        y = convolution((3, 3), padding=[(1, 1)] * 2, name="conv2")(y)
+        y = Conv(features, kernel_size=3, name="conv2")(y)
         y = norm(y, "bn2")
         if x.shape != y.shape:
-            x = convolution((1, 1), strides=strides, padding="VALID", name="downsample_conv")(x)
+            x = Conv(features, kernel_size=1, stride=stride, name="downsample_conv")(x)
             x = norm(x, "downsample_bn")
         return nn.relu(x + y)
 
@@ -78,7 +74,7 @@ class ResNet(nn.Module):
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch classes"]:
         """Logits; arguments as for `BatchNorm`."""
-        x = conv(self.width, 7, x.shape[-1], stride=2, padding=3, name="conv1")(x)
+        x = StemConv(self.width, kernel_size=7, stride=2, name="conv1")(x, train=train)
         x = BatchNorm(self.axis_name, name="bn1")(x, train=train, weights=weights)
         x = max_pool(nn.relu(x))
         for stage, num_blocks in enumerate(self.stage_sizes):
@@ -89,5 +85,5 @@ class ResNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train=train, weights=weights)
-        x = x.mean((1, 2))
+        x = pixel_sum(x) / (x.shape[1] * x.shape[2])
         return dense(self.num_classes, x.shape[-1], name="fc")(x)

@@ -13,10 +13,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from lensjax.models.layers import fan_in_uniform
+from lensjax.models.layers import Dense, LayerNorm, affine, fan_in_uniform, on_each_row
+from lensjax.ordered_sums import row_by_row
 
-linear = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.02))
-layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
+linear = functools.partial(Dense, kernel_init=nn.initializers.normal(0.02))
 
 
 class PatchEmbedding(nn.Module):
@@ -45,8 +45,29 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", initial, (self.features,))
         patches = images[:, : rows * size, : columns * size]
         patches = patches.reshape(batch, rows, size, columns, size, channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
-        return patches @ kernel.reshape(-1, self.features) + bias[None, None, None, :]
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
+        params = {"kernel": kernel.reshape(-1, self.features), "bias": bias}
+        return row_by_row(affine, params, patches).reshape(batch, rows, columns, -1)
+
+
+@jax.custom_vjp
+def softmax(scores: Float[Array, "*rows columns"]) -> Float[Array, "*rows columns"]:
+    """Softmax of the last axis; its sums are products of matrices, whose order is fixed."""
+    exponentials = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return exponentials / (exponentials @ jnp.ones((scores.shape[-1], 1), scores.dtype))
+
+
+def _softmax_forward(scores: Array) -> tuple[Array, Array]:
+    probabilities = softmax(scores)
+    return probabilities, probabilities
+
+
+def _softmax_backward(probabilities: Array, gradient: Array) -> tuple[Array]:
+    ones = jnp.ones((gradient.shape[-1], 1), gradient.dtype)
+    return (probabilities * (gradient - (gradient * probabilities) @ ones),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 class Attention(nn.Module):
@@ -66,7 +87,7 @@ class Attention(nn.Module):
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.num_heads)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", softmax(scores), value)
         return linear(width, name="proj")(mixed.reshape(batch, tokens, width))
 
 
@@ -85,8 +106,8 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         """The tokens after the block."""
         width = x.shape[-1]
-        x = x + Attention(self.num_heads, name="attn")(layer_norm(name="norm1")(x))
-        y = linear(self.mlp_ratio * width, name="fc1")(layer_norm(name="norm2")(x))
+        x = x + Attention(self.num_heads, name="attn")(LayerNorm(name="norm1")(x))
+        y = linear(self.mlp_ratio * width, name="fc1")(LayerNorm(name="norm2")(x))
         return x + linear(width, name="fc2")(nn.gelu(y, approximate=False))
 
 
@@ -121,14 +142,20 @@ class ViT(nn.Module):
         class_token = self.param("cls_token", normal, (1, 1, size))
         positions = self.param("pos_embed", normal, (1, 1 + self.position_grid**2, size))
 
-        tokens = jnp.concatenate(
-            [jnp.broadcast_to(class_token, (batch, 1, size)), patches.reshape(batch, -1, size)],
-            axis=1,
-        )
-        tokens = tokens + resize_position_embeddings(positions, rows, columns)
+        place = functools.partial(_place, rows=rows, columns=columns)
+        tokens = row_by_row(place, (class_token, positions), patches.reshape(batch, -1, size))
         for index in range(self.depth):
             tokens = Block(self.num_heads, name=f"blocks_{index}")(tokens)
-        return layer_norm(name="norm")(tokens)[:, 0]
+        return LayerNorm(name="norm")(tokens)[:, 0]
+
+
+def _place(params: tuple[Array, Array], patches: Array, rows: int, columns: int) -> Array:
+    """The class token before the patches, each with its position embedding."""
+    class_token, positions = params
+    resized = resize_position_embeddings(positions, rows, columns)
+    first = on_each_row(class_token.reshape(-1), patches[:, 0]).reshape(-1, 1, patches.shape[-1])
+    everywhere = on_each_row(resized.reshape(-1), patches[:, 0])
+    return jnp.concatenate([first, patches], axis=1) + everywhere.reshape(-1, *resized.shape[1:])
 
 
 def resize_position_embeddings(

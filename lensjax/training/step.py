@@ -18,6 +18,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from lensjax.ordered_sums import batch_sum, device_sum
 from lensjax.training.augmentation import random_rotation
 from lensjax.training.losses import loss_terms
 from lensjax.training.state import PyTree, TrainState
@@ -84,10 +85,7 @@ def train_step(
     )
     images = prepare(random_rotation(decode(batch), keys[:, 0], max_rotation))
 
-    def total(values: PyTree) -> PyTree:
-        return values if axis_name is None else lax.psum(values, axis_name)
-
-    count = total(weights.sum())
+    count = device_sum(batch_sum(weights), axis_name)
 
     def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
         outputs, updates = model.apply(
@@ -101,12 +99,12 @@ def train_step(
         )
         values = loss_terms(outputs, batch["labels"], physics_weight=physics_weight)
         values["correct"] = (outputs.logits.argmax(-1) == batch["labels"]).astype(weights.dtype)
-        sums = {name: (value * weights).sum() for name, value in values.items()}
+        sums = {name: batch_sum(value * weights) for name, value in values.items()}
         # This device's part of the batch's mean; the parts, and their gradients, add up.
         return sums["loss"] / count, (updates.get("batch_stats", {}), sums)
 
     gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
-    gradients, sums = total((gradients, sums))
+    gradients, sums = device_sum((gradients, sums), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = TrainState(
         step=state.step + 1,
