@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
@@ -24,12 +25,12 @@ from lensjax.fitting.solve import (
     normal_equations,
 )
 
+_ROUGHLY, _FINALLY = 3.0, 0.3  # chi-square that the last step may still gain
 _COARSE_PIXEL = 0.25  # arcsec
-_STARTS = 4
+_STARTS = 2
 _MOST_CHI_SQUARE = 8.0  # of the hardest vortex in 1,000: 4
 _LEAST_DETECTION = 20.0  # standard deviations of the amplitude
 _MOST_EQUAL = 10  # pixels of the largest value; with more of them the image is saturated
-_LARGEST_STEP = 0.5  # squared length of the last step, in standard deviations
 
 Bank = tuple[Array, Array]
 
@@ -125,6 +126,7 @@ class _Optimum:
     normal: Normal
     gain: Float[Array, ""]
     background: Float[Array, ""]
+    ended: Bool[Array, ""]
 
 
 def _optimise(
@@ -148,22 +150,23 @@ def _optimise(
     binned, number = bin_valid(image, valid, middle)
     source = brightness(model, middle, free)
     flux = best_linear(source, binned, number)[0] * source
-    free, normal = _fit_from(
+    free, normal, ended = _fit_from(
         model, middle, binned, number / variance(flux, gain, background), free, tolerance=1.0
     )
 
-    def with_weights_of_the_model(_: int, last: _Optimum) -> _Optimum:
+    def with_weights_of_the_model(turn: Array, last: _Optimum) -> _Optimum:
         source = brightness(model, fine, last.free)
         amp, sky = last.normal.linear
         weight = valid / variance(amp * source, last.gain, last.background)
         amp, sky = best_linear(source, image, weight)
         gain, background = refined(known, image - amp * source - sky, amp * source, sky, valid)
         weight = valid / variance(amp * source, gain, background)
-        free, normal = _fit_from(model, fine, image, weight, last.free, tolerance=0.3)
-        return _Optimum(free, normal, gain, background)
+        tolerance = jnp.where(turn == 0, _ROUGHLY, _FINALLY)
+        free, normal, ended = _fit_from(model, fine, image, weight, last.free, tolerance=tolerance)
+        return _Optimum(free, normal, gain, background, ended)
 
     return jax.lax.fori_loop(
-        0, 2, with_weights_of_the_model, _Optimum(free, normal, gain, background)
+        0, 2, with_weights_of_the_model, _Optimum(free, normal, gain, background, ended)
     )
 
 
@@ -194,11 +197,10 @@ def _result(
     chi_square = (residual**2).sum() / degrees
 
     covariance = inverse(normal.matrix)
-    last_step = normal.gradient @ covariance @ normal.gradient
     low, high = bounds(model, dtype)
     converged = (
         usable
-        & (last_step < _LARGEST_STEP)
+        & optimum.ended
         & jnp.all((free > low) & (free < high))
         & (amp > _LEAST_DETECTION * jnp.sqrt(covariance[-2, -2]))
         & (chi_square < _MOST_CHI_SQUARE)
@@ -235,7 +237,7 @@ def _fit_from_bank(
     fit = functools.partial(
         _fit_from, model, level, image, weight, most_steps=25, tolerance=0.1, damping=1e-2
     )
-    found, normal = jax.vmap(fit)(jnp.asarray(free)[best])
+    found, normal, _ = jax.vmap(fit)(jnp.asarray(free)[best])
     return found[jnp.argmin(normal.chi_square)]
 
 
@@ -246,10 +248,10 @@ def _fit_from(
     weight: Array,
     start: Array,
     *,
-    most_steps: int = 9,
-    tolerance: float = 0.01,
-    damping: float = 1e-3,
-) -> tuple[Float[Array, " nonlinear"], Normal]:
+    most_steps: int = 12,
+    tolerance: ArrayLike = 0.01,
+    damping: float = 1e-5,
+) -> tuple[Float[Array, " nonlinear"], Normal, Bool[Array, ""]]:
     def evaluate(free: Array) -> Normal:
         source, slopes = brightness_and_slopes(model, level, free)
         return normal_equations(model, free, source, slopes, image, weight)

@@ -22,7 +22,7 @@ class LensFit:
       gain: variance for each unit of the source's flux, in the image's unit.
       background_variance: variance where there is no source, in the image's unit squared.
       converged: whether the image holds a lens of the model's kind and the fit came to its optimum: the last
-        step was below the uncertainties, no parameter is at a bound, the source is seen and the
+        step gained less than 0.3 in chi-square, no parameter is at a bound, the source is seen and the
         reduced chi-square is below 8.
     """
 

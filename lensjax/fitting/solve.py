@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from lensjax.fitting.model import SmoothModel
@@ -149,9 +150,9 @@ def minimise(
     start: Float[Array, " nonlinear"],
     *,
     most_steps: int,
-    tolerance: float,
+    tolerance: ArrayLike,
     damping: float,
-) -> tuple[Float[Array, " nonlinear"], Normal]:
+) -> tuple[Float[Array, " nonlinear"], Normal, Bool[Array, ""]]:
     """Least chi-square from a start, the weights being given.
 
     Args:
@@ -163,21 +164,20 @@ def minimise(
       damping: of the first step, as a part of the diagonal.
 
     Returns:
-      The best place found, and the normal equations at the last one evaluated.
+      The best place found, the normal equations before the last step, and whether it ended there by itself.
     """
 
     def step(state: _State) -> _State:
         trial = state.free + state.move
         there = evaluate(trial)
         better = there.chi_square < state.normal.chi_square
-        damping = jnp.where(better, state.damping / 8, state.damping * 6)
+        damping = jnp.where(better, state.damping / 8, state.damping * 10)
         free, normal = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), (trial, there), (state.free, state.normal)
         )
         move = damped_step(model, free, normal, damping)
         expected = move @ normal.gradient[:-2]
-        done = (expected < tolerance) | (damping > 1e4)
-        return _State(free, normal, move, damping, state.steps + 1, done)
+        return _State(free, normal, move, damping, state.steps + 1, expected < tolerance)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return ~state.done & (state.steps < most_steps)
@@ -192,4 +192,5 @@ def minimise(
         jnp.asarray(False),
     )
     last = jax.lax.while_loop(unfinished, step, first)
-    return jnp.where(last.done, last.free + last.move, last.free), last.normal
+    free = jnp.where(last.done, last.free + last.move, last.free)
+    return free, last.normal, last.done
