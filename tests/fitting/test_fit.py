@@ -87,6 +87,22 @@ def test_unknown_noise_is_read_off_the_image(fitted, counts):
     )
 
 
+def test_a_star_and_missing_pixels_do_no_harm_where_they_are_masked(fitted, counts):
+    known, _ = fitted
+    image = counts[:8, ..., None].astype(np.float32)
+    mask = np.ones_like(image)
+    image[:, 100:112, 60:80] += 5_000
+    mask[:, 100:112, 60:80] = 0
+    image[:, 30:34] = np.nan
+    fit = fitting.fit_lens(image, noise=fitting.photon_noise(1.0), mask=mask)
+    assert np.asarray(fit.converged).all()
+    np.testing.assert_allclose(fit.reduced_chi_square, 1, atol=0.04)
+    deviation = np.sqrt(fit.covariance[:, 0, 0])
+    shift = (fit.parameters["theta_E"] - known.parameters["theta_E"][:8]) / deviation
+    assert np.abs(shift).max() < 2
+    assert (np.asarray(fit.residual)[:, 100:112, 60:80] == 0).all()
+
+
 def test_a_fit_of_nothing_says_so_and_stays_finite(counts):
     rng = np.random.default_rng(0)
     image = counts[0].astype(np.float32)
