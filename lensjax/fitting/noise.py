@@ -41,10 +41,10 @@ def photon_noise(scale: Float[ArrayLike, "*batch"]) -> Noise:
     """Noise of images that are photon counts, less a whole number, divided by `scale`.
 
     Args:
-      scale: counts for a value of 1 in the image; 1 for images in counts.
+      scale: counts for a value of 1 in the image; 1 for images in counts, NaN where it is not known.
     """
     scale = jnp.asarray(scale)
-    return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.ones(scale.shape, bool))
+    return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.isfinite(scale))
 
 
 def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
