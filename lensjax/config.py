@@ -70,6 +70,12 @@ def default_config() -> ConfigDict:
     # lensjax/physics/reference.py's gradient_input, "gradient_product" or "mixed_derivative".
     config.model.input = "image"
 
+    # Files of weights to start from instead of random ones, made by tools/convert_torch_weights.py: of the
+    # whole model or, for baseline_cnn, a resnet18, for lens_vit_pinn a dino_vits16; and for the ResNet in
+    # lens_vit_pinn a resnet18. "" for none.
+    config.model.pretrained = ""
+    config.model.pretrained_cnn = ""
+
     config.loss = ConfigDict()
     # Weight of the physics loss beside the cross-entropy (lens_vit_pinn).
     config.loss.physics_weight = 0.01
@@ -93,6 +99,7 @@ def default_config() -> ConfigDict:
     # Images in a training step, over all devices, and in an evaluation step.
     config.batch_size = 32
     config.eval_batch_size = 64
+    # 0 evaluates the model as it starts, which is for pretrained ones.
     config.num_epochs = 50
     return config
 
@@ -144,13 +151,13 @@ def check(config: ConfigDict) -> None:
       UserError: a field's value is out of its range.
     """
     at_least_one = [
-        *("batch_size", "eval_batch_size", "num_epochs", "data.image_size"),
+        *("batch_size", "eval_batch_size", "data.image_size"),
         *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
         *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
         "model.position_grid",
     ]
     not_negative = [
-        *("seed", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
+        *("seed", "num_epochs", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
         *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
     ]
     ranges = {

@@ -1,5 +1,6 @@
 """Settings for every test: four devices on the CPU, strict shapes, a cache of their own."""
 
+import atexit
 import os
 
 # Before jax is imported. XLA's CPU client deadlocks with more devices than threads; NPROC sets those.
@@ -7,6 +8,7 @@ os.environ["NPROC"] = "16"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import pathlib
+import shutil
 import tempfile
 
 import jax
@@ -16,17 +18,21 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Many tests compile the same functions; the second time takes them from here.
-COMPILED = tempfile.TemporaryDirectory(prefix="lensjax-compiled-")
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+# Many tests compile the same functions and simulate the same images. The second time, in whichever of the
+# processes that share the tests, takes them from here.
+if "LENSJAX_TEST_SHARED" not in os.environ:
+    os.environ["LENSJAX_TEST_SHARED"] = tempfile.mkdtemp(prefix="lensjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["LENSJAX_TEST_SHARED"], ignore_errors=True)
+SHARED = pathlib.Path(os.environ["LENSJAX_TEST_SHARED"])
+jax.config.update("jax_compilation_cache_dir", str(SHARED / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated images made by the tests are shared among them and leave the user's cache alone."""
-    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("LENSJAX_CACHE", str(SHARED / "cache"))
 
 
 @pytest.fixture(scope="session")

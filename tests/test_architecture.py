@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "models": {"physics", "config", "ordered_sums"},
     "data": {"simulation", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", "ordered_sums", *COMMON},
+    "training": {"models", "data", "weights", "ordered_sums", *COMMON},
     "evaluation": {"models", "data", "training", *COMMON},
 }
 ONLY_IN = {

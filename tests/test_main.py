@@ -1,6 +1,7 @@
 """The commands of the README, end to end on small files: train, resume, evaluate, predict, refuse."""
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -282,3 +283,45 @@ def test_real_images_train_and_report(real_samples, tmp_path):
     assert main([*words, f"--config.data.source={tmp_path / 'data'}", "--config.num_epochs=2"]) == 0
     report = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     assert report["images"] == {"no": 1, "sphere": 1, "vort": 1}
+
+
+def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run, data, tmp_path):
+    """torch.save -> convert -> evaluate in lensjax -> convert back -> load_state_dict(strict=True)."""
+    torch = pytest.importorskip("torch")
+    from oracles.torch_models import BaselineCNN, LensVITPINN, randomize
+
+    name = json.loads((run[0] / "config.json").read_text())["model"]["name"]
+    if name == "baseline_cnn":
+        make = functools.partial(BaselineCNN, width=4)
+    else:
+        vit = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 14}
+        make = functools.partial(LensVITPINN, image_size=SIZE, width=4, **vit)
+    oracle = randomize(make(), seed=0).eval()
+    torch.save(oracle.state_dict(), tmp_path / "reference.pth")
+    file, workdir, back = tmp_path / "w.safetensors", tmp_path / "run", tmp_path / "back.pth"
+    tool = [sys.executable, "tools/convert_torch_weights.py"]
+    root = pathlib.Path(__file__).parent.parent
+    convert = functools.partial(subprocess.run, check=True, cwd=root, capture_output=True)
+    convert([*tool, "--input", str(tmp_path / "reference.pth"), "--output", str(file)])
+    config = config_file(tmp_path, data, name)
+    words = [f"--config.model.pretrained={file}", "--config.num_epochs=0"]
+    assert main(["--config", config, "--workdir", str(workdir), *words]) == 0
+    assert json.loads((workdir / "report" / "metrics.json").read_text())["epochs"] == 0
+
+    output = tmp_path / "predictions.csv"
+    words = ["--workdir", str(workdir), "--input", str(data / "val"), "--output", str(output)]
+    assert main(["--mode", "predict", *words]) == 0
+    with output.open() as rows:
+        for row in csv.DictReader(rows):
+            image = torch.tensor(np.load(data / "val" / row["file"]), dtype=torch.float32)
+            with torch.no_grad():
+                expected = oracle(image[None]).softmax(1)[0].numpy()
+            found = [float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")]
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    convert([*tool, "--to-torch", "--input", str(workdir), "--output", str(back)])
+    returned = torch.load(back, weights_only=True)
+    make().load_state_dict(returned, strict=True)
+    for key, tensor in oracle.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(returned[key], tensor), key

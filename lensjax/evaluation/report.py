@@ -31,7 +31,7 @@ def write_report(
       split: name of the split that the images are of.
       images: what was classified.
       predictions: the best epoch's answers to them.
-      best_epoch: number of the epoch, from 1.
+      best_epoch: number of the epoch, from 1; 0 for a model that was not trained here.
       history: the metrics of each epoch.
 
     Returns:
@@ -57,8 +57,9 @@ def write_report(
         "examples": plots.gallery_figure(
             shown, images.labels[: len(shown)], probabilities[: len(shown)]
         ),
-        "learning_curves": plots.learning_figure(history, best_epoch),
     }
+    if history:
+        figures["learning_curves"] = plots.learning_figure(history, best_epoch)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
     return table(split, images, metrics, best_epoch, len(history))
@@ -74,7 +75,8 @@ def table(
     split: str, images: ImageSet, metrics: dict[str, float], best_epoch: int, num_epochs: int
 ) -> str:
     """The final metrics, for the terminal."""
-    lines = [f"Best epoch {best_epoch} of {num_epochs}, on the {split} images:"]
+    which = f"Best epoch {best_epoch} of {num_epochs}" if num_epochs else "As it was given"
+    lines = [f"{which}, on the {split} images:"]
     lines += [f"  {'class':<18}{'images':>8}{'AUC':>9}"]
     for name, shown, count in zip(CLASSES, DISPLAY_NAMES, images.class_counts(), strict=True):
         lines += [f"  {shown:<18}{count:>8,}{metrics[f'auc_{name}']:>9.4f}"]

@@ -27,6 +27,7 @@ from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
 from lensjax.training.parallel import AXIS, check_batch_size, parallel_train_step, replicated
+from lensjax.training.pretrained import start_from
 from lensjax.training.state import PyTree, TrainState, initial_state, zero_totals
 from lensjax.training.step import train_step
 from lensjax.workdir import CHECKPOINTS
@@ -65,7 +66,7 @@ def train(
     check_batch_size("batch_size", config.batch_size, len(devices))
     terms = term_names(config.model.name)
     num_batches = math.ceil(len(images) / config.batch_size)
-    adamw = optimizer.build(config.optimizer, config.num_epochs * num_batches)
+    adamw = optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     size = prepared_size(config.data.image_size, config.preparation.crop)
     state = initial_state(model, adamw, init_key, image_size=size, terms=terms)
@@ -83,8 +84,16 @@ def train(
         devices,
     )
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints, stop_requests() as stop:
-        state, where = checkpoints.restore_newest(state) or (state, Progress())
+        restored = checkpoints.restore_newest(state)
+        if restored is None:
+            # Only now: a run that goes on needs the file no more.
+            state = state.replace(**start_from(state.variables, config.model))
+        state, where = restored or (state, Progress())
         state, step_key = replicated((state, step_key), devices)
+        if config.num_epochs == 0 and restored is None:
+            metrics = evaluate(state.variables)
+            log.info("as it is: validation AUC %.4f", metrics["validation_auc"])
+            checkpoints.save(state, where, metrics)
         if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
             log.info("going on after epoch %d, step %d", where.epoch, where.steps_in_epoch)
         with logs.EpochLog(workdir, where.history) as epoch_log:
