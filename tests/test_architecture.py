@@ -10,8 +10,9 @@ COMMON = {"config", "console", "errors", "workdir"}
 MAY_IMPORT = {
     "physics": {"ordered_sums"},
     "simulation": {"physics", "errors"},
-    "models": {"physics", "config", "ordered_sums"},
-    "data": {"simulation", *COMMON},
+    "fitting": {"physics", "errors"},
+    "models": {"physics", "fitting", "config", "ordered_sums"},
+    "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
     "training": {"models", "data", "weights", "ordered_sums", *COMMON},
     "evaluation": {"models", "data", "training", *COMMON},
