@@ -12,7 +12,10 @@ from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
 SCHEDULES = ("constant", "cosine")
-INPUTS = ("image", "gradient_product", "mixed_derivative")
+FITS = ("none", "common_test", "general")
+GRADIENT_INPUTS = ("gradient_product", "mixed_derivative")
+RESIDUAL_INPUTS = ("residual", "image_and_residual")
+INPUTS = ("image", *GRADIENT_INPUTS, *RESIDUAL_INPUTS)
 
 
 def default_config() -> ConfigDict:
@@ -44,6 +47,9 @@ def default_config() -> ConfigDict:
     config.data.num_validation = 7_500
     config.data.num_test = 7_500
     config.data.seed = 0
+    # A smooth lens that is fitted to each image, for models that see the residual: "none", "common_test"
+    # (what is known of those images is known to the fit) or "general" (docs/fitting.md).
+    config.data.fit = "none"
 
     config.preparation = ConfigDict()
     # Side of the central square that the model sees, pixels; 0 for the whole image.
@@ -53,10 +59,12 @@ def default_config() -> ConfigDict:
     config.preparation.stretch = "none"
 
     config.model = ConfigDict()
-    # "baseline_cnn" or "lens_vit_pinn".
+    # "baseline_cnn", "lens_vit_pinn" or "lens_fit_net".
     config.model.name = "baseline_cnn"
     # ResNet: channels after the stem (64 in ResNet18); the later stages have 2, 4 and 8 times as many.
     config.model.width = 64
+    # Blocks in each of the ResNet's four stages (lens_fit_net).
+    config.model.num_blocks = 1
     # ViT (lens_vit_pinn): side of a patch in pixels, width, blocks, heads, and the grid side of the
     # position embeddings before they are resized to the image (14 in DINO's, 224 / 16).
     config.model.patch_size = 16
@@ -66,8 +74,9 @@ def default_config() -> ConfigDict:
     config.model.position_grid = 14
     # Dropout on the ViT's features before the deflection is projected from them.
     config.model.dropout_rate = 0.3
-    # What the model sees (lens_vit_pinn): "image", or in its place one of the two forms of
-    # lensjax/physics/reference.py's gradient_input, "gradient_product" or "mixed_derivative".
+    # What the model sees: "image"; for lens_vit_pinn, in its place, one of the two forms of
+    # lensjax/physics/reference.py's gradient_input, "gradient_product" or "mixed_derivative"; for
+    # lens_fit_net "residual" or "image_and_residual", which need a config.data.fit.
     config.model.input = "image"
 
     # Files of weights to start from instead of random ones, made by tools/convert_torch_weights.py: of the
@@ -83,6 +92,8 @@ def default_config() -> ConfigDict:
     config.augmentation = ConfigDict()
     # Training images are turned by a random angle up to this, degrees, either way.
     config.augmentation.max_rotation = 10.0
+    # Training images are mirrored and turned by quarters at random, each as one of a square's symmetries.
+    config.augmentation.dihedral = False
 
     config.optimizer = ConfigDict()
     # AdamW; the weight decay acts on every parameter.
@@ -152,7 +163,8 @@ def check(config: ConfigDict) -> None:
     """
     at_least_one = [
         *("batch_size", "eval_batch_size", "data.image_size"),
-        *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
+        *("data.num_train", "data.num_validation", "data.num_test"),
+        *("model.width", "model.num_blocks"),
         *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
         "model.position_grid",
     ]
@@ -177,20 +189,39 @@ def check(config: ConfigDict) -> None:
     check_choice("config.preparation.stretch", config.preparation.stretch, STRETCHES)
     check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
     check_choice("config.model.input", config.model.input, INPUTS)
-    if config.model.input != "image" and config.model.name == "baseline_cnn":
-        raise UserError(
-            f"config.model.input={config.model.input!r}: baseline_cnn sees the image alone; use "
-            "config.model.name='lens_vit_pinn'"
-        )
-    if config.model.input != "image" and config.preparation.stretch == "band_pass":
-        raise UserError(
-            f"config.model.input={config.model.input!r}: takes the logarithm of brightness, which "
-            "config.preparation.stretch='band_pass' makes negative; use 'none'"
-        )
+    check_choice("config.data.fit", config.data.fit, FITS)
+    _check_input(config)
     if config.model.embedding_size % config.model.num_heads:
         raise UserError(
             f"config.model.embedding_size={config.model.embedding_size}: has to be a multiple of "
             f"config.model.num_heads={config.model.num_heads}"
+        )
+
+
+def _check_input(config: ConfigDict) -> None:
+    """Refuses what the model cannot see, or what is not made for it."""
+    name, seen, fit = config.model.name, config.model.input, config.data.fit
+    found = f"config.model.input={seen!r}"
+    if seen != "image" and name == "baseline_cnn":
+        raise UserError(
+            f"{found}: baseline_cnn sees the image alone; use config.model.name="
+            f"{'lens_vit_pinn' if seen in GRADIENT_INPUTS else 'lens_fit_net'!r}"
+        )
+    if seen in GRADIENT_INPUTS and name == "lens_fit_net":
+        raise UserError(f"{found}: lens_fit_net has no such input; use 'image_and_residual'")
+    if seen in RESIDUAL_INPUTS and name == "lens_vit_pinn":
+        raise UserError(f"{found}: needs config.model.name='lens_fit_net'")
+    if seen in RESIDUAL_INPUTS and fit == "none":
+        raise UserError(f"{found}: there are no residuals; set config.data.fit='common_test'")
+    if fit != "none" and name != "lens_fit_net":
+        raise UserError(
+            f"config.data.fit={fit!r}: {name} does not see residuals; use "
+            "config.model.name='lens_fit_net' or config.data.fit='none'"
+        )
+    if seen in GRADIENT_INPUTS and config.preparation.stretch == "band_pass":
+        raise UserError(
+            f"{found}: takes the logarithm of brightness, which "
+            "config.preparation.stretch='band_pass' makes negative; use 'none'"
         )
 
 

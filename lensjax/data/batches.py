@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Shaped
+from jaxtyping import Float16, Float32, Int, Int32, Shaped
 
 from lensjax.data.images import ImageSet
 
 
-class Batch(TypedDict):
+class Batch(TypedDict, total=False):
     """What one step of training or evaluation is given.
 
     Attributes:
@@ -17,12 +17,15 @@ class Batch(TypedDict):
       scale: what one is in `pixels`, for each image.
       labels: index into `CLASSES`.
       weights: 1 for an image of the set, 0 for a repeated one that fills up the last batch.
+      residuals: `[batch, height, width]`, where the set has them: what a lens fit leaves over, in
+        standard deviations.
     """
 
     pixels: Shaped[np.ndarray, "batch height width"]
     scale: Float32[np.ndarray, " batch"]
     labels: Int32[np.ndarray, " batch"]
     weights: Float32[np.ndarray, " batch"]
+    residuals: Float16[np.ndarray, "batch height width"]
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]:
@@ -57,9 +60,12 @@ def _batches(
     for first in range(start * batch_size, len(order), batch_size):
         real = order[first : first + batch_size]
         rows = np.resize(real, batch_size)
-        yield Batch(
+        batch = Batch(
             pixels=image_set.pixels[rows],
             scale=image_set.scale[rows].astype(np.float32, copy=False),
             labels=image_set.labels[rows].astype(np.int32, copy=False),
             weights=(np.arange(batch_size) < len(real)).astype(np.float32),
         )
+        if image_set.residuals is not None:
+            batch["residuals"] = image_set.residuals[rows]
+        yield batch

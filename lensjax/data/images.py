@@ -1,10 +1,11 @@
 """Labelled lens images as compact arrays: what every source of data becomes."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, Shaped
+from jaxtyping import Float, Float16, Float32, Int, Integer, Shaped
 
 CLASSES = ("no", "sphere", "vort")
 DISPLAY_NAMES = ("No Substructure", "Subhalo", "Vortex")
@@ -25,18 +26,26 @@ class ImageSet:
       scale: what one is in `pixels`, for each image.
       labels: index into `CLASSES`.
       names: where each image came from, for messages, galleries and predictions.
+      residuals: what the fit of a smooth lens leaves over, in standard deviations; None without fits.
+      fit: numbers that the fits found, by name, one an image; None without fits.
     """
 
     pixels: Shaped[np.ndarray, "n height width"]
     scale: Float[np.ndarray, " n"]
     labels: Integer[np.ndarray, " n"]
     names: tuple[str, ...]
+    residuals: Float16[np.ndarray, "n height width"] | None = None
+    fit: Mapping[str, Float32[np.ndarray, " n"]] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.pixels) == len(self.scale) == len(self.labels) == len(self.names):
             raise ValueError(
                 f"an image set needs as many scales, labels and names as images: {len(self.pixels)} "
                 f"images, {len(self.scale)} scales, {len(self.labels)} labels, {len(self.names)} names"
+            )
+        if self.residuals is not None and self.residuals.shape != self.pixels.shape:
+            raise ValueError(
+                f"residuals of shape {self.residuals.shape} for images of shape {self.pixels.shape}"
             )
 
     def __len__(self) -> int:
@@ -58,6 +67,8 @@ class ImageSet:
             self.scale[indices],
             self.labels[indices],
             tuple(self.names[i] for i in indices),
+            None if self.residuals is None else self.residuals[indices],
+            self.fit and {name: values[indices] for name, values in self.fit.items()},
         )
 
 

@@ -13,12 +13,13 @@ MARGIN = 6  # how far the wide one reaches, pixels
 
 
 def prepare(
-    images: Float[Array, "batch height width 1"], *, crop: int, stretch: str
-) -> Float[Array, "batch new_height new_width 1"]:
+    images: Float[Array, "batch height width channels"], *, crop: int, stretch: str
+) -> Float[Array, "batch new_height new_width channels"]:
     """Cuts out the middle of images and stretches their brightness.
 
     Args:
-      images: brightness from 0 to 1.
+      images: brightness from 0 to 1, the first channel; others, such as the residual of a lens fit, are
+        cut alike and not stretched.
       crop: side of the central square that is kept, pixels; 0 keeps the whole image.
       stretch: "none"; "sqrt": photon noise grows with the root of the brightness, so in the root it has
         nearly the same size everywhere, and faint arcs count as much as bright ones; or "band_pass":
@@ -30,6 +31,9 @@ def prepare(
     """
     if stretch not in STRETCHES:
         raise ValueError(f"stretch {stretch!r} is not one of {', '.join(STRETCHES)}")
+    if images.shape[-1] > 1:
+        stretched = prepare(images[..., :1], crop=crop, stretch=stretch)
+        return jnp.concatenate([stretched, middle(images[..., 1:], crop)], axis=-1)
     if stretch == "none":
         return middle(images, crop)
     if stretch == "sqrt":
@@ -53,8 +57,8 @@ def band_pass(
 
 
 def middle(
-    images: Float[Array, "batch height width 1"], side: int
-) -> Float[Array, "batch new_height new_width 1"]:
+    images: Float[Array, "batch height width channels"], side: int
+) -> Float[Array, "batch new_height new_width channels"]:
     """The central square of that side, pixels; the whole image for 0 or where it is no larger."""
     if not side or side >= images.shape[1]:
         return images
@@ -65,3 +69,12 @@ def middle(
 def prepared_size(image_size: int, crop: int) -> int:
     """Side of an image after `prepare`, pixels."""
     return crop or image_size
+
+
+def num_channels(fit: str) -> int:
+    """Channels that a model is given: the image, and the residual where a lens is fitted.
+
+    Args:
+      fit: what is fitted, `config.data.fit`.
+    """
+    return 1 if fit == "none" else 2

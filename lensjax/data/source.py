@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lensjax.config import check_choice
+from lensjax.config import FITS, check_choice
 from lensjax.console import log
+from lensjax.data.fitted import fit_splits
 from lensjax.data.images import CLASSES, ImageSet, Split, Splits
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.data.simulated import simulated_images
@@ -29,6 +30,7 @@ def load_splits(data_config: ConfigDict) -> Splits:
       UserError: the source is of no known form, is not there, or holds what cannot be used.
     """
     check_choice("config.data.selection", data_config.selection, SELECTIONS)
+    check_choice("config.data.fit", data_config.fit, FITS)
     scheme, rest = _split_scheme(data_config.source)
     if scheme == "simulated":
         splits = _simulated_splits(rest, data_config)
@@ -47,7 +49,7 @@ def load_splits(data_config: ConfigDict) -> Splits:
         )
     for name in ("train", "validation", "test"):
         log.info("%-10s %s", name, describe(getattr(splits, name)))
-    return splits
+    return fit_splits(splits, data_config.fit)
 
 
 def describe(images: ImageSet) -> str:

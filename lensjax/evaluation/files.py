@@ -8,6 +8,7 @@ import numpy as np
 
 from lensjax.console import progress
 from lensjax.data.file_tree import FileTree, Folder, open_tree
+from lensjax.data.fitted import VALUES
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.npy import bytes_to_read, parse_image
 from lensjax.errors import UserError
@@ -17,8 +18,9 @@ from lensjax.evaluation.trained import Trained
 def predict_files(classifier: Trained, source: Path, output: Path) -> tuple[int, int]:
     """Classifies the .npy files at `source` and writes one row a file to `output`, as CSV.
 
-    The columns are `file`, `class`, `probability_<class>` for each class, and `error`: what is wrong
-    with a file that could not be classified.
+    The columns are `file`, `class`, `probability_<class>` for each class, what the fit of a smooth lens
+    found (`lensjax.data.fitted.VALUES`) if the classifier needs one, and `error`: what is wrong with a
+    file that could not be classified.
 
     Args:
       classifier: the trained classifier.
@@ -42,23 +44,25 @@ def predict_files(classifier: Trained, source: Path, output: Path) -> tuple[int,
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
     with stream, progress(len(files), "predicting") as bar:
         writer = csv.writer(stream)
-        writer.writerow(["file", "class", *(f"probability_{name}" for name in CLASSES), "error"])
+        fitted = () if classifier.config.data.fit == "none" else VALUES
+        numbers = [*(f"probability_{name}" for name in CLASSES), *fitted]
+        writer.writerow(["file", "class", *numbers, "error"])
         for start in range(0, len(files), batch_size):
             names = files[start : start + batch_size]
             answers = classify(classifier, tree, names)
             for name, answer in zip(names, answers, strict=True):
                 if isinstance(answer, str):
-                    writer.writerow([name, *[""] * (1 + len(CLASSES)), answer])
+                    writer.writerow([name, *[""] * (1 + len(numbers)), answer])
                     num_bad += 1
                 else:
-                    numbers = [f"{value:.6f}" for value in answer]
-                    writer.writerow([name, CLASSES[answer.argmax()], *numbers, ""])
+                    best = CLASSES[answer[: len(CLASSES)].argmax()]
+                    writer.writerow([name, best, *(f"{value:.6f}" for value in answer), ""])
             bar.update(len(names))
     return len(files) - num_bad, num_bad
 
 
 def classify(classifier: Trained, tree: FileTree, names: Sequence[str]) -> list[np.ndarray | str]:
-    """For each file its class probabilities, or in words what is wrong with it."""
+    """For each file its class probabilities and what a fit found, or in words what is wrong with it."""
     image_size = classifier.config.data.image_size
     answers: list[np.ndarray | str] = []
     good: list[int] = []
@@ -79,7 +83,9 @@ def classify(classifier: Trained, tree: FileTree, names: Sequence[str]) -> list[
             labels=np.zeros(len(images), np.int32),
             names=tuple(names[index] for index in good),
         )
-        for index, row in zip(good, classifier.predict(image_set).probabilities, strict=True):
+        image_set = classifier.with_residuals(image_set)
+        columns = [*classifier.predict(image_set).probabilities.T, *(image_set.fit or {}).values()]
+        for index, row in zip(good, np.stack(columns, axis=1), strict=True):
             answers[index] = row
     return answers
 

@@ -11,8 +11,9 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lensjax import models
+from lensjax.data.fitted import with_residuals
 from lensjax.data.images import ImageSet
-from lensjax.data.preparation import prepared_size
+from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.errors import UserError
 from lensjax.evaluation.prediction import Predictions, Predictor, predictor
 from lensjax.training.checkpoints import Checkpoints
@@ -40,8 +41,12 @@ class Trained:
     _predict: Predictor
 
     def predict(self, images: ImageSet) -> Predictions:
-        """The classifier's answers to a set of images."""
-        return self._predict(self.variables, images)
+        """The classifier's answers to a set of images; lenses are fitted to them first if it needs that."""
+        return self._predict(self.variables, self.with_residuals(images))
+
+    def with_residuals(self, images: ImageSet) -> ImageSet:
+        """The set with the residuals of the fits that the classifier was trained with, if any."""
+        return with_residuals(images, self.config.data.fit, keep=False)
 
 
 def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
@@ -59,7 +64,7 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config.model)
     size = prepared_size(config.data.image_size, config.preparation.crop)
-    image = jnp.zeros((1, size, size, 1))
+    image = jnp.zeros((1, size, size, num_channels(config.data.fit)))
     like = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         variables, best_epoch = checkpoints.restore_best(like)

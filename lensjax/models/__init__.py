@@ -8,15 +8,26 @@ from ml_collections import ConfigDict
 
 from lensjax.config import INPUTS, check_choice
 from lensjax.models.baseline_cnn import BaselineCNN
+from lensjax.models.lens_fit_net import LensFitNet
 from lensjax.models.lens_vit_pinn import LensViTPINN
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT, resize_position_embeddings
 
-__all__ = ["BaselineCNN", "LensViTPINN", "Outputs", "ResNet", "ViT", "build", "resize_position_embeddings"]
+__all__ = [
+    "BaselineCNN",
+    "LensFitNet",
+    "LensViTPINN",
+    "Outputs",
+    "ResNet",
+    "ViT",
+    "build",
+    "resize_position_embeddings",
+]
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width",)),
+    "lens_fit_net": (LensFitNet, ("width", "num_blocks", "input")),
     "lens_vit_pinn": (
         LensViTPINN,
         (

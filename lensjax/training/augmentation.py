@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 
 def rotate(
@@ -43,3 +43,31 @@ def random_rotation(
     limit = jnp.deg2rad(max_degrees)
     angles = jax.vmap(lambda key: jax.random.uniform(key, minval=-limit, maxval=limit))(keys)
     return jax.vmap(rotate)(images, angles)
+
+
+def dihedral(
+    image: Float[Array, "height width channels"], element: Int[Array, ""]
+) -> Float[Array, "height width channels"]:
+    """Turns by quarters and mirrors a square image; no pixel changes its value.
+
+    Args:
+      image: one image.
+      element: which of the square's eight symmetries, 0 (none) to 7: its bits mirror the rows, mirror the
+        columns, and then exchange rows and columns.
+    """
+    image = jnp.where(element & 1 > 0, image[::-1], image)
+    image = jnp.where(element & 2 > 0, image[:, ::-1], image)
+    return jnp.where(element & 4 > 0, image.swapaxes(0, 1), image)
+
+
+def random_dihedral(
+    images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"]
+) -> Float[Array, "batch height width channels"]:
+    """Each image as one of the square's eight symmetries, drawn for itself, shows it.
+
+    Args:
+      images: a batch of square images.
+      keys: one key an image.
+    """
+    elements = jax.vmap(lambda key: jax.random.randint(key, (), 0, 8))(keys)
+    return jax.vmap(dihedral)(images, elements)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from lensjax.console import log, progress
 from lensjax.data.batches import batches, epoch_order
 from lensjax.data.images import ImageSet
-from lensjax.data.preparation import prepare, prepared_size
+from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.training import logs, optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
@@ -69,7 +69,8 @@ def train(
     adamw = optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     size = prepared_size(config.data.image_size, config.preparation.crop)
-    state = initial_state(model, adamw, init_key, image_size=size, terms=terms)
+    channels = num_channels(config.data.fit)
+    state = initial_state(model, adamw, init_key, image_size=size, channels=channels, terms=terms)
     log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
     step = parallel_train_step(
         functools.partial(
@@ -78,6 +79,7 @@ def train(
             optimizer=adamw,
             prepare=functools.partial(prepare, **config.preparation),
             max_rotation=config.augmentation.max_rotation,
+            dihedral=config.augmentation.dihedral,
             physics_weight=config.loss.physics_weight,
             axis_name=AXIS,
         ),

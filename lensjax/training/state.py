@@ -51,6 +51,7 @@ def initial_state(
     key: Key[Array, ""],
     *,
     image_size: int,
+    channels: int = 1,
     terms: tuple[str, ...],
 ) -> TrainState:
     """The state before the first step.
@@ -60,9 +61,10 @@ def initial_state(
       optimizer: what trains it.
       key: all initial parameters follow from it.
       image_size: height and width of an image, pixels.
+      channels: of what the model is given.
       terms: names of the loss terms.
     """
-    image = jnp.zeros((1, image_size, image_size, 1))
+    image = jnp.zeros((1, image_size, image_size, channels))
     variables = jax.jit(lambda key: model.init(key, image, train=False))(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -4,7 +4,8 @@ Both see one device's share of a batch: a dict of
 
 * `pixels` `[batch, height, width]`, uint16 or float32, and `scale` `[batch]`: images are their ratio;
 * `labels` `[batch]`;
-* `weights` `[batch]`: 1 for real rows, 0 for padding.
+* `weights` `[batch]`: 1 for real rows, 0 for padding;
+* `residuals` `[batch, height, width]` where lenses were fitted, in standard deviations.
 """
 
 import functools
@@ -19,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lensjax.ordered_sums import batch_sum, device_sum
-from lensjax.training.augmentation import random_rotation
+from lensjax.training.augmentation import random_dihedral, random_rotation
 from lensjax.training.losses import loss_terms
 from lensjax.training.state import PyTree, TrainState
 
@@ -27,10 +28,13 @@ Batch = dict[str, Array]
 Prepare = Callable[[Array], Array]
 
 
-def decode(batch: Batch) -> Float[Array, "batch height width 1"]:
-    """The images of a batch, from 0 to 1."""
-    pixels = batch["pixels"].astype(batch["scale"].dtype)
-    return (pixels / batch["scale"][:, None, None])[..., None]
+def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
+    """The images of a batch, from 0 to 1, and as a second channel the residuals where there are some."""
+    dtype = batch["scale"].dtype
+    images = batch["pixels"].astype(dtype) / batch["scale"][:, None, None]
+    if "residuals" not in batch:
+        return images[..., None]
+    return jnp.stack([images, batch["residuals"].astype(dtype)], axis=-1)
 
 
 def example_keys(
@@ -59,6 +63,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     prepare: Prepare,
     max_rotation: float,
+    dihedral: bool = False,
     physics_weight: float,
     axis_name: str | None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -72,6 +77,7 @@ def train_step(
       optimizer: turns gradients into updates.
       prepare: what is done to images before the model sees them.
       max_rotation: largest random angle of an image, degrees.
+      dihedral: whether each image is mirrored and turned by quarters at random.
       physics_weight: weight of the physics loss.
       axis_name: mapped axis that the batch is divided over; None where it is not divided.
 
@@ -83,7 +89,10 @@ def train_step(
     keys = jax.vmap(functools.partial(jax.random.split, num=2))(
         example_keys(step_key, weights.shape[0], axis_name)
     )
-    images = prepare(random_rotation(decode(batch), keys[:, 0], max_rotation))
+    images = decode(batch)
+    if dihedral:
+        images = random_dihedral(images, jax.vmap(jax.random.fold_in, (0, None))(keys[:, 0], 1))
+    images = prepare(random_rotation(images, keys[:, 0], max_rotation))
 
     count = device_sum(batch_sum(weights), axis_name)
 

@@ -1,0 +1,126 @@
+"""Smooth lenses fitted to sets of images: what the fits leave over, kept in the user's cache folder."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32
+
+from lensjax import console, fitting
+from lensjax.console import log
+from lensjax.data import cache
+from lensjax.data.counts import whole_counts
+from lensjax.data.images import ImageSet, Splits
+from lensjax.errors import UserError
+
+CODE_FOLDERS = ("fitting", "physics")
+VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
+NONE = "none"
+_CHUNK = 1024  # images in a cache file; what an interrupted run has fitted is fitted
+
+
+def fit_splits(splits: Splits, model_name: str) -> Splits:
+    """The splits with residuals of each image; unchanged where the model is "none".
+
+    Raises:
+      UserError: there is no such model, or the training images are not at hand to be fitted.
+    """
+    if model_name == NONE:
+        return splits
+    if not isinstance(splits.train, ImageSet):
+        raise UserError(
+            f"config.data.fit={model_name!r}: images that are never repeated are not fitted; use "
+            "config.data.fit='none', or the source without ?fresh"
+        )
+    train = with_residuals(splits.train, model_name, name="train")
+    validation = with_residuals(splits.validation, model_name, name="validation")
+    if splits.test is splits.validation:
+        return Splits(train, validation=validation, test=validation)
+    return Splits(train, validation, test=with_residuals(splits.test, model_name, name="test"))
+
+
+def with_residuals(
+    image_set: ImageSet, model_name: str, *, name: str = "images", keep: bool = True
+) -> ImageSet:
+    """The set with what a fit of a smooth lens to each image leaves over, in standard deviations.
+
+    Residuals are 0 where a fit did not converge; how many did not is logged. A set that has residuals,
+    and any set where the model is "none", comes back as it is.
+
+    Args:
+      image_set: the images.
+      model_name: what is fitted, see `lensjax.fitting.smooth_model`, or "none".
+      name: what to call the images in progress and log.
+      keep: whether fits are looked for in the cache, and kept there.
+
+    Raises:
+      UserError: there is no model of that name.
+    """
+    if model_name == NONE or image_set.residuals is not None:
+        return image_set
+    model = fitting.smooth_model(model_name)
+    parts = []
+    with console.progress(len(image_set), f"fitting {name}") as bar:
+        for first in range(0, max(len(image_set), 1), _CHUNK):
+            chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
+            make = functools.partial(_fits, chunk, model, bar.update)
+            parts.append(_cached(chunk, model_name, model, make, bar.update) if keep else make())
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    residuals = arrays.pop("residuals")
+    failed = int((arrays["fit_converged"] == 0).sum())
+    if failed and keep:
+        log.info(
+            "%-10s the fit did not converge on %s of %s images; their residuals are 0",
+            *(name, f"{failed:,}", f"{len(image_set):,}"),
+        )
+    return dataclasses.replace(image_set, residuals=residuals, fit=arrays)
+
+
+def _cached(
+    chunk: ImageSet,
+    model_name: str,
+    model: fitting.SmoothModel,
+    make: Callable[[], dict[str, np.ndarray]],
+    report: Callable[[int], object],
+) -> dict[str, np.ndarray]:
+    """The fits of some images from the cache; made, and kept there, where it has none."""
+    key = cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
+    file = cache.cache_folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
+    shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(VALUES, (len(chunk),))
+    arrays = cache.load(file, shapes)
+    if arrays is None:
+        arrays = make()
+        cache.save(file, arrays)
+    else:
+        report(len(chunk))
+    return arrays
+
+
+def _fits(
+    chunk: ImageSet, model: fitting.SmoothModel, report: Callable[[int], object]
+) -> dict[str, np.ndarray]:
+    """Residuals and `VALUES` of some images."""
+    noise = fitting.photon_noise(counts_at_one(chunk))
+    fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
+    values = {name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")}
+    place = model.names.index("theta_E")
+    values["theta_E_sigma"] = np.sqrt(np.maximum(fit.covariance[:, place, place], 0))
+    values["reduced_chi_square"] = fit.reduced_chi_square
+    values["fit_converged"] = fit.converged
+    residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
+    return {"residuals": residuals.astype(np.float16)} | {
+        name: values[name].astype(np.float32) for name in VALUES
+    }
+
+
+def counts_at_one(image_set: ImageSet) -> Float32[np.ndarray, " n"]:
+    """Photon counts of a pixel of 1 in each image; NaN where it is not known."""
+    if image_set.pixels.dtype == np.uint16:
+        return image_set.scale.astype(np.float32)
+    found = np.full(len(image_set), np.nan, np.float32)
+    for row, image in enumerate(image_set.images()[..., 0]):
+        if image.min() == 0 and image.max() == 1:
+            counts = whole_counts(image)
+            found[row] = np.nan if counts is None else counts[1]
+    return found

@@ -1,0 +1,61 @@
+"""A small ResNet on an image and on what the fit of a smooth lens leaves over."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from lensjax.models.outputs import Outputs
+from lensjax.models.resnet import ResNet
+
+
+class LensFitNet(nn.Module):
+    """ResNet whose input is the image, the standardised residual of a lens fit, or both.
+
+    A residual is white noise where the lens is smooth; substructure leaves dipoles and lines in it. It
+    enters as arsinh(residual): unchanged where it is noise, and bounded where a fit is far off.
+
+    Attributes:
+      num_classes: number of classes.
+      width: channels after the stem.
+      num_blocks: blocks in each of the four stages.
+      input: "image", "residual" or "image_and_residual".
+      axis_name: see `BatchNorm`.
+    """
+
+    num_classes: int = 3
+    width: int = 16
+    num_blocks: int = 1
+    input: str = "image_and_residual"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        *,
+        train: bool,
+        weights: Float[Array, " batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
+        with_physics_loss: bool = False,
+    ) -> Outputs:
+        """Classifies images.
+
+        Args:
+          images: brightness from 0 to 1 and, as a second channel, the residual in standard deviations.
+          train, weights: see `BatchNorm`.
+          keys: not used: the model has no random part.
+          with_physics_loss: not used: the physics is in the residual.
+
+        Raises:
+          ValueError: the residual is asked for and there is none.
+        """
+        del keys, with_physics_loss
+        seen = images[..., :1]
+        if self.input != "image":
+            if images.shape[-1] != 2:
+                raise ValueError(f"LensFitNet sees {self.input}: needs an image and a residual")
+            residual = jnp.arcsinh(images[..., 1:])
+            seen = residual if self.input == "residual" else jnp.concatenate([seen, residual], -1)
+        stages = (self.num_blocks,) * 4
+        resnet = ResNet(self.num_classes, self.width, stages, self.axis_name, name="resnet")
+        return Outputs(resnet(seen, train=train, weights=weights))
