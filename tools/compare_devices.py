@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
     from lensjax import models
     from lensjax.config import check
     from lensjax.data.batches import batches, epoch_order
+    from lensjax.data.images import ImageSet
     from lensjax.data.preparation import prepare, prepared_size
     from lensjax.data.source import load_splits
     from lensjax.training import optimizer
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> None:
     check(config)
     config.data.num_train = min(config.data.num_train, _STEPS.value * config.batch_size)
     images = load_splits(config.data).train
+    if not isinstance(images, ImageSet):
+        raise app.UsageError("compares on a fixed set of images, not on simulated:...?fresh")
     order = epoch_order(config.seed, 0, len(images))
     model = models.build(config.model, axis_name=AXIS)
     adamw = optimizer.build(config.optimizer, _STEPS.value)

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int, Integer, Shaped
 
+from lensjax.data.fresh import FreshImages
+
 CLASSES = ("no", "sphere", "vort")
 DISPLAY_NAMES = ("No Substructure", "Subhalo", "Vortex")
 
@@ -82,6 +84,6 @@ class Splits:
       test: what the final figures are measured on.
     """
 
-    train: ImageSet
+    train: ImageSet | FreshImages
     validation: ImageSet
     test: ImageSet

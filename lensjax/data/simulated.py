@@ -1,8 +1,6 @@
 """Simulated images as a source of data: kept in the user's cache folder once made, or never repeated."""
 
 import contextlib
-import dataclasses
-import functools
 import hashlib
 import os
 import uuid
@@ -11,53 +9,19 @@ import zlib
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import platformdirs
-from jaxtyping import Array, Int, Key
 
 import lensjax
 from lensjax import console, simulation
 from lensjax.console import log
+from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.errors import UserError
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
 CODE_FOLDERS = ("simulation", "physics")
 FRESH = "?fresh"  # after the name of a preset: train on images that are never repeated
-
-
-@dataclasses.dataclass(frozen=True)
-class FreshImages:
-    """Images to train on that are simulated when they are needed, and never again.
-
-    Attributes:
-      preset: the kind of scene.
-      seed: of the scenes.
-      num_images: how many make an epoch.
-    """
-
-    preset: simulation.Preset
-    seed: int
-    num_images: int
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def batch(self, step: int, batch_size: int, process: int = 0) -> dict[str, Array]:
-        """The batch of a step of training, made on the default device while the step before it runs.
-
-        Args:
-          step: number of the step since the start of training; the batch follows from it and the seed.
-          batch_size: images.
-          process: number of this process, where several train together on images of their own.
-
-        Returns:
-          What `lensjax.data.batches.Batch` has, as arrays of JAX.
-        """
-        return _fresh_batch(
-            _fresh_key(self.seed), jnp.asarray(step), jnp.asarray(process), self.preset, batch_size
-        )
 
 
 def simulated_images(
@@ -118,23 +82,6 @@ def _checked_preset(preset: str, image_size: int) -> simulation.Preset:
             f"set config.data.image_size={actual_size}"
         )
     return definition
-
-
-def _fresh_key(seed: int) -> Key[Array, ""]:
-    # Splits fold in their numbers, all of them small.
-    return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _fresh_batch(
-    key: Key[Array, ""],
-    step: Int[Array, ""],
-    process: Int[Array, ""],
-    preset: simulation.Preset,
-    batch_size: int,
-) -> dict[str, Array]:
-    key = jax.random.fold_in(jax.random.fold_in(key, process), step)
-    return simulation.fresh_batch(key, preset, batch_size)
 
 
 def cache_key(definition: str, *, split: Split, num_images: int, seed: int) -> str:

@@ -8,15 +8,16 @@ from ml_collections import ConfigDict
 from lensjax.config import FITS, check_choice
 from lensjax.console import log
 from lensjax.data.fitted import fit_splits
+from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split, Splits
 from lensjax.data.reference_layout import read_reference_layout
-from lensjax.data.simulated import simulated_images
+from lensjax.data.simulated import FRESH, fresh_images, simulated_images
 from lensjax.data.splits import SELECTIONS, select
 from lensjax.errors import UserError
 
 FORMS = (
     "a folder or .zip with train/ and val/, tfds:FOLDER of a prepared data set, "
-    "or simulated:PRESET such as simulated:common_test"
+    "or simulated:PRESET such as simulated:common_test, or simulated:common_test?fresh"
 )
 
 
@@ -52,8 +53,11 @@ def load_splits(data_config: ConfigDict) -> Splits:
     return fit_splits(splits, data_config.fit)
 
 
-def describe(images: ImageSet) -> str:
+def describe(images: ImageSet | FreshImages) -> str:
     """One line on a set: how many images, of which classes, which size, and how they are kept."""
+    if isinstance(images, FreshImages):
+        size = images.preset.instrument.image_size
+        return f"{len(images):,} images an epoch, never repeated, {size} x {size} pixels"
     per_class = ", ".join(
         f"{count:,} {name}" for name, count in zip(CLASSES, images.class_counts(), strict=True)
     )
@@ -86,7 +90,15 @@ def _simulated_splits(preset: str, data_config: ConfigDict) -> Splits:
             image_size=data_config.image_size,
         )
 
-    train = simulate("train", data_config.num_train)
+    if preset.endswith(FRESH):
+        train: ImageSet | FreshImages = fresh_images(
+            preset,
+            num_images=data_config.num_train,
+            seed=data_config.seed,
+            image_size=data_config.image_size,
+        )
+    else:
+        train = simulate("train", data_config.num_train)
     validation = simulate("validation", data_config.num_validation)
     if data_config.selection == "reference":
         return Splits(train, validation=validation, test=validation)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from lensjax.console import log, progress
 from lensjax.data.batches import batches, epoch_order
+from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.errors import Interrupted, NonFiniteLossError
@@ -38,7 +39,7 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 def train(
     config: ConfigDict,
     model: nn.Module,
-    images: ImageSet,
+    images: ImageSet | FreshImages,
     evaluate: Evaluator,
     workdir: Path,
     *,
@@ -129,7 +130,7 @@ def train(
 def run_epoch(
     state: TrainState,
     step: Callable[..., Any],
-    images: ImageSet,
+    images: ImageSet | FreshImages,
     key: Key[Array, ""],
     config: ConfigDict,
     where: Progress,
@@ -152,7 +153,6 @@ def run_epoch(
     Raises:
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    order = epoch_order(config.seed, where.epoch, len(images))
     done = where.steps_in_epoch
     bar = progress(
         len(images),
@@ -161,7 +161,7 @@ def run_epoch(
     )
     pending: dict[str, Any] | None = None
     with bar:
-        for batch in batches(images, order, config.batch_size, start=done):
+        for batch, size in epoch_batches(images, config, where):
             if stop.signal_number is not None:
                 break
             state, metrics = step(state, batch, key)
@@ -169,9 +169,30 @@ def run_epoch(
             check_finite(pending, where.epoch, done)
             pending = metrics
             done += 1
-            bar.update(int(batch["weights"].sum()))
+            bar.update(size)
         check_finite(pending, where.epoch, done)
     return state, done
+
+
+def epoch_batches(
+    images: ImageSet | FreshImages, config: ConfigDict, where: Progress
+) -> Iterator[tuple[Any, int]]:
+    """The batches of what is left of an epoch, each with the number of its images.
+
+    Args:
+      images: what to train on.
+      config: the whole config of the run.
+      where: which epoch, and how many of its steps are done.
+    """
+    size, done = config.batch_size, where.steps_in_epoch
+    if isinstance(images, FreshImages):
+        per_epoch = math.ceil(len(images) / size)
+        for index in range(done, per_epoch):
+            yield images.batch(where.epoch * per_epoch + index, size), size
+        return
+    order = epoch_order(config.seed, where.epoch, len(images))
+    for batch in batches(images, order, size, start=done):
+        yield batch, int(batch["weights"].sum())
 
 
 def check_finite(metrics: dict[str, Any] | None, epoch: int, batch: int) -> None:

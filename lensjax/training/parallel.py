@@ -62,7 +62,7 @@ def parallel_train_step(
     )
     on_cpu = devices[0].platform == "cpu"
 
-    def run(state: Any, batch: dict[str, np.ndarray], key: jax.Array) -> Any:
+    def run(state: Any, batch: dict[str, Any], key: jax.Array) -> Any:
         result = mapped(state, share(batch, len(devices)), key)
         # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
         # there are several devices; with one device waiting costs no time.
@@ -86,6 +86,6 @@ def parallel_eval_step(
     return run
 
 
-def share(batch: dict[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+def share(batch: dict[str, Any], num_devices: int) -> dict[str, Any]:
     """Divides the rows of every array equally: `[batch, ...]` becomes `[devices, batch / devices, ...]`."""
     return {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}

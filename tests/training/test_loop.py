@@ -1,5 +1,6 @@
 """Runs of the whole training loop on tiny images: determinism, resuming, stopping, refusing."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,10 +12,12 @@ import pytest
 from lensjax import models
 from lensjax.config import default_config
 from lensjax.data.batches import batches
+from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
+from lensjax.simulation.presets import COMMON_TEST
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 from lensjax.workdir import METRICS, claim
@@ -90,6 +93,27 @@ def test_training_learns_and_writes_every_metric(expected):
 def test_the_same_run_twice_gives_the_same_bits(expected, tmp_path):
     train(tmp_path / "again")
     assert metrics_without_times(tmp_path / "again") == expected
+
+
+def test_fresh_images_train_and_go_on_where_they_stopped(tmp_path):
+    """An epoch of images that are never repeated; a run that dies between epochs ends with the same bits."""
+    instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=SIZE)
+    images = FreshImages(dataclasses.replace(COMMON_TEST, instrument=instrument), 0, 20)
+    config = tiny_config(num_epochs=2)
+    whole = train(tmp_path / "whole", config, images=images)
+    calls = []
+
+    def dies(variables):
+        calls.append(variables)
+        if len(calls) == 2:
+            raise Killed
+        return {name: whole[0][name] for name in whole[0] if name.startswith("validation")}
+
+    with pytest.raises(Killed):
+        train(tmp_path / "died", config, images=images, evaluate=dies)
+    train(tmp_path / "died", config, images=images)
+    assert metrics_without_times(tmp_path / "died") == metrics_without_times(tmp_path / "whole")
+    assert whole[0]["train_loss"] != whole[1]["train_loss"]
 
 
 class Killed(BaseException):

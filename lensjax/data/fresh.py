@@ -1,0 +1,60 @@
+"""Simulated images that are made when a training step needs them, and never again."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from lensjax import simulation
+
+
+@dataclasses.dataclass(frozen=True)
+class FreshImages:
+    """Images to train on that are simulated when they are needed, and never again.
+
+    Attributes:
+      preset: the kind of scene.
+      seed: of the scenes.
+      num_images: how many make an epoch.
+    """
+
+    preset: simulation.Preset
+    seed: int
+    num_images: int
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def batch(self, step: int, batch_size: int, process: int = 0) -> dict[str, Array]:
+        """The batch of a step of training, made on the default device while the step before it runs.
+
+        Args:
+          step: number of the step since the start of training; the batch follows from it and the seed.
+          batch_size: images.
+          process: number of this process, where several train together on images of their own.
+
+        Returns:
+          What `lensjax.data.batches.Batch` has, as arrays of JAX.
+        """
+        return _fresh_batch(
+            _fresh_key(self.seed), jnp.asarray(step), jnp.asarray(process), self.preset, batch_size
+        )
+
+
+def _fresh_key(seed: int) -> Key[Array, ""]:
+    # Splits fold in their numbers, all of them small.
+    return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _fresh_batch(
+    key: Key[Array, ""],
+    step: Int[Array, ""],
+    process: Int[Array, ""],
+    preset: simulation.Preset,
+    batch_size: int,
+) -> dict[str, Array]:
+    key = jax.random.fold_in(jax.random.fold_in(key, process), step)
+    return simulation.fresh_batch(key, preset, batch_size)
