@@ -19,11 +19,11 @@ from lensjax.console import log
 CACHE_VARIABLE = "LENSJAX_CACHE"
 
 
-def cache_folder(kind: str) -> Path:
+def folder(kind: str) -> Path:
     """Where things of a kind are kept: in the folder LENSJAX_CACHE names, or in the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
-    folder = Path(named).expanduser() if named else platformdirs.user_cache_path("lensjax")
-    return folder / kind
+    whole = Path(named).expanduser() if named else platformdirs.user_cache_path("lensjax")
+    return whole / kind
 
 
 def digest(parts: Iterable[object], *, code: Iterable[str]) -> str:
@@ -41,8 +41,8 @@ def digest(parts: Iterable[object], *, code: Iterable[str]) -> str:
         else:
             key.update(f"{part}\n".encode())
     package = Path(lensjax.__file__).parent
-    for folder in code:
-        for file in sorted((package / folder).rglob("*.py")):
+    for part in code:
+        for file in sorted((package / part).rglob("*.py")):
             key.update(f"{file.relative_to(package).as_posix()}\n".encode())
             key.update(file.read_bytes())
     return key.hexdigest()
@@ -76,7 +76,7 @@ def save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, allow_pickle=False, **arrays)
         temporary.replace(file)
     except OSError as error:
         log.warning(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -69,10 +70,11 @@ def with_residuals(
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     residuals = arrays.pop("residuals")
     failed = int((arrays["fit_converged"] == 0).sum())
-    if failed and keep:
+    if keep:
         log.info(
-            "%-10s the fit did not converge on %s of %s images; their residuals are 0",
-            *(name, f"{failed:,}", f"{len(image_set):,}"),
+            "%-10s smooth lenses fitted, median reduced chi-square %.3f, %s not converged%s",
+            *(name, np.median(arrays["reduced_chi_square"]), f"{failed:,}"),
+            " (their residuals are 0)" if failed else "",
         )
     return dataclasses.replace(image_set, residuals=residuals, fit=arrays)
 
@@ -86,7 +88,7 @@ def _cached(
 ) -> dict[str, np.ndarray]:
     """The fits of some images from the cache; made, and kept there, where it has none."""
     key = cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
-    file = cache.cache_folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
+    file = cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
     shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(VALUES, (len(chunk),))
     arrays = cache.load(file, shapes)
     if arrays is None:
@@ -103,14 +105,16 @@ def _fits(
     """Residuals and `VALUES` of some images."""
     noise = fitting.photon_noise(counts_at_one(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
-    values = {name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")}
+    values: dict[str, Any] = {
+        name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")
+    }
     place = model.names.index("theta_E")
     values["theta_E_sigma"] = np.sqrt(np.maximum(fit.covariance[:, place, place], 0))
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
     return {"residuals": residuals.astype(np.float16)} | {
-        name: values[name].astype(np.float32) for name in VALUES
+        name: np.asarray(values[name], np.float32) for name in VALUES
     }
 
 

@@ -5,13 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from data_files import SIZE
 
 import lensjax
 from lensjax import simulation
-from lensjax.data import simulated
 from lensjax.data.simulated import cache_folder, cache_key, fresh_images, simulated_images
 from lensjax.errors import UserError
 
@@ -86,13 +86,13 @@ def test_the_key_follows_from_everything_that_decides_the_pixels(monkeypatch, tm
         for changes in ({"split": "test"}, {"num_images": 7}, {"seed": 1})
     ]
     with monkeypatch.context() as changed:
-        changed.setattr(simulated.jax, "__version__", "99")
+        changed.setattr(jax, "__version__", "99")
         keys.append(cache_key("preset", **asked))
     with monkeypatch.context() as changed:
-        changed.setattr(simulated.np, "__version__", "99")
+        changed.setattr(np, "__version__", "99")
         keys.append(cache_key("preset", **asked))
     with monkeypatch.context() as changed:
-        changed.setattr(simulated.jax, "default_backend", lambda: "gpu")
+        changed.setattr(jax, "default_backend", lambda: "gpu")
         keys.append(cache_key("preset", **asked))
     package = pathlib.Path(lensjax.__file__).parent
     for folder in ("simulation", "physics"):
