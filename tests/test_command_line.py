@@ -9,6 +9,7 @@ from lensjax import command_line
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+LENS_FIT = str(CONFIGS / "lens_fit.py")
 PINN = str(CONFIGS / "pinn.py")
 
 
@@ -75,6 +76,23 @@ BAD = {
         "dropout_rate=1.5: .* 0 to 0.99",
     ),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "has to be a multiple of"),
+    "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
+    "residuals without a fit": (
+        ["--config", LENS_FIT, "--config.data.fit=none"],
+        "'image_and_residual': there are no residuals; set config.data.fit='common_test'",
+    ),
+    "residuals for another model": (
+        ["--config", PINN, "--config.model.input=residual"],
+        "needs config.model.name='lens_fit_net'",
+    ),
+    "fit for another model": (
+        ["--config", PINN, "--config.data.fit=general"],
+        "lens_vit_pinn does not see residuals; use config.model.name='lens_fit_net'",
+    ),
+    "another model's input": (
+        ["--config", LENS_FIT, "--config.model.input=gradient_product"],
+        "lens_fit_net has no such input; use 'image_and_residual'",
+    ),
     "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
     "nothing to predict": (["--mode", "predict", "--workdir", "x"], "needs --input"),
     "evaluate of nothing": (["--mode", "evaluate"], "needs --workdir FOLDER"),

@@ -45,10 +45,6 @@ class ImageSet:
                 f"an image set needs as many scales, labels and names as images: {len(self.pixels)} "
                 f"images, {len(self.scale)} scales, {len(self.labels)} labels, {len(self.names)} names"
             )
-        if self.residuals is not None and self.residuals.shape != self.pixels.shape:
-            raise ValueError(
-                f"residuals of shape {self.residuals.shape} for images of shape {self.pixels.shape}"
-            )
 
     def __len__(self) -> int:
         return len(self.labels)

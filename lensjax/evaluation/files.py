@@ -56,7 +56,9 @@ def predict_files(classifier: Trained, source: Path, output: Path) -> tuple[int,
                     num_bad += 1
                 else:
                     best = CLASSES[answer[: len(CLASSES)].argmax()]
-                    writer.writerow([name, best, *(f"{value:.6f}" for value in answer), ""])
+                    values = [f"{value:.6f}" for value in answer]
+                    values[len(CLASSES) :] = [f"{value:.6g}" for value in answer[len(CLASSES) :]]
+                    writer.writerow([name, best, *values, ""])
             bar.update(len(names))
     return len(files) - num_bad, num_bad
 

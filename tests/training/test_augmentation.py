@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax.training.augmentation import random_rotation, rotate
+from lensjax.training.augmentation import dihedral, random_dihedral, random_rotation, rotate
 
 
 def torchvision_rotation(image, degrees):
@@ -68,3 +68,31 @@ def test_no_rotation_asked_for_gives_the_images_back():
     images = jnp.ones((2, 8, 8, 1))
     keys = jax.random.split(jax.random.key(0), 2)
     assert random_rotation(images, keys, 0.0) is images
+
+
+def symmetries(image):
+    """The eight images that a square's symmetries make of one."""
+    return [np.rot90(side, turns) for side in (image, np.fliplr(image)) for turns in range(4)]
+
+
+def test_each_element_is_another_symmetry_of_the_square():
+    image = np.random.default_rng(0).uniform(0, 1, (6, 6, 2)).astype(np.float32)
+    found = [np.asarray(dihedral(jnp.asarray(image), jnp.asarray(index))) for index in range(8)]
+    np.testing.assert_array_equal(found[0], image)
+    places = [
+        [index for index, wanted in enumerate(symmetries(image)) if (wanted == one).all()]
+        for one in found
+    ]
+    assert sorted(places) == [[index] for index in range(8)]
+
+
+def test_random_symmetries_are_all_drawn_alike_and_turn_all_channels_together():
+    image = np.random.default_rng(0).uniform(0, 1, (5, 5)).astype(np.float32)
+    images = np.broadcast_to(np.stack([image, 2 * image], -1), (800, 5, 5, 2))
+    keys = jax.random.split(jax.random.key(0), 800)
+    turned = np.asarray(random_dihedral(jnp.asarray(images), keys))
+    np.testing.assert_array_equal(turned[..., 1], 2 * turned[..., 0])
+    counts = [(turned[..., 0] == wanted).all((1, 2)).sum() for wanted in symmetries(image)]
+    assert sum(counts) == 800
+    assert min(counts) > 60  # 100 each, with a standard deviation of 9
+    assert max(counts) < 145

@@ -1,0 +1,171 @@
+"""Sets of images with what the fit of a smooth lens leaves over."""
+
+import dataclasses
+import logging
+import types
+
+import numpy as np
+import pytest
+
+from lensjax import fitting
+from lensjax.config import default_config
+from lensjax.data import cache
+from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
+from lensjax.data.images import ImageSet, Splits
+from lensjax.data.simulated import fresh_images, simulated_images
+from lensjax.data.source import load_splits
+from lensjax.errors import UserError
+
+
+def lenses():
+    """Two simulated images of each class, and one of noise alone."""
+    images = simulated_images(
+        "common_test", split="train", num_images=6, seed=0, image_size=150
+    ).subset(np.array([0, 3, 1, 4, 2, 5, 0]))
+    noise = np.random.default_rng(0).poisson(300, (150, 150))
+    noise -= noise.min()
+    images.pixels[6], images.scale[6] = noise, noise.max()
+    return images
+
+
+def as_float(images):
+    """The same images as a set that is not known to be counts."""
+    return dataclasses.replace(
+        images, pixels=images.images()[..., 0], scale=np.ones(len(images), np.float32)
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """A cache of the test's own, and a stand-in for the fit; how many images it was given."""
+    numbers = []
+
+    def fit_in_batches(images, model, *, noise, report):
+        number = len(images)
+        numbers.append(number)
+        report(number)
+        values = images.mean((1, 2, 3))
+        return types.SimpleNamespace(
+            parameters=dict.fromkeys(("theta_E", "gamma1", "gamma2"), values),
+            covariance=np.broadcast_to(np.eye(len(model.names)), (number, *[len(model.names)] * 2)),
+            reduced_chi_square=values,
+            converged=np.ones(number, bool),
+            residual=images,
+        )
+
+    monkeypatch.setattr(fitting, "fit_in_batches", fit_in_batches)
+    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
+    return numbers
+
+
+def small(number=5, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 900, (number, 8, 8)).astype(np.uint16)
+    return ImageSet(
+        pixels,
+        np.full(number, 900, np.float32),
+        np.zeros(number, np.int32),
+        tuple(map(str, range(number))),
+    )
+
+
+def assert_same(one, other):
+    np.testing.assert_array_equal(one.residuals, other.residuals)
+    assert one.residuals.dtype == other.residuals.dtype == np.float16
+    assert tuple(one.fit) == tuple(other.fit) == VALUES
+    for name in VALUES:
+        np.testing.assert_array_equal(one.fit[name], other.fit[name])
+
+
+def test_residuals_are_noise_of_unit_width_where_the_lens_is_smooth_and_0_where_no_lens_is(caplog):
+    images = lenses()
+    with caplog.at_level(logging.INFO, "lensjax"):
+        fitted = with_residuals(images, "common_test", name="train")
+    widths = fitted.residuals.astype(np.float64).std((1, 2))
+    np.testing.assert_allclose(widths[:2], 1, atol=0.02)
+    assert (widths[2:6] > 1).all()
+    np.testing.assert_array_equal(fitted.fit["fit_converged"], [1, 1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(fitted.residuals[6], 0)
+    np.testing.assert_allclose(widths[:6] ** 2, fitted.fit["reduced_chi_square"][:6], rtol=2e-3)
+    assert (fitted.fit["theta_E"][:6] > 0.7).all()
+    assert (fitted.fit["theta_E_sigma"][:6] < 0.002).all()
+    assert "1 not converged (their residuals are 0)" in caplog.text
+
+    # Files are read as brightness; the counts behind it are found again.
+    from_files = with_residuals(as_float(images), "common_test", keep=False)
+    assert_same(fitted, from_files)
+
+
+def test_counts_are_known_where_the_image_is_a_quotient_of_them():
+    images = as_float(lenses().subset(np.array([0, 1])))
+    images.pixels[1, 3, 3] = 0.123456
+    np.testing.assert_array_equal(counts_at_one(images), [lenses().scale[0], np.nan])
+
+
+def test_fits_come_from_the_cache_the_second_time(calls):
+    first = with_residuals(small(), "common_test")
+    second = with_residuals(small(), "common_test")
+    assert calls == [5]
+    assert_same(first, second)
+    np.testing.assert_array_equal(first.residuals, small().images()[..., 0].astype(np.float16))
+    assert_same(with_residuals(small(), "common_test", keep=False), first)
+    assert calls == [5, 5]
+
+
+def test_other_pixels_other_scales_and_other_models_are_fitted_anew(calls):
+    with_residuals(small(), "common_test")
+    with_residuals(small(seed=1), "common_test")
+    with_residuals(dataclasses.replace(small(), scale=np.full(5, 901, np.float32)), "common_test")
+    with_residuals(small(), "general")
+    assert len(calls) == 4
+
+
+def test_what_an_interrupted_run_has_fitted_is_not_fitted_again(calls):
+    many = small(2500)
+    with_residuals(many.subset(np.arange(1024)), "common_test")
+    fitted = with_residuals(many, "common_test")
+    assert calls == [1024, 1024, 452]
+    np.testing.assert_array_equal(fitted.residuals, many.images()[..., 0].astype(np.float16))
+
+
+def test_a_damaged_file_of_fits_is_made_again(calls, caplog):
+    first = with_residuals(small(), "common_test")
+    (file,) = cache.folder("fits").iterdir()
+    file.write_bytes(file.read_bytes()[:300])
+    with caplog.at_level(logging.WARNING, "lensjax"):
+        assert_same(with_residuals(small(), "common_test"), first)
+    assert calls == [5, 5]
+    assert str(file) in caplog.text
+
+
+def test_a_subset_keeps_the_residuals_of_its_images(calls):
+    fitted = with_residuals(small(), "common_test")
+    some = fitted.subset(np.array([3, 1]))
+    np.testing.assert_array_equal(some.residuals, fitted.residuals[[3, 1]])
+    np.testing.assert_array_equal(some.fit["theta_E"], fitted.fit["theta_E"][[3, 1]])
+    assert with_residuals(some, "common_test") is some
+
+
+def test_nothing_is_fitted_where_nothing_is_asked_for(calls):
+    images = small()
+    assert with_residuals(images, "none") is images
+    splits = Splits(images, images, images)
+    assert fit_splits(splits, "none") is splits
+    assert calls == []
+
+
+def test_images_that_serve_twice_are_fitted_once(calls):
+    train, other = small(), small(seed=1)
+    splits = fit_splits(Splits(train, validation=other, test=other), "common_test")
+    assert splits.test is splits.validation
+    assert len(calls) == 2
+
+
+def test_fits_that_cannot_be_are_refused(calls):
+    fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
+    with pytest.raises(UserError, match=r"never repeated are not fitted; use config\.data\.fit"):
+        fit_splits(Splits(fresh, small(), small()), "common_test")
+    config = default_config().data
+    config.fit = "comon_test"
+    with pytest.raises(UserError, match=r"config\.data\.fit='comon_test'.* mean 'common_test'"):
+        load_splits(config)
+    assert calls == []

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import command_line, models
+from lensjax.models import LensFitNet
+
+
+@pytest.fixture(scope="module")
+def channels():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 2)), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("seen", "sees_image", "sees_residual"),
+    [("image", True, False), ("residual", False, True), ("image_and_residual", True, True)],
+)
+def test_the_answer_depends_on_the_channels_that_are_asked_for_alone(
+    channels, seen, sees_image, sees_residual
+):
+    model = LensFitNet(width=4, input=seen)
+    variables = model.init(jax.random.key(0), channels, train=False)
+    answer = jax.jit(lambda channels: model.apply(variables, channels, train=False).logits)
+    for channel, sees in enumerate((sees_image, sees_residual)):
+        changed = channels.at[..., channel].add(1.0)
+        assert bool(jnp.any(answer(channels) != answer(changed))) == sees
+
+
+def test_a_missing_residual_is_told(channels):
+    with pytest.raises(ValueError, match="needs an image and a residual"):
+        LensFitNet(width=4).init(jax.random.key(0), channels[..., :1], train=False)
+
+
+def test_the_recipe_s_model_is_small(pytestconfig):
+    file = pytestconfig.rootpath / "configs" / "lens_fit.py"
+    for variant in ("", ":quick"):
+        config = command_line.parse(["--config", f"{file}{variant}"]).config
+        model = models.build(config.model)
+        shapes = jax.eval_shape(
+            lambda model=model: model.init(
+                jax.random.key(0), jnp.zeros((1, 150, 150, 2)), train=False
+            )
+        )
+        assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) < 1_000_000

@@ -1,0 +1,90 @@
+"""Batches with a second channel, from the set of images to the step of training."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lensjax.data.batches import batches
+from lensjax.data.images import ImageSet
+from lensjax.data.preparation import prepare
+from lensjax.models import LensFitNet
+from lensjax.training.parallel import AXIS, parallel_train_step, replicated
+from lensjax.training.state import initial_state
+from lensjax.training.step import decode, train_step
+
+SIZE = 32
+
+
+def image_set(number):
+    generator = np.random.default_rng(0)
+    return ImageSet(
+        generator.integers(0, 800, (number, SIZE, SIZE)).astype(np.uint16),
+        np.full(number, 800, np.float32),
+        generator.integers(0, 3, number).astype(np.int32),
+        tuple(map(str, range(number))),
+        generator.normal(size=(number, SIZE, SIZE)).astype(np.float16),
+    )
+
+
+def test_a_batch_has_the_residuals_of_its_own_images_as_the_second_channel():
+    images = image_set(5)
+    (batch,) = batches(images, np.array([3, 0, 4]), 4)
+    channels = np.asarray(decode(batch))
+    rows = [3, 0, 4, 3]
+    np.testing.assert_array_equal(channels[..., 0], images.images()[rows, ..., 0])
+    np.testing.assert_array_equal(channels[..., 1], images.residuals[rows].astype(np.float32))
+    assert channels.dtype == np.float32
+
+
+def test_preparation_cuts_both_channels_and_stretches_the_image_alone():
+    channels = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 30, 30, 2)), jnp.float32)
+    found = prepare(channels, crop=10, stretch="sqrt")
+    np.testing.assert_allclose(found[..., 0], np.sqrt(channels[:, 10:20, 10:20, 0]), rtol=1e-6)
+    np.testing.assert_array_equal(found[..., 1], channels[:, 10:20, 10:20, 1])
+    for stretch in ("none", "band_pass"):
+        found = prepare(channels, crop=10, stretch=stretch)
+        np.testing.assert_array_equal(found[..., 1], channels[:, 10:20, 10:20, 1])
+
+
+def test_padding_and_two_devices_change_nothing():
+    """Seven images, padded to eight on two devices, train as seven on one."""
+    optimizer = optax.sgd(0.1)
+    whole, crop = {"image_size": SIZE, "channels": 2}, functools.partial(prepare, crop=24)
+    state = initial_state(
+        LensFitNet(width=4), optimizer, jax.random.key(0), terms=("cross_entropy",), **whole
+    )
+    images = image_set(7)
+    (padded,) = batches(images, np.arange(7), 8)
+    plain = {name: value[:7] for name, value in padded.items()}
+
+    def double(tree):
+        return jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64) if leaf.dtype == np.float32 else leaf,
+            jax.device_get(tree),
+        )
+
+    def step(axis_name):
+        return functools.partial(
+            train_step,
+            model=LensFitNet(width=4, axis_name=axis_name),
+            optimizer=optimizer,
+            prepare=functools.partial(crop, stretch="none"),
+            max_rotation=10.0,
+            dihedral=True,
+            physics_weight=0.0,
+            axis_name=axis_name,
+        )
+
+    devices = jax.devices()[:2]
+    with jax.enable_x64(True):
+        state, padded, plain = double((state, dict(padded), plain))
+        one, _ = jax.jit(step(None))(state, plain, jax.random.key(1))
+        two, _ = parallel_train_step(step(AXIS), devices)(
+            replicated(state, devices), padded, jax.random.key(1)
+        )
+        one, two = jax.device_get((one, two))
+    assert float(one.totals["loss"]) > 0
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, two)
