@@ -63,7 +63,7 @@ def default_config() -> ConfigDict:
     config.model.name = "baseline_cnn"
     # ResNet: channels after the stem (64 in ResNet18); the later stages have 2, 4 and 8 times as many.
     config.model.width = 64
-    # Blocks in each of the ResNet's four stages (lens_fit_net).
+    # Blocks in each of the ResNet's four stages (lens_fit_net); 0 leaves the stem alone.
     config.model.num_blocks = 1
     # ViT (lens_vit_pinn): side of a patch in pixels, width, blocks, heads, and the grid side of the
     # position embeddings before they are resized to the image (14 in DINO's, 224 / 16).
@@ -163,13 +163,13 @@ def check(config: ConfigDict) -> None:
     """
     at_least_one = [
         *("batch_size", "eval_batch_size", "data.image_size"),
-        *("data.num_train", "data.num_validation", "data.num_test"),
-        *("model.width", "model.num_blocks"),
+        *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
         *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
         "model.position_grid",
     ]
     not_negative = [
         *("seed", "num_epochs", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
+        "model.num_blocks",
         *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
     ]
     ranges = {

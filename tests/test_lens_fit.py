@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ def run(tmp_path_factory, pytestconfig):
     folder = tmp_path_factory.mktemp("run") / "run"
     sizes = {"data.num_train": 6, "data.num_validation": 3, "data.num_test": 3, "model.width": 4}
     sizes |= {"num_epochs": 1, "batch_size": 8, "eval_batch_size": 8, "preparation.crop": 32}
+    sizes |= {"model.num_blocks": 0}
     words = [f"--config.{name}={value}" for name, value in sizes.items()]
     config = f"{pytestconfig.rootpath / 'configs' / 'lens_fit.py'}:quick"
-    assert main(["--config", config, "--workdir", str(folder), *words]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # This fixture is older than the one that gives each test its cache.
+        patch.setenv("LENSJAX_CACHE", os.environ["LENSJAX_TEST_SHARED"] + "/cache")
+        assert main(["--config", config, "--workdir", str(folder), *words]) == 0
     return folder
 
 

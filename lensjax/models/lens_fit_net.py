@@ -17,7 +17,7 @@ class LensFitNet(nn.Module):
     Attributes:
       num_classes: number of classes.
       width: channels after the stem.
-      num_blocks: blocks in each of the four stages.
+      num_blocks: blocks in each of the four stages; 0 leaves the stem alone.
       input: "image", "residual" or "image_and_residual".
       axis_name: see `BatchNorm`.
     """

@@ -54,7 +54,11 @@ def test_padding_and_two_devices_change_nothing():
     optimizer = optax.sgd(0.1)
     whole, crop = {"image_size": SIZE, "channels": 2}, functools.partial(prepare, crop=24)
     state = initial_state(
-        LensFitNet(width=4), optimizer, jax.random.key(0), terms=("cross_entropy",), **whole
+        LensFitNet(width=4, num_blocks=0),
+        optimizer,
+        jax.random.key(0),
+        terms=("cross_entropy",),
+        **whole,
     )
     images = image_set(7)
     (padded,) = batches(images, np.arange(7), 8)
@@ -69,7 +73,7 @@ def test_padding_and_two_devices_change_nothing():
     def step(axis_name):
         return functools.partial(
             train_step,
-            model=LensFitNet(width=4, axis_name=axis_name),
+            model=LensFitNet(width=4, num_blocks=0, axis_name=axis_name),
             optimizer=optimizer,
             prepare=functools.partial(crop, stretch="none"),
             max_rotation=10.0,
