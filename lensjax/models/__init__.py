@@ -13,7 +13,15 @@ from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT, resize_position_embeddings
 
-__all__ = ["BaselineCNN", "LensViTPINN", "Outputs", "ResNet", "ViT", "build", "resize_position_embeddings"]
+__all__ = [
+    "BaselineCNN",
+    "LensViTPINN",
+    "Outputs",
+    "ResNet",
+    "ViT",
+    "build",
+    "resize_position_embeddings",
+]
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width",)),
