@@ -2,10 +2,11 @@ r"""BaselineCNN: ResNet18 on the image alone, by the reference's recipe.
 
 Reproduces: validation AUC 0.9926 / 0.9810 / 0.9933 (no, sphere, vort), mean 0.9890, published for
 ImageNet weights on the Common Test images. The exact protocol, which chooses the best epoch on the
-images that it reports on:
+images that it reports on (docs/weights.md tells how to get the weights):
 
     python -m lensjax.main --config configs/baseline.py \
-        --config.data.source=dataset.zip --config.data.selection=reference
+        --config.data.source=dataset.zip --config.data.selection=reference \
+        --config.model.pretrained=weights/resnet18.safetensors
 
 The variant `quick` shows the whole path in about two minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, the middle 80 pixels band-passed, 10 epochs of 9,000 simulated images.

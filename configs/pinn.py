@@ -2,10 +2,12 @@ r"""LensViTPINN: a transformer's deflection, an intensity-space lens equation, a
 
 Reproduces: validation AUC 0.9902 / 0.9804 / 0.9932 (no, sphere, vort), mean 0.9879, published for DINO
 and ImageNet weights on the Common Test images. The exact protocol, which chooses the best epoch on the
-images that it reports on:
+images that it reports on (docs/weights.md tells how to get the weights):
 
     python -m lensjax.main --config configs/pinn.py \
-        --config.data.source=dataset.zip --config.data.selection=reference
+        --config.data.source=dataset.zip --config.data.selection=reference \
+        --config.model.pretrained=weights/dino_vits16.safetensors \
+        --config.model.pretrained_cnn=weights/resnet18.safetensors
 
 The variant `quick` shows the whole path in under five minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, a transformer of two small blocks, the middle 80 pixels band-passed, 7

@@ -24,9 +24,13 @@ if "LENSJAX_TEST_SHARED" not in os.environ:
     os.environ["LENSJAX_TEST_SHARED"] = tempfile.mkdtemp(prefix="lensjax-tests-")
     atexit.register(shutil.rmtree, os.environ["LENSJAX_TEST_SHARED"], ignore_errors=True)
 SHARED = pathlib.Path(os.environ["LENSJAX_TEST_SHARED"])
-jax.config.update("jax_compilation_cache_dir", str(SHARED / "compiled"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+for name, value in (
+    ("JAX_COMPILATION_CACHE_DIR", str(SHARED / "compiled")),
+    ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.2),
+    ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", 0),
+):
+    os.environ[name] = str(value)  # for the commands that tests start
+    jax.config.update(name.lower(), value)
 
 
 @pytest.fixture(autouse=True)

@@ -98,14 +98,18 @@ def gallery_figure(
     probabilities: Float[np.ndarray, "n classes"],
     *,
     columns: int = 6,
+    colors: str = "magma",
+    limits: tuple[float, float] = (0, 1),
 ) -> Figure:
     """The first images of each class, one class a row, with what the model says of them.
 
     Args:
-      images: brightness from 0 to 1.
+      images: brightness from 0 to 1, or what else is to be shown.
       labels: index of each image's class.
       probabilities: of each class, for each image.
       columns: images a class, where there are as many.
+      colors: name of a colour map.
+      limits: values that have its first and its last colour.
     """
     figure = Figure(figsize=(1.7 * columns, 1.95 * len(CLASSES)), layout="constrained")
     grid = figure.subplots(len(CLASSES), columns, squeeze=False)
@@ -116,7 +120,8 @@ def gallery_figure(
             if place >= len(chosen):
                 axes.axis("off")
                 continue
-            axes.imshow(images[chosen[place]], cmap="magma", origin="lower", vmin=0, vmax=1)
+            low, high = limits
+            axes.imshow(images[chosen[place]], cmap=colors, origin="lower", vmin=low, vmax=high)
             answer = int(probabilities[chosen[place]].argmax())
             color = RIGHT if answer == index else WRONG
             axes.set_title(

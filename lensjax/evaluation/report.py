@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
@@ -25,6 +26,9 @@ def write_report(
     history: Sequence[dict[str, Any]],
 ) -> str:
     """Writes metrics.json, roc.png, confusion_matrix.png, examples.png and learning_curves.png.
+
+    Of images with residuals of a lens fit, residuals.png shows those of the examples, from -4 to 4 standard
+    deviations.
 
     Args:
       folder: where to; made if it is not there.
@@ -58,6 +62,14 @@ def write_report(
             shown, images.labels[: len(shown)], probabilities[: len(shown)]
         ),
     }
+    if images.residuals is not None:
+        figures["residuals"] = plots.gallery_figure(
+            images.residuals[: len(shown)].astype(np.float32),
+            images.labels[: len(shown)],
+            probabilities[: len(shown)],
+            colors="RdBu_r",
+            limits=(-4, 4),
+        )
     if history:
         figures["learning_curves"] = plots.learning_figure(history, best_epoch)
     for name, figure in figures.items():

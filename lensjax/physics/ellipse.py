@@ -4,8 +4,6 @@
 Written with these, a formula is smooth at the circle, where the angle is not defined.
 """
 
-# mypy: disable-error-code="return-value"
-
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float

@@ -1,7 +1,5 @@
 """Light profiles: surface brightness of a source or a galaxy."""
 
-# mypy: disable-error-code="return-value"
-
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike

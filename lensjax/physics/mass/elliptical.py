@@ -10,8 +10,6 @@ puts the branch cut of F, u > 1, outside of the unit circle on both sides, and t
 (|e| / (2 - |e|))^n in place of |e|^n.
 """
 
-# mypy: disable-error-code="return-value"
-
 from typing import Any
 
 import jax

@@ -4,8 +4,6 @@ References: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing"; Elia
 arXiv:0710.5636, appendix A.
 """
 
-# mypy: disable-error-code="return-value"
-
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float

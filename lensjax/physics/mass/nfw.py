@@ -9,8 +9,6 @@ Phi comes from the halving Phi(1 - X^2) = 2 / (1 + X) Phi((1 - X) / (1 + X)), tw
 References: Navarro, Frenk & White 1997, arXiv:astro-ph/9611107; Golse & Kneib 2002, arXiv:astro-ph/0112138.
 """
 
-# mypy: disable-error-code="return-value"
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -3,8 +3,6 @@
 Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
 """
 
-# mypy: disable-error-code="return-value"
-
 from collections.abc import Callable
 from typing import Any
 

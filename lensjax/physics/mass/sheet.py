@@ -1,7 +1,5 @@
 """External shear, and a sheet of constant convergence: the field of what lies outside the image."""
 
-# mypy: disable-error-code="return-value"
-
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
