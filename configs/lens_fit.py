@@ -27,5 +27,5 @@ QUICK: dict[str, object] = {
     "data.num_train": 3_000,
     "data.num_validation": 600,
     "data.num_test": 1_500,
-    "num_epochs": 8,
+    "num_epochs": 6,
 }

@@ -1,7 +1,7 @@
 """Batches of a fixed size from a set of images, in an order that a seed decides."""
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int, Int32, Shaped
@@ -9,7 +9,7 @@ from jaxtyping import Float16, Float32, Int, Int32, Shaped
 from lensjax.data.images import ImageSet
 
 
-class Batch(TypedDict, total=False):
+class Batch(TypedDict):
     """What one step of training or evaluation is given.
 
     Attributes:
@@ -25,7 +25,7 @@ class Batch(TypedDict, total=False):
     scale: Float32[np.ndarray, " batch"]
     labels: Int32[np.ndarray, " batch"]
     weights: Float32[np.ndarray, " batch"]
-    residuals: Float16[np.ndarray, "batch height width"]
+    residuals: NotRequired[Float16[np.ndarray, "batch height width"]]
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]:
