@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test install install-test clean
 
 quickstart: install
-	$(BIN)/python -m lensjax.main --config configs/pinn.py:quick
+	$(BIN)/python -m lensjax.main --config configs/lens_fit.py:quick
 
 test: install-test
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ images that it reports on (docs/weights.md tells how to get the weights):
 
 The variant `quick` shows the whole path in under five minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, a transformer of two small blocks, the middle 80 pixels band-passed, 7
-epochs of 9,000 simulated images. Test AUC 0.953 / 0.899 / 0.896, mean 0.916 (4 min, November 2026):
+epochs of 9,000 simulated images. Test AUC 0.924 / 0.881 / 0.869, mean 0.892 (4 min, November 2026):
 
     python -m lensjax.main --config configs/pinn.py:quick
 """
