@@ -56,9 +56,23 @@ def pixel_sum(x: Float[Array, "batch height width channels"]) -> Float[Array, "b
     if not is_ordered():
         return x.sum((1, 2))
     if x.shape[3] == 1:
-        return x.reshape(x.shape[0], -1) @ jnp.ones((x.shape[1] * x.shape[2], 1), x.dtype)
+        return last_sum(x.reshape(x.shape[0], -1))
     # XLA's own sum over a whole image is split in a way that depends on how many images there are.
     return pairwise_sum(jnp.moveaxis(x.sum(2), 1, 0))
+
+
+def last_sum(x: Float[Array, "*rows last"]) -> Float[Array, "*rows 1"]:
+    """Sum over the last axis."""
+    if not is_ordered():
+        return x.sum(-1, keepdims=True)
+    return x @ jnp.ones((x.shape[-1], 1), x.dtype)
+
+
+def on_each_row(values: Float[Array, " last"], like: Array) -> Array:
+    """The values along the last axis of an array like that one, the same everywhere else."""
+    if not is_ordered():
+        return jnp.broadcast_to(values, like.shape[:-1] + values.shape)
+    return jnp.ones((*like.shape[:-1], 1), values.dtype) @ values[None, :]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from lensjax.ordered_sums import batch_sum, device_sum, pixel_sum, row_by_row
+from lensjax.ordered_sums import batch_sum, device_sum, on_each_row, pixel_sum, row_by_row
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
@@ -25,11 +25,6 @@ def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
 def fan_out_normal() -> nn.initializers.Initializer:
     """Normal of variance 2 / fan_out: torchvision's initial values for ResNet convolutions."""
     return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def on_each_row(values: Array, like: Array) -> Array:
-    """The values along the last axis, the same everywhere else; the gradient is a product of matrices."""
-    return jnp.ones((*like.shape[:-1], 1), values.dtype) @ values[None, :]
 
 
 def affine(params: dict[str, Array], x: Array) -> Array:

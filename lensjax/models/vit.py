@@ -13,8 +13,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from lensjax.models.layers import Dense, LayerNorm, affine, fan_in_uniform, on_each_row
-from lensjax.ordered_sums import row_by_row
+from lensjax.models.layers import Dense, LayerNorm, affine, fan_in_uniform
+from lensjax.ordered_sums import last_sum, on_each_row, row_by_row
 
 linear = functools.partial(Dense, kernel_init=nn.initializers.normal(0.02))
 
@@ -52,9 +52,9 @@ class PatchEmbedding(nn.Module):
 
 @jax.custom_vjp
 def softmax(scores: Float[Array, "*rows columns"]) -> Float[Array, "*rows columns"]:
-    """Softmax of the last axis; its sums are products of matrices, whose order is fixed."""
+    """Softmax of the last axis, with sums of fixed order."""
     exponentials = jnp.exp(scores - scores.max(-1, keepdims=True))
-    return exponentials / (exponentials @ jnp.ones((scores.shape[-1], 1), scores.dtype))
+    return exponentials / last_sum(exponentials)
 
 
 def _softmax_forward(scores: Array) -> tuple[Array, Array]:
@@ -63,8 +63,7 @@ def _softmax_forward(scores: Array) -> tuple[Array, Array]:
 
 
 def _softmax_backward(probabilities: Array, gradient: Array) -> tuple[Array]:
-    ones = jnp.ones((gradient.shape[-1], 1), gradient.dtype)
-    return (probabilities * (gradient - (gradient * probabilities) @ ones),)
+    return (probabilities * (gradient - last_sum(gradient * probabilities)),)
 
 
 softmax.defvjp(_softmax_forward, _softmax_backward)
