@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import runpy
 import shutil
 import signal
 import subprocess
@@ -298,10 +299,9 @@ def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run
     oracle = randomize(make(), seed=0).eval()
     torch.save(oracle.state_dict(), tmp_path / "reference.pth")
     file, workdir, back = tmp_path / "w.safetensors", tmp_path / "run", tmp_path / "back.pth"
-    tool = [sys.executable, "tools/convert_torch_weights.py"]
-    root = pathlib.Path(__file__).parent.parent
-    convert = functools.partial(subprocess.run, check=True, cwd=root, capture_output=True)
-    convert([*tool, "--input", str(tmp_path / "reference.pth"), "--output", str(file)])
+    path = pathlib.Path(__file__).parent.parent / "tools" / "convert_torch_weights.py"
+    tool = runpy.run_path(str(path))
+    tool["main"](["--input", str(tmp_path / "reference.pth"), "--output", str(file)])
     config = config_file(tmp_path, data, name)
     words = [f"--config.model.pretrained={file}", "--config.num_epochs=0"]
     assert main(["--config", config, "--workdir", str(workdir), *words]) == 0
@@ -318,7 +318,7 @@ def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run
             found = [float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")]
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
-    convert([*tool, "--to-torch", "--input", str(workdir), "--output", str(back)])
+    tool["main"](["--to-torch", "--input", str(workdir), "--output", str(back)])
     returned = torch.load(back, weights_only=True)
     make().load_state_dict(returned, strict=True)
     for key, tensor in oracle.state_dict().items():
