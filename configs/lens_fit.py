@@ -7,9 +7,9 @@ the fit.
     python -m lensjax.main --config configs/lens_fit.py
 
 The variant `quick` simulates 3,000 + 600 + 1,500 images, fits a lens to each and trains for 6 epochs. Test
-AUC 0.9999 / 0.9952 / 0.9964 (no, sphere, vort), mean 0.9972, accuracy 0.975. From an empty cache it took
-3 min 44 s on two CPU cores of which another program kept one busy (simulation 18 s, fits 2 min, training
-1 min 20 s, compilation included; November 2026). Images and fits are kept: a second run only trains.
+AUC 0.9999 / 0.9952 / 0.9964 (no, sphere, vort), mean 0.9972, accuracy 0.975. From an empty cache, the
+set-up of a new .venv included, `make quickstart` took 3 min 18 s on two CPU cores (November 2026). Images and
+fits are kept: a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick
 
