@@ -1,6 +1,8 @@
 """Least-squares fits of a smooth lens to images: what is left over is substructure, or noise."""
 
 from lensjax.fitting.batches import fit_in_batches
+from lensjax.fitting.evidence import Evidence, class_evidence
+from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
 from lensjax.fitting.fit import fit_lens
 from lensjax.fitting.model import (
     COMMON_TEST,
@@ -17,10 +19,15 @@ from lensjax.fitting.result import LensFit
 __all__ = [
     "COMMON_TEST",
     "GENERAL",
+    "Evidence",
     "LensFit",
+    "MassLine",
     "Noise",
     "Parameter",
+    "PointMasses",
     "SmoothModel",
+    "SubstructurePrior",
+    "class_evidence",
     "fit_in_batches",
     "fit_lens",
     "free",
