@@ -15,7 +15,8 @@ SCHEDULES = ("constant", "cosine")
 FITS = ("none", "common_test", "general")
 GRADIENT_INPUTS = ("gradient_product", "mixed_derivative")
 RESIDUAL_INPUTS = ("residual", "image_and_residual")
-INPUTS = ("image", *GRADIENT_INPUTS, *RESIDUAL_INPUTS)
+FIT_NET_INPUTS = (*RESIDUAL_INPUTS, "image_and_reference_source")
+INPUTS = ("image", *GRADIENT_INPUTS, *FIT_NET_INPUTS)
 
 
 def default_config() -> ConfigDict:
@@ -59,12 +60,14 @@ def default_config() -> ConfigDict:
     config.preparation.stretch = "none"
 
     config.model = ConfigDict()
-    # "baseline_cnn", "lens_vit_pinn" or "lens_fit_net".
+    # "baseline_cnn", "lens_vit_pinn", "lens_fit_net" or "lens_encoder_net".
     config.model.name = "baseline_cnn"
     # ResNet: channels after the stem (64 in ResNet18); the later stages have 2, 4 and 8 times as many.
     config.model.width = 64
-    # Blocks in each of the ResNet's four stages (lens_fit_net); 0 leaves the stem alone.
+    # Blocks in each of the ResNet's four stages (lens_fit_net, lens_encoder_net); 0 leaves the stem alone.
     config.model.num_blocks = 1
+    # Steps by which lens_encoder_net refines the lens that it guesses.
+    config.model.gauss_newton_steps = 0
     # ViT (lens_vit_pinn): side of a patch in pixels, width, blocks, heads, and the grid side of the
     # position embeddings before they are resized to the image (14 in DINO's, 224 / 16).
     config.model.patch_size = 16
@@ -76,7 +79,8 @@ def default_config() -> ConfigDict:
     config.model.dropout_rate = 0.3
     # What the model sees: "image"; for lens_vit_pinn, in its place, one of the two forms of
     # lensjax/physics/reference.py's gradient_input, "gradient_product" or "mixed_derivative"; for
-    # lens_fit_net "residual" or "image_and_residual", which need a config.data.fit.
+    # lens_fit_net "residual" or "image_and_residual", which need a config.data.fit, or
+    # "image_and_reference_source", the reference's theta_S from a theta_E that a second ResNet finds.
     config.model.input = "image"
 
     # Files of weights to start from instead of random ones, made by tools/convert_torch_weights.py: of the
@@ -86,7 +90,7 @@ def default_config() -> ConfigDict:
     config.model.pretrained_cnn = ""
 
     config.loss = ConfigDict()
-    # Weight of the physics loss beside the cross-entropy (lens_vit_pinn).
+    # Weight of the physics loss beside the cross-entropy (lens_vit_pinn, lens_encoder_net).
     config.loss.physics_weight = 0.01
 
     config.augmentation = ConfigDict()
@@ -169,7 +173,7 @@ def check(config: ConfigDict) -> None:
     ]
     not_negative = [
         *("seed", "num_epochs", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
-        "model.num_blocks",
+        *("model.num_blocks", "model.gauss_newton_steps"),
         *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
     ]
     ranges = {
@@ -202,14 +206,14 @@ def _check_input(config: ConfigDict) -> None:
     """Refuses what the model cannot see, or what is not made for it."""
     name, seen, fit = config.model.name, config.model.input, config.data.fit
     found = f"config.model.input={seen!r}"
-    if seen != "image" and name == "baseline_cnn":
+    if seen != "image" and name in ("baseline_cnn", "lens_encoder_net"):
         raise UserError(
-            f"{found}: baseline_cnn sees the image alone; use config.model.name="
+            f"{found}: {name} sees the image alone; use config.model.name="
             f"{'lens_vit_pinn' if seen in GRADIENT_INPUTS else 'lens_fit_net'!r}"
         )
     if seen in GRADIENT_INPUTS and name == "lens_fit_net":
         raise UserError(f"{found}: lens_fit_net has no such input; use 'image_and_residual'")
-    if seen in RESIDUAL_INPUTS and name == "lens_vit_pinn":
+    if seen in FIT_NET_INPUTS and name == "lens_vit_pinn":
         raise UserError(f"{found}: needs config.model.name='lens_fit_net'")
     if seen in RESIDUAL_INPUTS and fit == "none":
         raise UserError(f"{found}: there are no residuals; set config.data.fit='common_test'")

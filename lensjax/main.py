@@ -10,6 +10,7 @@ from lensjax.command_line import Options
 from lensjax.console import log
 from lensjax.data.images import Splits
 from lensjax.data.source import load_splits
+from lensjax.evaluation.classifier import load_classifier
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.report import write_report
@@ -78,13 +79,20 @@ def report(options: Options, trained: Trained, splits: Splits) -> None:
 
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Classifies image files with the best epoch of a run; 1 where some could not be."""
-    assert options.input is not None  # for the type checker: the parser saw to it
-    trained = load_trained(options.workdir, devices=devices)
-    num_good, num_bad = predict_files(trained, options.input, options.output)
-    log.info("%s: %s files classified", options.output, f"{num_good:,}")
+    """Classifies image files with the best epoch of a run; 1 where some images could not be."""
+    num_good, num_bad = predict_files(
+        load_classifier(options.workdir, devices=devices),
+        str(options.input),
+        options.output,
+        crop=options.crop,
+        pixel_scale=options.pixel_scale,
+        overwrite=options.overwrite,
+        calibrated=options.calibrated,
+        tta=options.tta,
+    )
+    log.info("%s: %s images classified", options.output, f"{num_good:,}")
     if num_bad:
-        log.info("%s files could not be; the column 'error' says why", f"{num_bad:,}")
+        log.info("%s could not be; the column 'error' says why", f"{num_bad:,}")
     return 1 if num_bad else 0
 
 

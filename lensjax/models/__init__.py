@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lensjax.config import INPUTS, check_choice
 from lensjax.models.baseline_cnn import BaselineCNN
+from lensjax.models.lens_encoder_net import LensEncoderNet
 from lensjax.models.lens_fit_net import LensFitNet
 from lensjax.models.lens_vit_pinn import LensViTPINN
 from lensjax.models.outputs import Outputs
@@ -16,6 +17,7 @@ from lensjax.models.vit import ViT, resize_position_embeddings
 
 __all__ = [
     "BaselineCNN",
+    "LensEncoderNet",
     "LensFitNet",
     "LensViTPINN",
     "Outputs",
@@ -27,6 +29,7 @@ __all__ = [
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width",)),
+    "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
     "lens_fit_net": (LensFitNet, ("width", "num_blocks", "input")),
     "lens_vit_pinn": (
         LensViTPINN,

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
+from lensjax.physics import reference
 
 
 class LensFitNet(nn.Module):
@@ -18,7 +19,8 @@ class LensFitNet(nn.Module):
       num_classes: number of classes.
       width: channels after the stem.
       num_blocks: blocks in each of the four stages; 0 leaves the stem alone.
-      input: "image", "residual" or "image_and_residual".
+      input: "image", "residual", "image_and_residual", or "image_and_reference_source": the reference's
+        theta_S of the image (`physics.reference`), with a theta_E from a second ResNet.
       axis_name: see `BatchNorm`.
     """
 
@@ -51,11 +53,16 @@ class LensFitNet(nn.Module):
         """
         del keys, with_physics_loss
         seen = images[..., :1]
-        if self.input != "image":
+        stages = (self.num_blocks,) * 4
+        if self.input == "image_and_reference_source":
+            encoder = ResNet(1, self.width, stages, self.axis_name, name="encoder")
+            theta_E = encoder(seen, train=train, weights=weights)[:, 0]
+            theta_S = reference.intensity_lens_equation(seen, theta_E)
+            seen = jnp.concatenate([seen, theta_S], -1)
+        elif self.input != "image":
             if images.shape[-1] != 2:
                 raise ValueError(f"LensFitNet sees {self.input}: needs an image and a residual")
             residual = jnp.arcsinh(images[..., 1:])
             seen = residual if self.input == "residual" else jnp.concatenate([seen, residual], -1)
-        stages = (self.num_blocks,) * 4
         resnet = ResNet(self.num_classes, self.width, stages, self.axis_name, name="resnet")
         return Outputs(resnet(seen, train=train, weights=weights))

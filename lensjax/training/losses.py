@@ -31,4 +31,5 @@ def loss_terms(
 
 def term_names(model_name: str) -> tuple[str, ...]:
     """Names of the loss terms that a model has, without their sum."""
-    return ("cross_entropy", "physics") if model_name == "lens_vit_pinn" else ("cross_entropy",)
+    with_physics = ("lens_vit_pinn", "lens_encoder_net")
+    return ("cross_entropy", "physics") if model_name in with_physics else ("cross_entropy",)

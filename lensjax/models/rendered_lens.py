@@ -1,0 +1,111 @@
+"""What a smooth lens of given parameters leaves over of an image, for models that guess the parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lensjax.fitting.level import Level
+from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.noise import from_high_frequencies, variance
+from lensjax.fitting.render import brightness, brightness_and_slopes
+from lensjax.fitting.solve import Normal, best_linear, bounds, minimise, normal_equations
+
+_GAIN_OF_LAST_STEP = 0.3  # in chi-square
+
+
+def within_bounds(
+    model: SmoothModel, raw: Float[Array, "batch nonlinear"]
+) -> Float[Array, "batch nonlinear"]:
+    """Any numbers as parameters within their bounds; 0 is the middle of where fits set out from.
+
+    Args:
+      model: whose parameters these are, in the order of `model.nonlinear`.
+      raw: what a network gives.
+    """
+    low, high = bounds(model, raw.dtype)
+    middle = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
+    share = (middle - low) / (high - low)
+    offset = jnp.log(share) - jnp.log1p(-share)
+    return low[None] + (high - low)[None] * jax.nn.sigmoid(raw + offset[None])
+
+
+def standardised_residuals(
+    model: SmoothModel,
+    images: Float[Array, "batch height width 1"],
+    free: Float[Array, "batch nonlinear"],
+) -> Float[Array, "batch height width 1"]:
+    """Image less lens in standard deviations of the noise; differentiable in both arguments.
+
+    Amplitude and sky are the best ones for the lens, the noise is read off the residual's highest
+    spatial frequencies, and is held constant in the derivative.
+
+    Args:
+      model: what is drawn.
+      images: in any unit.
+      free: parameters of each image's lens, in the order of `model.nonlinear`.
+    """
+    return jax.vmap(functools.partial(_residual, model))(images[..., 0], free)[..., None]
+
+
+def refined(
+    model: SmoothModel,
+    images: Float[Array, "batch height width 1"],
+    free: Float[Array, "batch nonlinear"],
+    steps: int,
+) -> Float[Array, "batch nonlinear"]:
+    """The parameters after some Gauss-Newton steps down to the least chi-square; no derivative passes.
+
+    Args:
+      model: what is drawn.
+      images: in any unit.
+      free: where the steps set out from.
+      steps: how many there are at most.
+    """
+    if steps == 0:
+        return free
+    images, free = jax.lax.stop_gradient((images, free))
+    return jax.vmap(functools.partial(_refined, model, steps))(images[..., 0], free)
+
+
+def _residual(model: SmoothModel, image: Array, free: Array) -> Array:
+    source = brightness(model, _level(model, image), free)
+    weight = _weight(image, source)
+    amp, sky = best_linear(source, image, weight)
+    return (image - amp * source - sky) * jnp.sqrt(weight)
+
+
+def _refined(model: SmoothModel, steps: int, image: Array, start: Array) -> Array:
+    level = _level(model, image)
+    weight = _weight(image, brightness(model, level, start))
+
+    def evaluate(free: Array) -> Normal:
+        source, slopes = brightness_and_slopes(model, level, free)
+        return normal_equations(model, free, source, slopes, image, weight)
+
+    low, high = bounds(model, start.dtype)
+    found = minimise(
+        model,
+        evaluate,
+        jnp.clip(start, low, high),
+        most_steps=steps,
+        tolerance=_GAIN_OF_LAST_STEP,
+        damping=1e-3,
+    )
+    return found[0]
+
+
+def _level(model: SmoothModel, image: Array) -> Level:
+    return Level((image.shape[0], image.shape[1]), 1, model.subpixels)
+
+
+def _weight(image: Array, source: Array) -> Array:
+    """Inverse variance of each pixel, for the flux of the lens with its best amplitude."""
+    image, source = jax.lax.stop_gradient((image, source))
+    everywhere = jnp.ones_like(image)
+    amp, sky = best_linear(source, image, everywhere)
+    flux = amp * source
+    unknown = jnp.full((), jnp.nan, image.dtype)
+    gain, background = from_high_frequencies(image - flux - sky, flux, everywhere, unknown)
+    return 1 / variance(flux, gain, background)
