@@ -1,7 +1,7 @@
 """Least-squares fits of a smooth lens to images: what is left over is substructure, or noise."""
 
 from lensjax.fitting.batches import fit_in_batches
-from lensjax.fitting.evidence import Evidence, class_evidence
+from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
 from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
 from lensjax.fitting.fit import fit_lens
 from lensjax.fitting.model import (
@@ -32,6 +32,7 @@ __all__ = [
     "fit_lens",
     "free",
     "known",
+    "mass_nodes",
     "photon_noise",
     "smooth_model",
     "unknown_noise",

@@ -5,6 +5,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
@@ -29,6 +31,8 @@ class Evidence:
     Attributes:
       log_ratios: logarithms of the evidences of no substructure, point masses and a line of masses, over
         that of no substructure; 0 for all three where an image holds nothing to compare.
+      masses: where masses are if there are point masses: the posterior mean of their squared Einstein
+        radius on each of `mass_nodes`, arcsec^2.
       line: the best line: squared Einstein radius (arcsec^2), length (arcsec), angle, x and y (arcsec).
       line_chi_square: chi-square of smooth lens and line, on pixels of twice the size.
       smooth_chi_square: of the smooth lens.
@@ -36,6 +40,7 @@ class Evidence:
     """
 
     log_ratios: Float[Array, "*batch 3"]
+    masses: Float[Array, "*batch nodes"]
     line: Float[Array, "*batch 5"]
     line_chi_square: Float[Array, "*batch"]
     smooth_chi_square: Float[Array, "*batch"]
@@ -46,13 +51,20 @@ class Evidence:
         return jax.nn.softmax(self.log_ratios, axis=-1)
 
 
+def mass_nodes(prior: SubstructurePrior) -> Float[np.ndarray, "nodes 2"]:
+    """X and y of the nodes of `Evidence.masses`, arcsec."""
+    return masses_of.nodes(prior)[0]
+
+
 def class_evidence(
-    images: Float[Array, "batch height width 1"],
+    images: Float[ArrayLike, "batch height width 1"],
     fit: LensFit,
     prior: SubstructurePrior,
     model: SmoothModel = COMMON_TEST,
     *,
-    mask: Float[Array, "batch height width 1"] | Bool[Array, "batch height width 1"] | None = None,
+    mask: Float[ArrayLike, "batch height width 1"]
+    | Bool[ArrayLike, "batch height width 1"]
+    | None = None,
 ) -> Evidence:
     """What speaks for each kind of substructure in each image: no training, only priors.
 
@@ -145,7 +157,7 @@ def _one(
     smooth_chi_square = residual @ residual
     residual, found = masses_of.compressed(residual, found, share)
 
-    for_masses = masses_of.log_evidence(residual, found, share, prior.masses)
+    for_masses, where = masses_of.log_evidence_and_map(residual, found, share, prior.masses)
     begin = line_of.starts(residual, found, lines, shares, prior.line, _STARTS)
     fit = line_of.fit_line(
         area, prior.line, pixels, weight, free, jnp.asarray([1, 0], image.dtype), begin
@@ -155,6 +167,7 @@ def _one(
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(
         jnp.where(usable, ratios, 0),
+        _finite(where),
         _finite(fit.free[len(free) :]),
         _finite(fit.chi_square),
         _finite(smooth_chi_square),

@@ -123,15 +123,18 @@ def compressed(
     return basis.T @ residual, basis.T @ found.T
 
 
-def log_evidence(
+def log_evidence_and_map(
     residual: Float[Array, " rank"],
     found: Float[Array, "rank nodes"],
     share: Float[Array, " nodes"],
     masses: PointMasses,
-) -> Float[Array, ""]:
-    """Logarithm of the evidence for point masses over that for none.
+) -> tuple[Float[Array, ""], Float[Array, " nodes"]]:
+    """Logarithm of the evidence for point masses over that for none, and where masses are.
 
     The sum of many masses is taken for normal, with the prior's mean and covariance.
+
+    Returns:
+      The logarithm; the posterior mean of the squared Einstein radius that is on each node, arcsec^2.
     """
     mean, square = masses.moments()
     middle = found @ share
@@ -140,4 +143,7 @@ def log_evidence(
     covariance = scaled @ scaled.T - masses.number * mean**2 * jnp.outer(middle, middle)
     root = jnp.linalg.cholesky(covariance + jnp.eye(len(residual), dtype=residual.dtype))
     white = solve_triangular(root, residual - expected, lower=True)
-    return 0.5 * (residual @ residual - white @ white) - jnp.log(jnp.diagonal(root)).sum()
+    log_ratio = 0.5 * (residual @ residual - white @ white) - jnp.log(jnp.diagonal(root)).sum()
+    pull = found.T @ solve_triangular(root, white, lower=True, trans=1)
+    surplus = square * share * pull - mean**2 * share * (share @ pull)
+    return log_ratio, masses.number * (mean * share + surplus)
