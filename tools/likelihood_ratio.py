@@ -107,7 +107,7 @@ def simulated(number: int, seed: int, output: str | None, figure: str | None) ->
     )
     images = (found.pixels / found.scale[:, None, None]).astype(np.float32)[..., None]
     fit, evidence, seconds = compared(images, found.scale)
-    ratios, labels = evidence.log_ratios.astype(np.float64), np.asarray(found.labels)
+    ratios, labels = np.asarray(evidence.log_ratios, np.float64), np.asarray(found.labels)
     if output:
         np.savez(output, labels=labels, log_ratios=ratios)
     log.info("%d simulated test images of %s, nothing trained", len(labels), KIND)

@@ -87,7 +87,9 @@ def class_evidence(
             "expected the images that were fitted"
         )
     valid = (
-        jnp.ones(images.shape, bool) if mask is None else jnp.broadcast_to(mask > 0, images.shape)
+        jnp.ones(images.shape, bool)
+        if mask is None
+        else jnp.broadcast_to(jnp.asarray(mask) > 0, images.shape)
     )
     free = jnp.stack([jnp.asarray(fit.parameters[name]) for name in model.nonlinear], axis=-1)
     linear = jnp.stack([jnp.asarray(fit.parameters[name]) for name in ("amp", "sky")], axis=-1)

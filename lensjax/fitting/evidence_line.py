@@ -249,7 +249,7 @@ def _descend(
 
         by_smooth, beta = jax.jacfwd(glow, has_aux=True)(smooth)
         by_x, by_y = slope(window.model, smooth, beta)
-        by_line = -(by_x * moved.real + by_y * moved.imag)
+        by_line = -(by_x[None] * moved.real + by_y[None] * moved.imag)
         shot = [light(window.model, smooth, beta)[None], jnp.moveaxis(by_smooth, -1, 0), by_line]
         images = drawn(window, jnp.concatenate(shot))
         source_image = images[0] + denser if blurred else exact(every)

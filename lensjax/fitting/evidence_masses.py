@@ -103,7 +103,7 @@ def without(
     columns: Float[Array, "values all"], vectors: Float[Array, "number values"]
 ) -> Float[Array, "number values"]:
     """What is left of vectors that columns do not span."""
-    basis, _ = jnp.linalg.qr(columns / jnp.linalg.norm(columns, axis=0))
+    basis, _ = jnp.linalg.qr(columns / jnp.linalg.norm(columns, axis=0, keepdims=True))
     return vectors - (vectors @ basis) @ basis.T
 
 
@@ -139,7 +139,7 @@ def log_evidence_and_map(
     mean, square = masses.moments()
     middle = found @ share
     expected = masses.number * mean * middle
-    scaled = found * jnp.sqrt(masses.number * square * share)
+    scaled = found * jnp.sqrt(masses.number * square * share)[None, :]
     covariance = scaled @ scaled.T - masses.number * mean**2 * jnp.outer(middle, middle)
     root = jnp.linalg.cholesky(covariance + jnp.eye(len(residual), dtype=residual.dtype))
     white = solve_triangular(root, residual - expected, lower=True)

@@ -1,0 +1,250 @@
+"""Evidences are those of the normal distributions they stand for, and see the substructure that is there."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+from oracles.numpy_lens import render
+
+from lensjax import fitting
+from lensjax.errors import UserError
+from lensjax.fitting import evidence_line, evidence_masses
+from lensjax.fitting.result import LensFit
+from lensjax.simulation.presets import COMMON_TEST
+
+SIZE, SCALE, SIGMA = 48, 0.1, 0.16
+PRESET = dataclasses.replace(
+    COMMON_TEST,
+    instrument=dataclasses.replace(
+        COMMON_TEST.instrument,
+        image_size=SIZE,
+        pixel_scale=SCALE,
+        subpixels=1,
+        psf_sigma=SIGMA,
+        psf_size=7,
+    ),
+    source=dataclasses.replace(COMMON_TEST.source, amp=400.0),
+)
+MODEL = dataclasses.replace(
+    fitting.COMMON_TEST, pixel_scale=SCALE, subpixels=1, psf_sigma=SIGMA, psf_size=7
+)
+PRIOR = fitting.SubstructurePrior(
+    masses=fitting.PointMasses(10, (1e-4, 2e-2), 0.3, (0.3, 1.6)),
+    line=fitting.MassLine(12, (0.04, 0.09), (0.5, 1.8), 0.4),
+)
+SMOOTH = {
+    "theta_E": 1.2,
+    "gamma1": 0.1,
+    "gamma2": -0.04,
+    "source_x": 0.12,
+    "source_y": 0.08,
+    "source_e1": 0.15,
+    "source_e2": -0.1,
+}
+
+
+def line(theta_E_squared, length, angle, x, y, number=12):
+    """Einstein radius, x and y of the points of a line."""
+    along = length * np.linspace(-0.5, 0.5, number)
+    radius = np.full(number, np.sqrt(theta_E_squared / number))
+    return np.stack([radius, x + along * np.cos(angle), y + along * np.sin(angle)], axis=1)
+
+
+LINE = (0.06, 1.2, 0.7, 0.3, 0.35)
+MASSES = [(0.12, 0.8, 0.75), (0.13, -1.1, 0.2), (0.1, 0.2, -1.15)]
+
+
+def expected(masses=(), **changes):
+    return render(types.SimpleNamespace(masses=masses, **{**SMOOTH, **changes}), PRESET)
+
+
+def noisy(image, seed):
+    return np.random.default_rng(seed).poisson(image).astype(np.float32)
+
+
+def fit_of(smooths, amp=400.0):
+    """A fit that found these smooth lenses."""
+    number = len(smooths)
+    values = {name: np.array([smooth[name] for smooth in smooths], np.float32) for name in SMOOTH}
+    zeros = np.zeros((number, SIZE, SIZE, 1), np.float32)
+    ones = np.ones(number, np.float32)
+    return LensFit(
+        parameters=values | {"amp": amp * ones, "sky": 10 * ones},
+        covariance=np.zeros((number, 9, 9), np.float32),
+        reduced_chi_square=ones,
+        model_image=zeros,
+        residual=zeros,
+        source_plane=np.zeros((number, SIZE, SIZE, 2), np.float32),
+        gain=ones,
+        background_variance=10 * ones,
+        converged=ones > 0,
+    )
+
+
+def views(image, smooth):
+    """The eight orientations of an image and of its lens."""
+    x, y = smooth["source_x"], smooth["source_y"]
+    g1, g2, e1, e2 = (smooth[name] for name in ("gamma1", "gamma2", "source_e1", "source_e2"))
+    for swap in (False, True):
+        for sign_x in (1, -1):
+            for sign_y in (1, -1):
+                turned = image[::sign_y, ::sign_x]
+                x2, y2, both = sign_x * x, sign_y * y, sign_x * sign_y
+                place, part = (x2, y2), 1
+                if swap:
+                    turned, place, part = turned.T, (y2, x2), -1
+                yield (
+                    turned,
+                    {
+                        "theta_E": smooth["theta_E"],
+                        "gamma1": part * g1,
+                        "gamma2": both * g2,
+                        "source_x": place[0],
+                        "source_y": place[1],
+                        "source_e1": part * e1,
+                        "source_e2": both * e2,
+                    },
+                )
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """Of a smooth lens, point masses, a line in eight orientations, a constant image and one of NaN."""
+    # What a smooth fit finds where a line of masses adds to what is within the Einstein radius.
+    heavier = SMOOTH | {"theta_E": float(np.sqrt(SMOOTH["theta_E"] ** 2 + LINE[0]))}
+    cases = [(noisy(expected(), 1), SMOOTH), (noisy(expected(MASSES), 2), SMOOTH)]
+    cases += list(views(noisy(expected(line(*LINE)), 3), heavier))
+    cases += [(np.full((SIZE, SIZE), 7.0), SMOOTH), (np.full((SIZE, SIZE), np.nan), SMOOTH)]
+    images = np.stack([image for image, _ in cases]).astype(np.float32)[..., None]
+    found = fitting.class_evidence(images, fit_of([smooth for _, smooth in cases]), PRIOR, MODEL)
+    return jax.tree.map(np.asarray, found), images
+
+
+def test_the_true_kind_of_substructure_has_the_largest_evidence(evidence):
+    found, _ = evidence
+    np.testing.assert_array_equal(found.log_ratios[:10].argmax(1), [0, 1] + [2] * 8)
+    np.testing.assert_array_less(0.99, found.probabilities()[:10].max(1))
+
+
+def test_the_line_is_found_where_it_is(evidence):
+    found, _ = evidence
+    mass, length, angle, x, y = found.line[2]
+    np.testing.assert_allclose([mass, length, x, y], np.delete(LINE, 2), atol=0.12)
+    assert abs(np.sin(angle - LINE[2])) < 0.1
+    degrees = found.pixels[2] - 14
+    assert found.line_chi_square[2] < degrees + 4 * np.sqrt(2 * degrees)
+
+
+def test_an_image_turned_or_mirrored_has_the_same_evidences(evidence):
+    found, _ = evidence
+    ratios = found.log_ratios[2:10]
+    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:1], ratios.shape), rtol=0.01, atol=1)
+
+
+def test_bad_images_have_finite_evidences_that_prefer_nothing(evidence):
+    found, _ = evidence
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    np.testing.assert_array_equal(found.log_ratios[-1], 0)
+
+
+def test_images_of_another_number_than_fits_are_refused(evidence):
+    _, images = evidence
+    with pytest.raises(UserError, match="expected the images that were fitted"):
+        fitting.class_evidence(images[:3], fit_of([SMOOTH] * 2), PRIOR, MODEL)
+
+
+def in_pairs(image):
+    return image.reshape(SIZE // 2, 2, SIZE // 2, 2).mean((1, 3)).ravel()
+
+
+def test_the_evidence_of_masses_is_that_of_dense_covariance_matrices(evidence):
+    """All in NumPy's float64, on all pixels at once: derivatives by differences, no projections."""
+    found, images = evidence
+    half = PRESET.instrument.psf_size // 2
+    axis = (np.arange(SIZE + 2 * half) - (SIZE + 2 * half - 1) / 2) * SCALE
+    x, y = axis[None, :], axis[:, None]
+    offset = np.arange(-half, half + 1) * SCALE
+    kernel = np.exp(-0.5 * (offset / SIGMA) ** 2)
+    kernel /= kernel.sum()
+    blur = sum(np.eye(SIZE, SIZE + 2 * half, k) * weight for k, weight in enumerate(kernel))
+
+    def bent(x_shift, y_shift):
+        """Brightness where rays end that are moved in the source plane."""
+        radius = np.hypot(x, y)
+        beta_x = x * (1 - SMOOTH["theta_E"] / radius - SMOOTH["gamma1"]) - SMOOTH["gamma2"] * y
+        beta_y = y * (1 - SMOOTH["theta_E"] / radius + SMOOTH["gamma1"]) - SMOOTH["gamma2"] * x
+        dx, dy = beta_x + x_shift - SMOOTH["source_x"], beta_y + y_shift - SMOOTH["source_y"]
+        e1, e2 = SMOOTH["source_e1"], SMOOTH["source_e2"]
+        # (1 + e^2 - 2 e1) u^2 and so on over 1 - e^2: the quadratic form of an ellipse.
+        square = (1 + e1**2 + e2**2) * (dx**2 + dy**2)
+        square -= 2 * e1 * (dx**2 - dy**2) + 4 * e2 * dx * dy
+        n, b = 1.5, 1.9992 * 1.5 - 0.3271
+        radius = np.sqrt(square / (1 - e1**2 - e2**2)) / 0.5
+        return 400 * np.exp(-b * (radius ** (1 / n) - 1))
+
+    np.testing.assert_allclose(blur @ bent(0, 0) @ blur.T + 10, expected(), rtol=1e-9)
+    step = 1e-5
+    by_x = (bent(step, 0) - bent(-step, 0)) / (2 * step)
+    by_y = (bent(0, step) - bent(0, -step)) / (2 * step)
+    light = in_pairs(expected()) - 10
+    root = np.sqrt(4 / (10 + light))
+    residual = (in_pairs(images[1, ..., 0]) - 10 - light) * root
+    nodes, share = evidence_masses.nodes(PRIOR)
+    soft = 0.3 * evidence_masses.SPACING
+    columns = []
+    for node_x, node_y in nodes:
+        dx, dy = x - node_x, y - node_y
+        moved = (by_x * dx + by_y * dy) / (dx**2 + dy**2 + soft**2)
+        columns.append(-root * in_pairs(blur @ moved @ blur.T))
+    templates = np.stack(columns, axis=1)
+    smooth = [
+        root * in_pairs(expected(**{name: value + 1e-4}) - expected(**{name: value - 1e-4})) / 2e-4
+        for name, value in SMOOTH.items()
+    ]
+    smooth = np.stack([*smooth, root * light / 400, root], axis=1)
+    flat = 1e4 * smooth @ smooth.T / (smooth**2).sum(0).min() + np.eye(len(root))
+
+    u = np.linspace(*(end**0.3 for end in (1e-4, 2e-2)), 100_001)
+    mean, square = (u ** (1 / 0.3)).mean(), (u ** (2 / 0.3)).mean()
+    spread = 10 * (square * np.diag(share) - mean**2 * np.outer(share, share))
+    prior_mean = 10 * mean * templates @ share
+    with_masses = flat + templates @ spread @ templates.T
+
+    def log_normal(value, covariance):
+        return -0.5 * (
+            value @ np.linalg.solve(covariance, value) + np.linalg.slogdet(covariance)[1]
+        )
+
+    wanted = log_normal(residual - prior_mean, with_masses) - log_normal(residual, flat)
+    assert wanted > 10
+    np.testing.assert_allclose(found.log_ratios[1, 1], wanted, rtol=0.01, atol=0.3)
+    where = 10 * mean * share + spread @ templates.T @ np.linalg.solve(
+        with_masses, residual - prior_mean
+    )
+    np.testing.assert_allclose(found.masses[1], where, atol=0.1 * np.abs(where).max())
+
+
+def test_the_derivatives_of_a_lines_deflection_are_its_own():
+    with jax.enable_x64(True):
+        at = np.array(LINE)
+        x, y = np.random.default_rng(0).uniform(-2, 2, (2, 40))
+        bend = jax.jit(functools.partial(evidence_line.deflection, number=12, core=1e-6))
+        bent, slopes = bend(at, x=x, y=y)
+        by_oracle = sum(
+            radius**2 / np.conj(x - mass_x + 1j * (y - mass_y))
+            for radius, mass_x, mass_y in line(*LINE)
+        )
+        np.testing.assert_allclose(bent, by_oracle, rtol=1e-6)
+        for index in range(5):
+            step = 1e-6 * np.eye(5)[index]
+            change = (bend(at + step, x=x, y=y)[0] - bend(at - step, x=x, y=y)[0]) / 2e-6
+            np.testing.assert_allclose(slopes[index], change, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("change", [{"theta_E_squared": (0.0, 1.0)}, {"length": (2.0, 1.0)}])
+def test_priors_out_of_range_are_refused(change):
+    with pytest.raises(UserError, match="expected 0 < least < largest"):
+        dataclasses.replace(PRIOR.line, **change)
