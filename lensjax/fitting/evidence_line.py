@@ -30,7 +30,6 @@ _FIRST, _THEN = 8, 8  # steps from every start, and from the best of them
 _DAMPING = 1e-2
 _NEAR = 0.3, 0.5  # arcsec and radians within which starts are the same
 _CORE, _BLURRED = 1e-6, 0.02  # of the point masses, arcsec
-_UNROLL = 5
 _FARTHEST = 5.0  # standard deviations of a line's centre
 
 SIZE = 5  # parameters: theta_E_squared, length, angle, x, y
@@ -182,7 +181,7 @@ def deflection(
 
     nothing = jnp.zeros_like(x) * 1j
     parts = jnp.linspace(-0.5, 0.5, number, dtype=line.dtype)
-    (bent, moved, stretched), _ = jax.lax.scan(add, (nothing,) * 3, parts, unroll=_UNROLL)
+    (bent, moved, stretched), _ = jax.lax.scan(add, (nothing,) * 3, parts)
     each = mass / number
     back = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
     slopes = [
