@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lensjax.config import check, flatten
 from lensjax.console import terminal_output
+from lensjax.data.images import Split
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 
 USAGE = """\
@@ -57,6 +58,7 @@ SPLITS = ("test", "validation", "train")
 FLAG_MODES = {
     **dict.fromkeys(("overwrite", "fit-size", "pixel-scale", "calibrated"), ("predict",)),
     "tta": ("evaluate", "predict"),
+    "split": ("evaluate",),
 }
 
 
@@ -81,7 +83,7 @@ class Options:
     mode: str
     config: ConfigDict | None
     workdir: Path
-    split: str
+    split: Split
     input: Path | None
     output: Path
     overwrite: bool
