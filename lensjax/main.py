@@ -12,6 +12,7 @@ from lensjax.data.source import load_split, load_splits
 from lensjax.evaluation import tta
 from lensjax.evaluation.assessment import assess, calibrate
 from lensjax.evaluation.classifier import load_classifier
+from lensjax.evaluation.comparison import compare
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
@@ -37,9 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
     if options.mode != "train" and options.config is not None:
         workdir.check_same_config(options.workdir, options.config)
-    return {"train": train, "evaluate": evaluate, "predict": predict}[options.mode](
-        options, devices
-    )
+    modes = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare_runs}
+    return modes[options.mode](options, devices)
 
 
 def train(options: Options, devices: Sequence[jax.Device]) -> int:
@@ -89,6 +89,20 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
     if num_bad:
         log.info("%s could not be; the column 'error' says why", f"{num_bad:,}")
     return 1 if num_bad else 0
+
+
+def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Compares the best epochs of runs on the same images."""
+    runs = [load_trained(folder, devices=devices) for folder in options.workdirs]
+    table = compare(
+        runs,
+        options.output,
+        split=options.split,
+        d4=options.tta == "d4",
+        overwrite=options.overwrite,
+    )
+    log.info("\n%s\n\n%s/: comparison.json, roc.png, roc.pdf", table, options.output)
+    return 0
 
 
 def run() -> int:
