@@ -9,6 +9,7 @@ import pytest
 
 from lensjax import models
 from lensjax.config import default_config
+from lensjax.data.images import CLASSES
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.state import initial_state
 from lensjax.workdir import CHECKPOINTS, claim
@@ -34,7 +35,9 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
         lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params
     )
     metrics = {"epoch": 1, "validation_auc": 0.5}
-    progress = Progress(epoch=1, history=[metrics | {"train_loss": 1.0, "validation_loss": 1.0}])
+    curves = [f"validation_auc_{name}" for name in CLASSES]
+    record = metrics | dict.fromkeys(("train_loss", "validation_loss", *curves), 1.0)
+    progress = Progress(epoch=1, history=[record])
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(state.replace(params=scaled), progress, metrics)
         checkpoints.wait()
