@@ -44,7 +44,7 @@ def test_the_prior_of_a_preset_is_what_scenes_are_drawn_from():
 def test_areas_are_those_of_the_pairs_in_order():
     rng = np.random.default_rng(0)
     labels, ratios = rng.integers(0, 3, 60), rng.normal(0, 900, (60, 3))
-    areas = tool("likelihood_ratio").aucs(labels, ratios)
+    areas = tool("likelihood_ratio").aucs(labels, ratios, np.ones((1, 60)))[0]
     for label in range(3):
         others = np.delete(ratios, label, axis=1)
         odds = ratios[:, label] - others.max(1) - np.log1p(np.exp(others.min(1) - others.max(1)))

@@ -21,7 +21,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # A few small matrix decompositions an image: the library's threads would only wait for one another.
@@ -32,17 +32,16 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 from scipy.special import softmax
-from sklearn.metrics import roc_auc_score
 
 from lensjax import fitting, physics, simulation
 from lensjax.console import log, progress, terminal_output
 from lensjax.data.counts import whole_counts
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.errors import UserError
+from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.simulation.presets import VortexPrior
 
 BATCH = 16
-RESAMPLES = 1_000
 KIND = "common_test"
 
 
@@ -112,12 +111,13 @@ def simulated(number: int, seed: int, output: str | None, figure: str | None) ->
         np.savez(output, labels=labels, log_ratios=ratios)
     log.info("%d simulated test images of %s, nothing trained", len(labels), KIND)
     log.info("  %-10s %s", "", "  ".join(f"{name:>22}" for name in (*CLASSES, "mean")))
-    areas, low, high = with_interval(lambda rows: aucs(labels[rows], ratios[rows]), labels)
+    draws = aucs(labels, ratios, resample_weights(labels).astype(np.float64))
+    areas = aucs(labels, ratios, np.ones((1, len(labels))))[0]
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     cells = (f"{a:.4f} ({x:.4f}-{y:.4f})" for a, x, y in zip(areas, low, high, strict=True))
     log.info("  %-10s %s", "AUC", "  ".join(f"{cell:>22}" for cell in cells))
     right = ratios.argmax(1) == labels
-    share, low, high = with_interval(lambda rows: right[rows].mean(keepdims=True), labels)
-    log.info("  accuracy %.4f (%.4f-%.4f)", share[0], low[0], high[0])
+    log.info("  accuracy %.4f, %d of %d wrong", right.mean(), (~right).sum(), len(right))
     for label, name in enumerate(CLASSES):
         given = np.bincount(ratios[labels == label].argmax(1), minlength=len(CLASSES))
         log.info("  %-8s taken for %s", name, dict(zip(CLASSES, given.tolist(), strict=True)))
@@ -191,27 +191,16 @@ def compared(
     return fit, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), seconds
 
 
-def aucs(labels: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """One-vs-rest AUC of each class and their mean, by log odds: probabilities of 0 and 1 would tie."""
+def aucs(labels: np.ndarray, ratios: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """One-vs-rest AUC of each class and their mean, a row for each row of weights.
+
+    Images are ranked by log odds, as probabilities of 0 and 1 would tie.
+    """
     found = []
     for label in range(len(CLASSES)):
         odds = ratios[:, label] - np.logaddexp(*np.delete(ratios, label, axis=1).T)
-        found.append(roc_auc_score(labels == label, odds))
-    return np.array([*found, np.mean(found)])
-
-
-def with_interval(
-    measure: Callable[[np.ndarray], np.ndarray], labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is measured on all rows, and the middle 95 % of it on samples of each class's rows."""
-    rng = np.random.default_rng(0)
-    classes = [np.flatnonzero(labels == label) for label in range(len(CLASSES))]
-    samples = [
-        measure(np.concatenate([rng.choice(rows, len(rows)) for rows in classes]))
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    return measure(np.arange(len(labels))), low, high
+        found.append(weighted_auc(labels == label, odds, weights))
+    return np.stack([*found, np.mean(found, axis=0)], axis=1)
 
 
 def draw(
