@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from lensjax.errors import UserError
 from lensjax.workdir import write_atomically
+
+SECONDS = 1.0  # between two notes of how far a table is
 
 
 @dataclasses.dataclass
@@ -46,16 +50,24 @@ class Part:
     about: dict[str, object]
     done: Done
     _stream: BinaryIO
+    _saved: float = -math.inf
 
     def append(self, text: bytes, done: Done) -> None:
-        """Adds rows for good: a stop at any time leaves them whole, or leaves them out."""
+        """Adds rows. A stop at any time leaves them whole or leaves them out, at most the last second's."""
         self._stream.write(text)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
         done.length = self._stream.tell()
         self.done = done
-        content = {"about": self.about, "done": dataclasses.asdict(done)}
+        # Disks take their time to say that all is safe.
+        if time.monotonic() > self._saved + SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Puts all that was added on disk, and notes how far that is."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        content = {"about": self.about, "done": dataclasses.asdict(self.done)}
         write_atomically(_note(self.path), json.dumps(content, indent=2) + "\n")
+        self._saved = time.monotonic()
 
 
 def part_of(output: Path) -> Path:
@@ -97,11 +109,14 @@ def opened(
                     stream.seek(done.length)
                 else:
                     part.append(head, Done())
-                yield part
+                try:
+                    yield part
+                finally:
+                    part.save()
     except Timeout:
         raise UserError(f"{output} is being written by another process") from None
-    except PermissionError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}") from None
+    except OSError as error:  # no permission, a full disk
+        raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 def finish(part: Part, output: Path, finished: Path) -> None:

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SIZE, make_run
 from image_files import bars, npy_bytes, write
+from random_runs import SIZE, make_run
 from scipy.special import softmax
 from sklearn import metrics
 
@@ -58,7 +58,8 @@ def test_each_split_is_reported_on_alone_and_validation_gives_the_temperature(ru
 
 
 def test_a_report_has_every_figure_with_an_interval_around_it(run):
-    evaluate(run, "--split=test")
+    if not (run / "report" / "metrics.json").exists():
+        evaluate(run, "--split=test")
     found = report(run)
     for name in NAMES:
         low, high = found["intervals"][name]

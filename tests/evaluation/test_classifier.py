@@ -7,8 +7,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import make_run
 from image_files import bars
+from random_runs import make_run
 
 import lensjax
 from lensjax.data.simulated import simulated_images

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import make_run
 from image_files import bars, npy_bytes, write
+from random_runs import make_run
 from scipy.special import softmax
 from scipy.stats import norm
 
@@ -112,7 +112,7 @@ def test_a_classifier_does_not_differ_from_itself():
 
 
 def test_the_table_of_three_runs_fits_a_terminal_and_says_what_the_file_says():
-    labels, first, second = two_classifiers(3000, 3, better=2.0)
+    labels, first, second = two_classifiers(300, 3, better=2.0)
     names = ["runs/one", "runs/two", "runs/three"]
     content = compared(names, labels, [first, second, first])
     words = table({"split": "test", "tta": "d4", **content})

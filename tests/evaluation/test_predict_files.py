@@ -132,16 +132,16 @@ def test_csv_json_lines_and_parquet_hold_the_same(classifier, tmp_path):
             assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("suffix", "killed"), [("csv", False), ("csv", True), ("parquet", False)])
 def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
-    classifier, tmp_path, monkeypatch, suffix
+    classifier, tmp_path, monkeypatch, suffix, killed
 ):
     images = np.stack([bars(seed) for seed in range(11)])
     files = {f"{seed}.npy": npy_bytes(bars(seed)) for seed in range(9)} | {"2.npy": b""}
     folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert predict_files(classifier, str(folder), whole) == (19, 1)
-    append, calls = part_file.Part.append, []
+    append, save, calls = part_file.Part.append, part_file.Part.save, []
 
     def stopping(part, text, done):
         """Stops in the midst of a write, on each second one."""
@@ -149,9 +149,14 @@ def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
         if len(calls) % 2 == 0:
             part._stream.write(text[: len(text) // 2])
             part._stream.flush()
+            part.dead = killed
             raise KeyboardInterrupt
         append(part, text, done)
 
+    if killed:  # a killed process notes nothing any more; and notes are written as often as can be
+        monkeypatch.setattr(part_file, "SECONDS", 0)
+        alive = lambda part: None if getattr(part, "dead", False) else save(part)  # noqa: E731
+        monkeypatch.setattr(part_file.Part, "save", alive)
     monkeypatch.setattr(part_file.Part, "append", stopping)
     stops = 0
     while not output.exists():
