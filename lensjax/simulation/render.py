@@ -15,7 +15,7 @@ from lensjax.simulation.blur import blur, blur_by_products, gaussian_kernel
 from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
 from lensjax.simulation.substructure import with_masses
-from lensjax.simulation.transposes import field
+from lensjax.simulation.transposes import pointwise
 
 # Weights from which on a kernel is applied faster by matrix products.
 WIDE = 9
@@ -66,18 +66,24 @@ def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
     """Brightness of the lensed source at points of the image, in the preset's unit for a pixel."""
+    beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
+    parameters = [scene.source_e1, scene.source_e2, scene.source_x, scene.source_y]
+    return pointwise(functools.partial(_light, preset), jnp.stack(parameters), *beta)
+
+
+def _light(preset: Preset, parameters: Array, x: Array, y: Array) -> Array:
     source = preset.source
-    beta_x, beta_y = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
+    e1, e2, center_x, center_y = parameters
     return physics.sersic(
-        beta_x,
-        beta_y,
+        x,
+        y,
         source.amp,
         source.R_sersic,
         source.n_sersic,
-        e1=scene.source_e1,
-        e2=scene.source_e2,
-        center_x=scene.source_x,
-        center_y=scene.source_y,
+        e1=e1,
+        e2=e2,
+        center_x=center_x,
+        center_y=center_y,
     )
 
 
@@ -89,7 +95,7 @@ def deflection(
     if _is_elliptical(preset):
         parameters = [scene.lens_e1, scene.lens_e2, *parameters]
     smooth = functools.partial(_smooth_deflection, preset)
-    return with_masses(*field(smooth, jnp.stack(parameters), x, y), x, y, scene.masses)
+    return with_masses(*pointwise(smooth, jnp.stack(parameters), x, y), x, y, scene.masses)
 
 
 def _is_elliptical(preset: Preset) -> bool:

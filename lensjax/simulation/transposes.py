@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 Field = tuple[Array, Array]
+PART = 512  # points of the grid at a time
 
 
 def linear(
@@ -50,51 +52,81 @@ def linear(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def field(
-    function: Callable[[Array, Array, Array], Field],
+def pointwise(
+    function: Callable[[Any, Array, Array], Any],
     parameters: Float[Array, " number"],
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """`function(parameters, x, y)`, a field of two components, with a fast gradient in its parameters.
+) -> Any:
+    """`function(parameters, x, y)`, with a gradient that takes a part of the grid at a time.
+
+    What belongs to a part stays in the cache. There each point has parameters of its own, whose
+    derivatives are then added up by a product with ones.
 
     Args:
-      function: acts on each point by itself; closes over nothing that is differentiated or batched.
-      parameters: neighbours should have most of their derivative in common: they are computed in pairs.
+      function: acts on each point by itself, of whose shape its results are; closes over nothing that is
+        differentiated or batched.
+      parameters: the same for all points.
       x, y: coordinates of the points.
     """
     return function(parameters, x, y)
 
 
-def _field_derivative(
-    function: Callable[[Array, Array, Array], Field],
+def _pointwise_derivative(
+    function: Callable[[Any, Array, Array], Any],
     primals: tuple[Array, Array, Array],
     tangents: tuple[Any, Any, Any],
-) -> tuple[Field, Field]:
+) -> tuple[Any, Any]:
+    moving = [i for i, each in enumerate(tangents) if not isinstance(each, SymbolicZero)]
+    ends = np.cumsum([primals[i].size for i in moving])[:-1]
+
+    def moved(*values: Array) -> Any:
+        arguments = list(primals)
+        for i, value in zip(moving, values, strict=True):
+            arguments[i] = value
+        return function(*arguments)
+
+    def forward(given: Array) -> Any:
+        at = tuple(primals[i] for i in moving)
+        parts = zip(jnp.split(given, ends), at, strict=True)
+        return jax.jvp(moved, at, tuple(part.reshape(one.shape) for part, one in parts))[1]
+
+    def transpose(given: Any) -> Array:
+        pulled = _pulled(function, primals, given, moving)
+        return jnp.concatenate([pulled[i].ravel() for i in moving])
+
+    given = jnp.concatenate([tangents[i].ravel() for i in moving])
+    return function(*primals), linear(forward, transpose, given)
+
+
+pointwise.defjvp(_pointwise_derivative, symbolic_zeros=True)
+
+
+def _pulled(
+    function: Callable[[Any, Array, Array], Any],
+    primals: tuple[Array, Array, Array],
+    given: Any,
+    moving: list[int],
+) -> tuple[Array, Array, Array]:
+    """The derivatives of the function times what is given: in parameters, summed, and coordinates."""
     parameters, x, y = primals
+    size = min(PART, x.size)
 
-    def along(direction: Array) -> Field:
-        return jax.jvp(lambda p: function(p, x, y), (parameters,), (direction,))[1]
+    def in_parts(image: Array) -> Array:
+        return jnp.pad(image.ravel(), (0, -x.size % size)).reshape(-1, size)
 
-    def transpose(given: Field) -> Array:
-        def one(index: int) -> Array:
-            # Differentiated in this parameter alone, so that nothing is multiplied by zeros.
-            def moved(value: Array) -> Field:
-                return function(parameters.at[index].set(value), x, y)
+    def add(total: Array, part: tuple[Array, Array, Any]) -> tuple[Array, tuple[Array, Array]]:
+        # Each parameter as an array of its own: parts of one array come back as one, which is slow to fill.
+        spread = [jnp.broadcast_to(one, (size,)) if 0 in moving else one for one in parameters]
+        each, *coordinates = jax.vjp(function, spread, *part[:2])[1](part[2])
+        if 0 in moving:
+            total = total + jnp.stack([one @ jnp.ones(size, x.dtype) for one in each])
+        return total, tuple(coordinates)
 
-            by_x, by_y = jax.jvp(moved, (parameters[index],), (jnp.ones((), x.dtype),))[1]
-            return given[0] * by_x + given[1] * by_y
-
-        return summed([one(index) for index in range(parameters.size)])
-
-    parts = []
-    if not isinstance(tangents[0], SymbolicZero):
-        parts.append(linear(along, transpose, tangents[0]))
-    parts += by_coordinates(lambda x, y: function(parameters, x, y), (x, y), tangents[1:])
-    return function(parameters, x, y), jax.tree.map(lambda *each: sum(each), *parts)
-
-
-field.defjvp(_field_derivative, symbolic_zeros=True)
+    parts = (in_parts(x), in_parts(y), jax.tree.map(in_parts, given))
+    total, coordinates = lax.scan(add, jnp.zeros_like(parameters), parts)
+    by_x, by_y = (part.ravel()[: x.size].reshape(x.shape) for part in coordinates)
+    return total, by_x, by_y
 
 
 def by_coordinates(
@@ -108,11 +140,3 @@ def by_coordinates(
         for at, each in zip(point, tangents, strict=True)
     ]
     return [jax.jvp(function, point, tuple(moving))[1]]
-
-
-def summed(images: list[Array]) -> Float[Array, " number"]:
-    """The sum of each image. Two at a time, as complex numbers: XLA computes two arrays in two loops."""
-    pairs = zip(images[::2], images[1::2], strict=False)
-    totals = [lax.complex(*pair).sum() for pair in pairs]
-    parts = [part for total in totals for part in (total.real, total.imag)]
-    return jnp.stack(parts + [images[-1].sum()] * (len(images) % 2))
