@@ -119,8 +119,8 @@ def _by_masses(
             twice = 2 * radial * inverse
             along_x = along_x + inverse * (twice * dx - g_x)
             along_y = along_y + inverse * (twice * dy - g_y)
-        center = lax.complex(along_x, along_y).sum(1)
-        parts = [2 * strength.sum(1), theta_E[:, 0] * center.real, theta_E[:, 0] * center.imag]
+        center = lax.complex(along_x, along_y) @ jnp.ones(width, jnp.result_type(x, 1j))
+        parts = [2 * (strength @ jnp.ones(width, x.dtype)), theta_E[:, 0] * center.real, theta_E[:, 0] * center.imag]
         return None, theta_E * jnp.stack(parts, 1)
 
     if not len(masses):
