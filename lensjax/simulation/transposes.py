@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 Field = tuple[Array, Array]
-PART = 512  # points of the grid at a time
+PART = 700  # points of the grid at a time
 
 
 def linear(
@@ -110,22 +110,26 @@ def _pulled(
 ) -> tuple[Array, Array, Array]:
     """The derivatives of the function times what is given: in parameters, summed, and coordinates."""
     parameters, x, y = primals
-    size = min(PART, x.size)
+    columns = x.shape[-1] if x.ndim else 1
+    rows = x.size // columns
+    # Whole rows and equal parts: indices that have to be divided, or padding, would not be vectorised.
+    at_once = max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * columns <= PART))
+    shape = (at_once, columns)
 
     def in_parts(image: Array) -> Array:
-        return jnp.pad(image.ravel(), (0, -x.size % size)).reshape(-1, size)
+        return image.reshape(-1, *shape)
 
     def add(total: Array, part: tuple[Array, Array, Any]) -> tuple[Array, tuple[Array, Array]]:
         # Each parameter as an array of its own: parts of one array come back as one, which is slow to fill.
-        spread = [jnp.broadcast_to(one, (size,)) if 0 in moving else one for one in parameters]
+        spread = [jnp.broadcast_to(one, shape) if 0 in moving else one for one in parameters]
         each, *coordinates = jax.vjp(function, spread, *part[:2])[1](part[2])
         if 0 in moving:
-            total = total + jnp.stack([one @ jnp.ones(size, x.dtype) for one in each])
+            total = total + jnp.stack([jnp.sum(one @ jnp.ones(columns, x.dtype)) for one in each])
         return total, tuple(coordinates)
 
     parts = (in_parts(x), in_parts(y), jax.tree.map(in_parts, given))
     total, coordinates = lax.scan(add, jnp.zeros_like(parameters), parts)
-    by_x, by_y = (part.ravel()[: x.size].reshape(x.shape) for part in coordinates)
+    by_x, by_y = (part.reshape(x.shape) for part in coordinates)
     return total, by_x, by_y
 
 
