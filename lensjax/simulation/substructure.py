@@ -66,9 +66,7 @@ def with_masses(
     return total.real, total.imag
 
 
-def _derivative(
-    primals: tuple[Array, ...], tangents: tuple[Any, ...]
-) -> tuple[Field, Field]:
+def _derivative(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Field, Field]:
     _, _, x, y, masses = primals
     parts = [
         tuple(
@@ -102,7 +100,7 @@ def _by_masses(
 
     def in_rows(image: Array) -> Array:
         padded = jnp.pad(image.ravel(), (0, GRADIENT_PIXELS * width - x.size))
-        return padded.reshape(GRADIENT_PIXELS, width)
+        return padded.reshape(GRADIENT_PIXELS, 1, width)
 
     rows = [in_rows(image) for image in (x, y, given_x, given_y)]
 
@@ -120,7 +118,11 @@ def _by_masses(
             along_x = along_x + inverse * (twice * dx - g_x)
             along_y = along_y + inverse * (twice * dy - g_y)
         center = lax.complex(along_x, along_y) @ jnp.ones(width, jnp.result_type(x, 1j))
-        parts = [2 * (strength @ jnp.ones(width, x.dtype)), theta_E[:, 0] * center.real, theta_E[:, 0] * center.imag]
+        parts = [
+            2 * (strength @ jnp.ones(width, x.dtype)),
+            theta_E[:, 0] * center.real,
+            theta_E[:, 0] * center.imag,
+        ]
         return None, theta_E * jnp.stack(parts, 1)
 
     if not len(masses):

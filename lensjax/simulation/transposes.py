@@ -20,9 +20,7 @@ Field = tuple[Array, Array]
 PART = 700  # points of the grid at a time
 
 
-def linear(
-    forward: Callable[[Array], Any], transpose: Callable[[Any], Array], given: Array
-) -> Any:
+def linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], given: Array) -> Any:
     """A linear function of an array, `forward(given)`, with its transpose given and not derived.
 
     It is the solution of the equations `u = given, v - forward(u) = 0`, since JAX takes the transpose
@@ -113,16 +111,22 @@ def _pulled(
     columns = x.shape[-1] if x.ndim else 1
     rows = x.size // columns
     # Whole rows and equal parts: indices that have to be divided, or padding, would not be vectorised.
-    at_once = max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * columns <= PART))
+    at_once = max(
+        n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * columns <= PART)
+    )
     shape = (at_once, columns)
+
+    by_point = jax.vmap(jax.vmap(function))
 
     def in_parts(image: Array) -> Array:
         return image.reshape(-1, *shape)
 
     def add(total: Array, part: tuple[Array, Array, Any]) -> tuple[Array, tuple[Array, Array]]:
         # Each parameter as an array of its own: parts of one array come back as one, which is slow to fill.
-        spread = [jnp.broadcast_to(one, shape) if 0 in moving else one for one in parameters]
-        each, *coordinates = jax.vjp(function, spread, *part[:2])[1](part[2])
+        spread, call = list(parameters), function
+        if 0 in moving:
+            spread, call = [jnp.broadcast_to(one, shape) for one in parameters], by_point
+        each, *coordinates = jax.vjp(call, spread, *part[:2])[1](part[2])
         if 0 in moving:
             total = total + jnp.stack([jnp.sum(one @ jnp.ones(columns, x.dtype)) for one in each])
         return total, tuple(coordinates)
