@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lensjax.config import check, flatten
 from lensjax.console import terminal_output
+from lensjax.data.images import Split
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 
 USAGE = """\
@@ -30,17 +31,42 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
                             (lensjax/config.py describes all fields)
   --workdir FOLDER          where the run lies; runs/CONFIG[-VARIANT] if not
                             given. The same command again goes on from there
-  --mode MODE               train, evaluate (best epoch, again) or predict
-  --split SPLIT             evaluate: test (the default), validation or train
-  --input PATH              predict: a .npy file, or a folder or zip of them
-  --output FILE             predict: the table; predictions.csv if not given
+  --mode MODE               train, evaluate (best epoch, again), predict, or
+                            compare, which takes --workdir FOLDER,FOLDER
+  --split SPLIT             evaluate, compare: test (the default), validation
+                            or train; no other images are read
+  --tta d4                  evaluate, predict, compare: the mean over the eight
+                            views of each image, for runs trained on turned ones
 
-Exit codes: 0 done; 1 failed, or some files could not be predicted; 2 something
+  predict (docs/predict.md):
+  --input PATH              a file, a folder or zip of files at any depth, or a
+                            quoted glob: .npy .npz .fits .fits.gz .png .tif .h5
+  --output FILE             the table, .csv, .jsonl or .parquet; predictions.csv
+                            if not given. The same command again goes on with
+                            an unfinished one, FILE.part
+  --overwrite               replace a finished FILE
+  --fit-size crop           cut the middle out of images that are too large
+  --pixel-scale ARCSEC      the images' pixel scale, from which they are
+                            resampled to the run's
+  --calibrated              probabilities by the temperature that
+                            --mode evaluate --split validation fitted
+
+  compare (docs/predict.md):
+  --output FOLDER           comparison.json, roc.png, roc.pdf; comparison/ if
+                            not given. --overwrite replaces an earlier one
+
+Exit codes: 0 done; 1 failed, or some images could not be predicted; 2 something
 in the command, the config or the files is wrong, and the message says what.
 """
 
-MODES = ("train", "evaluate", "predict")
+MODES = ("train", "evaluate", "predict", "compare")
 SPLITS = ("test", "validation", "train")
+FLAG_MODES = {
+    **dict.fromkeys(("fit-size", "pixel-scale", "calibrated"), ("predict",)),
+    "overwrite": ("predict", "compare"),
+    "tta": ("evaluate", "predict", "compare"),
+    "split": ("evaluate", "compare"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +77,29 @@ class Options:
       mode: one of `MODES`.
       config: the whole config; None where none was named.
       workdir: the run's folder.
+      workdirs: the folders of the runs to compare.
       split: one of `SPLITS`.
       input: what to predict; None where nothing was named.
       output: where predictions go.
+      overwrite: whether a finished output is replaced.
+      crop: whether images that are too large are cut to the run's size.
+      pixel_scale: of the images to predict, arcsec; None where it is the run's.
+      calibrated: whether probabilities are those of the fitted temperature.
+      tta: "none" or "d4".
     """
 
     mode: str
     config: ConfigDict | None
     workdir: Path
-    split: str
+    workdirs: tuple[Path, ...]
+    split: Split
     input: Path | None
     output: Path
+    overwrite: bool
+    crop: bool
+    pixel_scale: float | None
+    calibrated: bool
+    tta: str
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -84,6 +122,7 @@ def parse(arguments: Sequence[str]) -> Options:
     flags.DEFINE_enum("split", "test", SPLITS, "", flag_values=values)
     for name in ("workdir", "input", "output"):
         flags.DEFINE_string(name, None, "", flag_values=values)
+    _define_prediction_flags(values)
     try:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:
@@ -96,15 +135,58 @@ def parse(arguments: Sequence[str]) -> Options:
         needed = "--config FILE" if values.mode == "train" else "--workdir FOLDER"
         raise UserError(f"--mode {values.mode} needs {needed}; see --help")
     if values.mode == "predict" and not values.input:
-        raise UserError("--mode predict needs --input: a .npy file, or a folder or zip of them")
+        raise UserError("--mode predict needs --input: an image file, or a folder or zip of them")
+    _check_mode(values)
+    workdir = Path(values.workdir) if values.workdir else default_workdir(named or "")
     return Options(
         mode=values.mode,
         config=config,
-        workdir=Path(values.workdir) if values.workdir else default_workdir(named or ""),
+        workdir=workdir,
+        workdirs=_compared(values, named) if values.mode == "compare" else (workdir,),
         split=values.split,
         input=Path(values.input) if values.input else None,
-        output=Path(values.output or "predictions.csv"),
+        output=Path(
+            values.output or ("comparison" if values.mode == "compare" else "predictions.csv")
+        ),
+        overwrite=values.overwrite,
+        crop=values["fit-size"].value == "crop",
+        pixel_scale=values["pixel-scale"].value,
+        calibrated=values.calibrated,
+        tta=values.tta,
     )
+
+
+def _define_prediction_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum("fit-size", "error", ("error", "crop"), "", flag_values=values)
+    flags.DEFINE_float("pixel-scale", None, "", lower_bound=1e-6, flag_values=values)
+    flags.DEFINE_enum("tta", "none", ("none", "d4"), "", flag_values=values)
+    for name in ("overwrite", "calibrated"):
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
+
+
+def _compared(values: flags.FlagValues, config: str | None) -> tuple[Path, ...]:
+    """The folders of the runs to compare.
+
+    Raises:
+      UserError: there are not two, or one is named twice.
+    """
+    folders = tuple(Path(part) for part in (values.workdir or "").split(",") if part)
+    if config is not None or len(folders) < 2 or len(set(folders)) < len(folders):
+        raise UserError(
+            "--mode compare needs --workdir FOLDER,FOLDER of two different runs or more, and no --config"
+        )
+    return folders
+
+
+def _check_mode(values: flags.FlagValues) -> None:
+    """Refuses flags that mean nothing in the mode.
+
+    Raises:
+      UserError: there are some.
+    """
+    for name, modes in FLAG_MODES.items():
+        if values[name].present and values.mode not in modes:
+            raise UserError(f"--{name} is for --mode {' or '.join(modes)}; see --help")
 
 
 def load_config(argument: str) -> ConfigDict:

@@ -8,12 +8,14 @@ import jax
 from lensjax import command_line, models, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
-from lensjax.data.images import Splits
-from lensjax.data.source import load_splits
+from lensjax.data.source import load_split, load_splits
+from lensjax.evaluation import tta
+from lensjax.evaluation.assessment import assess, calibrate
+from lensjax.evaluation.classifier import load_classifier
+from lensjax.evaluation.comparison import compare
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
-from lensjax.evaluation.report import write_report
-from lensjax.evaluation.trained import Trained, load_trained
+from lensjax.evaluation.trained import load_trained
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 
@@ -36,9 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
     if options.mode != "train" and options.config is not None:
         workdir.check_same_config(options.workdir, options.config)
-    return {"train": train, "evaluate": evaluate, "predict": predict}[options.mode](
-        options, devices
-    )
+    modes = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare_runs}
+    return modes[options.mode](options, devices)
 
 
 def train(options: Options, devices: Sequence[jax.Device]) -> int:
@@ -51,41 +52,57 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
         predict_with_loss = predictor(config, model, devices=devices, with_loss=True)
         validate = evaluator(predict_with_loss, splits.validation)
         loop.train(config, model, splits.train, validate, options.workdir, devices=devices)
-        report(options, load_trained(options.workdir, devices=devices), splits)
+        trained = load_trained(options.workdir, devices=devices)
+        calibrate(trained, splits.validation)
+        tell(options, assess(trained, splits.test, split="test"))
     return 0
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Reports on the best epoch of a run, on the split asked for."""
+    """Reports on the best epoch of a run, on the split asked for and no other."""
     trained = load_trained(options.workdir, devices=devices)
-    report(options, trained, load_splits(trained.config.data))
+    if options.tta == "d4":
+        tta.check(trained.config, options.workdir)
+    images = load_split(trained.config.data, options.split)
+    tell(options, assess(trained, images, split=options.split, tta=options.tta))
     return 0
 
 
-def report(options: Options, trained: Trained, splits: Splits) -> None:
-    """Writes the report on a split, and says what is in it and where the run lies."""
-    images = getattr(splits, options.split)
-    folder = options.workdir / workdir.REPORT
-    table = write_report(
-        folder if options.split == "test" else folder / options.split,
-        split=options.split,
-        images=images,
-        predictions=trained.predict(images),
-        best_epoch=trained.best_epoch,
-        history=trained.history,
-    )
+def tell(options: Options, table: str) -> None:
+    """Says what is in a report and where the run lies."""
     log.info("\n%s\n\n%s", table, workdir.describe(options.workdir))
 
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Classifies image files with the best epoch of a run; 1 where some could not be."""
-    assert options.input is not None  # for the type checker: the parser saw to it
-    trained = load_trained(options.workdir, devices=devices)
-    num_good, num_bad = predict_files(trained, options.input, options.output)
-    log.info("%s: %s files classified", options.output, f"{num_good:,}")
+    """Classifies image files with the best epoch of a run; 1 where some images could not be."""
+    num_good, num_bad = predict_files(
+        load_classifier(options.workdir, devices=devices),
+        str(options.input),
+        options.output,
+        crop=options.crop,
+        pixel_scale=options.pixel_scale,
+        overwrite=options.overwrite,
+        calibrated=options.calibrated,
+        tta=options.tta,
+    )
+    log.info("%s: %s images classified", options.output, f"{num_good:,}")
     if num_bad:
-        log.info("%s files could not be; the column 'error' says why", f"{num_bad:,}")
+        log.info("%s could not be; the column 'error' says why", f"{num_bad:,}")
     return 1 if num_bad else 0
+
+
+def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Compares the best epochs of runs on the same images."""
+    runs = [load_trained(folder, devices=devices) for folder in options.workdirs]
+    table = compare(
+        runs,
+        options.output,
+        split=options.split,
+        d4=options.tta == "d4",
+        overwrite=options.overwrite,
+    )
+    log.info("\n%s\n\n%s/: comparison.json, roc.png, roc.pdf", table, options.output)
+    return 0
 
 
 def run() -> int:

@@ -6,7 +6,7 @@ The files are array_record, which needs no TensorFlow, neither to write nor to r
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,15 @@ def prepare(source: Path, data_dir: Path, image_size: int) -> Path:
     return folder
 
 
-def read_prepared(path: Path, image_size: int) -> dict[str, ImageSet]:
+def read_prepared(
+    path: Path, image_size: int, *, wanted: Callable[[Collection[str]], str] | None = None
+) -> dict[str, ImageSet]:
     """Reads a prepared data set back, as it was before it was written.
 
     Args:
       path: the data set's own folder, or the data_dir it was prepared in.
       image_size: expected height and width, pixels.
+      wanted: chooses, of the parts that are there, the only one to read; all are read if not given.
 
     Returns:
       The images of each split.
@@ -158,8 +161,8 @@ def read_prepared(path: Path, image_size: int) -> dict[str, ImageSet]:
             f"set config.data.image_size={shape[0]}"
         )
     return {
-        split: _read_split(builder, split, np.dtype(pixel_type))
-        for split, pixel_type in pixel_types.items()
+        split: _read_split(builder, split, np.dtype(pixel_types[split]))
+        for split in (pixel_types if wanted is None else [wanted(list(pixel_types))])
     }
 
 

@@ -39,7 +39,7 @@ def parse_image(data: bytes, image_size: int) -> Float[np.ndarray, "{image_size}
     Raises:
       UserError: what is wrong with the file and what to do, without the file's name.
     """
-    shape, fortran_order, dtype, offset = _split_header(data)
+    shape, fortran_order, dtype, offset = split_header(data)
     if dtype.hasobject:
         raise UserError(PICKLED)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -89,7 +89,7 @@ def min_max_scaled(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarra
     return (wide - low) / (high - low)
 
 
-def _split_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def split_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Shape, Fortran order, type and the place where the pixels start."""
     if not data:
         raise UserError("is empty (0 bytes); copy or download it again")

@@ -5,7 +5,7 @@ A folder or a zip archive; test/ is read where there is one.
 
 import concurrent.futures
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +40,16 @@ class NotWholeCountsError(Exception):
     """An image has no whole counts behind it, so its split cannot be kept as counts."""
 
 
-def read_reference_layout(path: Path, image_size: int) -> dict[str, ImageSet]:
+def read_reference_layout(
+    path: Path, image_size: int, *, wanted: Callable[[Collection[str]], str] | None = None
+) -> dict[str, ImageSet]:
     """Reads every image of a folder or zip archive in the published layout.
 
     Args:
       path: the folder that holds train/ and val/ or the archive of it; both may lie inside one other
         folder.
       image_size: expected height and width, pixels.
+      wanted: chooses, of the parts that are there, the only one to read; all are read if not given.
 
     Returns:
       "train", "val" and, where there is one, "test", each in the order of classes, then natural order of
@@ -58,6 +61,8 @@ def read_reference_layout(path: Path, image_size: int) -> dict[str, ImageSet]:
     tree = _below_one_folder(open_tree(path))
     problems: list[Problem] = []
     splits = [*REQUIRED_SPLITS, *(OPTIONAL_SPLITS & set(tree.contents("").folders))]
+    if wanted is not None:
+        splits = [wanted(splits)]
     listing = {split: _list_split(tree, split, problems) for split in splits}
     total = sum(map(len, listing.values()))
     if any(problem.stops_reading for problem in problems):

@@ -1,18 +1,19 @@
 """From `config.data` to the images of the three splits."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from lensjax.config import FITS, check_choice
 from lensjax.console import log
-from lensjax.data.fitted import fit_splits
+from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split, Splits
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.data.simulated import FRESH, fresh_images, simulated_images
-from lensjax.data.splits import SELECTIONS, select
+from lensjax.data.splits import SELECTIONS, part_of, select, select_from
 from lensjax.errors import UserError
 
 FORMS = (
@@ -51,6 +52,63 @@ def load_splits(data_config: ConfigDict) -> Splits:
     for name in ("train", "validation", "test"):
         log.info("%-10s %s", name, describe(getattr(splits, name)))
     return fit_splits(splits, data_config.fit)
+
+
+def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
+    """The images of one split, as `load_splits` would give them; no other is read, simulated or fitted.
+
+    Args:
+      data_config: the `data` part of a config.
+      split: which one.
+
+    Raises:
+      UserError: as of `load_splits`, or the training images are never repeated.
+    """
+    check_choice("config.data.selection", data_config.selection, SELECTIONS)
+    check_choice("config.data.fit", data_config.fit, FITS)
+    scheme, rest = _split_scheme(data_config.source)
+    if scheme == "simulated":
+        images = _simulated_split(rest, data_config, split)
+    else:
+        images = _read_split(scheme, Path(rest).expanduser(), data_config, split)
+    log.info("%-10s %s", split, describe(images))
+    return with_residuals(images, data_config.fit, name=split)
+
+
+def _read_split(scheme: str, path: Path, data_config: ConfigDict, split: Split) -> ImageSet:
+    if scheme == "tfds":
+        from lensjax.data.deep_lense import read_prepared as read
+    else:
+        read = read_reference_layout
+    available: list[str] = []
+
+    def wanted(parts: Collection[str]) -> str:
+        available.extend(parts)
+        return part_of(split, data_config.selection, parts)
+
+    (part,) = read(path, data_config.image_size, wanted=wanted).values()
+    return select_from(
+        part,
+        split,
+        data_config.selection,
+        available,
+        validation_fraction=data_config.validation_fraction,
+        seed=data_config.seed,
+    )
+
+
+def _simulated_split(preset: str, data_config: ConfigDict, split: Split) -> ImageSet:
+    if split == "train" and preset.endswith(FRESH):
+        raise UserError("--split=train: the run's training images are never repeated; name another")
+    if split == "test" and data_config.selection == "reference":
+        split = "validation"
+    return simulated_images(
+        preset,
+        split=split,
+        num_images=data_config[f"num_{split}"],
+        seed=data_config.seed,
+        image_size=data_config.image_size,
+    )
 
 
 def describe(images: ImageSet | FreshImages) -> str:

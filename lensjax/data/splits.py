@@ -1,12 +1,12 @@
 """Which images train, which choose the best epoch, and which give the final figures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from lensjax.config import check_choice
-from lensjax.data.images import CLASSES, ImageSet, Splits
+from lensjax.data.images import CLASSES, ImageSet, Split, Splits
 from lensjax.errors import UserError
 
 SELECTIONS = ("held_out", "reference")
@@ -39,6 +39,47 @@ def select(
     held_out = _stratified_part(train.labels, validation_fraction, seed)
     validation = train.subset(np.flatnonzero(held_out))
     return Splits(train.subset(np.flatnonzero(~held_out)), validation=validation, test=val)
+
+
+def part_of(split: Split, selection: str, available: Collection[str]) -> str:
+    """Which of a source's own parts holds the images of a split: all `select` would look at for it.
+
+    Args:
+      split: which split.
+      selection: one of `SELECTIONS`.
+      available: the parts that the source has.
+    """
+    if split == "train":
+        return "train"
+    if selection == "held_out" and "test" not in available:
+        return "train" if split == "validation" else "val"
+    return "test" if selection == "held_out" and split == "test" else "val"
+
+
+def select_from(
+    part: ImageSet,
+    split: Split,
+    selection: str,
+    available: Collection[str],
+    *,
+    validation_fraction: float,
+    seed: int,
+) -> ImageSet:
+    """The split that `select` would give, from the part that `part_of` names.
+
+    Args:
+      part: its images.
+      split, selection, available: see `part_of`.
+      validation_fraction, seed: see `select`.
+
+    Raises:
+      UserError: too few images in a class.
+    """
+    divided = selection == "held_out" and "test" not in available and split != "test"
+    if not divided:
+        return part
+    held_out = _stratified_part(part.labels, validation_fraction, seed)
+    return part.subset(np.flatnonzero(held_out == (split == "validation")))
 
 
 def _stratified_part(

@@ -1,123 +1,182 @@
 """Predictions for image files, written as a table while they are made."""
 
-import csv
-from collections.abc import Sequence
+import dataclasses
+import hashlib
+import itertools
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from lensjax.console import progress
-from lensjax.data.file_tree import FileTree, Folder, open_tree
-from lensjax.data.fitted import VALUES
-from lensjax.data.images import CLASSES, ImageSet
-from lensjax.data.npy import bytes_to_read, parse_image
-from lensjax.errors import UserError
-from lensjax.evaluation.trained import Trained
+from lensjax.console import log, progress
+from lensjax.data import readers
+from lensjax.data.pixel_scale import run_pixel_scale
+from lensjax.data.readers.listing import Listing, find
+from lensjax.data.readers.sizes import Target, fitted
+from lensjax.errors import Interrupted, UserError
+from lensjax.evaluation import part_file, tables
+from lensjax.evaluation.classifier import Classifier
+from lensjax.evaluation.part_file import Done
+from lensjax.evaluation.trained import Manner
 
 
-def predict_files(classifier: Trained, source: Path, output: Path) -> tuple[int, int]:
-    """Classifies the .npy files at `source` and writes one row a file to `output`, as CSV.
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image of a file, or what is wrong with it.
 
-    The columns are `file`, `class`, `probability_<class>` for each class, what the fit of a smooth lens
-    found (`lensjax.data.fitted.VALUES`) if the classifier needs one, and `error`: what is wrong with a
-    file that could not be classified.
+    Attributes:
+      name: the file's name, and which of its images this is.
+      pixels: as the classifier takes it; None where something is wrong.
+      error: what that is.
+      file: index of the file.
+      following: how many images of the file come up to and with this one.
+    """
+
+    name: str
+    pixels: np.ndarray | None
+    error: str
+    file: int
+    following: int
+
+
+def predict_files(
+    classifier: Classifier,
+    source: str,
+    output: Path,
+    *,
+    crop: bool = False,
+    pixel_scale: float | None = None,
+    overwrite: bool = False,
+    calibrated: bool = False,
+    tta: str = "none",
+) -> tuple[int, int]:
+    """Classifies image files and writes a row an image to `output`; docs/predict.md says what is in it.
+
+    The table is written batch by batch; the same call goes on where a stopped one ended. An image that
+    cannot be classified is a row that says why.
 
     Args:
       classifier: the trained classifier.
-      source: a .npy file, or a folder or zip with such files at any depth.
-      output: the table; an existing file is not overwritten.
+      source: a file, a folder or zip with files at any depth, or a glob.
+      output: the table: .csv, .jsonl or .parquet.
+      crop: whether the middle of images that are too large is cut out.
+      pixel_scale: side of the images' pixels, arcsec, from which they are resampled to those of the
+        classifier; None where they are the same.
+      overwrite: whether a finished `output` is replaced.
+      calibrated, tta: see `Classifier.predict`.
 
     Returns:
-      How many files were classified, and how many could not be.
+      How many images were classified, and how many could not be.
 
     Raises:
-      UserError: `source` has no .npy file, or `output` exists or cannot be written.
+      UserError: there is nothing to read, `output` exists or cannot be written, or what is asked for is
+        not to be had.
+      Interrupted: Ctrl-C was pressed; the same call goes on.
     """
-    tree, files = npy_files(source)
-    batch_size = classifier.config.eval_batch_size
-    num_bad = 0
+    config = classifier.trained.config
+    suffix = output.suffix.lower()
+    tables.check_output(output)
+    manner = classifier.manner(calibrated=calibrated, tta=tta)
+    zoom = None if pixel_scale is None else pixel_scale / run_pixel_scale(config.data)
+    target = Target(config.data.image_size, crop, zoom)
+    listing = find(source)
+    names = tables.columns(config.data.fit != "none")
+    about = {
+        "run": str(classifier.trained.workdir.absolute()),
+        "weights": weights_digest(classifier),
+        "input": str(listing.top.absolute()),
+        "files": len(listing.names),
+        "names": listing.digest(),
+        "columns": names,
+        **dataclasses.asdict(manner),
+        **dataclasses.asdict(target),
+    }
+    head = tables.header(names, suffix)
     try:
-        stream = output.open("x", newline="")
-    except FileExistsError:
-        raise UserError(f"{output} exists; name another file with --output") from None
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}") from None
-    with stream, progress(len(files), "predicting") as bar:
-        writer = csv.writer(stream)
-        fitted = () if classifier.config.data.fit == "none" else VALUES
-        numbers = [*(f"probability_{name}" for name in CLASSES), *fitted]
-        writer.writerow(["file", "class", *numbers, "error"])
-        for start in range(0, len(files), batch_size):
-            names = files[start : start + batch_size]
-            answers = classify(classifier, tree, names)
-            for name, answer in zip(names, answers, strict=True):
-                if isinstance(answer, str):
-                    writer.writerow([name, *[""] * (1 + len(numbers)), answer])
-                    num_bad += 1
-                else:
-                    best = CLASSES[answer[: len(CLASSES)].argmax()]
-                    values = [f"{value:.6f}" for value in answer]
-                    values[len(CLASSES) :] = [f"{value:.6g}" for value in answer[len(CLASSES) :]]
-                    writer.writerow([name, best, *values, ""])
-            bar.update(len(names))
-    return len(files) - num_bad, num_bad
+        with (
+            part_file.opened(output, about, head, overwrite=overwrite) as part,
+            progress(len(listing.names), "predicting", unit="files", initial=part.done.file) as bar,
+        ):
+            if part.done.file or part.done.image:
+                log.info("%s: going on after %s files", output, f"{part.done.file:,}")
+            images = read_images(listing, target, part.done.file, part.done.image)
+            for batch in batched(images, config.eval_batch_size):
+                table = answer(classifier, batch, target.size, manner)
+                bad = sum(row["error"] is not None for row in table)
+                last = batch[-1]
+                done = Done(
+                    last.file,
+                    last.following,
+                    good=part.done.good + len(batch) - bad,
+                    bad=part.done.bad + bad,
+                )
+                bar.update(last.file - part.done.file)
+                part.append(tables.encode(table, names, suffix), done)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT) from None
+    finished = part.path
+    if suffix == ".parquet":
+        finished = output.with_name(output.name + ".part.parquet")
+        tables.to_parquet(part.path, finished, names)
+    part_file.finish(part, output, finished)
+    return part.done.good, part.done.bad
 
 
-def classify(classifier: Trained, tree: FileTree, names: Sequence[str]) -> list[np.ndarray | str]:
-    """For each file its class probabilities and what a fit found, or in words what is wrong with it."""
-    image_size = classifier.config.data.image_size
-    answers: list[np.ndarray | str] = []
-    good: list[int] = []
-    images: list[np.ndarray] = []
-    for index, name in enumerate(names):
-        try:
-            image = parse_image(tree.read(name, bytes_to_read(image_size)), image_size)
-        except UserError as error:
-            answers.append(str(error))
-            continue
-        answers.append("")
-        good.append(index)
-        images.append(image.astype(np.float32))
-    if images:
-        image_set = ImageSet(
-            pixels=np.stack(images),
-            scale=np.ones(len(images), np.float32),
-            labels=np.zeros(len(images), np.int32),
-            names=tuple(names[index] for index in good),
-        )
-        image_set = classifier.with_residuals(image_set)
-        columns = [*classifier.predict(image_set).probabilities.T, *(image_set.fit or {}).values()]
-        for index, row in zip(good, np.stack(columns, axis=1), strict=True):
-            answers[index] = row
-    return answers
+def answer(
+    classifier: Classifier, batch: list[Image], size: int, manner: Manner
+) -> list[tables.Row]:
+    """The rows of some images."""
+    pixels = np.zeros((len(batch), size, size), np.float32)
+    for row, image in enumerate(batch):
+        if image.pixels is not None:
+            pixels[row] = image.pixels
+    errors = [image.error for image in batch]
+    answers = classifier.answer(pixels, errors, manner)
+    return tables.rows([image.name for image in batch], answers)
 
 
-def npy_files(source: Path) -> tuple[FileTree, list[str]]:
-    """The tree at `source` and the paths of the .npy files in it, in a fixed order.
+def batched(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
+    """Images, that many at a time."""
+    while batch := list(itertools.islice(images, size)):
+        yield batch
+
+
+def read_images(
+    listing: Listing, target: Target, first_file: int = 0, first_image: int = 0
+) -> Iterator[Image]:
+    """The images of the files in a listing, one after another.
 
     Args:
-      source: a .npy file, or a folder or zip with such files at any depth.
-
-    Raises:
-      UserError: nothing is there, or no .npy file.
+      listing: the files.
+      target: what is made of each image.
+      first_file: index of the file to start with.
+      first_image: how many of its images are left out.
     """
-    if source.is_file() and source.suffix == ".npy":
-        return Folder(source.parent), [source.name]
-    if source.is_dir():
-        # Unlike a walk by hand, rglob does not follow links to folders, so it always ends.
-        found = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.npy"))
-        tree: FileTree = Folder(source)
-    else:
-        tree = open_tree(source)
-        found = []
-        folders = [""]
-        for folder in folders:
-            contents = tree.contents(folder)
-            prefix = f"{folder}/" if folder else ""
-            folders += [prefix + name for name in contents.folders]
-            found += [prefix + name for name in contents.files if name.endswith(".npy")]
-    if not found:
-        raise UserError(
-            f"{source} has no .npy file; give a .npy file, or a folder or zip with some"
-        )
-    return tree, found
+    for file in range(first_file, len(listing.names)):
+        name = listing.names[file]
+        skipped = first_image if file == first_file else 0
+        try:
+            stream = listing.open(name)
+        except UserError as error:
+            if not skipped:
+                yield Image(name, None, str(error), file, 1)
+            continue
+        with stream:
+            for index, entry in enumerate(readers.entries(stream, name)):
+                if index < skipped:
+                    continue
+                try:
+                    pixels, error_text = fitted(readers.load(entry), target), ""
+                except UserError as error:
+                    pixels, error_text = None, str(error)
+                yield Image(name + entry.part, pixels, error_text, file, index + 1)
+
+
+def weights_digest(classifier: Classifier) -> str:
+    """The same for the same parameters."""
+    key = hashlib.sha256()
+    for leaf in jax.tree.leaves(classifier.trained.variables):
+        key.update(np.asarray(leaf).tobytes())
+    return key.hexdigest()[:16]

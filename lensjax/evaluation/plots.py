@@ -13,6 +13,8 @@ from lensjax.data.images import CLASSES, DISPLAY_NAMES
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLORS = ("#0072B2", "#E69F00", "#009E73")
+RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+RUN_STYLES = ("-", "--", "-.", ":")
 RIGHT, WRONG = "#009E73", "#D55E00"
 
 
@@ -44,6 +46,47 @@ def roc_figure(
         aspect="equal",
     )
     axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def roc_comparison_figure(
+    labels: Integer[np.ndarray, " n"],
+    probabilities: Sequence[Float[np.ndarray, "n classes"]],
+    names: Sequence[str],
+    aucs: Sequence[float],
+) -> Figure:
+    """One-vs-rest ROC curves of several classifiers, one class a panel.
+
+    Args:
+      labels: index of each image's class.
+      probabilities: of each classifier: of each class, for each image.
+      names: of the classifiers.
+      aucs: the mean over the classes of each.
+    """
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    for index, axes in enumerate(figure.subplots(1, len(CLASSES), sharey=True)):
+        axes.plot([0, 1], [0, 1], color="0.75", linestyle="--", linewidth=1)
+        for run, values in enumerate(probabilities):
+            false_positive, true_positive, _ = roc_curve(labels == index, values[:, index])
+            axes.plot(
+                false_positive,
+                true_positive,
+                color=RUN_COLORS[run % len(RUN_COLORS)],
+                linestyle=RUN_STYLES[run % len(RUN_STYLES)],
+                linewidth=1.8,
+                label=f"{names[run]}: mean AUC {aucs[run]:.4f}",
+            )
+        axes.set(
+            title=f"{DISPLAY_NAMES[index]} against the rest",
+            xlabel="false-positive rate",
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
+            aspect="equal",
+        )
+        if index == 0:
+            axes.set_ylabel("true-positive rate")
+            handles, texts = axes.get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", frameon=False, ncols=2)
     return figure
 
 

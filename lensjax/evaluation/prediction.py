@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float
 from ml_collections import ConfigDict
 from scipy.special import softmax
+from tqdm import tqdm
 
 from lensjax.console import progress
 from lensjax.data.batches import batches
@@ -38,7 +39,11 @@ class Predictions:
     losses: dict[str, Float[np.ndarray, " n"]]
 
 
-Predictor = Callable[[PyTree, ImageSet], Predictions]
+class Predictor(Protocol):
+    """A function of a model's variables and an image set; `quiet` where no progress is to be shown."""
+
+    def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
+        """The model's answers."""
 
 
 def predictor(
@@ -67,9 +72,9 @@ def predictor(
         devices,
     )
 
-    def predict(variables: PyTree, images: ImageSet) -> Predictions:
+    def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         parts: list[dict[str, np.ndarray]] = []
-        with progress(len(images), "evaluating") as bar:
+        with tqdm(disable=True) if quiet else progress(len(images), "evaluating") as bar:
             for batch in batches(images, np.arange(len(images)), config.eval_batch_size):
                 real = batch["weights"] > 0
                 parts.append({name: value[real] for name, value in step(variables, batch).items()})

@@ -1,7 +1,7 @@
 """The report of a run: final metrics as JSON, figures as PNG, a table for the terminal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,19 @@ from matplotlib.figure import Figure
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.evaluation import plots
-from lensjax.evaluation.metrics import classification_metrics, confusion
+from lensjax.evaluation.calibration import tempered
+from lensjax.evaluation.metrics import confusion
 from lensjax.evaluation.prediction import Predictions
+from lensjax.evaluation.scores import (
+    ECE_BINS,
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    bootstrap,
+    intervals,
+    resample_weights,
+    scores,
+)
 from lensjax.workdir import write_atomically
 
 
@@ -24,8 +35,13 @@ def write_report(
     predictions: Predictions,
     best_epoch: int,
     history: Sequence[dict[str, Any]],
+    temperature: float | None = None,
+    tta: str = "none",
 ) -> str:
     """Writes metrics.json, roc.png, confusion_matrix.png, examples.png and learning_curves.png.
+
+    metrics.json has every figure of `lensjax.evaluation.scores` with its 95 % bootstrap interval and, where a
+    temperature is known, what the calibration is with it.
 
     Of images with residuals of a lens fit, residuals.png shows those of the examples, from -4 to 4 standard
     deviations.
@@ -37,20 +53,33 @@ def write_report(
       predictions: the best epoch's answers to them.
       best_epoch: number of the epoch, from 1; 0 for a model that was not trained here.
       history: the metrics of each epoch.
+      temperature: that was fitted to the validation images; None where there is none.
+      tta: how the predictions were made, "none" or "d4".
 
     Returns:
       A table of the final metrics, for the terminal.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = classification_metrics(images.labels, predictions.probabilities)
+    metrics = scores(images.labels, predictions.probabilities)
+    drawn = bootstrap(images.labels, predictions.probabilities, resample_weights(images.labels))
     counts = confusion(images.labels, predictions.probabilities)
     content = {
         "split": split,
         "images": dict(zip(CLASSES, images.class_counts(), strict=True)),
         "best_epoch": best_epoch,
         "epochs": len(history),
+        "tta": tta,
         **metrics,
         "confusion_matrix": counts.tolist(),
+        "intervals": intervals(drawn),
+        "bootstrap": {
+            "level": LEVEL,
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "drawn": "multinomial counts within each class, percentiles",
+        },
+        "ece_bins": ECE_BINS,
+        "calibration": calibrated(images.labels, predictions.probabilities, temperature),
     }
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
     probabilities = predictions.probabilities
@@ -74,7 +103,27 @@ def write_report(
         figures["learning_curves"] = plots.learning_figure(history, best_epoch)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-    return table(split, images, metrics, best_epoch, len(history))
+    return table(content)
+
+
+def calibrated(
+    labels: np.ndarray, probabilities: np.ndarray, temperature: float | None
+) -> dict[str, float] | None:
+    """What a temperature makes of the calibration; None without one.
+
+    Args:
+      labels: index of each image's class.
+      probabilities: of each class, for each image, before the temperature.
+      temperature: what logits are divided by.
+    """
+    if temperature is None:
+        return None
+    before, after = (
+        scores(labels, values) for values in (probabilities, tempered(probabilities, temperature))
+    )
+    names = ("ece", "brier", "nll")
+    found = {"temperature": temperature} | {f"{name}_before": before[name] for name in names}
+    return found | {f"{name}_after": after[name] for name in names}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -83,15 +132,41 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=144)
 
 
-def table(
-    split: str, images: ImageSet, metrics: dict[str, float], best_epoch: int, num_epochs: int
-) -> str:
-    """The final metrics, for the terminal."""
-    which = f"Best epoch {best_epoch} of {num_epochs}" if num_epochs else "As it was given"
-    lines = [f"{which}, on the {split} images:"]
-    lines += [f"  {'class':<18}{'images':>8}{'AUC':>9}"]
-    for name, shown, count in zip(CLASSES, DISPLAY_NAMES, images.class_counts(), strict=True):
-        lines += [f"  {shown:<18}{count:>8,}{metrics[f'auc_{name}']:>9.4f}"]
-    lines += [f"  {'mean':<18}{len(images):>8,}{metrics['auc']:>9.4f}"]
-    lines += [f"  accuracy {metrics['accuracy']:.4f}"]
+def table(content: Mapping[str, Any]) -> str:
+    """The figures with their intervals, for the terminal, within 80 columns.
+
+    Args:
+      content: what metrics.json holds.
+    """
+
+    def figure(name: str) -> str:
+        low, high = content["intervals"][name]
+        return f"{content[name]:.4f} ({low:.4f} to {high:.4f})"
+
+    epochs = content["epochs"]
+    which = f"Best epoch {content['best_epoch']} of {epochs}" if epochs else "As it was given"
+    views = ", mean over eight views" if content["tta"] == "d4" else ""
+    lines = [
+        f"{which}, on the {content['split']} images{views}",
+        "(in brackets 95 % intervals of 1,000 bootstrap resamples):",
+        f"  {'class':<18}{'images':>7}  {'AUC':<26}F1",
+    ]
+    for name, shown in zip(CLASSES, DISPLAY_NAMES, strict=True):
+        count = f"{content['images'][name]:,}"
+        lines += [f"  {shown:<18}{count:>7}  {figure(f'auc_{name}'):<26}{figure(f'f1_{name}')}"]
+    total = f"{sum(content['images'].values()):,}"
+    lines += [f"  {'mean':<18}{total:>7}  {figure('auc'):<26}{figure('f1')}"]
+    titles = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "brier": "Brier score",
+        "nll": "log loss",
+        "ece": "calibration error",
+    }
+    lines += [f"  {title:<25}  {figure(name)}" for name, title in titles.items()]
+    if (after := content["calibration"]) is not None:
+        lines += [
+            f"  {'  with the temperature':<25}  {after['ece_after']:.4f}, "
+            f"at T = {after['temperature']:.3f}; log loss {after['nll_after']:.4f}"
+        ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -15,9 +16,24 @@ from lensjax.data.fitted import with_residuals
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.errors import UserError
+from lensjax.evaluation import tta
+from lensjax.evaluation.calibration import tempered
 from lensjax.evaluation.prediction import Predictions, Predictor, predictor
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.workdir import CHECKPOINTS, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """How a classifier answers.
+
+    Attributes:
+      temperature: what logits are divided by, each view's for itself.
+      d4: whether to give the mean over the eight views of each image (`lensjax.evaluation.tta`).
+    """
+
+    temperature: float = 1.0
+    d4: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Trained:
       variables: its parameters and running statistics.
       best_epoch: the epoch's number, from 1.
       history: the metrics of each epoch up to the newest checkpoint.
-      predict: compiled prediction, see `predictor`.
+      workdir: the run's folder.
     """
 
     config: ConfigDict
@@ -38,11 +54,31 @@ class Trained:
     variables: dict[str, Any]
     best_epoch: int
     history: list[dict[str, Any]]
+    workdir: Path
     _predict: Predictor
 
-    def predict(self, images: ImageSet) -> Predictions:
-        """The classifier's answers to a set of images; lenses are fitted to them first if it needs that."""
-        return self._predict(self.variables, self.with_residuals(images))
+    def predict(
+        self, images: ImageSet, manner: Manner = Manner(), *, quiet: bool = False
+    ) -> Predictions:
+        """The classifier's answers to a set of images; lenses are fitted to them first if it needs that.
+
+        Args:
+          images: of the size that the classifier was trained with.
+          manner: how to answer.
+          quiet: whether to show no progress.
+        """
+        images = self.with_residuals(images)
+        seen = tta.views(images) if manner.d4 else [images]
+        parts = [self._predict(self.variables, view, quiet=quiet) for view in seen]
+        probabilities = [part.probabilities for part in parts]
+        if manner.temperature != 1:
+            probabilities = [tempered(part, manner.temperature) for part in probabilities]
+        radii = [part.theta_E for part in parts if part.theta_E is not None]
+        return Predictions(
+            np.mean(probabilities, axis=0) if manner.d4 else probabilities[0],
+            np.mean(radii, axis=0) if radii else None,
+            parts[0].losses,
+        )
 
     def with_residuals(self, images: ImageSet) -> ImageSet:
         """The set with the residuals of the fits that the classifier was trained with, if any."""
@@ -70,5 +106,11 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
         variables, best_epoch = checkpoints.restore_best(like)
         history = checkpoints.newest_history()
     return Trained(
-        config, model, variables, best_epoch, history, predictor(config, model, devices=devices)
+        config,
+        model,
+        variables,
+        best_epoch,
+        history,
+        workdir,
+        predictor(config, model, devices=devices),
     )

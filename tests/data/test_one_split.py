@@ -1,0 +1,70 @@
+"""One split alone is what it is among the three, and nothing else is read for it."""
+
+import numpy as np
+import pytest
+from data_files import SIZE, count_image, npy_bytes, write_folder
+
+from lensjax.config import default_config
+from lensjax.data.deep_lense import prepare
+from lensjax.data.images import CLASSES
+from lensjax.data.source import load_split, load_splits
+from lensjax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+def data_config(source, selection):
+    config = default_config().data
+    config.update(source=source, selection=selection, image_size=SIZE, validation_fraction=0.3)
+    return config
+
+
+def write_parts(folder, parts):
+    names = [
+        f"{part}/{name}/{index}.npy" for part in parts for name in CLASSES for index in range(4)
+    ]
+    files = {name: npy_bytes(count_image(seed)) for seed, name in enumerate(names)}
+    return write_folder(folder, files)
+
+
+def assert_same(one, other):
+    assert one.names == other.names
+    np.testing.assert_array_equal(one.labels, other.labels)
+    np.testing.assert_array_equal(one.images(), other.images())
+
+
+@pytest.mark.parametrize("selection", ["held_out", "reference"])
+@pytest.mark.parametrize("parts", [("train", "val"), ("train", "val", "test")])
+def test_a_split_read_alone_is_what_it_is_among_all(tmp_path, parts, selection):
+    folder = write_parts(tmp_path / "data", parts)
+    sources = [str(folder)]
+    if "test" in parts:
+        sources.append(f"tfds:{prepare(folder, tmp_path / 'tfds', SIZE)}")
+    for source in sources:
+        config = data_config(source, selection)
+        splits = load_splits(config)
+        for split in SPLITS:
+            assert_same(load_split(config, split), getattr(splits, split))
+
+
+@pytest.mark.parametrize("selection", ["held_out", "reference"])
+def test_a_simulated_split_alone_is_what_it_is_among_all(selection):
+    config = data_config("simulated:common_test", selection)
+    config.update(image_size=150, num_train=6, num_validation=3, num_test=3)
+    splits = load_splits(config)
+    for split in SPLITS:
+        assert_same(load_split(config, split), getattr(splits, split))
+    config.source += "?fresh"
+    assert_same(load_split(config, "test"), splits.test)
+    with pytest.raises(UserError, match="never repeated; name another"):
+        load_split(config, "train")
+
+
+def test_what_is_wrong_with_another_split_is_no_matter(tmp_path):
+    folder = write_parts(tmp_path / "data", ("train", "val"))
+    (folder / "train" / "no" / "0.npy").write_bytes(b"damaged")
+    config = data_config(str(folder), "held_out")
+    assert len(load_split(config, "test")) == 12
+    for split in ("train", "validation"):
+        with pytest.raises(UserError, match=r"0\.npy"):
+            load_split(config, split)

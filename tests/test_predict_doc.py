@@ -1,0 +1,28 @@
+"""docs/predict.md and --help tell of the same flags, columns and figures as the code."""
+
+import pathlib
+import re
+
+from lensjax import command_line
+from lensjax.config import default_config, flatten
+from lensjax.data.readers import SUFFIXES
+from lensjax.evaluation import tables
+from lensjax.evaluation.scores import NAMES
+
+PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "predict.md").read_text()
+
+
+def test_every_flag_of_the_page_is_in_the_help_and_the_other_way_round():
+    told = set(re.findall(r"--[a-z][a-z-]*", PAGE))
+    helped = set(re.findall(r"--[a-z][a-z-]*", command_line.USAGE))
+    assert told <= helped
+    assert {f"--{name}" for name in command_line.FLAG_MODES} <= told & helped
+
+
+def test_the_page_names_each_column_each_figure_and_each_kind_of_file():
+    for name in (*tables.columns(fits=True), *NAMES, *tables.SUFFIXES):
+        assert f"`{name}`" in PAGE, name
+    for suffix in SUFFIXES:
+        assert f"`{suffix.removesuffix('.gz')}`" in PAGE, suffix
+    for field in re.findall(r"config\.([a-z_.]+[a-z_])", PAGE):
+        assert field in flatten(default_config().to_dict()), field
