@@ -11,6 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from lensjax.compilation_cache import keep_compiled_programs
 from lensjax.config import check, flatten
 from lensjax.console import terminal_output
 from lensjax.data.images import Split
@@ -31,6 +32,8 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
                             (lensjax/config.py describes all fields)
   --workdir FOLDER          where the run lies; runs/CONFIG[-VARIANT] if not
                             given. The same command again goes on from there
+  --debug-nans              train: stop at the operation that gives the first
+                            NaN, with its traceback; slower
   --mode MODE               train, evaluate (best epoch, again), predict, or
                             compare, which takes --workdir FOLDER,FOLDER
   --split SPLIT             evaluate, compare: test (the default), validation
@@ -65,6 +68,7 @@ FLAG_MODES = {
     **dict.fromkeys(("fit-size", "pixel-scale", "calibrated"), ("predict",)),
     "overwrite": ("predict", "compare"),
     "tta": ("evaluate", "predict", "compare"),
+    "debug-nans": ("train",),
     "split": ("evaluate", "compare"),
 }
 
@@ -86,6 +90,7 @@ class Options:
       pixel_scale: of the images to predict, arcsec; None where it is the run's.
       calibrated: whether probabilities are those of the fitted temperature.
       tta: "none" or "d4".
+      debug_nans: whether the operation that gives the first NaN is sought.
     """
 
     mode: str
@@ -100,6 +105,7 @@ class Options:
     pixel_scale: float | None
     calibrated: bool
     tta: str
+    debug_nans: bool
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -153,6 +159,7 @@ def parse(arguments: Sequence[str]) -> Options:
         pixel_scale=values["pixel-scale"].value,
         calibrated=values.calibrated,
         tta=values.tta,
+        debug_nans=values["debug-nans"].value,
     )
 
 
@@ -160,7 +167,7 @@ def _define_prediction_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("fit-size", "error", ("error", "crop"), "", flag_values=values)
     flags.DEFINE_float("pixel-scale", None, "", lower_bound=1e-6, flag_values=values)
     flags.DEFINE_enum("tta", "none", ("none", "d4"), "", flag_values=values)
-    for name in ("overwrite", "calibrated"):
+    for name in ("overwrite", "calibrated", "debug-nans"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
 
 
@@ -244,6 +251,7 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         return 0
     # Libraries below say much that is no concern of the reader; what lensjax says goes another way.
     absl_logging.set_verbosity(absl_logging.ERROR)
+    keep_compiled_programs()
     try:
         with terminal_output():
             return main(arguments)

@@ -20,7 +20,7 @@ def keep_compiled_programs() -> None:
     serve only CPUs with the same instructions, which JAX does not look at: each kind has a folder of
     its own, so that machines can share a home.
     """
-    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:
+    if VARIABLE in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled") / _processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
+RESIDENCES = ("auto", "device", "host")
+PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("constant", "cosine")
 FITS = ("none", "common_test", "general")
 GRADIENT_INPUTS = ("gradient_product", "mixed_derivative")
@@ -51,6 +53,10 @@ def default_config() -> ConfigDict:
     # A smooth lens that is fitted to each image, for models that see the residual: "none", "common_test"
     # (what is known of those images is known to the fit) or "general" (docs/fitting.md).
     config.data.fit = "none"
+    # Where training images live: on the "device", on the "host", or "auto": on an accelerator where they
+    # take up no more than this share of its memory, and on the host for CPUs (training/engine.py).
+    config.data.residence = "auto"
+    config.data.device_share = 0.5
 
     config.preparation = ConfigDict()
     # Side of the central square that the model sees, pixels; 0 for the whole image.
@@ -92,12 +98,16 @@ def default_config() -> ConfigDict:
     config.loss = ConfigDict()
     # Weight of the physics loss beside the cross-entropy (lens_vit_pinn, lens_encoder_net).
     config.loss.physics_weight = 0.01
+    # Share of each label that is spread over all classes in training.
+    config.loss.label_smoothing = 0.0
 
     config.augmentation = ConfigDict()
     # Training images are turned by a random angle up to this, degrees, either way.
     config.augmentation.max_rotation = 10.0
     # Training images are mirrored and turned by quarters at random, each as one of a square's symmetries.
     config.augmentation.dihedral = False
+    # Training images are moved by up to this many whole pixels along each axis.
+    config.augmentation.max_shift = 0
 
     config.optimizer = ConfigDict()
     # AdamW; the weight decay acts on every parameter.
@@ -110,12 +120,24 @@ def default_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
     config.optimizer.weight_decay = 0.01
+    # Longest gradient: longer ones are scaled down to this norm; 0 for no limit.
+    config.optimizer.clip_norm = 0.0
+    # Steps whose gradients are averaged before the parameters change.
+    config.optimizer.accumulate_steps = 1
+    # Share of the old value in a running mean of the parameters, which is then what is evaluated and
+    # kept, such as 0.999; 0 for the parameters themselves.
+    config.optimizer.ema_decay = 0.0
 
     # Images in a training step, over all devices, and in an evaluation step.
     config.batch_size = 32
     config.eval_batch_size = 64
     # 0 evaluates the model as it starts, which is for pretrained ones.
     config.num_epochs = 50
+    # Besides each epoch's end the run is saved when so many minutes have passed; 0 for never.
+    config.checkpoint_minutes = 10.0
+    # "float32", or "bfloat16": the model computes in bfloat16, while parameters, statistics, loss and
+    # optimiser stay float32. It halves memory and is for accelerators; on CPUs it is slower.
+    config.precision = "float32"
     return config
 
 
@@ -166,7 +188,7 @@ def check(config: ConfigDict) -> None:
       UserError: a field's value is out of its range.
     """
     at_least_one = [
-        *("batch_size", "eval_batch_size", "data.image_size"),
+        *("batch_size", "eval_batch_size", "data.image_size", "optimizer.accumulate_steps"),
         *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
         *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
         "model.position_grid",
@@ -175,13 +197,18 @@ def check(config: ConfigDict) -> None:
         *("seed", "num_epochs", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
         *("model.num_blocks", "model.gauss_newton_steps"),
         *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
+        *("optimizer.clip_norm", "checkpoint_minutes"),
     ]
     ranges = {
         **dict.fromkeys(at_least_one, (1, math.inf)),
         **dict.fromkeys(not_negative, (0, math.inf)),
         "model.dropout_rate": (0, 0.99),
         "data.validation_fraction": (0.0001, 0.99),
+        "data.device_share": (0, 1),
         "preparation.crop": (0, config.data.image_size),
+        "augmentation.max_shift": (0, config.data.image_size // 2),
+        "loss.label_smoothing": (0, 0.99),
+        "optimizer.ema_decay": (0, 0.999999),
         "optimizer.b1": (0, 0.999999),
         "optimizer.b2": (0, 0.999999),
     }
@@ -191,6 +218,8 @@ def check(config: ConfigDict) -> None:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"config.{field}={value}: has to be {limit}")
     check_choice("config.preparation.stretch", config.preparation.stretch, STRETCHES)
+    check_choice("config.data.residence", config.data.residence, RESIDENCES)
+    check_choice("config.precision", config.precision, PRECISIONS)
     check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
     check_choice("config.model.input", config.model.input, INPUTS)
     check_choice("config.data.fit", config.data.fit, FITS)

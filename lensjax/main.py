@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 def train(options: Options, devices: Sequence[jax.Device]) -> int:
     """Trains a model, or goes on with it, and reports on the test images."""
     config = options.config if options.config is not None else workdir.read_config(options.workdir)
+    if options.debug_nans:
+        jax.config.update("jax_debug_nans", True)
     workdir.claim(options.workdir, config)
     with workdir.locked(options.workdir):
         splits = load_splits(config.data)

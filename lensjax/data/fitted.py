@@ -12,8 +12,8 @@ from lensjax import console, fitting
 from lensjax.console import log
 from lensjax.data import cache
 from lensjax.data.counts import whole_counts
+from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet, Splits
-from lensjax.errors import UserError
 
 CODE_FOLDERS = ("fitting", "physics")
 VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
@@ -25,16 +25,16 @@ def fit_splits(splits: Splits, model_name: str) -> Splits:
     """The splits with residuals of each image; unchanged where the model is "none".
 
     Raises:
-      UserError: there is no such model, or the training images are not at hand to be fitted.
+      UserError: there is no such model.
     """
     if model_name == NONE:
         return splits
-    if not isinstance(splits.train, ImageSet):
-        raise UserError(
-            f"config.data.fit={model_name!r}: images that are never repeated are not fitted; use "
-            "config.data.fit='none', or the source without ?fresh"
-        )
-    train = with_residuals(splits.train, model_name, name="train")
+    train: ImageSet | FreshImages
+    if isinstance(splits.train, FreshImages):
+        fitting.smooth_model(model_name)
+        train = dataclasses.replace(splits.train, fit=model_name)  # fitted as they are made
+    else:
+        train = with_residuals(splits.train, model_name, name="train")
     validation = with_residuals(splits.validation, model_name, name="validation")
     if splits.test is splits.validation:
         return Splits(train, validation=validation, test=validation)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from lensjax import simulation
+from lensjax import fitting, simulation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +18,14 @@ class FreshImages:
       preset: the kind of scene.
       seed: of the scenes.
       num_images: how many make an epoch.
+      fit: name of the smooth lens that is fitted to each image, see `fitting.smooth_model`; "none" for no
+        fits.
     """
 
     preset: simulation.Preset
     seed: int
     num_images: int
+    fit: str = "none"
 
     def __len__(self) -> int:
         return self.num_images
@@ -39,7 +42,12 @@ class FreshImages:
           What `lensjax.data.batches.Batch` has, as arrays of JAX.
         """
         return _fresh_batch(
-            _fresh_key(self.seed), jnp.asarray(step), jnp.asarray(process), self.preset, batch_size
+            _fresh_key(self.seed),
+            jnp.asarray(step),
+            jnp.asarray(process),
+            self.preset,
+            batch_size,
+            None if self.fit == "none" else fitting.smooth_model(self.fit),
         )
 
 
@@ -48,13 +56,22 @@ def _fresh_key(seed: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _fresh_batch(
     key: Key[Array, ""],
     step: Int[Array, ""],
     process: Int[Array, ""],
     preset: simulation.Preset,
     batch_size: int,
+    model: fitting.SmoothModel | None,
 ) -> dict[str, Array]:
     key = jax.random.fold_in(jax.random.fold_in(key, process), step)
-    return simulation.fresh_batch(key, preset, batch_size)
+    batch = simulation.fresh_batch(key, preset, batch_size)
+    if model is None:
+        return batch
+    images = batch["pixels"].astype(batch["scale"].dtype) / batch["scale"][:, None, None]
+    counted = jnp.issubdtype(batch["pixels"].dtype, jnp.integer)
+    noise = fitting.photon_noise(batch["scale"]) if counted else None
+    fit = fitting.fit_lens(images[..., None], model, noise=noise)
+    residuals = jnp.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
+    return batch | {"residuals": residuals.astype(jnp.float16)}

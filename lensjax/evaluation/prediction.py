@@ -67,6 +67,7 @@ def predictor(
             model=model,
             prepare=functools.partial(prepare, **config.preparation),
             physics_weight=config.loss.physics_weight,
+            precision=config.precision,
             with_loss=with_loss,
         ),
         devices,

@@ -22,14 +22,26 @@ def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
     return initialize
 
 
+def factor_type(x: Array, kernel: Array) -> jnp.dtype:
+    """What a product's factors are rounded to: the weights' type where that is the less precise one."""
+    return (
+        kernel.dtype if kernel.dtype == jnp.bfloat16 else jnp.promote_types(x.dtype, kernel.dtype)
+    )
+
+
 def fan_out_normal() -> nn.initializers.Initializer:
     """Normal of variance 2 / fan_out: torchvision's initial values for ResNet convolutions."""
     return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def affine(params: dict[str, Array], x: Array) -> Array:
-    """A linear layer with a bias; `params` has both."""
-    product = x @ params["kernel"]
+    """A linear layer with a bias; `params` has both. Of low precision only the product's factors are."""
+    kernel = params["kernel"]
+    product = jnp.matmul(
+        x.astype(factor_type(x, kernel)),
+        kernel,
+        preferred_element_type=jnp.promote_types(x.dtype, params["bias"].dtype),
+    )
     return product + on_each_row(params["bias"], product)
 
 
@@ -90,7 +102,7 @@ class LayerNorm(nn.Module):
 
 
 def _convolve(kernel: Array, x: Array, stride: int) -> Array:
-    pad, dtype = kernel.shape[0] // 2, jnp.promote_types(x.dtype, kernel.dtype)
+    pad, dtype = kernel.shape[0] // 2, factor_type(x, kernel)
     return lax.conv_general_dilated(
         x.astype(dtype),
         kernel.astype(dtype),
@@ -155,7 +167,8 @@ class StemConv(nn.Module):
         kernel = self.param("kernel", initial, (size, size, channels, self.features))
         bias = self.param("bias", initial, (self.features,))
         y = row_by_row(functools.partial(_convolve, stride=self.stride), kernel, x)
-        return y + (lax.stop_gradient(bias) if train else bias)[None, None, None, :]
+        shifted = y + (lax.stop_gradient(bias) if train else bias)[None, None, None, :]
+        return shifted.astype(y.dtype)
 
 
 def dropout(
@@ -208,9 +221,10 @@ class BatchNorm(nn.Module):
           train: whether to use, and take note of, the batch's own statistics.
           weights: 1 for real rows and 0 for padding; None where all are real.
         """
-        channels = x.shape[-1]
+        channels, dtype = x.shape[-1], x.dtype
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x = x.astype(jnp.promote_types(dtype, scale.dtype))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train and not self.is_initializing():
@@ -221,10 +235,10 @@ class BatchNorm(nn.Module):
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             for running, new in ((running_mean, mean), (running_var, unbiased)):
                 running.value = (1 - self.momentum) * running.value + self.momentum * new
-            return y
+            return y.astype(dtype)
         factor = scale * lax.rsqrt(running_var.value + self.epsilon)
         shift = bias - running_mean.value * factor
-        return x * factor[None, None, None, :] + shift[None, None, None, :]
+        return (x * factor[None, None, None, :] + shift[None, None, None, :]).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

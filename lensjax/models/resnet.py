@@ -3,6 +3,7 @@
 Reference: He et al. 2016, "Deep Residual Learning for Image Recognition".
 """
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -85,5 +86,6 @@ class ResNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train=train, weights=weights)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         x = pixel_sum(x) / (x.shape[1] * x.shape[2])
         return dense(self.num_classes, x.shape[-1], name="fc")(x)

@@ -49,6 +49,8 @@ def sersic(
     b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     radius = elliptical_radius(x - center_x, y - center_y, e1, e2, core)
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
+    if isinstance(n_sersic, int | float) and n_sersic == 1:  # an exponential disc: no power to take
+        return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))
     # At e^11.5 times b the light is 0 in any precision; further out the exponential would be infinite.
     exponent = jnp.minimum(jnp.log(radius / scale) / n_sersic, 11.5)
     return amp * jnp.exp(-b * jnp.expm1(exponent))

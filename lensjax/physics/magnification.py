@@ -93,8 +93,7 @@ def magnification(
     """Signed magnification of a small image: its area over that of its source.
 
     On a critical curve it is infinite, and so is its gradient; `inverse_magnification` is smooth there.
-    Everywhere else, the centre of an isothermal sphere included, both are finite; for the gradient right at
-    a point mass, float32 needs its `core` to be 1e-5 arcsec or more.
+    Everywhere else, the centre of an isothermal sphere and a point mass included, both are finite.
 
     Args:
       deflection: takes x and y, gives the two components of the deflection; all arcsec.

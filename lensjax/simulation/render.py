@@ -1,5 +1,6 @@
 """From a scene to the counts that a camera expects."""
 
+import functools
 import itertools
 import math
 
@@ -14,6 +15,7 @@ from lensjax.simulation.blur import blur, blur_by_products, gaussian_kernel
 from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
 from lensjax.simulation.substructure import with_masses
+from lensjax.simulation.transposes import pointwise
 
 # Weights from which on a kernel is applied faster by matrix products.
 WIDE = 9
@@ -43,7 +45,10 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
         return total + brightness(scene, preset, x + offset[0], y + offset[1]), None
 
     offsets = jnp.asarray(subpixel_offsets(instrument), x.dtype)
-    image = lax.scan(add_part, jnp.zeros_like(x), offsets)[0] / len(offsets)
+    if len(offsets) == 1:
+        image = brightness(scene, preset, x, y)
+    else:
+        image = lax.scan(add_part, jnp.zeros_like(x), offsets)[0] / len(offsets)
     kernel = gaussian_kernel(instrument.psf_sigma / instrument.pixel_scale, instrument.psf_size)
     blurred = blur(image, kernel) if len(kernel) < WIDE else blur_by_products(image, kernel)
     return blurred + instrument.sky
@@ -61,18 +66,24 @@ def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
     """Brightness of the lensed source at points of the image, in the preset's unit for a pixel."""
+    beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
+    parameters = [scene.source_e1, scene.source_e2, scene.source_x, scene.source_y]
+    return pointwise(functools.partial(_light, preset), jnp.stack(parameters), *beta)
+
+
+def _light(preset: Preset, parameters: Array, x: Array, y: Array) -> Array:
     source = preset.source
-    beta_x, beta_y = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
+    e1, e2, center_x, center_y = parameters
     return physics.sersic(
-        beta_x,
-        beta_y,
+        x,
+        y,
         source.amp,
         source.R_sersic,
         source.n_sersic,
-        e1=scene.source_e1,
-        e2=scene.source_e2,
-        center_x=scene.source_x,
-        center_y=scene.source_y,
+        e1=e1,
+        e2=e2,
+        center_x=center_x,
+        center_y=center_y,
     )
 
 
@@ -80,14 +91,28 @@ def deflection(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Deflection of a scene's main lens, shear and substructure together, arcsec."""
-    if preset.lens_e1 or preset.lens_e2:
-        lens_x, lens_y = physics.sie_deflection(
-            x, y, scene.theta_E, scene.lens_e1, scene.lens_e2, terms=_series_terms(preset)
-        )
+    parameters = [scene.gamma1, scene.gamma2, scene.theta_E]
+    if _is_elliptical(preset):
+        parameters = [scene.lens_e1, scene.lens_e2, *parameters]
+    smooth = functools.partial(_smooth_deflection, preset)
+    return with_masses(*pointwise(smooth, jnp.stack(parameters), x, y), x, y, scene.masses)
+
+
+def _is_elliptical(preset: Preset) -> bool:
+    return bool(preset.lens_e1 or preset.lens_e2)
+
+
+def _smooth_deflection(
+    preset: Preset, parameters: Array, x: Array, y: Array
+) -> tuple[Array, Array]:
+    *ellipse, gamma1, gamma2, theta_E = parameters
+    if _is_elliptical(preset):
+        terms = _series_terms(preset)
+        lens_x, lens_y = physics.sie_deflection(x, y, theta_E, *ellipse, terms=terms)
     else:
-        lens_x, lens_y = physics.sis_deflection(x, y, scene.theta_E)
-    shear_x, shear_y = physics.shear_deflection(x, y, scene.gamma1, scene.gamma2)
-    return with_masses(lens_x + shear_x, lens_y + shear_y, x, y, scene.masses)
+        lens_x, lens_y = physics.sis_deflection(x, y, theta_E)
+    shear_x, shear_y = physics.shear_deflection(x, y, gamma1, gamma2)
+    return lens_x + shear_x, lens_y + shear_y
 
 
 def _series_terms(preset: Preset) -> int:

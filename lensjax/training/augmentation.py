@@ -45,6 +45,30 @@ def random_rotation(
     return jax.vmap(rotate)(images, angles)
 
 
+def random_shift(
+    images: Float[Array, "batch height width channels"],
+    keys: Key[Array, " batch"],
+    max_pixels: int,
+) -> Float[Array, "batch height width channels"]:
+    """Moves each image by whole pixels of its own along each axis; what comes from outside is 0.
+
+    Args:
+      images: a batch.
+      keys: one key an image.
+      max_pixels: largest shift either way; 0 gives the images back.
+    """
+    if max_pixels == 0:
+        return images
+    around = ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels), (0, 0))
+    shape = images.shape[1:]
+
+    def move(padded: Array, key: Array) -> Array:
+        start = jax.random.randint(key, (2,), 0, 2 * max_pixels + 1)
+        return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), shape)
+
+    return jax.vmap(move)(jnp.pad(images, around), keys)
+
+
 def dihedral(
     image: Float[Array, "height width channels"], element: Int[Array, ""]
 ) -> Float[Array, "height width channels"]:

@@ -76,9 +76,10 @@ class Checkpoints:
         """
         host_state = jax.device_get(state)
         self._manager.save(
-            int(host_state.step),
+            # An epoch's last step may be saved twice: before its evaluation, where that was stopped.
+            2 * int(host_state.step) + (metrics is not None),
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave(host_state.variables),
+                model=ocp.args.StandardSave(host_state.evaluated),
                 rest=ocp.args.StandardSave(_rest(host_state)),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
@@ -101,9 +102,12 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        model = self._restore(step, "model", like.variables)
+        model = self._restore(step, "model", like.evaluated)
         rest = self._restore(step, "rest", _rest(like))
-        return TrainState(**model, **rest), self._progress(step)
+        # Where a running mean is kept, it is the model, and what is trained on lies with the rest.
+        trained = rest.pop("trained", None)
+        state = TrainState(**(trained or model), **rest, ema=model if trained else {})
+        return state, self._progress(step)
 
     def restore_best(self, like: PyTree) -> tuple[PyTree, int]:
         """Parameters and running statistics of the best epoch, and the epoch's number from 1.
@@ -157,7 +161,8 @@ def _metric(metrics: dict[str, float]) -> float:
 
 def _rest(state: TrainState) -> dict[str, PyTree]:
     """What training needs beyond the model itself."""
-    return {"step": state.step, "opt_state": state.opt_state, "totals": state.totals}
+    rest = {"step": state.step, "opt_state": state.opt_state, "totals": state.totals}
+    return rest | ({"trained": state.variables} if state.ema else {})
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -6,11 +6,25 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from lensjax.errors import Interrupted
+
 
 class StopRequest:
     """Whether a signal has asked to stop; `signal_number` is None until one has."""
 
     signal_number: int | None = None
+    _at_once: bool = False
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within, a request to stop raises `Interrupted` where it comes, for work that is done again."""
+        self._at_once = True
+        try:
+            if self.signal_number is not None:
+                raise Interrupted(self.signal_number)
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextlib.contextmanager
@@ -27,6 +41,8 @@ def stop_requests() -> Iterator[StopRequest]:
         del frame
         request.signal_number = number
         restore()
+        if request._at_once:
+            raise Interrupted(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, note)

@@ -8,26 +8,26 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from lensjax.console import log, progress
-from lensjax.data.batches import batches, epoch_order
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.errors import Interrupted, NonFiniteLossError
+from lensjax.training import engine as engines
 from lensjax.training import logs, optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
-from lensjax.training.parallel import AXIS, check_batch_size, parallel_train_step, replicated
+from lensjax.training.parallel import AXIS, check_batch_size, replicated
 from lensjax.training.pretrained import start_from
 from lensjax.training.state import PyTree, TrainState, initial_state, zero_totals
 from lensjax.training.step import train_step
@@ -71,30 +71,41 @@ def train(
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     size = prepared_size(config.data.image_size, config.preparation.crop)
     channels = num_channels(config.data.fit)
-    state = initial_state(model, adamw, init_key, image_size=size, channels=channels, terms=terms)
+    state = initial_state(
+        model,
+        adamw,
+        init_key,
+        image_size=size,
+        channels=channels,
+        terms=terms,
+        with_ema=config.optimizer.ema_decay > 0,
+    )
     log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
-    step = parallel_train_step(
-        functools.partial(
-            train_step,
-            model=model,
-            optimizer=adamw,
-            prepare=functools.partial(prepare, **config.preparation),
-            max_rotation=config.augmentation.max_rotation,
-            dihedral=config.augmentation.dihedral,
-            physics_weight=config.loss.physics_weight,
-            axis_name=AXIS,
-        ),
-        devices,
+    step = functools.partial(
+        train_step,
+        model=model,
+        optimizer=adamw,
+        prepare=functools.partial(prepare, **config.preparation),
+        max_rotation=config.augmentation.max_rotation,
+        dihedral=config.augmentation.dihedral,
+        max_shift=config.augmentation.max_shift,
+        physics_weight=config.loss.physics_weight,
+        label_smoothing=config.loss.label_smoothing,
+        ema_decay=config.optimizer.ema_decay,
+        precision=config.precision,
+        axis_name=AXIS,
     )
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints, stop_requests() as stop:
         restored = checkpoints.restore_newest(state)
         if restored is None:
             # Only now: a run that goes on needs the file no more.
-            state = state.replace(**start_from(state.variables, config.model))
+            start = start_from(state.variables, config.model)
+            state = state.replace(**start, ema=jax.tree.map(jnp.copy, start) if state.ema else {})
         state, where = restored or (state, Progress())
         state, step_key = replicated((state, step_key), devices)
+        engine = engines.build(step, images, step_key, config, devices)
         if config.num_epochs == 0 and restored is None:
-            metrics = evaluate(state.variables)
+            metrics = evaluate(state.evaluated)
             log.info("as it is: validation AUC %.4f", metrics["validation_auc"])
             checkpoints.save(state, where, metrics)
         if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
@@ -105,16 +116,20 @@ def train(
                 log.info(logs.row(record, terms, config.num_epochs, 0))
             while where.epoch < config.num_epochs:
                 started = time.perf_counter()
-                state, steps = run_epoch(state, step, images, step_key, config, where, stop)
-                if steps < num_batches:
-                    if steps > where.steps_in_epoch:
-                        where = dataclasses.replace(where, steps_in_epoch=steps)
+                before = where.steps_in_epoch
+                state, where = run_epoch(
+                    state, engine, len(images), config, where, stop, checkpoints
+                )
+                trained = time.perf_counter() - started
+                num_images = max(len(images) - before * config.batch_size, 0)
+                try:
+                    with stop.at_once():
+                        metrics = epoch_means(state.totals) | evaluate(state.evaluated)
+                except Interrupted:
+                    if before < num_batches:
                         checkpoints.save(state, where, None)
                         checkpoints.wait()
-                    raise Interrupted(stop.signal_number or 0)
-                trained = time.perf_counter() - started
-                num_images = len(images) - where.steps_in_epoch * config.batch_size
-                metrics = epoch_means(state.totals) | evaluate(state.variables)
+                    raise
                 seconds = time.perf_counter() - started
                 record = {"epoch": where.epoch + 1, **metrics}
                 record |= {"images_per_second": num_images / trained, "seconds": seconds}
@@ -129,90 +144,78 @@ def train(
 
 def run_epoch(
     state: TrainState,
-    step: Callable[..., Any],
-    images: ImageSet | FreshImages,
-    key: Key[Array, ""],
+    engine: engines.Engine,
+    num_images: int,
     config: ConfigDict,
     where: Progress,
     stop: StopRequest,
-) -> tuple[TrainState, int]:
-    """The steps of one epoch, or of what is left of it.
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, Progress]:
+    """The steps of one epoch, or of what is left of it; saves every `config.checkpoint_minutes`.
 
     Args:
       state: the state to go on from; used up.
-      step: the mapped training step.
-      images: what to train on.
-      key: the run's key for steps.
+      engine: runs the steps.
+      num_images: images in an epoch.
       config: the whole config of the run.
       where: which epoch, and how many of its steps are done.
-      stop: looked at before each step; once it asks to stop, no further step is done.
+      stop: looked at between steps; once it asks to stop, no further step is done.
+      checkpoints: where to save.
 
     Returns:
-      The new state, and how many of the epoch's steps are done.
+      The new state, and where it is: at the end of the epoch.
 
     Raises:
+      Interrupted: `stop` asked for it; all is saved.
       NonFiniteLossError: the loss became NaN or infinite.
     """
+    size = config.batch_size
+    num_batches = math.ceil(num_images / size)
     done = where.steps_in_epoch
-    bar = progress(
-        len(images),
-        f"epoch {where.epoch + 1}/{config.num_epochs}",
-        initial=done * config.batch_size,
-    )
-    pending: dict[str, Any] | None = None
+    advance = engine(where.epoch)
+    saved, saved_at = done, time.monotonic()
+    pending: engines.Report | None = None
+    bar = progress(num_images, f"epoch {where.epoch + 1}/{config.num_epochs}", initial=done * size)
     with bar:
-        for batch, size in epoch_batches(images, config, where):
-            if stop.signal_number is not None:
-                break
-            state, metrics = step(state, batch, key)
-            # Only now, with this step under way, is the one before it waited for.
-            check_finite(pending, where.epoch, done)
-            pending = metrics
-            done += 1
-            bar.update(size)
-        check_finite(pending, where.epoch, done)
-    return state, done
+        while done < num_batches and stop.signal_number is None:
+            state, done, report = advance(state, done)
+            # Only now, with these steps under way, are those before them waited for.
+            check_finite(pending, where.epoch)
+            pending = report
+            bar.update(min(done * size, num_images) - bar.n)
+            minutes = (time.monotonic() - saved_at) / 60
+            if 0 < config.checkpoint_minutes <= minutes and done < num_batches:
+                check_finite(pending, where.epoch)
+                checkpoints.save(state, dataclasses.replace(where, steps_in_epoch=done), None)
+                saved, saved_at = done, time.monotonic()
+        check_finite(pending, where.epoch)
+    where = dataclasses.replace(where, steps_in_epoch=done)
+    if stop.signal_number is not None:
+        if done > saved:
+            checkpoints.save(state, where, None)
+        checkpoints.wait()
+        raise Interrupted(stop.signal_number)
+    return state, where
 
 
-def epoch_batches(
-    images: ImageSet | FreshImages, config: ConfigDict, where: Progress
-) -> Iterator[tuple[Any, int]]:
-    """The batches of what is left of an epoch, each with the number of its images.
-
-    Args:
-      images: what to train on.
-      config: the whole config of the run.
-      where: which epoch, and how many of its steps are done.
-    """
-    size, done = config.batch_size, where.steps_in_epoch
-    if isinstance(images, FreshImages):
-        per_epoch = math.ceil(len(images) / size)
-        for index in range(done, per_epoch):
-            yield images.batch(where.epoch * per_epoch + index, size), size
-        return
-    order = epoch_order(config.seed, where.epoch, len(images))
-    for batch in batches(images, order, size, start=done):
-        yield batch, int(batch["weights"].sum())
-
-
-def check_finite(metrics: dict[str, Any] | None, epoch: int, batch: int) -> None:
-    """Waits for a step's loss and refuses one that is not a number.
+def check_finite(report: engines.Report | None, epoch: int) -> None:
+    """Waits for the loss of some steps and refuses one that is not a number.
 
     Args:
-      metrics: what the step gave; None before the first one.
+      report: how the steps went; None before the first ones.
       epoch: whole epochs done.
-      batch: the step's number in its epoch, from 1.
 
     Raises:
       NonFiniteLossError: the loss is NaN or infinite.
     """
-    if metrics is None:
+    if report is None:
         return
-    loss = float(metrics["loss"])
+    loss = float(report.loss)
     if not math.isfinite(loss):
         raise NonFiniteLossError(
-            f"the loss became {loss} in epoch {epoch + 1}, batch {batch}; the newest checkpoint is from "
-            "before it. A lower config.optimizer.learning_rate is the first thing to try"
+            f"the loss became {loss} in epoch {epoch + 1}, batch {int(report.number)}; the newest "
+            "checkpoint is from before it. A lower config.optimizer.learning_rate is the first thing to "
+            "try, and --debug-nans tells which operation it was"
         )
 
 

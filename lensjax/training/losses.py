@@ -1,5 +1,6 @@
 """What training makes small."""
 
+import jax
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -7,7 +8,11 @@ from lensjax.models import Outputs
 
 
 def loss_terms(
-    outputs: Outputs, labels: Int[Array, " batch"], *, physics_weight: float
+    outputs: Outputs,
+    labels: Int[Array, " batch"],
+    *,
+    physics_weight: float,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Float[Array, " batch"]]:
     """The loss of each image and the terms that it is the weighted sum of.
 
@@ -15,11 +20,17 @@ def loss_terms(
       outputs: a model's answer.
       labels: index of each image's class.
       physics_weight: weight of the physics loss; the cross-entropy has 1.
+      label_smoothing: share of each label that is spread over all classes.
 
     Returns:
       `cross_entropy`, `physics` where the model has it, and `loss`, the sum.
     """
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
+    if label_smoothing:
+        hard = jax.nn.one_hot(labels, outputs.logits.shape[-1], dtype=outputs.logits.dtype)
+        soft = optax.smooth_labels(hard, label_smoothing)
+        cross_entropy = optax.softmax_cross_entropy(outputs.logits, soft)
+    else:
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
     if outputs.physics_loss is None:
         return {"cross_entropy": cross_entropy, "loss": cross_entropy}
     return {

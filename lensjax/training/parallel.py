@@ -1,5 +1,6 @@
 """Data parallelism: each device gets an equal share of a batch. The only file that knows `pmap`."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lensjax.errors import UserError
+from lensjax.training.step import train_loop
 
 AXIS = "batch"
 
@@ -67,6 +69,47 @@ def parallel_train_step(
         # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
         # there are several devices; with one device waiting costs no time.
         return jax.block_until_ready(result) if on_cpu else result
+
+    return run
+
+
+def parallel_train_loop(
+    step: Callable[..., Any], devices: Sequence[jax.Device]
+) -> Callable[..., Any]:
+    """Maps `train_loop` over devices.
+
+    The result takes a state, the whole data set (the same on all devices), `rows` and `weights`
+    `[steps, batch]`, of which each device gets an equal share of the columns, the numbers of the first
+    step and of the one after the last, and the run's key. The state given in is used up.
+    """
+    mapped = jax.pmap(
+        functools.partial(train_loop, step=step),
+        axis_name=AXIS,
+        in_axes=(None, None, 1, 1, None, None, None),
+        out_axes=(None, None, None),
+        devices=devices,
+        donate_argnums=0,
+    )
+
+    def run(
+        state: Any,
+        data: Any,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        first: int,
+        last: int,
+        key: Any,
+    ) -> Any:
+        shape = (len(rows), len(devices), -1)
+        return mapped(
+            state,
+            data,
+            rows.reshape(shape),
+            weights.reshape(shape),
+            np.int32(first),
+            np.int32(last),
+            key,
+        )
 
     return run
 

@@ -20,6 +20,7 @@ class TrainState(struct.PyTreeNode):
       params: the model's parameters.
       batch_stats: the model's running statistics.
       opt_state: the optimiser's state.
+      ema: running mean of parameters and statistics; empty where none is kept.
       totals: sums over the real images of the present epoch: of each loss term, of right answers, and
         of the images themselves (`count`).
     """
@@ -29,11 +30,17 @@ class TrainState(struct.PyTreeNode):
     batch_stats: PyTree
     opt_state: optax.OptState
     totals: dict[str, Float[Array, ""]]
+    ema: PyTree = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, PyTree]:
         """What the model's `apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> dict[str, PyTree]:
+        """What is evaluated and kept: the running mean where there is one."""
+        return self.ema or self.variables
 
 
 def zero_totals(terms: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
@@ -53,6 +60,7 @@ def initial_state(
     image_size: int,
     channels: int = 1,
     terms: tuple[str, ...],
+    with_ema: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -63,13 +71,29 @@ def initial_state(
       image_size: height and width of an image, pixels.
       channels: of what the model is given.
       terms: names of the loss terms.
+      with_ema: whether a running mean of the parameters is kept; it starts as they do.
     """
     image = jnp.zeros((1, image_size, image_size, channels))
     variables = jax.jit(lambda key: model.init(key, image, train=False))(key)
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
         totals=zero_totals(terms),
     )
+    # A copy: the step uses its arguments up, and one buffer cannot be used up twice.
+    return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if with_ema else state
+
+
+def running_mean(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
+    """The running mean after a step; it follows quickly at first, so that the start is soon forgotten.
+
+    Args:
+      ema: the mean so far.
+      new: the newest values.
+      step: how many steps were done before.
+      decay: share of the mean so far in the new one, after many steps.
+    """
+    share = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, value: old + (1 - share) * (value - old), ema, new)

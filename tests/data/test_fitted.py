@@ -9,7 +9,7 @@ import pytest
 
 from lensjax import fitting
 from lensjax.config import default_config
-from lensjax.data import cache
+from lensjax.data import cache, fitted
 from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
 from lensjax.data.images import ImageSet, Splits
 from lensjax.data.simulated import fresh_images, simulated_images
@@ -160,10 +160,20 @@ def test_images_that_serve_twice_are_fitted_once(calls):
     assert len(calls) == 2
 
 
-def test_fits_that_cannot_be_are_refused(calls):
+def test_images_that_are_never_repeated_are_fitted_as_they_are_made(monkeypatch):
     fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
-    with pytest.raises(UserError, match=r"never repeated are not fitted; use config\.data\.fit"):
-        fit_splits(Splits(fresh, small(), small()), "common_test")
+    monkeypatch.setattr(fitted, "with_residuals", lambda images, *_, **__: images)
+    train = fit_splits(Splits(fresh, small(), small()), "common_test").train
+    batch = train.batch(0, 3)
+    images = batch["pixels"] / batch["scale"][:, None, None]
+    fit = fitting.fit_lens(images[..., None], noise=fitting.photon_noise(batch["scale"]))
+    assert fit.converged.all()
+    np.testing.assert_allclose(batch["residuals"], fit.residual[..., 0], atol=0.01)
+    for name, plain in fresh.batch(0, 3).items():
+        np.testing.assert_array_equal(batch[name], plain)
+
+
+def test_fits_that_cannot_be_are_refused(calls):
     config = default_config().data
     config.fit = "comon_test"
     with pytest.raises(UserError, match=r"config\.data\.fit='comon_test'.* mean 'common_test'"):

@@ -123,3 +123,32 @@ def test_gaussian_light_is_finite_for_no_width_and_far_away():
             jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, s), (0, 1)), (0, None)
         )(far, jnp.float32(sigma))
         assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))
+
+
+def test_sampled_light_s_gradients_are_those_of_a_bilinear_interpolation_in_numpy():
+    generator = np.random.default_rng(4)
+    image, weights = generator.normal(size=(5, 4)), generator.normal(size=12)
+    x, y = generator.uniform(-0.3, 0.3, (2, 12))  # some beyond the outermost pixels
+
+    def oracle(image, x, y, center_x, center_y):
+        column, row = (x - center_x) / 0.1 + 1.5, (y - center_y) / 0.1 + 2
+        padded = np.pad(image, 3)
+        i, j = np.floor(row).astype(int), np.floor(column).astype(int)
+        up, right = row - i, column - j
+        low = padded[i + 3, j + 3] * (1 - right) + padded[i + 3, j + 4] * right
+        high = padded[i + 4, j + 3] * (1 - right) + padded[i + 4, j + 4] * right
+        return np.sum(weights * (low * (1 - up) + high * up))
+
+    def total(image, x, y, center_x, center_y):
+        options = {"center_x": center_x, "center_y": center_y}
+        return jnp.sum(weights * physics.sampled_light(x, y, image, 0.1, **options))
+
+    arguments = [image, x, y, np.array(0.013), np.array(-0.02)]
+    found = jax.jit(jax.grad(total, range(5)))(*map(jnp.asarray, arguments))
+    for which, gradient in enumerate(found):
+        for index in np.ndindex(arguments[which].shape):
+            moved = [[each.copy() for each in arguments] for _ in range(2)]
+            moved[0][which][index] += 1e-6
+            moved[1][which][index] -= 1e-6
+            slope = (oracle(*moved[0]) - oracle(*moved[1])) / 2e-6
+            np.testing.assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-7)

@@ -9,7 +9,7 @@ from lensjax.simulation.substructure import BLOCK, masses_deflection
 
 
 def test_deflection_and_both_derivatives_are_those_of_the_plain_sum():
-    number = 2 * BLOCK + 1  # three blocks, the last one padded
+    number = 2 * BLOCK + 1  # blocks of which the last one is padded
     with jax.enable_x64(True):
         generator = np.random.default_rng(number)
         x, y = (jnp.asarray(generator.normal(size=(6, 7))) for _ in range(2))

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax.training.augmentation import dihedral, random_dihedral, random_rotation, rotate
+from lensjax.training.augmentation import (
+    dihedral,
+    random_dihedral,
+    random_rotation,
+    random_shift,
+    rotate,
+)
 
 
 def torchvision_rotation(image, degrees):
@@ -96,3 +102,19 @@ def test_random_symmetries_are_all_drawn_alike_and_turn_all_channels_together():
     assert sum(counts) == 800
     assert min(counts) > 60  # 100 each, with a standard deviation of 9
     assert max(counts) < 145
+
+
+def test_random_shifts_are_whole_pixels_all_drawn_alike_with_nothing_from_outside():
+    image = np.random.default_rng(0).uniform(1, 2, (6, 6, 2)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 900)
+    moved = np.asarray(random_shift(jnp.broadcast_to(image, (900, 6, 6, 2)), keys, 1))
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    counts = [
+        (moved == padded[row : row + 6, column : column + 6]).all((1, 2, 3)).sum()
+        for row in range(3)
+        for column in range(3)
+    ]
+    assert sum(counts) == 900
+    assert min(counts) > 60  # 100 each, with a standard deviation of 9
+    images = jnp.asarray(image)[None]
+    assert random_shift(images, keys[:1], 0) is images

@@ -18,7 +18,7 @@ from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
 from lensjax.simulation.presets import COMMON_TEST
-from lensjax.training import loop
+from lensjax.training import engine, loop
 from lensjax.training.parallel import AXIS
 from lensjax.workdir import METRICS, claim
 
@@ -159,7 +159,7 @@ def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
                     os.kill(os.getpid(), number)
                 yield rows
 
-        monkeypatch.setattr(loop, "batches", signalling)
+        monkeypatch.setattr(engine, "batches", signalling)
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path)
         monkeypatch.undo()
@@ -168,11 +168,85 @@ def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
         return sorted(int(path.name) for path in saved if path.is_dir())
 
     # An epoch has 6 batches; the best epoch stays beside the place where the run stopped.
-    assert stop_at(9) == [6, 8]
+    assert stop_at(9) == [13, 18]
     assert len(metrics_without_times(tmp_path)) == 1
-    assert stop_at(1) == [6, 8]  # stopped again before it did anything
+    assert stop_at(1) == [13, 20]  # stopped again after one more batch
     train(tmp_path)
     assert metrics_without_times(tmp_path) == expected
+
+
+def test_a_run_stopped_while_it_validates_does_not_wait_and_ends_with_the_same_bits(
+    expected, tmp_path
+):
+    def interrupted(variables):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("validation went on")  # pragma: no cover
+
+    for _ in range(2):  # the second time with no step left to do
+        with pytest.raises(Interrupted):
+            train(tmp_path, evaluate=interrupted)
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["12"]
+    train(tmp_path)
+    assert metrics_without_times(tmp_path) == expected
+
+
+def test_a_run_that_is_saved_by_the_clock_goes_on_from_there_with_the_same_bits(
+    expected, tmp_path, monkeypatch
+):
+    config = tiny_config(checkpoint_minutes=1e-9)
+
+    left = iter(range(9))
+
+    def counted(*arguments, **options):
+        if next(left, None) is None:
+            raise Killed
+        return batches(*arguments, **options)
+
+    monkeypatch.setattr(engine, "batches", counted)
+    with pytest.raises(Killed):
+        train(tmp_path, config)
+    monkeypatch.undo()
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [13, 18]
+    train(tmp_path, config)
+    assert metrics_without_times(tmp_path) == expected
+
+
+RECIPE = {
+    "optimizer.ema_decay": 0.9,
+    "optimizer.clip_norm": 1.0,
+    "optimizer.accumulate_steps": 2,
+    "loss.label_smoothing": 0.1,
+    "augmentation.max_shift": 2,
+}
+
+
+def test_images_on_the_device_train_as_images_on_the_host(tmp_path):
+    """With every part of a recipe in use, on four devices; a loop's arithmetic may be rounded otherwise."""
+    runs = []
+    for residence in ("host", "device"):
+        config = tiny_config(num_epochs=2, **RECIPE, **{"data.residence": residence})
+        runs.append(train(tmp_path / residence, config, devices=4))
+    for one, other in zip(*runs, strict=True):
+        for name in one.keys() - set(TIMES):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5, err_msg=name)
+
+
+def test_a_run_with_a_running_mean_goes_on_with_the_same_bits(tmp_path):
+    config = tiny_config(num_epochs=2, **RECIPE)
+    whole = train(tmp_path / "whole", config)
+    calls = []
+
+    def dies(variables):
+        calls.append(variables)
+        if len(calls) == 2:
+            raise Killed
+        return {name: whole[0][name] for name in whole[0] if name.startswith("validation")}
+
+    with pytest.raises(Killed):
+        train(tmp_path / "died", config, evaluate=dies)
+    train(tmp_path / "died", config)
+    assert metrics_without_times(tmp_path / "died") == metrics_without_times(tmp_path / "whole")
 
 
 def test_handlers_of_signals_are_given_back(expected, tmp_path):
@@ -201,7 +275,7 @@ def test_the_best_and_the_newest_epoch_are_kept(tmp_path):
 
     train(tmp_path, tiny_config(num_epochs=4), evaluate=evaluate)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
-    assert steps == [12, 24]
+    assert steps == [25, 49]
     trained = load_trained(tmp_path, devices=jax.devices()[:1])
     assert trained.best_epoch == 2
     jax.tree.map(np.testing.assert_array_equal, trained.variables, seen[1])

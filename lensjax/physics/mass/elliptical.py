@@ -132,6 +132,8 @@ def epl_potential(
 ) -> Float[Array, "*grid"]:
     """Potential of an elliptical power law.
 
+    In float32 its gradient is finite up to some 1e12 arcsec from the centre, the deflection's up to 1e18.
+
     Args:
       x, y: image-plane coordinates, arcsec.
       theta_E: Einstein radius, the geometric mean of the critical curve's half axes, arcsec.

@@ -61,8 +61,9 @@ def point_mass_deflection(
       The two components of the deflection angle, arcsec.
     """
     dx, dy, square = offset(x, y, center_x, center_y, core)
-    factor = theta_E**2 / square
-    return factor * dx, factor * dy
+    # By the root twice: powers of the square, which derivatives have, are out of float32's range.
+    radius = jnp.sqrt(square)
+    return theta_E**2 * (dx / radius / radius), theta_E**2 * (dy / radius / radius)
 
 
 def point_mass_convergence(

@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from lensjax.config import default_config
+from lensjax.models import BaselineCNN
+from lensjax.models.outputs import Outputs
+from lensjax.models.precision import computed_in
+from lensjax.training import optimizer
+from lensjax.training.losses import loss_terms
+from lensjax.training.state import running_mean
+
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 4))
+
+
+def after(gradients, **changes):
+    """Where parameters of 1 end after these gradients."""
+    config = default_config().optimizer
+    config.update({"learning_rate": 0.1, "weight_decay": 0.0} | changes)
+    transformation = optimizer.build(config, len(gradients))
+    params = jnp.ones(4)
+    state = transformation.init(params)
+    for gradient in gradients:
+        updates, state = transformation.update(jnp.asarray(gradient, params.dtype), state, params)
+        params = optax.apply_updates(params, updates)
+    return np.asarray(params)
+
+
+def test_accumulated_gradients_are_a_step_by_their_mean():
+    means = GRADIENTS.reshape(3, 2, 4).mean(1)
+    for schedule in ("constant", "cosine"):
+        found = after(GRADIENTS, accumulate_steps=2, schedule=schedule)
+        np.testing.assert_allclose(found, after(means, schedule=schedule), rtol=1e-6)
+    # Nothing moves before the second of each pair.
+    np.testing.assert_array_equal(after(GRADIENTS[:1], accumulate_steps=2), 1)
+
+
+def test_a_long_gradient_is_scaled_down_to_the_norm_and_a_short_one_is_not():
+    length = np.linalg.norm(GRADIENTS, axis=1, keepdims=True)
+    clipped = GRADIENTS * np.minimum(1, 1.5 / length)
+    assert (length > 1.5).any()
+    assert (length < 1.5).any()
+    np.testing.assert_allclose(after(GRADIENTS, clip_norm=1.5), after(clipped), rtol=1e-6)
+
+
+def test_the_running_mean_is_the_weighted_sum_that_its_decay_says():
+    values = np.random.default_rng(1).normal(size=200)
+    mean, expected = jnp.asarray(5.0), 5.0
+    for step, value in enumerate(values):
+        mean = running_mean(mean, jnp.asarray(value, jnp.float32), jnp.asarray(step), 0.9)
+        share = min(0.9, (1 + step) / (10 + step))
+        expected = share * expected + (1 - share) * value
+    np.testing.assert_allclose(mean, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_smoothing_is_the_cross_entropy_with_spread_labels(smoothing):
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    labels = np.array([0, 1, 2, 1, 0])
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    terms = loss_terms(
+        Outputs(jnp.asarray(logits, jnp.float32)),
+        jnp.asarray(labels),
+        physics_weight=0.0,
+        label_smoothing=smoothing,
+    )
+    expected = -(target * np.log(probabilities)).sum(1)
+    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+
+
+def test_bfloat16_is_near_float32_and_leaves_it_for_parameters_statistics_and_answers():
+    model = BaselineCNN(width=4)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)), jnp.float32)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    def gradient_and_logits(params, precision, train):
+        def loss(params):
+            outputs, updates = computed_in(precision, model)(
+                {**variables, "params": params}, images, train=train, mutable=["batch_stats"]
+            )
+            return (outputs.logits**2).mean(), (outputs.logits, updates)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    training = jax.eval_shape(
+        lambda params: gradient_and_logits(params, "bfloat16", True), variables["params"]
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(training)} == {jnp.float32.dtype}
+
+    both = jax.jit(gradient_and_logits, static_argnums=(1, 2))
+    gradient, (logits, _) = both(variables["params"], "bfloat16", False)
+    exact_gradient, (exact, _) = both(variables["params"], "float32", False)
+    assert 0 < np.abs(logits - exact).max() < 0.03 * np.abs(exact).max()
+    for found, wanted in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(exact_gradient), strict=True
+    ):
+        assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted) + 1e-6
+
+
+def test_low_precision_rounds_products_alone():
+    class Affine(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * self.param("scale", nn.initializers.ones, (3,))[None]
+
+    exact = jnp.asarray([[1 + 2**-12, 1.0, 2.0]])
+    answer = computed_in("bfloat16", Affine())({"params": {"scale": jnp.ones(3)}}, exact)
+    np.testing.assert_array_equal(answer, exact)
