@@ -159,7 +159,7 @@ def parse(arguments: Sequence[str]) -> Options:
         pixel_scale=values["pixel-scale"].value,
         calibrated=values.calibrated,
         tta=values.tta,
-        debug_nans=values["debug-nans"].value,
+        debug_nans=bool(values["debug-nans"].value),
     )
 
 
