@@ -1,21 +1,17 @@
-"""From the words of a command to its options, and from its end to an exit code."""
+"""From the words of the command `lensjax` to its options."""
 
 import dataclasses
 import difflib
 import runpy
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from lensjax.compilation_cache import keep_compiled_programs
 from lensjax.config import check, flatten
-from lensjax.console import terminal_output
 from lensjax.data.images import Split
-from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+from lensjax.errors import UserError
 
 USAGE = """\
 lensjax: dark-matter substructure from images of strong gravitational lenses.
@@ -159,7 +155,7 @@ def parse(arguments: Sequence[str]) -> Options:
         pixel_scale=values["pixel-scale"].value,
         calibrated=values.calibrated,
         tta=values.tta,
-        debug_nans=values["debug-nans"].value,
+        debug_nans=bool(values["debug-nans"].value),
     )
 
 
@@ -237,41 +233,6 @@ def default_workdir(config_argument: str) -> Path:
     """Where a run lies if nothing else is said: `configs/pinn.py:quick` in `runs/pinn-quick`."""
     file, _, variant = config_argument.partition(":")
     return Path("runs") / (Path(file).stem + (f"-{variant}" if variant else ""))
-
-
-def run(main: Callable[[Sequence[str]], int]) -> int:
-    """Runs a command on the words it was called with, and gives its exit code.
-
-    What the user got wrong becomes one line on standard error and code 2; a failed run, one line and
-    code 1; a run that was asked to stop, 128 and the signal's number, as shells count.
-    """
-    arguments = sys.argv[1:]
-    if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
-        sys.stdout.write(USAGE)
-        return 0
-    # Libraries below say much that is no concern of the reader; what lensjax says goes another way.
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    keep_compiled_programs()
-    try:
-        with terminal_output():
-            return main(arguments)
-    except UserError as error:
-        return _fail(str(error), 2)
-    except NonFiniteLossError as error:
-        return _fail(str(error), 1)
-    except Interrupted as stopped:
-        return _fail(
-            f"{stopped}; all is saved, and the same command goes on from here",
-            128 + stopped.signal_number,
-        )
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
-
-
-def _fail(message: str, code: int) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"lensjax: {message}\n")
-    return code
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
-from lensjax import command_line, models, workdir
+from lensjax import command_line, models, program, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
 from lensjax.data.source import load_split, load_splits
@@ -109,7 +109,7 @@ def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def run() -> int:
     """The console script `lensjax`."""
-    return command_line.run(main)
+    return program.run(main, command_line.USAGE, name="lensjax")
 
 
 if __name__ == "__main__":

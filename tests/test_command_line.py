@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lensjax import command_line
+from lensjax import command_line, program
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -131,7 +131,7 @@ def raising(error):
 )
 def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, code, message):
     monkeypatch.setattr(sys, "argv", ["lensjax"])
-    assert command_line.run(raising(error)) == code
+    assert program.run(raising(error), "", name="lensjax") == code
     streams = capsys.readouterr()
     assert streams.err.startswith(message)
     assert streams.err.count("\n") == 1
@@ -139,7 +139,7 @@ def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, cod
 
 def test_help_is_told_on_standard_output_and_is_no_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lensjax", "--help"])
-    assert command_line.run(raising(AssertionError())) == 0
+    assert program.run(raising(AssertionError()), command_line.USAGE, name="lensjax") == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     for flag in ("--config", "--workdir", "--mode", "--split", "--input", "--output"):

@@ -35,12 +35,11 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from configs import lens_fit
-from lensjax import models, workdir
-from lensjax.compilation_cache import keep_compiled_programs
-from lensjax.console import duration, log, terminal_output
+from lensjax import models, program, workdir
+from lensjax.console import duration, log
 from lensjax.data.images import CLASSES, ImageSet, Splits
 from lensjax.data.source import load_splits
-from lensjax.errors import Interrupted, UserError
+from lensjax.errors import UserError
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
@@ -86,12 +85,9 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_list("epochs", None, "", flag_values=values)
     flags.DEFINE_integer("test", 7_500, "", lower_bound=3, flag_values=values)
     flags.DEFINE_string("figure", None, "", flag_values=values)
-    try:
-        rest = values(["ablation", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:] or not values.output:
-        raise UserError(f"{rest[1]!r} is not a flag" if rest[1:] else "--output is missing")
+    program.read_flags(values, arguments)
+    if not values.output:
+        raise UserError("--output is missing; see --help")
     for name in values.inputs:
         if name not in INPUTS:
             raise UserError(f"--inputs {name}: not one of {', '.join(INPUTS)}")
@@ -100,7 +96,6 @@ def main(arguments: Sequence[str]) -> None:
     for size in sizes:
         if size not in epochs:
             raise UserError(f"--epochs says nothing of {size} images")
-    keep_compiled_programs()
     output = Path(values.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
 
@@ -295,19 +290,9 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"ablation: {error}\n")
-        return 2
-    except (KeyboardInterrupt, Interrupted):
-        sys.stderr.write("ablation: stopped; the same command goes on from here\n")
-        return 130
-    return 0
+    return program.run(
+        main, __doc__, name="ablation", stopped="stopped; the same command goes on from here"
+    )
 
 
 if __name__ == "__main__":

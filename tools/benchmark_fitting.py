@@ -23,9 +23,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from lensjax import fitting, simulation
-from lensjax.console import log, terminal_output
-from lensjax.errors import UserError
+from lensjax import fitting, program, simulation
+from lensjax.console import log
 
 PRESET = simulation.preset("common_test")
 NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
@@ -42,12 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("peer", 4, "", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("batch", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    try:
-        rest = values(["benchmark_fitting", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     device = jax.devices()[0]
     log.info("%s, %d cores, common_test images of 150 px", device.device_kind, os.cpu_count() or 1)
     images = simulation.simulate_split(
@@ -166,19 +160,7 @@ def lenstronomy_fit(
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"benchmark_fitting: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("benchmark_fitting: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="benchmark_fitting")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from lensjax import simulation
-from lensjax.console import log, terminal_output
-from lensjax.errors import UserError
+from lensjax import program, simulation
+from lensjax.console import log
 
 MODEL = simulation.preset("model_1")
 COMMON = simulation.preset("common_test")
@@ -49,12 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("batch", 32, "", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
     flags.DEFINE_string("path", None, "", flag_values=values)
-    try:
-        rest = values(["benchmark_simulator", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     if values.path:
         sys.path.append(values.path)
     device = jax.devices()[0]
@@ -316,19 +310,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"benchmark_simulator: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("benchmark_simulator: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="benchmark_simulator")
 
 
 if __name__ == "__main__":

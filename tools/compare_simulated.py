@@ -21,8 +21,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float
 
-from lensjax import simulation
-from lensjax.console import log, progress, terminal_output
+from lensjax import program, simulation
+from lensjax.console import log, progress
 from lensjax.data.counts import whole_counts
 from lensjax.data.npy import parse_image
 from lensjax.errors import UserError
@@ -151,12 +151,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("preset", "common_test", "", flag_values=values)
     flags.DEFINE_integer("number", 1_000, "", lower_bound=3, flag_values=values)
     flags.DEFINE_string("figure", None, "", flag_values=values)
-    try:
-        rest = values(["compare_simulated", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     real = None
     if values.real:
         real = real_statistics(Path(values.real).expanduser(), values.preset)
@@ -180,19 +175,7 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"compare_simulated: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("compare_simulated: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="compare_simulated")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lensjax import weights
-from lensjax.console import log, progress, terminal_output
+from lensjax import program, weights
+from lensjax.console import log, progress
 from lensjax.errors import UserError
 from lensjax.weights.download import MB, OFFICIAL, fetch, weights_folder
 from lensjax.weights.shapes import PUBLISHED
@@ -250,19 +250,7 @@ class _Parser(argparse.ArgumentParser):
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"convert_torch_weights: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("convert_torch_weights: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="convert_torch_weights")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from lensjax import fitting, simulation
-from lensjax.console import log, progress, terminal_output
+from lensjax import fitting, program, simulation
+from lensjax.console import log, progress
 from lensjax.data.counts import whole_counts
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
@@ -45,12 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("model", "common_test", "", flag_values=values)
     flags.DEFINE_enum("noise", "counts", ["counts", "nothing"], "", flag_values=values)
     flags.DEFINE_string("real", os.environ.get("LENSJAX_REAL_SAMPLES"), "", flag_values=values)
-    try:
-        rest = values(["fit_quality", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     model = fitting.smooth_model(values.model)
     counts = values.noise == "counts"
     simulated(model, len(CLASSES) * values.images, values.seed, counts)
@@ -182,19 +177,7 @@ def fitted(
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"fit_quality: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("fit_quality: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="fit_quality")
 
 
 if __name__ == "__main__":

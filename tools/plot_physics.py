@@ -24,8 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lensjax import physics
-from lensjax.console import log, terminal_output
+from lensjax import physics, program
+from lensjax.console import log
 from lensjax.errors import UserError
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
@@ -205,12 +205,7 @@ def main(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    try:
-        rest = values(["plot_physics", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     if not values.output:
         raise UserError("--output is needed: a folder for the pictures; see --help")
     folder = Path(values.output).expanduser()
@@ -228,19 +223,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"plot_physics: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("plot_physics: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="plot_physics")
 
 
 def _extent(half: float = HALF) -> tuple[float, float, float, float]:

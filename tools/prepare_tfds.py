@@ -20,7 +20,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lensjax.console import log, terminal_output
+from lensjax import program
+from lensjax.console import log
 from lensjax.errors import UserError
 
 
@@ -34,12 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("source", None, "", flag_values=values)
     flags.DEFINE_string("data_dir", None, "", flag_values=values)
     flags.DEFINE_integer("image_size", 150, "", lower_bound=1, flag_values=values)
-    try:
-        rest = values(["prepare_tfds", *map(_with_underscores, arguments)])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, list(map(_with_underscores, arguments)))
     if not values.source or not values.data_dir:
         raise UserError("--source and --data-dir are both needed; see --help")
     from lensjax.data.deep_lense import prepare  # after the flags: loading TFDS takes a moment
@@ -51,19 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"prepare_tfds: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("prepare_tfds: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="prepare_tfds")
 
 
 def _with_underscores(word: str) -> str:

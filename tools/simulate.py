@@ -32,8 +32,8 @@ import numpy as np
 from absl import flags
 
 import lensjax
-from lensjax import simulation
-from lensjax.console import log, progress, terminal_output
+from lensjax import program, simulation
+from lensjax.console import log, progress
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.errors import UserError
 from lensjax.simulation.images import Split
@@ -57,12 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_enum("format", "npy", ["npy", "array_record"], "", flag_values=values)
     flags.DEFINE_string("montage", None, "", flag_values=values)
-    try:
-        rest = values(["simulate", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     if not values.output and not values.montage:
         raise UserError("--output or --montage is needed; see --help")
     simulation.preset(values.preset)
@@ -256,19 +251,7 @@ def _write_whole(file: Path, data: bytes) -> None:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"simulate: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("simulate: stopped; the same command goes on\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="simulate", stopped="stopped; the same command goes on")
 
 
 if __name__ == "__main__":
