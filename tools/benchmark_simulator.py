@@ -263,7 +263,7 @@ def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
         for i in range(number)
     ]
     lens = library.SinglePlane(cosmology=cosmology, name="lens", lenses=parts, z_l=0.5, z_s=1.0)
-    light = library.Sersic(name="source", n=prior.n_sersic, Re=prior.R_sersic, Ie=prior.amp)
+    light = library.Sersic(name="source", n=prior.n_sersic, Ie=prior.amp, use_lenstronomy_k=True)
     offset = (np.arange(instrument.psf_size) - instrument.psf_size // 2) * instrument.pixel_scale
     axis = np.exp(-0.5 * (offset / instrument.psf_sigma) ** 2)
     kernel = torch.tensor(np.outer(axis, axis) / axis.sum() ** 2, dtype=torch.float32)
@@ -290,6 +290,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
     """The free parameters of each scene, in the order that caustics asks for them."""
     lens_size = np.hypot(scenes.lens_e1, scenes.lens_e2)
     source_size = np.hypot(scenes.source_e1, scenes.source_e2)
+    source_q = (1 - source_size) / (1 + source_size)
     known = {
         ("sie", "q"): (1 - lens_size) / (1 + lens_size),
         ("sie", "phi"): 0.5 * np.arctan2(scenes.lens_e2, scenes.lens_e1),
@@ -298,7 +299,9 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
         ("shear", "gamma_2"): scenes.gamma2,
         ("source", "x0"): scenes.source_x,
         ("source", "y0"): scenes.source_y,
-        ("source", "q"): (1 - source_size) / (1 + source_size),
+        ("source", "q"): source_q,
+        # Along the major axis there; here it is the geometric mean of both axes.
+        ("source", "Re"): MODEL.source.R_sersic / np.sqrt(source_q),
         ("source", "phi"): 0.5 * np.arctan2(scenes.source_e2, scenes.source_e1),
     }
     for i in range(number):
