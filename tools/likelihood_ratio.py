@@ -33,8 +33,8 @@ from absl import flags
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from lensjax import fitting, physics, simulation
-from lensjax.console import log, progress, terminal_output
+from lensjax import fitting, physics, program, simulation
+from lensjax.console import log, progress
 from lensjax.data.counts import whole_counts
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.errors import UserError
@@ -57,12 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("real", os.environ.get("LENSJAX_REAL_SAMPLES"), "", flag_values=values)
     flags.DEFINE_string("figure", None, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
-    try:
-        rest = values(["likelihood_ratio", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     for name in (values.figure, values.output):
         if name and Path(name).exists():
             raise UserError(f"{name} is there already; move it away or name another file")
@@ -245,19 +240,7 @@ def draw(
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"likelihood_ratio: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("likelihood_ratio: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="likelihood_ratio")
 
 
 if __name__ == "__main__":

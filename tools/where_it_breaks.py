@@ -32,8 +32,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from lensjax import fitting, physics, simulation
-from lensjax.console import log, terminal_output
+from lensjax import fitting, physics, program, simulation
+from lensjax.console import log
 from lensjax.data.fitted import NONE, with_residuals
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.errors import UserError
@@ -58,12 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_list("conditions", list(CONDITIONS), "", flag_values=values)
     flags.DEFINE_list("fits", None, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
-    try:
-        rest = values(["where_it_breaks", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+    program.read_flags(values, arguments)
     if values.workdir is None:
         raise UserError("name a trained run with --workdir; see --help")
     for name in values.conditions:
@@ -197,19 +192,7 @@ CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return 0
-    try:
-        with terminal_output():
-            main(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"where_it_breaks: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("where_it_breaks: stopped\n")
-        return 130
-    return 0
+    return program.run(main, __doc__, name="where_it_breaks")
 
 
 if __name__ == "__main__":
