@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         ) from error
     log.info("%s, %d cores", jax.devices()[0].device_kind, os.cpu_count() or 1)
     images, weights, best, start = problems(values.images, values.away)
-    contestants = {
+    contestants: dict[str, Callable[..., Any]] = {
         "lensjax": here,
         "optimistix, amplitude and sky eliminated": functools.partial(
             there, optimistix, eliminated=True
