@@ -13,7 +13,7 @@
 Inputs: image; reference (image and the reference's theta_S); residual; both (image and residual);
 other (image and another image's residual, a control); encoder (image and residual of the lens that
 an encoder guesses, trained end to end); gauss_newton (the same, refined by three steps).
-Prints a table of the runs that are there: mean test AUC of the best epoch by validation, and its
+Prints a table of the runs of these sizes and epochs: mean test AUC of the best epoch by validation, and its
 95 % interval over seeds (Student's t). Images are simulated (common_test) and lenses fitted once.
 Exit codes: 0 done; 2 something in the command is wrong.
 """
@@ -34,8 +34,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from scipy import stats
 
-from configs import lens_fit
-from lensjax import models, program, workdir
+from lensjax import command_line, models, program, workdir
 from lensjax.console import duration, log
 from lensjax.data.images import CLASSES, ImageSet, Splits
 from lensjax.data.source import load_splits
@@ -115,15 +114,25 @@ def main(arguments: Sequence[str]) -> None:
             with (output / RESULTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
             log.info("test AUC %.4f in %s\n", result["auc"], duration(result["seconds"]))
-    results = read(output)
+    results = [
+        result
+        for result in read(output)
+        if result["size"] in sizes and result["epochs"] == epochs[result["size"]]
+    ]
     log.info("%s", table(results))
     if values.figure:
         draw(results, Path(values.figure))
 
 
+def recipe() -> ConfigDict:
+    """The config of the lens fit."""
+    file = Path(__file__).parent.parent / "configs" / "lens_fit.py"
+    return command_line.load_config(str(file))
+
+
 def images(num_train: int, num_test: int) -> Splits:
     """All images with their fits."""
-    config = lens_fit.get_config()
+    config = recipe()
     config.data.num_train = num_train
     config.data.num_validation = VALIDATION
     config.data.num_test = num_test
@@ -171,7 +180,7 @@ def measure(
 
 def config_of(name: str, size: int, seed: int, epochs: int) -> ConfigDict:
     """The whole config of a run."""
-    config = lens_fit.get_config()
+    config = recipe()
     config.data.fit = "none"
     config.update_from_flattened_dict(INPUTS[name])
     config.data.num_train = size
