@@ -180,7 +180,7 @@ def torch_steps(name: str, batch: int, number: int, folder: Path) -> dict[str, C
         grid = functional.affine_grid(matrix, (1, 1, SIZE, SIZE), align_corners=False)
         return functional.grid_sample(image[None], grid, mode="nearest", align_corners=False)[0]
 
-    class Files(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+    class Files(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return number
 
