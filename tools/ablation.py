@@ -277,7 +277,9 @@ def draw(results: Sequence[Mapping[str, Any]], file: Path) -> None:
             halves = np.nan_to_num([half for _, (_, half) in points])
             last.errorbar(where, means, halves, marker="o", color=colours[name], label=TITLES[name])
     last.set(title="best epoch, test images", xlabel="training images", xscale="log")
-    last.legend(fontsize=8)
+    last.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    last.minorticks_off()
+    last.legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.68))
     axes[0].set_ylabel("AUC, mean of the classes")
     for axis in axes:
         axis.grid(alpha=0.3)
