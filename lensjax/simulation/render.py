@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,12 +67,20 @@ def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
     """Brightness of the lensed source at points of the image, in the preset's unit for a pixel."""
+    source = jnp.stack([scene.source_e1, scene.source_e2, scene.source_x, scene.source_y])
+    if not len(scene.masses):  # all at once: the gradient needs nothing in between
+        every = jnp.concatenate([source, _lens_parameters(scene, preset)])
+        return pointwise(functools.partial(_lensed_light, preset), every, x, y)
     beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
-    parameters = [scene.source_e1, scene.source_e2, scene.source_x, scene.source_y]
-    return pointwise(functools.partial(_light, preset), jnp.stack(parameters), *beta)
+    return pointwise(functools.partial(_light, preset), source, *beta)
 
 
-def _light(preset: Preset, parameters: Array, x: Array, y: Array) -> Array:
+def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
+    alpha = _smooth_deflection(preset, parameters[4:], x, y)
+    return _light(preset, parameters[:4], *physics.lens_equation(x, y, *alpha))
+
+
+def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
     source = preset.source
     e1, e2, center_x, center_y = parameters
     return physics.sersic(
@@ -91,20 +100,23 @@ def deflection(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Deflection of a scene's main lens, shear and substructure together, arcsec."""
+    smooth = functools.partial(_smooth_deflection, preset)
+    alpha = pointwise(smooth, _lens_parameters(scene, preset), x, y)
+    return with_masses(*alpha, x, y, scene.masses)
+
+
+def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
     parameters = [scene.gamma1, scene.gamma2, scene.theta_E]
     if _is_elliptical(preset):
         parameters = [scene.lens_e1, scene.lens_e2, *parameters]
-    smooth = functools.partial(_smooth_deflection, preset)
-    return with_masses(*pointwise(smooth, jnp.stack(parameters), x, y), x, y, scene.masses)
+    return jnp.stack(parameters)
 
 
 def _is_elliptical(preset: Preset) -> bool:
     return bool(preset.lens_e1 or preset.lens_e2)
 
 
-def _smooth_deflection(
-    preset: Preset, parameters: Array, x: Array, y: Array
-) -> tuple[Array, Array]:
+def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> tuple[Array, Array]:
     *ellipse, gamma1, gamma2, theta_E = parameters
     if _is_elliptical(preset):
         terms = _series_terms(preset)

@@ -116,25 +116,44 @@ def _pulled(
     )
     shape = (at_once, columns)
 
-    by_point = jax.vmap(jax.vmap(function))
+    number = len(parameters)
+    by_point = jax.vmap(jax.vmap(lambda pairs, x, y: function(_apart(pairs, number), x, y)))
 
     def in_parts(image: Array) -> Array:
         return image.reshape(-1, *shape)
 
     def add(total: Array, part: tuple[Array, Array, Any]) -> tuple[Array, tuple[Array, Array]]:
-        # Each parameter as an array of its own: parts of one array come back as one, which is slow to fill.
-        spread, call = list(parameters), function
+        # Each pair as an array of its own: parts of one array come back as one, which is slow to fill.
+        pairs, call = _in_pairs(parameters), by_point
         if 0 in moving:
-            spread, call = [jnp.broadcast_to(one, shape) for one in parameters], by_point
-        each, *coordinates = jax.vjp(call, spread, *part[:2])[1](part[2])
+            pairs = [jnp.broadcast_to(one, shape) for one in pairs]
+        else:
+            call = partial(_held, function, parameters)
+        each, *coordinates = jax.vjp(call, pairs, *part[:2])[1](part[2])
         if 0 in moving:
-            total = total + jnp.stack([jnp.sum(one @ jnp.ones(columns, x.dtype)) for one in each])
+            # The conjugate, as JAX's derivatives in complex numbers are.
+            sums = [jnp.sum(one.conj() @ jnp.ones(columns, one.dtype)) for one in each]
+            total = total + jnp.stack(_apart(sums, number))
         return total, tuple(coordinates)
 
     parts = (in_parts(x), in_parts(y), jax.tree.map(in_parts, given))
     total, coordinates = lax.scan(add, jnp.zeros_like(parameters), parts)
     by_x, by_y = (part.reshape(x.shape) for part in coordinates)
     return total, by_x, by_y
+
+
+def _held(function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array) -> Any:
+    return function(parameters, x, y)
+
+
+def _in_pairs(parameters: Array) -> list[Array]:
+    """Two parameters as one complex number: XLA computes two derivatives in two separate loops."""
+    ones = [*parameters, *([jnp.zeros_like(parameters[0])] if len(parameters) % 2 else [])]
+    return [lax.complex(*pair) for pair in zip(ones[::2], ones[1::2], strict=True)]
+
+
+def _apart(pairs: list[Array], number: int) -> list[Array]:
+    return [part for pair in pairs for part in (pair.real, pair.imag)][:number]
 
 
 def by_coordinates(
