@@ -16,7 +16,8 @@ def test_every_flag_of_the_page_is_in_the_help_and_the_other_way_round():
     told = set(re.findall(r"--[a-z][a-z-]*", PAGE))
     helped = set(re.findall(r"--[a-z][a-z-]*", command_line.USAGE))
     assert told <= helped
-    assert {f"--{name}" for name in command_line.FLAG_MODES} <= told & helped
+    here = {f"--{name}" for name, modes in command_line.FLAG_MODES.items() if modes != ("train",)}
+    assert here <= told & helped
 
 
 def test_the_page_names_each_column_each_figure_and_each_kind_of_file():

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -161,14 +162,21 @@ def test_images_that_serve_twice_are_fitted_once(calls):
 
 
 def test_images_that_are_never_repeated_are_fitted_as_they_are_made(monkeypatch):
+    def fit_lens(images, model, *, noise):
+        assert model == fitting.COMMON_TEST
+        converged = jnp.arange(len(images)) != 1
+        return types.SimpleNamespace(
+            converged=converged, residual=images / noise.gain[:, None, None, None]
+        )
+
     fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
+    monkeypatch.setattr(fitting, "fit_lens", fit_lens)
     monkeypatch.setattr(fitted, "with_residuals", lambda images, *_, **__: images)
     train = fit_splits(Splits(fresh, small(), small()), "common_test").train
     batch = train.batch(0, 3)
-    images = batch["pixels"] / batch["scale"][:, None, None]
-    fit = fitting.fit_lens(images[..., None], noise=fitting.photon_noise(batch["scale"]))
-    assert fit.converged.all()
-    np.testing.assert_allclose(batch["residuals"], fit.residual[..., 0], atol=0.01)
+    # The stand-in gives an image's counts where it says that it converged.
+    converged = np.array([1, 0, 1])[:, None, None]
+    np.testing.assert_allclose(batch["residuals"], batch["pixels"] * converged, rtol=1e-3)
     for name, plain in fresh.batch(0, 3).items():
         np.testing.assert_array_equal(batch[name], plain)
 

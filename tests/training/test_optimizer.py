@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,14 +93,14 @@ def test_bfloat16_is_near_float32_and_leaves_it_for_parameters_statistics_and_an
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(training)} == {jnp.float32.dtype}
 
-    both = jax.jit(gradient_and_logits, static_argnums=(1, 2))
-    gradient, (logits, _) = both(variables["params"], "bfloat16", False)
-    exact_gradient, (exact, _) = both(variables["params"], "float32", False)
+    @functools.partial(jax.jit, static_argnums=1)
+    def answer(params, precision):
+        return computed_in(precision, model)({**variables, "params": params}, images, train=False)
+
+    logits, exact = (
+        answer(variables["params"], precision).logits for precision in ("bfloat16", "float32")
+    )
     assert 0 < np.abs(logits - exact).max() < 0.03 * np.abs(exact).max()
-    for found, wanted in zip(
-        jax.tree.leaves(gradient), jax.tree.leaves(exact_gradient), strict=True
-    ):
-        assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted) + 1e-6
 
 
 def test_low_precision_rounds_products_alone():
