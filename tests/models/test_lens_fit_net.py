@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lensjax import command_line, models
-from lensjax.models import LensFitNet
+from lensjax.models import LensFitNet, ResNet
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,22 @@ def test_the_answer_depends_on_the_channels_that_are_asked_for_alone(
     for channel, sees in enumerate((sees_image, sees_residual)):
         changed = channels.at[..., channel].add(1.0)
         assert bool(jnp.any(answer(channels) != answer(changed))) == sees
+
+
+def test_the_reference_s_source_is_a_channel_that_follows_from_the_image_and_its_own_theta_E(
+    channels,
+):
+    model = LensFitNet(width=4, num_blocks=0, input="image_and_reference_source")
+    image = channels[..., :1]
+    variables = model.init(jax.random.key(0), image, train=False)
+    encoder = {name: part["encoder"] for name, part in variables.items()}
+    rest = {name: part["resnet"] for name, part in variables.items()}
+    theta_E = ResNet(1, 4, (0,) * 4).apply(encoder, image, train=False)[:, 0]
+    shifted = np.asarray(image) - np.asarray(theta_E)[:, None, None, None] * np.sign(image)
+    both = jnp.concatenate([image, jnp.asarray(np.clip(shifted, 0, 149))], -1)
+    expected = ResNet(3, 4, (0,) * 4).apply(rest, both, train=False)
+    answer = model.apply(variables, image, train=False)
+    np.testing.assert_allclose(answer.logits, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_missing_residual_is_told(channels):
