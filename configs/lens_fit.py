@@ -13,7 +13,13 @@ fits are kept: a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick
 
-The same with 8 epochs, one seed each: 0.9977; with the residual alone 0.9958, with the middle 80 pixels
+The variant `few` takes 36 epochs of as many training images, chooses among them by 1,500 others and keeps the
+running mean of the parameters: 1.0000 / 0.9968 / 0.9974, mean 0.9981, on 7,500 test images, and 0.9984 by the mean
+over eight views (`--mode evaluate --tta d4`). Training took 4 min 11 s on two CPU cores, besides simulation and fits.
+
+    python -m lensjax.main --config configs/lens_fit.py:few
+
+The same as `quick` with 8 epochs, one seed each: 0.9977; with the residual alone 0.9958, with the middle 80 pixels
 0.9975, with the image alone 0.563. The full size, 50 epochs of 30,000 images, has not been measured.
 """
 
@@ -36,7 +42,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
-    config.update_from_flattened_dict(variant(name, quick=QUICK))
+    config.update_from_flattened_dict(variant(name, quick=QUICK, few=FEW))
     return config
 
 
@@ -45,4 +51,11 @@ QUICK: dict[str, object] = {
     "data.num_validation": 600,
     "data.num_test": 1_500,
     "num_epochs": 6,
+}
+
+FEW: dict[str, object] = {
+    "data.num_train": 3_000,
+    "data.num_validation": 1_500,
+    "num_epochs": 36,
+    "optimizer.ema_decay": 0.999,
 }
