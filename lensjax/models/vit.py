@@ -86,7 +86,9 @@ class Attention(nn.Module):
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.num_heads)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", softmax(scores), value)
+        attention = softmax(scores)
+        self.sow("intermediates", "attention", attention)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value)
         return linear(width, name="proj")(mixed.reshape(batch, tokens, width))
 
 
