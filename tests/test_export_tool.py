@@ -86,7 +86,7 @@ def test_an_onnx_file_answers_any_number_of_images_with_their_preparation(tool, 
     images = export.example_images((SIZE, SIZE, 2), 5)
     for some in (images, images[:1]):
         logits, probabilities = session.run(["logits", "probabilities"], {"images": some})
-        expected = np.asarray(function.logits(function.variables, some))
+        expected = np.asarray(function.logits(function.variables, jax.numpy.asarray(some)))
         np.testing.assert_allclose(logits, expected, atol=1e-5)
         np.testing.assert_allclose(probabilities, softmax(expected, 1), atol=1e-6)
 
