@@ -28,6 +28,10 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
                             (lensjax/config.py describes all fields)
   --workdir FOLDER          where the run lies; runs/CONFIG[-VARIANT] if not
                             given. The same command again goes on from there
+  --distributed             train: together with other processes, one a host
+                            (docs/scaling.md); --coordinator HOST:PORT,
+                            --num-processes N and --process-id I where neither
+                            SLURM, Open MPI, Kubernetes nor a TPU pod tells them
   --debug-nans              train: stop at the operation that gives the first
                             NaN, with its traceback; slower
   --mode MODE               train, evaluate (best epoch, again), predict, or
@@ -64,7 +68,9 @@ FLAG_MODES = {
     **dict.fromkeys(("fit-size", "pixel-scale", "calibrated"), ("predict",)),
     "overwrite": ("predict", "compare"),
     "tta": ("evaluate", "predict", "compare"),
-    "debug-nans": ("train",),
+    **dict.fromkeys(
+        ("debug-nans", "distributed", "coordinator", "num-processes", "process-id"), ("train",)
+    ),
     "split": ("evaluate", "compare"),
 }
 
@@ -87,6 +93,9 @@ class Options:
       calibrated: whether probabilities are those of the fitted temperature.
       tta: "none" or "d4".
       debug_nans: whether the operation that gives the first NaN is sought.
+      distributed: whether other processes train along.
+      coordinator: address of the first of them; None where JAX is to find out.
+      num_processes, process_id: how many there are, and this one's number; None as above.
     """
 
     mode: str
@@ -102,6 +111,10 @@ class Options:
     calibrated: bool
     tta: str
     debug_nans: bool
+    distributed: bool
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -156,6 +169,10 @@ def parse(arguments: Sequence[str]) -> Options:
         calibrated=values.calibrated,
         tta=values.tta,
         debug_nans=bool(values["debug-nans"].value),
+        distributed=values.distributed,
+        coordinator=values.coordinator,
+        num_processes=values["num-processes"].value,
+        process_id=values["process-id"].value,
     )
 
 
@@ -163,7 +180,10 @@ def _define_prediction_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("fit-size", "error", ("error", "crop"), "", flag_values=values)
     flags.DEFINE_float("pixel-scale", None, "", lower_bound=1e-6, flag_values=values)
     flags.DEFINE_enum("tta", "none", ("none", "d4"), "", flag_values=values)
-    for name in ("overwrite", "calibrated", "debug-nans"):
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num-processes", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process-id", None, "", lower_bound=0, flag_values=values)
+    for name in ("overwrite", "calibrated", "debug-nans", "distributed"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
 
 
@@ -190,6 +210,11 @@ def _check_mode(values: flags.FlagValues) -> None:
     for name, modes in FLAG_MODES.items():
         if values[name].present and values.mode not in modes:
             raise UserError(f"--{name} is for --mode {' or '.join(modes)}; see --help")
+    told = [name for name in ("coordinator", "num-processes", "process-id") if values[name].present]
+    if told and (not values.distributed or len(told) < 3):
+        raise UserError(
+            f"--{told[0]} goes with --distributed and all of --coordinator, --num-processes, --process-id"
+        )
 
 
 def load_config(argument: str) -> ConfigDict:

@@ -1,5 +1,7 @@
 """Trains, evaluates and predicts: `python -m lensjax.main --config configs/pinn.py`."""
 
+import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +18,7 @@ from lensjax.evaluation.comparison import compare
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
-from lensjax.training import loop
+from lensjax.training import loop, processes
 from lensjax.training.parallel import AXIS
 
 
@@ -33,7 +35,10 @@ def main(arguments: Sequence[str]) -> int:
       UserError: something in the command, the config or the files is wrong.
     """
     options = command_line.parse(arguments)
-    devices = jax.local_devices()
+    if options.distributed:
+        processes.join(options.coordinator, options.num_processes, options.process_id)
+        log.setLevel(logging.INFO if processes.is_first() else logging.WARNING)
+    devices = processes.all_devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
     log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
     if options.mode != "train" and options.config is not None:
@@ -47,16 +52,19 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     config = options.config if options.config is not None else workdir.read_config(options.workdir)
     if options.debug_nans:
         jax.config.update("jax_debug_nans", True)
-    workdir.claim(options.workdir, config)
-    with workdir.locked(options.workdir):
+    first = processes.is_first()
+    if first:
+        workdir.claim(options.workdir, config)
+    with workdir.locked(options.workdir) if first else contextlib.nullcontext():
         splits = load_splits(config.data)
         model = models.build(config.model, axis_name=AXIS)
         predict_with_loss = predictor(config, model, devices=devices, with_loss=True)
         validate = evaluator(predict_with_loss, splits.validation)
         loop.train(config, model, splits.train, validate, options.workdir, devices=devices)
-        trained = load_trained(options.workdir, devices=devices)
-        calibrate(trained, splits.validation)
-        tell(options, assess(trained, splits.test, split="test"))
+        if first:
+            trained = load_trained(options.workdir, devices=processes.own(devices))
+            calibrate(trained, splits.validation)
+            tell(options, assess(trained, splits.test, split="test"))
     return 0
 
 
@@ -109,7 +117,9 @@ def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def run() -> int:
     """The console script `lensjax`."""
-    return program.run(main, command_line.USAGE, name="lensjax")
+    code = program.run(main, command_line.USAGE, name="lensjax")
+    processes.leave(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -57,15 +57,48 @@ def batches(
 def _batches(
     image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int, start: int
 ) -> Iterator[Batch]:
-    for first in range(start * batch_size, len(order), batch_size):
-        real = order[first : first + batch_size]
-        rows = np.resize(real, batch_size)
-        batch = Batch(
-            pixels=image_set.pixels[rows],
-            scale=image_set.scale[rows].astype(np.float32, copy=False),
-            labels=image_set.labels[rows].astype(np.int32, copy=False),
-            weights=(np.arange(batch_size) < len(real)).astype(np.float32),
-        )
-        if image_set.residuals is not None:
-            batch["residuals"] = image_set.residuals[rows]
-        yield batch
+    rows, weights = rows_of_batches(order, batch_size)
+    for number in range(start, len(rows)):
+        yield gathered(image_set, rows[number], weights[number])
+
+
+def rows_of_batches(
+    order: Int[np.ndarray, " n"], batch_size: int
+) -> tuple[Int32[np.ndarray, "batches batch"], Float32[np.ndarray, "batches batch"]]:
+    """The rows of an image set that make up each batch, and what they weigh, as `batches` has them.
+
+    Args:
+      order: indices into the set, such as `epoch_order` gives.
+      batch_size: images in each batch.
+    """
+    number = -(-len(order) // batch_size)
+    rows = np.asarray(
+        [
+            np.resize(order[i * batch_size : (i + 1) * batch_size], batch_size)
+            for i in range(number)
+        ],
+        np.int32,
+    ).reshape(number, batch_size)
+    weights = (np.arange(number * batch_size) < len(order)).astype(np.float32)
+    return rows, weights.reshape(number, batch_size)
+
+
+def gathered(
+    image_set: ImageSet, rows: Int[np.ndarray, " batch"], weights: Float32[np.ndarray, " batch"]
+) -> Batch:
+    """The batch of some rows of a set.
+
+    Args:
+      image_set: the images.
+      rows: indices into the set.
+      weights: of each row, 1 or 0.
+    """
+    batch = Batch(
+        pixels=image_set.pixels[rows],
+        scale=image_set.scale[rows].astype(np.float32, copy=False),
+        labels=image_set.labels[rows].astype(np.int32, copy=False),
+        weights=weights,
+    )
+    if image_set.residuals is not None:
+        batch["residuals"] = image_set.residuals[rows]
+    return batch

@@ -30,13 +30,13 @@ class FreshImages:
     def __len__(self) -> int:
         return self.num_images
 
-    def batch(self, step: int, batch_size: int, process: int = 0) -> dict[str, Array]:
-        """The batch of a step of training, made on the default device while the step before it runs.
+    def batch(self, step: int, number: int, first: int = 0) -> dict[str, Array]:
+        """The batch of a step of training, or a share of it, made while the step before it runs.
 
         Args:
           step: number of the step since the start of training; the batch follows from it and the seed.
-          batch_size: images.
-          process: number of this process, where several train together on images of their own.
+          number: images.
+          first: place of the first of them in the batch, where processes share it.
 
         Returns:
           What `lensjax.data.batches.Batch` has, as arrays of JAX.
@@ -44,9 +44,9 @@ class FreshImages:
         return _fresh_batch(
             _fresh_key(self.seed),
             jnp.asarray(step),
-            jnp.asarray(process),
+            jnp.asarray(first),
             self.preset,
-            batch_size,
+            number,
             None if self.fit == "none" else fitting.smooth_model(self.fit),
         )
 
@@ -60,13 +60,12 @@ def _fresh_key(seed: int) -> Key[Array, ""]:
 def _fresh_batch(
     key: Key[Array, ""],
     step: Int[Array, ""],
-    process: Int[Array, ""],
+    first: Int[Array, ""],
     preset: simulation.Preset,
-    batch_size: int,
+    number: int,
     model: fitting.SmoothModel | None,
 ) -> dict[str, Array]:
-    key = jax.random.fold_in(jax.random.fold_in(key, process), step)
-    batch = simulation.fresh_batch(key, preset, batch_size)
+    batch = simulation.fresh_batch(jax.random.fold_in(key, step), preset, number, first=first)
     if model is None:
         return batch
     images = batch["pixels"].astype(batch["scale"].dtype) / batch["scale"][:, None, None]

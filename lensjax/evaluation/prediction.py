@@ -18,6 +18,7 @@ from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import prepare
 from lensjax.evaluation.metrics import classification_metrics
+from lensjax.training import processes
 from lensjax.training.parallel import check_batch_size, parallel_eval_step
 from lensjax.training.step import eval_step
 
@@ -54,13 +55,15 @@ def predictor(
     Args:
       config: the whole config of the run.
       model: the classifier.
-      devices: each takes an equal share of a batch.
+      devices: each of this process takes an equal share of a batch; where there are others, the processes
+        share the images.
       with_loss: whether to give the loss terms too.
 
     Raises:
       UserError: the devices cannot share a batch equally.
     """
-    check_batch_size("eval_batch_size", config.eval_batch_size, len(devices))
+    here = processes.own(devices)
+    check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
     step = parallel_eval_step(
         functools.partial(
             eval_step,
@@ -70,17 +73,23 @@ def predictor(
             precision=config.precision,
             with_loss=with_loss,
         ),
-        devices,
+        here,
     )
 
     def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         parts: list[dict[str, np.ndarray]] = []
-        with tqdm(disable=True) if quiet else progress(len(images), "evaluating") as bar:
-            for batch in batches(images, np.arange(len(images)), config.eval_batch_size):
+        rows = processes.share_of(len(images), devices)
+        with tqdm(disable=True) if quiet else progress(len(rows), "evaluating") as bar:
+            for batch in batches(images, rows, config.eval_batch_size):
                 real = batch["weights"] > 0
                 parts.append({name: value[real] for name, value in step(variables, batch).items()})
                 bar.update(int(real.sum()))
-        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        values = {
+            name: processes.joined_rows(np.concatenate([part[name] for part in parts]), devices)[
+                : len(images)
+            ]
+            for name in parts[0]
+        }
         logits = values.pop("logits").astype(np.float64)
         return Predictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
 

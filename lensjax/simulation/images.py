@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, Key, Shaped
 
 from lensjax.simulation.noise import with_noise
 from lensjax.simulation.presets import GaussianNoise, Preset, preset
@@ -87,7 +87,9 @@ def observe(
     return pixels, scale, scene
 
 
-def fresh_batch(key: Key[Array, ""], preset: Preset, batch_size: int) -> dict[str, Array]:
+def fresh_batch(
+    key: Key[Array, ""], preset: Preset, batch_size: int, *, first: Int[ArrayLike, ""] = 0
+) -> dict[str, Array]:
     """A batch to train on, of scenes drawn for it: another key never gives the same again.
 
     Pure, and under `jax.jit` with `preset` and `batch_size` static it runs on the device between steps.
@@ -96,15 +98,16 @@ def fresh_batch(key: Key[Array, ""], preset: Preset, batch_size: int) -> dict[st
       key: everything follows from it, such as the run's key with the step's number folded in.
       preset: the kind of scene.
       batch_size: images, of the classes in turn, beginning with a random one.
+      first: place of the first of them in a larger batch, of which this is a share.
 
     Returns:
       What a step of training takes: `pixels` `[batch, height, width]` (uint16, or float32 where noise is
       Gaussian), `scale`, `labels` (int32) and `weights` (all 1).
     """
     label_key, scene_key = jax.random.split(key)
-    first = jax.random.randint(label_key, (), 0, NUM_CLASSES)
-    labels = (first + jnp.arange(batch_size, dtype=jnp.int32)) % NUM_CLASSES
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(scene_key, jnp.arange(batch_size))
+    places = first + jnp.arange(batch_size, dtype=jnp.int32)
+    labels = (jax.random.randint(label_key, (), 0, NUM_CLASSES) + places) % NUM_CLASSES
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(scene_key, places)
     pixels, scale, _ = _observe_all(keys, preset, labels)
     return {
         "pixels": _compact(pixels, preset),

@@ -5,6 +5,7 @@ Each holds three items: `model` (parameters and running statistics, all that pre
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from lensjax.errors import UserError
+from lensjax.training import processes
 from lensjax.training.state import PyTree, TrainState
 
 METRIC = "validation_auc"
@@ -38,33 +40,21 @@ class Checkpoints:
 
     Args:
       folder: where they lie; made if it is not there.
+      devices: of all processes that train together; the first one alone reads and writes the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        policies = [
-            LatestN(1),
-            BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
-        ]
+    def __init__(self, folder: Path, devices: Sequence[jax.Device] = ()) -> None:
         self.folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_handlers={
-                "model": ocp.StandardCheckpointHandler(),
-                "rest": ocp.StandardCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_metric,
-                best_mode="max",
-                preservation_policy=AnyPreservationPolicy(policies),
-            ),
-        )
+        self._devices = devices
+        # None in the other processes, of which `restore_newest` is all that is asked.
+        self._manager: Any = _manager(folder) if processes.is_first() else None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def save(self, state: TrainState, progress: Progress, metrics: dict[str, float] | None) -> None:
         """Saves in the background; returns once the state has been copied.
@@ -74,6 +64,8 @@ class Checkpoints:
           progress: where in the run it is.
           metrics: what the checkpoint is ranked by; None for one between two epochs.
         """
+        if self._manager is None:
+            return
         host_state = jax.device_get(state)
         self._manager.save(
             # An epoch's last step may be saved twice: before its evaluation, where that was stopped.
@@ -88,7 +80,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was saved lies safely on disk."""
-        self._manager.wait_until_finished()
+        if self._manager is not None:
+            self._manager.wait_until_finished()
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
         """The state and progress to go on from, or None where nothing was saved yet.
@@ -99,15 +92,21 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another model.
         """
-        step = self._manager.latest_step()
+        step = None if self._manager is None else self._manager.latest_step()
+        step = processes.text_from_first(step, self._devices)
         if step is None:
             return None
-        model = self._restore(step, "model", like.evaluated)
-        rest = self._restore(step, "rest", _rest(like))
-        # Where a running mean is kept, it is the model, and what is trained on lies with the rest.
-        trained = rest.pop("trained", None)
-        state = TrainState(**(trained or model), **rest, ema=model if trained else {})
-        return state, self._progress(step)
+        if self._manager is None:
+            state, where = like, None
+        else:
+            model = self._restore(step, "model", like.evaluated)
+            rest = self._restore(step, "rest", _rest(like))
+            # Where a running mean is kept, it is the model, and what is trained on lies with the rest.
+            trained = rest.pop("trained", None)
+            state = TrainState(**(trained or model), **rest, ema=model if trained else {})
+            where = dataclasses.asdict(self._progress(step))
+        where = processes.text_from_first(where, self._devices)
+        return processes.from_first(state, self._devices), Progress(**where)
 
     def restore_best(self, like: PyTree) -> tuple[PyTree, int]:
         """Parameters and running statistics of the best epoch, and the epoch's number from 1.
@@ -153,6 +152,32 @@ class Checkpoints:
             step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
         )
         return restored[item]
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    policies = [
+        LatestN(1),
+        BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+    )
+    return ocp.CheckpointManager(
+        folder.absolute(),
+        item_handlers={
+            "model": ocp.StandardCheckpointHandler(),
+            "rest": ocp.StandardCheckpointHandler(),
+            "progress": ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(
+            best_fn=_metric,
+            best_mode="max",
+            preservation_policy=AnyPreservationPolicy(policies),
+            create=False,
+            **({"multiprocessing_options": alone} if jax.process_count() > 1 else {}),
+        ),
+    )
 
 
 def _metric(metrics: dict[str, float]) -> float:

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from lensjax.data.batches import batches, epoch_order
+from lensjax.data.batches import epoch_order, gathered, rows_of_batches
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
+from lensjax.training import processes
 from lensjax.training.parallel import parallel_train_loop, parallel_train_step, replicated
 from lensjax.training.state import TrainState
 
@@ -64,10 +65,10 @@ def build(
       devices: what to train on.
     """
     if isinstance(images, FreshImages):
-        return _fresh(parallel_train_step(step, devices), images, key, config)
+        return _fresh(parallel_train_step(step, devices), images, key, config, devices)
     if is_resident(images, config, devices):
         return _resident(step, images, key, config, devices)
-    return _streaming(parallel_train_step(step, devices), images, key, config)
+    return _streaming(parallel_train_step(step, devices), images, key, config, devices)
 
 
 def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
@@ -88,15 +89,20 @@ def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Devi
 
 
 def _streaming(
-    step: Callable[..., Any], images: ImageSet, key: Array, config: ConfigDict
+    step: Callable[..., Any],
+    images: ImageSet,
+    key: Array,
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
 ) -> Engine:
-    size = config.batch_size
+    mine = processes.own_rows(config.batch_size, devices)
 
     def epoch(number: int) -> Advance:
         order = epoch_order(config.seed, number, len(images))
+        rows, weights = rows_of_batches(order, config.batch_size)
 
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            batch = next(batches(images, order[done * size : (done + 1) * size], size))
+            batch = gathered(images, rows[done, mine], weights[done, mine])
             state, metrics = step(state, batch, key)
             return state, done + 1, Report(metrics["loss"], done + 1)
 
@@ -105,12 +111,20 @@ def _streaming(
     return epoch
 
 
-def _fresh(step: Callable[..., Any], images: FreshImages, key: Array, config: ConfigDict) -> Engine:
+def _fresh(
+    step: Callable[..., Any],
+    images: FreshImages,
+    key: Array,
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+) -> Engine:
+    mine = processes.own_rows(config.batch_size, devices)
+
     def epoch(number: int) -> Advance:
         before = number * math.ceil(len(images) / config.batch_size)
 
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            batch = images.batch(before + done, config.batch_size)
+            batch = images.batch(before + done, mine.stop - mine.start, mine.start)
             state, metrics = step(state, batch, key)
             return state, done + 1, Report(metrics["loss"], done + 1)
 
@@ -128,6 +142,7 @@ def _resident(
 ) -> Engine:
     data = replicated(_arrays(images), devices)
     loop = parallel_train_loop(step, devices)
+    mine = processes.own_rows(config.batch_size, devices)
     steps_at_once = _FIRST_STEPS
 
     def epoch(number: int) -> Advance:
@@ -139,36 +154,16 @@ def _resident(
             last = min(done + steps_at_once, len(rows))
             started = time.perf_counter()
             state, loss, at = jax.block_until_ready(
-                loop(state, data, rows, weights, done, last, key)
+                loop(state, data, rows[:, mine], weights[:, mine], done, last, key)
             )
             # How many are done at once decides nothing but when the host hears of them.
-            seconds = (time.perf_counter() - started) / (last - done)
+            seconds = processes.largest(time.perf_counter() - started, devices) / (last - done)
             steps_at_once = max(1, min(2 * steps_at_once, int(_SECONDS_AT_ONCE / seconds)))
             return state, last, Report(loss, at)
 
         return advance
 
     return epoch
-
-
-def rows_of_batches(
-    order: Int[np.ndarray, " n"], batch_size: int
-) -> tuple[Int[np.ndarray, "batches batch"], Float[np.ndarray, "batches batch"]]:
-    """The rows of an image set that make up each batch, and their weights, as `batches` has them.
-
-    Args:
-      order: the rows in the epoch's order.
-      batch_size: images in a batch.
-    """
-    number = math.ceil(len(order) / batch_size)
-    rows = [
-        np.resize(order[i * batch_size : (i + 1) * batch_size], batch_size) for i in range(number)
-    ]
-    weights = np.arange(number * batch_size) < len(order)
-    return (
-        np.asarray(rows, np.int32),
-        weights.reshape(number, batch_size).astype(np.float32),
-    )
 
 
 def _arrays(images: ImageSet) -> dict[str, np.ndarray]:

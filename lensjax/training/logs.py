@@ -20,11 +20,14 @@ class EpochLog:
     """The written history of a run.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder; None where another process writes there.
       history: the epochs done so far; what the files say beyond them is forgotten.
     """
 
-    def __init__(self, workdir: Path, history: Sequence[Record]) -> None:
+    def __init__(self, workdir: Path | None, history: Sequence[Record]) -> None:
+        self._path = None
+        if workdir is None:
+            return
         lines = [json.dumps(record) + "\n" for record in history]
         self._path = workdir / METRICS
         write_atomically(self._path, "".join(lines))
@@ -34,10 +37,13 @@ class EpochLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        if self._path is not None:
+            self._events.close()
 
     def write(self, record: Record) -> None:
         """Adds an epoch."""
+        if self._path is None:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for name, value in record.items():

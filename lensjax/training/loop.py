@@ -23,7 +23,7 @@ from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.training import engine as engines
-from lensjax.training import logs, optimizer
+from lensjax.training import logs, optimizer, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
@@ -54,7 +54,8 @@ def train(
       evaluate: gives named values of the model's variables after each epoch; one is
         `validation_auc`, which chooses the best epoch.
       workdir: the run's folder, claimed.
-      devices: what to train on; each takes an equal share of a batch.
+      devices: what to train on; each takes an equal share of a batch. Those of other processes, which call
+        this too, come after those of the first, which writes.
 
     Returns:
       The metrics of each epoch.
@@ -95,7 +96,7 @@ def train(
         precision=config.precision,
         axis_name=AXIS,
     )
-    with Checkpoints(workdir / CHECKPOINTS) as checkpoints, stop_requests() as stop:
+    with Checkpoints(workdir / CHECKPOINTS, devices) as checkpoints, stop_requests(devices) as stop:
         restored = checkpoints.restore_newest(state)
         if restored is None:
             # Only now: a run that goes on needs the file no more.
@@ -110,7 +111,8 @@ def train(
             checkpoints.save(state, where, metrics)
         if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
             log.info("going on after epoch %d, step %d", where.epoch, where.steps_in_epoch)
-        with logs.EpochLog(workdir, where.history) as epoch_log:
+        written = workdir if processes.is_first() else None
+        with logs.EpochLog(written, where.history) as epoch_log:
             log.info(logs.header(terms))
             for record in where.history:
                 log.info(logs.row(record, terms, config.num_epochs, 0))
@@ -177,7 +179,7 @@ def run_epoch(
     pending: engines.Report | None = None
     bar = progress(num_images, f"epoch {where.epoch + 1}/{config.num_epochs}", initial=done * size)
     with bar:
-        while done < num_batches and stop.signal_number is None:
+        while done < num_batches and stop.asked(done) is None:
             state, done, report = advance(state, done)
             # Only now, with these steps under way, are those before them waited for.
             check_finite(pending, where.epoch)
@@ -190,11 +192,11 @@ def run_epoch(
                 saved, saved_at = done, time.monotonic()
         check_finite(pending, where.epoch)
     where = dataclasses.replace(where, steps_in_epoch=done)
-    if stop.signal_number is not None:
+    if (signal_number := stop.asked(done)) is not None:
         if done > saved:
             checkpoints.save(state, where, None)
         checkpoints.wait()
-        raise Interrupted(stop.signal_number)
+        raise Interrupted(signal_number)
     return state, where
 
 

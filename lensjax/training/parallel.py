@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lensjax.errors import UserError
+from lensjax.training import processes
 from lensjax.training.step import train_loop
 
 AXIS = "batch"
@@ -37,11 +38,11 @@ def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
 
 
 def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """The same arrays on every device, laid out as the mapped steps give them back.
+    """The same arrays on every device of this process, laid out as the mapped steps give them back.
 
     Arrays laid out otherwise work too, but the step is compiled once more for them.
     """
-    mesh = Mesh(np.asarray(devices), (AXIS,))
+    mesh = Mesh(np.asarray(processes.own(devices)), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -50,7 +51,8 @@ def parallel_train_step(
 ) -> Callable[..., Any]:
     """Maps `step(state, batch, key) -> (state, metrics)` over devices.
 
-    The state and the key are the same on all devices and the batch is divided. What the step returns
+    The state and the key are the same on all devices and the batch is divided; each process gives the rows
+    of its own devices. What the step returns
     has to be the same on all devices, by `psum` or `pmean` over `AXIS`: only one device's value is
     kept. The state given in is used up.
     """
@@ -63,9 +65,10 @@ def parallel_train_step(
         donate_argnums=0,
     )
     on_cpu = devices[0].platform == "cpu"
+    num_own = len(processes.own(devices))
 
     def run(state: Any, batch: dict[str, Any], key: jax.Array) -> Any:
-        result = mapped(state, share(batch, len(devices)), key)
+        result = mapped(state, share(batch, num_own), key)
         # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
         # there are several devices; with one device waiting costs no time.
         return jax.block_until_ready(result) if on_cpu else result
@@ -79,8 +82,8 @@ def parallel_train_loop(
     """Maps `train_loop` over devices.
 
     The result takes a state, the whole data set (the same on all devices), `rows` and `weights`
-    `[steps, batch]`, of which each device gets an equal share of the columns, the numbers of the first
-    step and of the one after the last, and the run's key. The state given in is used up.
+    `[steps, rows]`, of which each device of this process gets an equal share of the columns, the numbers of
+    the first step and of the one after the last, and the run's key. The state given in is used up.
     """
     mapped = jax.pmap(
         functools.partial(train_loop, step=step),
@@ -100,7 +103,7 @@ def parallel_train_loop(
         last: int,
         key: Any,
     ) -> Any:
-        shape = (len(rows), len(devices), -1)
+        shape = (len(rows), len(processes.own(devices)), -1)
         return mapped(
             state,
             data,

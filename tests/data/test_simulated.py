@@ -201,9 +201,9 @@ def test_fresh_images_are_for_training_alone_and_share_the_cache_of_the_preset(c
         fresh_images("common_test?fresh", num_images=6, seed=0, image_size=9)
 
 
-def test_fresh_batches_follow_from_seed_step_and_process_and_never_repeat(calls):
+def test_fresh_batches_follow_from_seed_step_and_place_and_never_repeat(calls):
     def pixels(**changes):
-        arguments = {"step": 3, "batch_size": 4, "process": 0} | changes
+        arguments = {"step": 3, "number": 4, "first": 0} | changes
         source = fresh_images("common_test?fresh", num_images=9, seed=seed, image_size=SIZE)
         assert len(source) == 9
         return np.asarray(source.batch(**arguments)["pixels"])
@@ -211,7 +211,8 @@ def test_fresh_batches_follow_from_seed_step_and_process_and_never_repeat(calls)
     seed = 5
     one, same = pixels(), pixels()
     np.testing.assert_array_equal(one, same)
-    others = [pixels(step=4), pixels(process=1)]
+    np.testing.assert_array_equal(pixels(number=2, first=2), one[2:])
+    others = [pixels(step=4), pixels(first=4)]
     seed = 6
     others.append(pixels())
     assert all((one != other).any((1, 2)).all() for other in others)

@@ -11,7 +11,7 @@ import pytest
 
 from lensjax import models
 from lensjax.config import default_config
-from lensjax.data.batches import batches
+from lensjax.data.batches import gathered
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
@@ -150,14 +150,13 @@ def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
         """Trains, and signals when that batch of this run is about to be trained on."""
         seen = []
 
-        def signalling(*arguments, **options):
-            for rows in batches(*arguments, **options):
-                seen.append(rows)
-                if len(seen) == batch_number:
-                    os.kill(os.getpid(), number)
-                yield rows
+        def signalling(*arguments):
+            seen.append(arguments)
+            if len(seen) == batch_number:
+                os.kill(os.getpid(), number)
+            return gathered(*arguments)
 
-        monkeypatch.setattr(engine, "batches", signalling)
+        monkeypatch.setattr(engine, "gathered", signalling)
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path)
         monkeypatch.undo()
@@ -195,12 +194,12 @@ def test_a_run_that_is_saved_by_the_clock_goes_on_from_there_with_the_same_bits(
 
     left = iter(range(9))
 
-    def counted(*arguments, **options):
+    def counted(*arguments):
         if next(left, None) is None:
             raise Killed
-        return batches(*arguments, **options)
+        return gathered(*arguments)
 
-    monkeypatch.setattr(engine, "batches", counted)
+    monkeypatch.setattr(engine, "gathered", counted)
     with pytest.raises(Killed):
         train(tmp_path, config)
     monkeypatch.undo()
