@@ -4,7 +4,8 @@ config.json      the config of the run
 metrics.jsonl    one line an epoch
 events.out.*     the same for TensorBoard
 checkpoints/     the newest epoch and the best one
-report/          figures and final metrics
+calibration.json the temperature of the best epoch's probabilities
+report/          final metrics: a page, index.html, and figures
 """
 
 import contextlib
@@ -88,12 +89,15 @@ def read_config(workdir: Path) -> ConfigDict:
 def describe(workdir: Path) -> str:
     """What lies where in the folder of a finished run, for the terminal."""
     contents = {
-        REPORT + "/": "figures and final metrics",
+        REPORT + "/": "index.html, final metrics, and figures as PNG and PDF",
         METRICS: "metrics of every epoch",
         CHECKPOINTS + "/": "the best epoch and the newest",
+        "calibration.json": "the temperature of the best epoch's probabilities",
+        "comparison/": "this run beside others",
         CONFIG: "the config of the run",
     }
-    lines = [f"  {name:<16}{what}" for name, what in contents.items()]
+    there = {name: what for name, what in contents.items() if (workdir / name).exists()}
+    lines = [f"  {name:<18}{what}" for name, what in there.items()]
     return "\n".join([f"{workdir}/", *lines, f"  tensorboard --logdir {workdir}"])
 
 

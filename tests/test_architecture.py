@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
     "training": {"models", "data", "weights", "ordered_sums", *COMMON},
-    "evaluation": {"models", "data", "training", *COMMON},
+    "evaluation": {"models", "data", "training", "fitting", "physics", *COMMON},
 }
 ONLY_IN = {
     "torch": ["weights/"],

@@ -32,10 +32,10 @@ def test_evaluation_fits_the_images_again_and_gives_the_same_figures(run):
     report = run / "report" / "metrics.json"
     expected = json.loads(report.read_text())
     report.unlink()
-    (run / "report" / "residuals.png").unlink()
+    (run / "report" / "figures" / "residuals.png").unlink()
     assert main(["--mode", "evaluate", "--workdir", str(run)]) == 0
     assert json.loads(report.read_text()) == expected
-    assert (run / "report" / "residuals.png").stat().st_size > 5_000
+    assert (run / "report" / "figures" / "residuals.png").stat().st_size > 5_000
 
 
 def test_predictions_say_what_the_fit_found_and_whether_it_found_a_lens(run, tmp_path, caplog):

@@ -87,12 +87,16 @@ def test_a_run_leaves_config_metrics_checkpoints_and_a_report(run):
     names = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
     assert {"config.json", "metrics.jsonl", "checkpoints", "report"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    assert {path.name for path in (workdir / "report").iterdir()} == {
-        *("metrics.json", "roc.png", "confusion_matrix.png", "examples.png", "learning_curves.png")
-    }
-    for picture in (workdir / "report").glob("*.png"):
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        assert picture.stat().st_size > 5_000
+    report = workdir / "report"
+    assert {path.name for path in report.iterdir()} == {"metrics.json", "index.html", "figures"}
+    assert (report / "index.html").read_text().startswith("<!doctype html>")
+    figures = {"roc", "confusion_matrix", "examples", "learning_curves", "where_it_looks"}
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        files = {path.stem: path for path in (report / "figures").glob(f"*.{kind}")}
+        assert figures < set(files)
+        for file in files.values():
+            assert file.read_bytes().startswith(start)
+            assert file.stat().st_size > 5_000
 
 
 def test_the_report_s_figures_are_those_of_its_confusion_matrix_and_best_epoch(run):

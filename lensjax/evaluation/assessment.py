@@ -2,14 +2,17 @@
 
 from lensjax import workdir
 from lensjax.data.images import ImageSet, Split
+from lensjax.evaluation import inside
 from lensjax.evaluation.calibration import (
     Calibration,
     fit_temperature,
     read_temperature,
     write_calibration,
 )
+from lensjax.evaluation.facts import facts
+from lensjax.evaluation.galleries import shown_in_depth
 from lensjax.evaluation.prediction import Predictions
-from lensjax.evaluation.report import write_report
+from lensjax.evaluation.report import PAGE, write_report
 from lensjax.evaluation.trained import Manner, Trained
 
 
@@ -23,24 +26,28 @@ def assess(trained: Trained, images: ImageSet, *, split: Split, tta: str = "none
       tta: "none" or, for a classifier that `lensjax.evaluation.tta.check` lets pass, "d4".
 
     Returns:
-      A table of the figures, for the terminal.
+      A table of the figures and where the page lies, for the terminal.
     """
     predictions = trained.predict(images, Manner(d4=tta == "d4"))
     if split == "validation" and tta == "none":
         keep_temperature(trained, images, predictions)
     parts = ["" if split == "test" else split, "" if tta == "none" else tta]
-    # The temperature is of answers to images as they are.
-    known = read_temperature(trained.workdir, trained.best_epoch) if tta == "none" else None
-    return write_report(
-        trained.workdir.joinpath(workdir.REPORT, *filter(None, parts)),
-        split=split,
+    folder = trained.workdir.joinpath(workdir.REPORT, *filter(None, parts))
+    rows = shown_in_depth(images.labels, predictions.probabilities)
+    table = write_report(
+        folder,
+        facts=facts(trained.config, trained.workdir, split=split, tta=tta),
         images=images,
         predictions=predictions,
         best_epoch=trained.best_epoch,
         history=trained.history,
-        temperature=known,
-        tta=tta,
+        # The temperature is of answers to images as they are.
+        temperature=read_temperature(trained.workdir, trained.best_epoch)
+        if tta == "none"
+        else None,
+        inside=inside.panels(trained, images, predictions.probabilities, rows, split=split),
     )
+    return f"{table}\n\nReport, for a browser: {folder / PAGE}"
 
 
 def calibrate(trained: Trained, images: ImageSet) -> None:

@@ -58,7 +58,7 @@ def grad_cam(
             return result
 
         with nn.intercept_methods(watch):
-            outputs = model.apply(variables, images, train=False)
+            outputs: Any = model.apply(variables, images, train=False)
         if len(seen) != 1:
             raise ValueError(f"{type(model).__name__} runs no layer {'/'.join(layer)} once")
         # An image's logits depend on no other image, so the sum's derivative is that of each.

@@ -1,4 +1,4 @@
-"""The report of a run: final metrics as JSON, figures as PNG, a table for the terminal."""
+"""The report of a run: a page, figures for a paper, final metrics as JSON, a table for the terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,13 @@ from matplotlib.figure import Figure
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.evaluation import plots
 from lensjax.evaluation.calibration import tempered
+from lensjax.evaluation.facts import Facts
+from lensjax.evaluation.galleries import examples, gallery
 from lensjax.evaluation.metrics import confusion
+from lensjax.evaluation.page import page
+from lensjax.evaluation.panels import Panel, panel_figure
 from lensjax.evaluation.prediction import Predictions
+from lensjax.evaluation.reliability import reliability
 from lensjax.evaluation.scores import (
     ECE_BINS,
     LEVEL,
@@ -26,49 +31,54 @@ from lensjax.evaluation.scores import (
 )
 from lensjax.workdir import write_atomically
 
+PAGE, FIGURES = "index.html", "figures"
+_DPI = 180  # of the PNG files
+
 
 def write_report(
     folder: Path,
     *,
-    split: str,
+    facts: Facts,
     images: ImageSet,
     predictions: Predictions,
     best_epoch: int,
     history: Sequence[dict[str, Any]],
     temperature: float | None = None,
-    tta: str = "none",
+    inside: Sequence[Panel] = (),
 ) -> str:
-    """Writes metrics.json, roc.png, confusion_matrix.png, examples.png and learning_curves.png.
+    """Writes index.html, metrics.json and, as PNG and PDF in figures/, each figure of the page.
 
     metrics.json has every figure of `lensjax.evaluation.scores` with its 95 % bootstrap interval and, where a
     temperature is known, what the calibration is with it.
 
-    Of images with residuals of a lens fit, residuals.png shows those of the examples, from -4 to 4 standard
-    deviations.
+    The figures are auc, roc, roc_log, confusion_matrix, reliability, loss and learning_curves where epochs
+    are known, most_certain_right, most_certain_wrong, examples, residuals for images with a lens fit, and
+    the panels of the model's inside.
 
     Args:
       folder: where to; made if it is not there.
-      split: name of the split that the images are of.
+      facts: how the run was made.
       images: what was classified.
       predictions: the best epoch's answers to them.
       best_epoch: number of the epoch, from 1; 0 for a model that was not trained here.
       history: the metrics of each epoch.
       temperature: that was fitted to the validation images; None where there is none.
-      tta: how the predictions were made, "none" or "d4".
+      inside: panels of what the model makes of a few images.
 
     Returns:
       A table of the final metrics, for the terminal.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = scores(images.labels, predictions.probabilities)
-    drawn = bootstrap(images.labels, predictions.probabilities, resample_weights(images.labels))
-    counts = confusion(images.labels, predictions.probabilities)
+    folder.joinpath(FIGURES).mkdir(parents=True, exist_ok=True)
+    probabilities, labels = predictions.probabilities, images.labels
+    metrics = scores(labels, probabilities)
+    drawn = bootstrap(labels, probabilities, resample_weights(labels))
+    counts = confusion(labels, probabilities)
     content = {
-        "split": split,
+        "split": facts.split,
         "images": dict(zip(CLASSES, images.class_counts(), strict=True)),
         "best_epoch": best_epoch,
         "epochs": len(history),
-        "tta": tta,
+        "tta": facts.tta,
         **metrics,
         "confusion_matrix": counts.tolist(),
         "intervals": intervals(drawn),
@@ -79,30 +89,37 @@ def write_report(
             "drawn": "multinomial counts within each class, percentiles",
         },
         "ece_bins": ECE_BINS,
-        "calibration": calibrated(images.labels, predictions.probabilities, temperature),
+        "calibration": calibrated(labels, probabilities, temperature),
     }
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
-    probabilities = predictions.probabilities
-    shown = images.images()[..., 0] if len(images) < 100 else images.images(slice(100))[..., 0]
-    figures = {
-        "roc": plots.roc_figure(images.labels, probabilities, metrics),
-        "confusion_matrix": plots.confusion_figure(counts),
-        "examples": plots.gallery_figure(
-            shown, images.labels[: len(shown)], probabilities[: len(shown)]
-        ),
-    }
+    panels = [
+        gallery(images, probabilities, right=right, split=facts.split) for right in (True, False)
+    ]
+    panels += [*inside, examples(images, probabilities, split=facts.split)]
     if images.residuals is not None:
-        figures["residuals"] = plots.gallery_figure(
-            images.residuals[: len(shown)].astype(np.float32),
-            images.labels[: len(shown)],
-            probabilities[: len(shown)],
-            colors="RdBu_r",
-            limits=(-4, 4),
+        panels.append(examples(images, probabilities, split=facts.split, residuals=True))
+    curves = {"as trained": reliability(labels, probabilities)}
+    if temperature is not None:
+        curves[f"with T = {temperature:.3f}"] = reliability(
+            labels, tempered(probabilities, temperature)
         )
-    if history:
-        figures["learning_curves"] = plots.learning_figure(history, best_epoch)
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
+    with plots.paper_style():
+        figures = {
+            "auc": plots.auc_figure(content),
+            "roc": plots.roc_figure(labels, probabilities, metrics),
+            "roc_log": plots.roc_figure(labels, probabilities, metrics, log=True),
+            "confusion_matrix": plots.confusion_figure(counts),
+            "reliability": plots.reliability_figure(curves),
+        }
+        if history:
+            figures["loss"] = plots.loss_figure(history, best_epoch)
+            figures["learning_curves"] = plots.learning_figure(history, best_epoch)
+        write_atomically(folder / PAGE, page(content, facts, figures, panels))
+        figures |= {panel.name: panel_figure(panel) for panel in panels}
+        for name, figure in figures.items():
+            figure.savefig(folder / FIGURES / f"{name}.pdf", metadata={"CreationDate": None})
+            figure.set_layout_engine("none")  # it is laid out by now
+            figure.savefig(folder / FIGURES / f"{name}.png", dpi=_DPI)
     return table(content)
 
 
@@ -128,7 +145,7 @@ def calibrated(
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, whatever the user's matplotlib settings are."""
-    with matplotlib.style.context("default"):
+    with matplotlib.style.context(["default", {"pdf.fonttype": 42}]):
         figure.savefig(path, dpi=144)
 
 

@@ -9,8 +9,11 @@ from random_runs import SIZE, make_run
 from scipy.special import softmax
 from sklearn import metrics
 
-from lensjax.data.images import CLASSES
+from lensjax.config import default_config
+from lensjax.data.images import CLASSES, ImageSet
 from lensjax.errors import UserError
+from lensjax.evaluation.facts import facts
+from lensjax.evaluation.prediction import Predictions
 from lensjax.evaluation.report import table, write_report
 from lensjax.evaluation.scores import NAMES
 from lensjax.main import main
@@ -80,9 +83,6 @@ def test_the_mean_over_views_has_a_report_of_its_own(run, tmp_path):
 
 
 def test_the_table_fits_a_terminal_and_says_what_the_report_says(tmp_path):
-    from lensjax.data.images import ImageSet
-    from lensjax.evaluation.prediction import Predictions
-
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 1000).astype(np.int32)
     probabilities = softmax(generator.normal(size=(3000, 3)) + np.eye(3)[labels], axis=1)
@@ -90,13 +90,12 @@ def test_the_table_fits_a_terminal_and_says_what_the_report_says(tmp_path):
     images = ImageSet(pixels, np.ones(3000, np.float32), labels, ("",) * 3000)
     words = write_report(
         tmp_path,
-        split="validation",
+        facts=facts(default_config(), tmp_path, split="validation", tta="d4"),
         images=images,
         predictions=Predictions(probabilities, None, {}),
         best_epoch=100,
         history=[],
         temperature=10.5,
-        tta="d4",
     )
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert table(content) == words

@@ -1,0 +1,117 @@
+"""A page in headless Chromium, driven over the pipe of its DevTools: nothing beside the browser is needed."""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+
+def find() -> str | None:
+    """The browser's path; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+class Tab:
+    """One tab: commands go in, answers and events come out."""
+
+    def __init__(self, write: int, read: int) -> None:
+        self._write, self._read, self._rest, self._number = write, read, b"", 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+        """A command's answer."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            self.events.append(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            block = os.read(self._read, 1 << 20)
+            if not block:
+                raise RuntimeError("the browser is gone")
+            self._rest += block
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def open(
+        self, file: pathlib.Path, *, width: int, height: int = 900, dark: bool = False
+    ) -> None:
+        """Loads a file, as wide as that, and waits until it is there."""
+        self.events.clear()
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=file.absolute().as_uri())
+        while "Page.loadEventFired" not in self.named():
+            self.events.append(self._next())
+
+    def named(self) -> list[str]:
+        """The names of the events since the page was opened."""
+        return [event.get("method", "") for event in self.events]
+
+    def evaluate(self, expression: str) -> Any:
+        """What an expression of JavaScript gives, promises awaited."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def screenshot(self, file: pathlib.Path, *, whole: bool = True) -> None:
+        """A picture of the page, or of what of it is in view."""
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+        file.write_bytes(base64.b64decode(answer["data"]))
+
+
+@contextlib.contextmanager
+def tab(program: str, profile: pathlib.Path) -> Iterator[Tab]:
+    """A tab of a browser of its own that ends with the block.
+
+    Args:
+      program: the browser's path.
+      profile: an empty folder for what it keeps.
+    """
+    # The browser reads commands from descriptor 3 and answers on 4.
+    (from_us, to_browser), (from_browser, to_us) = os.pipe(), os.pipe()
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    words += ["--remote-debugging-pipe", "--hide-scrollbars", "--no-first-run"]
+    words += ["--disable-background-networking", f"--user-data-dir={profile}"]
+    script = f'exec "$@" 3<&{from_us} 4>&{to_us}'
+    with subprocess.Popen(
+        ["bash", "-c", script, "bash", program, *words],
+        pass_fds=(from_us, to_us),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        os.close(from_us)
+        os.close(to_us)
+        try:
+            yield Tab(to_browser, from_browser)
+        finally:
+            process.terminate()
+            process.wait(20)
+            os.close(to_browser)
+            os.close(from_browser)
