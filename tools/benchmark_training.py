@@ -1,53 +1,53 @@
-"""Times training steps beside the reference's own loop in PyTorch, in turns in one run.
+"""Times training and inference beside PyTorch, in turns in one run, and prints the ratios.
 
-  python tools/benchmark_training.py
+  python tools/benchmark_training.py --output docs/benchmarks/training.json
 
-  --models NAME,..  baseline, pinn, lens_fit (all if not given)
-  --batch N         images in a step (32 if not given)
-  --steps N         steps in a round (4 if not given)
-  --rounds N        rounds; the least time of each contestant counts (3 if not given)
-  --output FILE     also write the figures as JSON
+  --models NAME,..   baseline, pinn, lens_fit (baseline,pinn if not given)
+  --batches N,..     images in a step (32,256 if not given)
+  --images N         images in a round (256 if not given; 4096 on a GPU)
+  --rounds N         rounds; medians count (3 if not given)
+  --compile          torch.compile for the best PyTorch on a CPU too
+  --output FILE      also write the figures as JSON
 
-Full-size models on 150-pixel images in float32. Contestants: lensjax one step at a time, as it
-trains on a CPU; the same steps in one compiled loop over images on the device, as it trains on
-accelerators; PyTorch, the reference's loop: images from .npy files by a DataLoader of 4 workers,
-rotation by torchvision's definition, AdamW, .item() of the loss in every step (baseline and
-pinn, where torch is installed); PyTorch with the images in memory, channels last.
+Full-size models on 150-pixel images. Contestants, each in a process of its own:
+  lensjax               as `lensjax.main` trains on this device, float32
+  lensjax bfloat16      the same in bfloat16 (GPUs only)
+  PyTorch, reference    the reference's loop: eager float32, .npy files read by a DataLoader
+                        of 4 workers, rotation, AdamW, .item() of the loss in every step
+  PyTorch, best         images on the device, channels last; on a GPU torch.compile, TF32
+                        and bfloat16 by autocast
+Jobs: training steps, inference, and an epoch with the validation of a quarter as many images
+and its AUC. The time to the first step begins with the process; of lensjax it is also given
+for the second start, when the compiled step is in the cache.
 Exit codes: 0 done; 2 something in the command is wrong.
 """
 
-import functools
-import importlib
+import dataclasses
+import datetime
+import importlib.metadata
 import json
 import os
 import platform
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
-from lensjax import command_line, models, program
+from lensjax import program
 from lensjax.console import log
-from lensjax.data.images import ImageSet
-from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.errors import UserError
-from lensjax.training import engine, optimizer
-from lensjax.training.losses import term_names
-from lensjax.training.parallel import AXIS, replicated
-from lensjax.training.state import initial_state
-from lensjax.training.step import train_step
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("baseline", "pinn", "lens_fit")
-SIZE = 150
-Contestant = Callable[[], Any]
+JOBS = ("train", "infer", "epoch")
+PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -57,168 +57,170 @@ def main(arguments: Sequence[str]) -> None:
       UserError: a flag is wrong.
     """
     values = flags.FlagValues()
-    flags.DEFINE_list("models", list(MODELS), "", flag_values=values)
-    flags.DEFINE_integer("batch", 32, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("steps", 4, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("models", ["baseline", "pinn"], "", flag_values=values)
+    flags.DEFINE_list("batches", ["32", "256"], "", flag_values=values)
+    flags.DEFINE_integer("images", None, "", lower_bound=32, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("compile", False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
     program.read_flags(values, arguments)
     for name in values.models:
         if name not in MODELS:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
+    if not all(text.isdigit() and int(text) for text in values.batches):
+        raise UserError(f"--batches {','.join(values.batches)}: not numbers of images")
     device = jax.local_devices()[0]
-    log.info("%s, %d cores, batch %d", device.device_kind, os.cpu_count() or 1, values.batch)
-    figures: dict[str, Any] = {
-        "device": device.device_kind,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "batch": values.batch,
-        "images_per_second": {},
-    }
-    for name in values.models:
-        log.info("\n%s", name)
-        config = command_line.load_config(str(ROOT / "configs" / f"{name}.py"))
-        config.batch_size = values.batch
-        number = values.batch * values.steps
-        with tempfile.TemporaryDirectory() as folder:
-            contestants = {
-                "lensjax, step by step": lensjax_steps(config, number, "host"),
-                "lensjax, one loop": lensjax_steps(config, number, "device"),
-            } | torch_steps(name, values.batch, number, Path(folder))
-            rates = measured(contestants, number, values.rounds)
-        figures["images_per_second"][name] = rates
-        first = rates["lensjax, step by step"]
-        for contestant, rate in rates.items():
-            log.info("  %-32s %8.1f images/s, %5.2f x", contestant, rate, first / rate)
-    if values.output:
-        Path(values.output).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    on_cpu = device.platform == "cpu"
+    number = values.images or (256 if on_cpu else 4096)
+    figures: dict[str, Any] = about(device) | {"images": number, "rounds": values.rounds}
+    log.info("%s, %d cores", figures["device"], os.cpu_count() or 1)
+    figures["results"] = []
+    for model in values.models:
+        for batch in map(int, values.batches):
+            log.info("\n%s, batch %d", model, batch)
+            task = {"model": model, "batch": batch, "images": max(number, batch)}
+            task["compile"] = values.compile or not on_cpu
+            found = compared(task, contestants(model, on_cpu), values.rounds)
+            show(found)
+            figures["results"].append({"model": model, "batch": batch, "contestants": found})
+            if values.output:  # after each, so that what was measured is not lost
+                Path(values.output).parent.mkdir(parents=True, exist_ok=True)
+                Path(values.output).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
-def measured(contestants: dict[str, Contestant], number: int, rounds: int) -> dict[str, float]:
-    """Images a second of each, from its quickest round; they take turns."""
-    for run in contestants.values():
-        run()  # compiles
-    least = dict.fromkeys(contestants, float("inf"))
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            least[name] = min(least[name], time.perf_counter() - started)
-    return {name: number / seconds for name, seconds in least.items()}
-
-
-def noise_images(number: int, residuals: bool) -> ImageSet:
-    """Images without meaning: what is in them does not change the time."""
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 800, (number, SIZE, SIZE)).astype(np.uint16)
-    left = generator.normal(size=pixels.shape).astype(np.float16) if residuals else None
-    names = tuple(map(str, range(number)))
-    scale, labels = np.full(number, 800, np.float32), np.arange(number) % 3
-    return ImageSet(pixels, scale, labels.astype(np.int32), names, left)
-
-
-def lensjax_steps(config: ConfigDict, number: int, residence: str) -> Contestant:
-    """An epoch of that many images."""
-    devices = jax.local_devices()[:1]
-    config = config.copy_and_resolve_references()
-    config.data.residence = residence
-    model = models.build(config.model, axis_name=AXIS)
-    adamw = optimizer.build(config.optimizer, 1_000)
-    state = initial_state(
-        model,
-        adamw,
-        jax.random.key(0),
-        image_size=prepared_size(SIZE, config.preparation.crop),
-        channels=num_channels(config.data.fit),
-        terms=term_names(config.model.name),
+def about(device: jax.Device) -> dict[str, Any]:
+    """The machine, the versions and the commit."""
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
     )
-    step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=adamw,
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        dihedral=config.augmentation.dihedral,
-        physics_weight=config.loss.physics_weight,
-        axis_name=AXIS,
-    )
-    state, key = replicated((state, jax.random.key(1)), devices)
-    images = noise_images(number, config.data.fit != "none")
-    advance = engine.build(step, images, key, config, devices)(0)
-
-    def run() -> None:
-        nonlocal state
-        done = 0
-        while done * config.batch_size < number:
-            state, done, _ = advance(state, done)
-        jax.block_until_ready(state)
-
-    return run
-
-
-def torch_steps(name: str, batch: int, number: int, folder: Path) -> dict[str, Contestant]:
-    """The reference's loop over files, and a loop over images in memory; none for other models."""
-    if name == "lens_fit":
-        return {}
-    sys.path.insert(0, str(ROOT))
-    try:
-        torch: Any = importlib.import_module("torch")
-        peers: Any = importlib.import_module("tests.oracles.torch_models")
-    except ImportError as error:
-        log.info("  PyTorch is left out: %s", error)
-        return {}
-    images = noise_images(number, False)
-    for row, image in enumerate(images.images()[..., 0]):
-        np.save(folder / f"{row}.npy", image[None].astype(np.float64))
-    functional = torch.nn.functional
-
-    def turned(image: Any) -> Any:
-        angle = float(torch.empty(1).uniform_(-10, 10)) * np.pi / 180
-        cos, sin = np.cos(angle), np.sin(angle)
-        matrix = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]], dtype=torch.float32)
-        grid = functional.affine_grid(matrix, (1, 1, SIZE, SIZE), align_corners=False)
-        return functional.grid_sample(image[None], grid, mode="nearest", align_corners=False)[0]
-
-    class Files(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return number
-
-        def __getitem__(self, row: int) -> Any:
-            image = torch.from_numpy(np.load(folder / f"{row}.npy")).float()
-            return turned(image), int(images.labels[row])
-
-    def steps(model: Any, batches: Callable[[], Any], layout: Any) -> Contestant:
-        model = model.to(memory_format=layout).train()
-        adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def run() -> None:
-            for inputs, labels in batches():
-                adamw.zero_grad()
-                inputs = inputs.contiguous(memory_format=layout)
-                loss = functional.cross_entropy(model(inputs), labels)
-                if name == "pinn":
-                    # The reference runs its transformer a second time for the physics loss.
-                    loss = loss + 0.01 * model.physics_loss(inputs)
-                loss.backward()
-                adamw.step()
-                loss.item()
-
-        return run
-
-    loader = torch.utils.data.DataLoader(Files(), batch, shuffle=True, num_workers=4)
-    whole = torch.from_numpy(images.images()[..., 0])[:, None]
-    labels = torch.from_numpy(images.labels).long()
-
-    def in_memory() -> Any:
-        for rows in torch.randperm(number).split(batch):
-            yield torch.stack([turned(image) for image in whole[rows]]), labels[rows]
-
-    make = peers.BaselineCNN if name == "baseline" else peers.LensVITPINN
     return {
-        "PyTorch, the reference's loop": steps(make(), lambda: loader, torch.contiguous_format),
-        "PyTorch, in memory": steps(make(), in_memory, torch.channels_last),
+        "device": processor() if device.platform == "cpu" else device.device_kind,
+        "cores": os.cpu_count(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
     }
+
+
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text("utf-8").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def version(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def contestants(model: str, on_cpu: bool) -> list[str]:
+    """Who takes part."""
+    ours = ["lensjax"] if on_cpu else ["lensjax", "lensjax bfloat16"]
+    if model == "lens_fit" or version("torch") is None:
+        return ours
+    return [*ours, "PyTorch, reference", "PyTorch, best"]
+
+
+@dataclasses.dataclass
+class Worker:
+    """A contestant's process.
+
+    Attributes:
+      process: started.
+      first_step: seconds from its start to the end of its first step.
+    """
+
+    process: subprocess.Popen[str]
+    first_step: float
+
+    @classmethod
+    def start(cls, task: dict[str, Any], cache: str) -> "Worker":
+        """Starts it and waits for its first step."""
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools" / "training_contestants.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+        )
+        worker = cls(process, 0.0)
+        worker.ask(json.dumps(task))
+        worker.first_step = time.perf_counter() - started
+        return worker
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """What it answers to a line.
+
+        Raises:
+          RuntimeError: it died.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a contestant died at {line!r}, code {self.process.wait()}")
+        return json.loads(answer)
+
+    def end(self) -> int:
+        """Ends it; its peak memory, bytes."""
+        peak = self.ask("end")["peak_bytes"]
+        self.process.wait()
+        return peak
+
+
+def compared(task: dict[str, Any], names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Medians of what each contestant does in a second, its first step and its peak memory."""
+    found: dict[str, dict[str, Any]] = {}
+    workers = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in names:
+            if name.startswith("lensjax"):
+                cold = Worker.start(task | {"contestant": name}, cache)
+                cold.end()
+                found[name] = {"first_step_seconds_empty_cache": cold.first_step}
+            workers[name] = Worker.start(task | {"contestant": name}, cache)
+            found.setdefault(name, {})["first_step_seconds"] = workers[name].first_step
+        for worker in workers.values():
+            worker.ask("warm")
+        for job in JOBS:
+            seconds: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(rounds):
+                for name in names:
+                    seconds[name].append(workers[name].ask(job)["seconds"])
+            for name, each in seconds.items():
+                found[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
+                # Of turns side by side, since the machine's other load comes and goes.
+                against = seconds[names[0]]
+                ratios = [other / mine for mine, other in zip(against, each, strict=True)]
+                found[name][f"{job}_times_{names[0]}"] = statistics.median(ratios)
+        for name, worker in workers.items():
+            found[name]["peak_bytes"] = worker.end()
+    return found
+
+
+def show(found: dict[str, dict[str, Any]]) -> None:
+    """Prints a table."""
+    log.info("%20s %17s %17s %17s %10s %6s", "", *(f"{job}, img/s" for job in JOBS), "first", "GB")
+    for name, values in found.items():
+        ours = next(iter(found))
+        cells = [
+            f"{values[f'{job}_images_per_second']:8.1f} ({values[f'{job}_times_{ours}']:5.2f})"
+            for job in JOBS
+        ]
+        first = f"{values['first_step_seconds']:.1f} s"
+        gigabytes = f"{values['peak_bytes'] / 1e9:.2f}"
+        log.info("%20s %17s %17s %17s %10s %6s", name, *cells, first, gigabytes)
+    log.info("(in brackets: the time it takes, as a multiple of lensjax's)")
 
 
 def run() -> int:
