@@ -12,7 +12,7 @@ from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
 RESIDENCES = ("auto", "device", "host")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 SCHEDULES = ("constant", "cosine")
 FITS = ("none", "common_test", "general")
 GRADIENT_INPUTS = ("gradient_product", "mixed_derivative")
@@ -33,6 +33,11 @@ def default_config() -> ConfigDict:
     # Everything random in a run follows from this number: initial parameters, order of the images,
     # augmentation, dropout.
     config.seed = 0
+    # How many runs are trained, with the seeds `seed`, `seed + 1` ...; their data are the same. And how many
+    # of them side by side, on the same device in one program; 0 for all on accelerators, for one after
+    # another on CPUs (lensjax/training/seeds.py).
+    config.seeds = 1
+    config.seeds_at_once = 0
 
     config.data = ConfigDict()
     # Where images come from: a dataset.zip or a folder with train/ and val/, "tfds:DIR" for a prepared
@@ -135,8 +140,10 @@ def default_config() -> ConfigDict:
     config.num_epochs = 50
     # Besides each epoch's end the run is saved when so many minutes have passed; 0 for never.
     config.checkpoint_minutes = 10.0
-    # "float32", or "bfloat16": the model computes in bfloat16, while parameters, statistics, loss and
-    # optimiser stay float32. It halves memory and is for accelerators; on CPUs it is slower.
+    # What the model's products and convolutions are computed in; parameters, statistics, loss and optimiser
+    # are float32 in any case. "float32" is exact to rounding everywhere. "tensorfloat32" rounds the factors
+    # to 10 bits on GPUs that have it, which are then several times faster. "bfloat16" rounds feature
+    # maps too and halves memory; on CPUs it is slower.
     config.precision = "float32"
     return config
 
@@ -191,13 +198,13 @@ def check(config: ConfigDict) -> None:
         *("batch_size", "eval_batch_size", "data.image_size", "optimizer.accumulate_steps"),
         *("data.num_train", "data.num_validation", "data.num_test", "model.width"),
         *("model.patch_size", "model.embedding_size", "model.depth", "model.num_heads"),
-        "model.position_grid",
+        *("model.position_grid", "seeds"),
     ]
     not_negative = [
         *("seed", "num_epochs", "data.seed", "loss.physics_weight", "augmentation.max_rotation"),
         *("model.num_blocks", "model.gauss_newton_steps"),
         *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps"),
-        *("optimizer.clip_norm", "checkpoint_minutes"),
+        *("optimizer.clip_norm", "checkpoint_minutes", "seeds_at_once"),
     ]
     ranges = {
         **dict.fromkeys(at_least_one, (1, math.inf)),

@@ -131,7 +131,9 @@ def train_step(
         # This device's part of the batch's mean; the parts, and their gradients, add up.
         return sums["loss"] / count, (updates.get("batch_stats", {}), sums)
 
-    gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
+    # Some layers write out their own way back, which is traced after the model has returned.
+    with jax.default_matmul_precision(precision):
+        gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
     gradients, sums = device_sum((gradients, sums), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,6 +1,8 @@
+import collections
 import functools
 
 import jax
+import jax.extend
 import numpy as np
 import optax
 import pytest
@@ -135,6 +137,54 @@ def test_totals_add_up_to_the_mean_over_the_epoch_s_real_images():
         sums, count = sums + float(metrics["loss"]) * real, count + real
     assert float(state.totals["count"]) == count
     np.testing.assert_allclose(state.totals["loss"], sums, rtol=1e-6)
+
+
+def products(jaxpr):
+    """The precision of each product and convolution, in what it calls too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation.primitive.name, equation.params["precision"]
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+@pytest.mark.parametrize(
+    ("precision", "wanted"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
+)
+def test_the_model_s_products_have_the_precision_asked_for_forward_and_backward(precision, wanted):
+    optimizer = optax.adamw(1e-4)
+    state = new_state("pinn", optimizer)
+
+    def counted(function, *arguments):
+        return collections.Counter(products(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+    step = functools.partial(
+        train_step,
+        model=build("pinn", None),
+        optimizer=optimizer,
+        prepare=WHOLE,
+        max_rotation=0.0,
+        physics_weight=0.01,
+        precision=precision,
+        axis_name=None,
+    )
+    evaluation = functools.partial(
+        eval_step,
+        model=build("pinn", None),
+        prepare=WHOLE,
+        physics_weight=0.01,
+        with_loss=True,
+        precision=precision,
+    )
+    training = counted(step, state, batch(4), jax.random.key(0))
+    answering = counted(evaluation, state.variables, batch(4))
+    exact, asked = ((getattr(jax.lax.Precision, name),) * 2 for name in ("HIGHEST", wanted))
+    assert training.total() > 2 * answering.total() > 40
+    for found in (training, answering):
+        found = collections.Counter([precision for _, precision in found.elements()])
+        # The position embeddings are always resized exactly.
+        assert found.keys() <= {asked, exact}
+        assert found[asked] > 0.9 * found.total()
 
 
 def test_each_step_and_each_row_has_a_random_rotation_of_its_own():
