@@ -15,10 +15,10 @@ PyTree = Any
 def computed_in(precision: str, model: nn.Module) -> Callable[..., Any]:
     """`model.apply` with the model's products and convolutions in another type.
 
-    In "tensorfloat32", for GPUs that have it, their factors are rounded to 10 bits of mantissa; elsewhere it is
-    float32, which JAX left to itself would round on such GPUs too. In "bfloat16" the factors are rounded to it, and so are the feature maps of a ResNet;
-    normalisation, statistics, physics and the answer are float32, and so are the gradients of the
-    parameters.
+    In "float32" they are exact to rounding, also on GPUs where JAX left to itself would round their factors.
+    In "tensorfloat32", for such GPUs, the factors are rounded to 10 bits of mantissa. In "bfloat16" the
+    factors are rounded to 7 bits, and so are the feature maps of a ResNet; normalisation, statistics,
+    physics and the answer are float32, and so are the gradients of the parameters.
 
     Args:
       precision: "float32", "tensorfloat32" or "bfloat16".
