@@ -6,6 +6,9 @@ events.out.*     the same for TensorBoard
 checkpoints/     the newest epoch and the best one
 calibration.json the temperature of the best epoch's probabilities
 report/          final metrics: a page, index.html, and figures
+
+Where a config asks for several seeds, the folder has its config.json, in report/seeds.json the figures of
+all seeds, and in seed_0/, seed_1/ ... a run like any other for each.
 """
 
 import contextlib
@@ -86,6 +89,34 @@ def read_config(workdir: Path) -> ConfigDict:
     return config
 
 
+def runs_of(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
+    """The folders of the runs that a config asks for, each with its own config of one seed.
+
+    Args:
+      workdir: the folder of all.
+      config: the whole config.
+    """
+    if config.seeds == 1:
+        return {workdir: config}
+    found = {}
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = ConfigDict(config.to_dict())
+        one.update({"seed": seed, "seeds": 1, "seeds_at_once": 0})
+        found[workdir / f"seed_{seed}"] = one.lock()
+    return found
+
+
+def check_is_one(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a folder of several runs where one is needed.
+
+    Raises:
+      UserError: the config asks for several seeds.
+    """
+    if config.seeds > 1:
+        folders = ", ".join(map(str, runs_of(workdir, config)))
+        raise UserError(f"{workdir} holds {config.seeds} runs; name one of them: {folders}")
+
+
 def describe(workdir: Path) -> str:
     """What lies where in the folder of a finished run, for the terminal."""
     contents = {
@@ -98,6 +129,13 @@ def describe(workdir: Path) -> str:
     }
     there = {name: what for name, what in contents.items() if (workdir / name).exists()}
     lines = [f"  {name:<18}{what}" for name, what in there.items()]
+    if (config := read_config(workdir)).seeds > 1:
+        first, *_, last = (folder.name for folder in runs_of(workdir, config))
+        lines = [
+            f"  {f'{first}/ ... {last}/':<26}a run each, like any other",
+            f"  {f'{REPORT}/seeds.json':<26}the figures of all, and how they scatter",
+            f"  {CONFIG:<26}the config of all",
+        ]
     return "\n".join([f"{workdir}/", *lines, f"  tensorboard --logdir {workdir}"])
 
 

@@ -103,7 +103,7 @@ def looks(trained: Trained, few: ImageSet, called: Int[np.ndarray, " few"]) -> V
     )
     if trained.config.model.name == "lens_vit_pinn":
         text += (
-            " Attention rollout: from which patches the transformer's features come, which gives theta_E "
+            " Attention rollout: from which patches the transformer's features come, which gives θ_E "
             "and through it the second channel."
         )
     return View("where_it_looks", "Where the classifier looks", text, tuple(columns), None)

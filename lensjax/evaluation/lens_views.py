@@ -61,9 +61,9 @@ def of_fits(few: ImageSet, model_name: str) -> View:
     place = model.names.index("theta_E")
     sigma = np.sqrt(np.maximum(fit.covariance[:, place, place], 0))
     notes = tuple(
-        f"theta_E = {fit.parameters['theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
+        f"θ_E = {fit.parameters['theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
         f"shear = ({fit.parameters['gamma1'][row]:.3f}, {fit.parameters['gamma2'][row]:.3f}), "
-        f"reduced chi-square {fit.reduced_chi_square[row]:.3f}"
+        f"reduced χ² {fit.reduced_chi_square[row]:.3f}"
         + ("" if fit.converged[row] else "; the fit did not converge")
         for row in range(len(few))
     )
@@ -106,7 +106,7 @@ def of_encoder(trained: Trained, seen: Float[Array, "few height width 1"]) -> Vi
     free, residual, drawn, light, beta = found
     values = dict(zip(model.nonlinear, free.T, strict=True))
     notes = tuple(
-        f"theta_E = {values['theta_E'][row]:.3f} arcsec, shear = ({values['gamma1'][row]:.3f}, "
+        f"θ_E = {values['theta_E'][row]:.3f} arcsec, shear = ({values['gamma1'][row]:.3f}, "
         f"{values['gamma2'][row]:.3f}), mean square of the residual {np.square(residual[row]).mean():.2f}"
         for row in range(len(free))
     )
@@ -146,9 +146,9 @@ def of_intensities(trained: Trained, seen: Float[Array, "few height width 1"]) -
     columns: tuple[Column, ...] = (
         (f"image as the model sees it\n{low:.2g} to {high:.2g}", images, "magma", (low, high)),
         (f"deflection, a brightness\n± {spread:.2g}", alpha, "PuOr", (-spread, spread)),
-        (f"source theta_S\n{low:.2g} to {high:.2g}", source, "magma", (low, high)),
+        (f"source θ_S\n{low:.2g} to {high:.2g}", source, "magma", (low, high)),
         (
-            f"re-lensed, theta_S + alpha\n{low:.2g} to {high:.2g}",
+            f"re-lensed, θ_S + α\n{low:.2g} to {high:.2g}",
             source + alpha,
             "magma",
             (low, high),
@@ -159,11 +159,11 @@ def of_intensities(trained: Trained, seen: Float[Array, "few height width 1"]) -
         "lens",
         "The lens equation of the reference",
         "The reference's lens equation acts on brightness: no ray is bent. The transformer's deflection "
-        "alpha is a brightness at each pixel, its mean is theta_E, and the source is the image less theta_E, "
+        "α is a brightness at each pixel, its mean is θ_E, and the source is the image less θ_E, "
         "not below 0. Re-lensed is source plus deflection; the mean square of what it leaves over of the "
         "image is the physics loss.",
         columns,
-        tuple(f"theta_E = {value:.4f}, a brightness" for value in theta_E),
+        tuple(f"θ_E = {value:.4f}, a brightness" for value in theta_E),
     )
 
 

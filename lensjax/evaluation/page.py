@@ -192,9 +192,9 @@ def _confusion(metrics: Mapping[str, Any]) -> str:
         cells = [f"true: {title}"]
         for count in counts:
             share = count / max(sum(counts), 1)
-            full = ' class="full"' if share > 0.55 else ""
+            full = ' class="full"' if share > 0.8 else ""
             cells.append(
-                f'<td{full} style="--share:{0.06 + 0.86 * share:.3f}">{100 * share:.1f} %'
+                f'<td{full} style="--share:{0.06 + 0.92 * share:.3f}">{100 * share:.1f} %'
                 f"<small>{count:,}</small></td>"
             )
         rows.append(cells)

@@ -65,6 +65,8 @@ th, td {
 thead th { color: var(--muted); font-weight: 500; font-size: 13px; vertical-align: bottom; }
 tbody th { font-weight: 500; }
 .numbers tbody th { min-width: 8.5em; }
+.numbers td { white-space: nowrap; }
+.numbers td:last-child { min-width: 8em; white-space: normal; }
 tr.here th, tr.here td { font-weight: 650; }
 .range {
   display: block; color: var(--muted); font-size: 12px; font-weight: 400; white-space: nowrap;
@@ -108,6 +110,9 @@ details { margin: 14px 0; }
 summary { color: var(--accent); cursor: pointer; }
 footer { padding-block: 26px 50px; color: var(--muted); font-size: 13px; }
 
+@media (min-width: 900px) {
+  .numbers tbody th { white-space: nowrap; }
+}
 @media (max-width: 760px) {
   .tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 12px 10px; }
 }

@@ -1,6 +1,7 @@
 """Rows of small pictures with captions: as data for the page, and as one figure for a paper."""
 
 import dataclasses
+import functools
 import io
 from typing import Literal
 
@@ -113,11 +114,12 @@ def panel_figure(panel: Panel) -> Figure:
     tops = height - np.cumsum([0, *rows])
     figure = Figure(figsize=(WIDE, height))
     axes = figure.add_axes((0, 0, 1, 1))
+    write = functools.partial(axes.text, parse_math=False)  # names of files may hold dollar signs
     for top, strip in zip(tops[:-1], panel.strips, strict=True):
-        axes.text(_GAP / 2, top - 0.5 * _HEAD, strip.title, weight="bold", va="center", fontsize=7)
+        write(_GAP / 2, top - 0.5 * _HEAD, strip.title, va="center", fontsize=8)
         right = WIDE - _GAP / 2
-        axes.text(
-            right, top - 0.5 * _HEAD, strip.note, ha="right", va="center", color=MUTED, fontsize=5.5
+        write(
+            right, top - 0.5 * _HEAD, strip.note, ha="right", va="center", color=MUTED, fontsize=6.2
         )
         for column, picture in enumerate(strip.pictures[:_MOST_COLUMNS]):
             left, side = pitch * column + _GAP / 2, pitch - _GAP
@@ -133,7 +135,7 @@ def panel_figure(panel: Panel) -> Figure:
             axes.add_patch(
                 Rectangle((left, bottom), side, side, fill=False, edgecolor=edge, linewidth=width)
             )
-            axes.text(left, bottom - 0.03, picture.caption, va="top", fontsize=5.2, linespacing=1.1)
+            write(left, bottom - 0.03, picture.caption, va="top", fontsize=5.8, linespacing=1.1)
     axes.set(xlim=(0, WIDE), ylim=(0, height), aspect="auto")
     axes.axis("off")
     return figure

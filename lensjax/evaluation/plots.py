@@ -1,6 +1,7 @@
 """Figures of a report. Each function gives a matplotlib figure and touches no global state."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,14 @@ INK, MUTED, FAINT = "#1f2328", "#6b7280", "#c9ced6"
 
 NARROW, WIDE = 3.4, 7.0  # a column and a page of a journal, inches
 _STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
+    "font.family": "STIXGeneral",  # as journals are set in; it comes with matplotlib
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -49,7 +52,9 @@ _STYLE = {
 @contextlib.contextmanager
 def paper_style() -> Iterator[None]:
     """Within it figures are made and written as a paper has them, whatever the user's settings are."""
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # A file may be named in letters that the font lacks; the page has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         yield
 
 
@@ -121,7 +126,7 @@ def roc_figure(
         axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.set(xlim=(-0.02, 1.02), aspect="equal")
-    axes.legend(loc="lower right", title="AUC against the rest", title_fontsize=7)
+    axes.legend(title="AUC against the rest", title_fontsize=8)
     return figure
 
 
@@ -253,6 +258,6 @@ def _learning_figure(
         axes.plot(epochs, values, color=color, label=name, marker=mark, markersize=3)
     axes.axvline(best_epoch, color=FAINT, linewidth=5, alpha=0.5, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=what)
+    axes.set(xlabel="epoch", ylabel=what, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.legend()
     return figure

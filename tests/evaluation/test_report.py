@@ -31,7 +31,7 @@ from lensjax.evaluation.scores import scores
 from lensjax.fitting import COMMON_TEST
 from lensjax.main import main
 
-ODD = "<b>&amp;\u00e9 odd.npy"
+ODD = "<b>&amp;\u00e9 \u661f $x_{.npy"
 
 
 @pytest.fixture(scope="module")
