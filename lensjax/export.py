@@ -69,7 +69,8 @@ def read_run(workdir: Path) -> Function:
     """
     trained = load_trained(workdir, devices=jax.devices()[:1])
     config = trained.config
-    apply = computed_in(config.precision, trained.model)
+    # Whatever the run computed in: what its answers are rounded to is no part of a classifier.
+    apply = computed_in("float32", trained.model)
 
     def logits(variables: Any, images: Array) -> Array:
         return apply(variables, prepare(images, **config.preparation), train=False).logits
@@ -116,9 +117,7 @@ def write_stablehlo(function: Function, path: Path) -> None:
     """Writes the program, parameters included, for any number of images and all of `PLATFORMS`."""
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *function.image_shape), np.float32)
-    # By default accelerators round the factors of products, and with them the answers.
-    with jax.default_matmul_precision("highest"):
-        exported = jax_export.export(jax.jit(function.answers), platforms=PLATFORMS)(images)
+    exported = jax_export.export(jax.jit(function.answers), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
 
 

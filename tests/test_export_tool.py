@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import pathlib
+import re
 import sys
 
 import jax
@@ -65,6 +66,9 @@ def test_a_stablehlo_file_alone_answers_any_number_of_images_on_every_platform(
     assert f"12 x {SIZE} x {SIZE} x 1 images differ by" in said
     exported = jax.export.deserialize(bytearray(file.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", exported.mlir_module())
+    assert products
+    assert all(product.count("HIGHEST") == 2 for product in products)  # float32, not TensorFloat-32
     images = export.example_images((SIZE, SIZE, 1), 5)
     expected = own_logits(pinn, images)
     assert np.ptp(expected[:, 0]) > 1e-3
