@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
-RESIDENCES = ("auto", "device", "host")
+RESIDENCES = ("auto", "device", "host", "disk")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 SCHEDULES = ("constant", "cosine")
 FITS = ("none", "common_test", "general")
@@ -58,8 +58,9 @@ def default_config() -> ConfigDict:
     # A smooth lens that is fitted to each image, for models that see the residual: "none", "common_test"
     # (what is known of those images is known to the fit) or "general" (docs/fitting.md).
     config.data.fit = "none"
-    # Where training images live: on the "device", on the "host", or "auto": on an accelerator where they
-    # take up no more than this share of its memory, and on the host for CPUs (training/engine.py).
+    # Where training images live: on the "device", on the "host", on "disk" (prepared data sets alone, read
+    # ahead by Grain), or "auto": on disk where they are more than half of the host's memory, else on an
+    # accelerator where they take up no more than this share of its memory, else, and for CPUs, on the host.
     config.data.residence = "auto"
     config.data.device_share = 0.5
 

@@ -157,7 +157,7 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
     number_checked = max(task["images"] // 4, batch)
     model = (peers.LensVITPINN if is_pinn else peers.BaselineCNN)().to(device)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    mixed = contextlib.nullcontext
+    mixed: Callable[[], Any] = contextlib.nullcontext
     if is_best:
         model = model.to(memory_format=torch.channels_last)
         if device == "cuda":

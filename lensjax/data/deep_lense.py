@@ -7,6 +7,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lensjax import console
 from lensjax.data.file_tree import natural_key
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.reference_layout import read_reference_layout
+from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
 FEATURES = {"pixels", "scale", "label", "name"}
@@ -128,7 +130,7 @@ def prepare(source: Path, data_dir: Path, image_size: int) -> Path:
 def read_prepared(
     path: Path, image_size: int, *, wanted: Callable[[Collection[str]], str] | None = None
 ) -> dict[str, ImageSet]:
-    """Reads a prepared data set back, as it was before it was written.
+    """Reads a prepared data set back into memory, as it was before it was written.
 
     Args:
       path: the data set's own folder, or the data_dir it was prepared in.
@@ -141,6 +143,42 @@ def read_prepared(
     Raises:
       UserError: there is no such data set, it is another one, or it is damaged.
     """
+    builder, pixel_types = _open(path, image_size)
+    return {
+        split: _read_split(builder, split, pixel_types[split])
+        for split in (pixel_types if wanted is None else [wanted(list(pixel_types))])
+    }
+
+
+def stream_prepared(
+    path: Path, image_size: int, *, memory: float
+) -> dict[str, ImageSet | StreamedImages]:
+    """A prepared data set whose training images stay on disk where they are too many.
+
+    Args:
+      path: the data set's own folder, or the data_dir it was prepared in.
+      image_size: expected height and width, pixels.
+      memory: how much the training images may take up in memory, bytes.
+
+    Returns:
+      The images of each split.
+
+    Raises:
+      UserError: there is no such data set, it is another one, or it is damaged.
+    """
+    builder, pixel_types = _open(path, image_size)
+    count = builder.info.splits["train"].num_examples
+    is_small = count * image_size**2 * pixel_types["train"].itemsize <= memory
+    return {
+        split: _read_split(builder, split, pixel_type)
+        if split != "train" or is_small
+        else _streamed_split(builder, split, pixel_type)
+        for split, pixel_type in pixel_types.items()
+    }
+
+
+def _open(path: Path, image_size: int) -> tuple[tfds.core.DatasetBuilder, dict[str, np.dtype]]:
+    """A prepared data set, and the type of the pixels of each split."""
     folder = _find_prepared(path)
     try:
         builder = tfds.builder_from_directory(folder)
@@ -160,10 +198,7 @@ def read_prepared(
             f"{folder}: images of shape {shape}, expected {(image_size, image_size)}; "
             f"set config.data.image_size={shape[0]}"
         )
-    return {
-        split: _read_split(builder, split, np.dtype(pixel_types[split]))
-        for split in (pixel_types if wanted is None else [wanted(list(pixel_types))])
-    }
+    return builder, {split: np.dtype(name) for split, name in pixel_types.items()}
 
 
 def _find_prepared(path: Path) -> Path:
@@ -180,22 +215,60 @@ def _find_prepared(path: Path) -> Path:
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype) -> ImageSet:
     count = builder.info.splits[split].num_examples
-    pixels = np.empty((count, *builder.info.features["pixels"].shape), pixel_type)
-    scale = np.empty(count, np.float32)
+    with console.progress(count, f"reading {split}") as bar:
+        return _read_rows(
+            builder, _source(builder, split), np.arange(count), pixel_type, bar.update
+        )
+
+
+def _streamed_split(
+    builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype
+) -> StreamedImages:
+    count = builder.info.splits[split].num_examples
+    source = _source(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
     labels = np.empty(count, np.int32)
-    names = []
     try:
-        source = builder.as_data_source(split)
-        with console.progress(count, f"reading {split}") as bar:
+        with console.progress(count, f"reading labels of {split}") as bar:
             for start in range(0, count, READ_AT_A_TIME):
                 rows = range(start, min(start + READ_AT_A_TIME, count))
-                for row, example in zip(rows, source.__getitems__(rows), strict=True):
-                    pixels[row] = example["pixels"]
-                    scale[row] = example["scale"]
-                    labels[row] = example["label"]
-                    names.append(example["name"].decode())
+                labels[rows] = [example["label"] for example in source.__getitems__(rows)]
                 bar.update(len(rows))
+    except Exception as error:
+        raise _damaged(Path(builder.data_dir), error) from error
+    read = partial(_read_rows, builder, _source(builder, split), pixel_type=pixel_type)
+    shape = builder.info.features["pixels"].shape
+    return StreamedImages(read, np.arange(count), labels, shape)
+
+
+def _source(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> Any:
+    try:
+        return builder.as_data_source(split, **options)
     except Exception as error:  # array_record's errors come from C++, under many names
+        raise _damaged(Path(builder.data_dir), error) from error
+
+
+def _read_rows(
+    builder: tfds.core.DatasetBuilder,
+    source: Any,
+    rows: np.ndarray,
+    pixel_type: np.dtype,
+    report: Callable[[int], Any] | None = None,
+) -> ImageSet:
+    pixels = np.empty((len(rows), *builder.info.features["pixels"].shape), pixel_type)
+    scale = np.empty(len(rows), np.float32)
+    labels = np.empty(len(rows), np.int32)
+    names = []
+    try:
+        for start in range(0, len(rows), READ_AT_A_TIME):
+            some = rows[start : start + READ_AT_A_TIME].tolist()
+            for place, example in enumerate(source.__getitems__(some), start):
+                pixels[place] = example["pixels"]
+                scale[place] = example["scale"]
+                labels[place] = example["label"]
+                names.append(example["name"].decode())
+            if report is not None:
+                report(len(some))
+    except Exception as error:
         raise _damaged(Path(builder.data_dir), error) from error
     return ImageSet(pixels, scale, labels, tuple(names))
 

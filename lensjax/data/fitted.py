@@ -13,7 +13,10 @@ from lensjax.console import log
 from lensjax.data import cache
 from lensjax.data.counts import whole_counts
 from lensjax.data.fresh import FreshImages
-from lensjax.data.images import ImageSet, Splits
+from lensjax.data.images import ImageSet
+from lensjax.data.splits import Splits, TrainingImages
+from lensjax.data.streamed import StreamedImages
+from lensjax.errors import UserError
 
 CODE_FOLDERS = ("fitting", "physics")
 VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
@@ -25,11 +28,16 @@ def fit_splits(splits: Splits, model_name: str) -> Splits:
     """The splits with residuals of each image; unchanged where the model is "none".
 
     Raises:
-      UserError: there is no such model.
+      UserError: there is no such model, or the training images are not in memory.
     """
     if model_name == NONE:
         return splits
-    train: ImageSet | FreshImages
+    train: TrainingImages
+    if isinstance(splits.train, StreamedImages):
+        raise UserError(
+            f"config.data.fit={model_name!r}: lenses are fitted to images in memory alone, and the training "
+            "images stay on disk; set config.data.residence=host"
+        )
     if isinstance(splits.train, FreshImages):
         fitting.smooth_model(model_name)
         train = dataclasses.replace(splits.train, fit=model_name)  # fitted as they are made

@@ -7,8 +7,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int, Integer, Shaped
 
-from lensjax.data.fresh import FreshImages
-
 CLASSES = ("no", "sphere", "vort")
 DISPLAY_NAMES = ("No Substructure", "Subhalo", "Vortex")
 
@@ -68,18 +66,3 @@ class ImageSet:
             None if self.residuals is None else self.residuals[indices],
             self.fit and {name: values[indices] for name, values in self.fit.items()},
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """The three parts of a data set, by what they are for.
-
-    Attributes:
-      train: what the parameters are fitted to.
-      validation: what chooses the best epoch.
-      test: what the final figures are measured on.
-    """
-
-    train: ImageSet | FreshImages
-    validation: ImageSet
-    test: ImageSet

@@ -1,7 +1,9 @@
 """From `config.data` to the images of the three splits."""
 
+import math
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,12 +12,21 @@ from lensjax.config import FITS, check_choice
 from lensjax.console import log
 from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
-from lensjax.data.images import CLASSES, ImageSet, Split, Splits
+from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.data.simulated import FRESH, fresh_images, simulated_images
-from lensjax.data.splits import SELECTIONS, part_of, select, select_from
+from lensjax.data.splits import (
+    SELECTIONS,
+    Splits,
+    TrainingImages,
+    part_of,
+    select,
+    select_from,
+)
+from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
+MEMORY_SHARE = 0.5  # of a machine's memory that training images may take up
 FORMS = (
     "a folder or .zip with train/ and val/, tfds:FOLDER of a prepared data set, "
     "or simulated:PRESET such as simulated:common_test, or simulated:common_test?fresh"
@@ -37,14 +48,8 @@ def load_splits(data_config: ConfigDict) -> Splits:
     if scheme == "simulated":
         splits = _simulated_splits(rest, data_config)
     else:
-        path = Path(rest).expanduser()
-        if scheme == "tfds":
-            # Only who asks for it needs TFDS.
-            from lensjax.data.deep_lense import read_prepared as read
-        else:
-            read = read_reference_layout
         splits = select(
-            read(path, data_config.image_size),
+            _read_parts(scheme, Path(rest).expanduser(), data_config),
             data_config.selection,
             validation_fraction=data_config.validation_fraction,
             seed=data_config.seed,
@@ -52,6 +57,33 @@ def load_splits(data_config: ConfigDict) -> Splits:
     for name in ("train", "validation", "test"):
         log.info("%-10s %s", name, describe(getattr(splits, name)))
     return fit_splits(splits, data_config.fit)
+
+
+def _read_parts(
+    scheme: str, path: Path, data_config: ConfigDict
+) -> Mapping[str, ImageSet | StreamedImages]:
+    on_disk = data_config.residence == "disk"
+    if scheme != "tfds":
+        if on_disk:
+            raise UserError(
+                "config.data.residence=disk: images are read from disk while the model trains only from a "
+                "prepared data set; make one with tools/prepare_tfds.py and name it as tfds:FOLDER"
+            )
+        return read_reference_layout(path, data_config.image_size)
+    # Only who asks for it needs TFDS.
+    from lensjax.data.deep_lense import stream_prepared
+
+    limits = {"disk": 0.0, "host": math.inf}
+    memory = limits.get(data_config.residence, MEMORY_SHARE * _memory())
+    return stream_prepared(path, data_config.image_size, memory=memory)
+
+
+def _memory() -> float:
+    """The machine's memory, bytes; without a limit where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
@@ -111,7 +143,7 @@ def _simulated_split(preset: str, data_config: ConfigDict, split: Split) -> Imag
     )
 
 
-def describe(images: ImageSet | FreshImages) -> str:
+def describe(images: TrainingImages) -> str:
     """One line on a set: how many images, of which classes, which size, and how they are kept."""
     if isinstance(images, FreshImages):
         size = images.preset.instrument.image_size
@@ -119,6 +151,9 @@ def describe(images: ImageSet | FreshImages) -> str:
     per_class = ", ".join(
         f"{count:,} {name}" for name, count in zip(CLASSES, images.class_counts(), strict=True)
     )
+    if isinstance(images, StreamedImages):
+        height, width = images.shape
+        return f"{len(images):,} images ({per_class}), {height} x {width} pixels, read from disk"
     height, width = images.pixels.shape[1:]
     kept = "whole counts" if images.pixels.dtype == "uint16" else "float32"
     return f"{len(images):,} images ({per_class}), {height} x {width} pixels, {kept}"
@@ -149,7 +184,7 @@ def _simulated_splits(preset: str, data_config: ConfigDict) -> Splits:
         )
 
     if preset.endswith(FRESH):
-        train: ImageSet | FreshImages = fresh_images(
+        train: TrainingImages = fresh_images(
             preset,
             num_images=data_config.num_train,
             seed=data_config.seed,

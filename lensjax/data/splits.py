@@ -1,19 +1,42 @@
 """Which images train, which choose the best epoch, and which give the final figures."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from lensjax.config import check_choice
-from lensjax.data.images import CLASSES, ImageSet, Split, Splits
+from lensjax.data.fresh import FreshImages
+from lensjax.data.images import CLASSES, ImageSet, Split
+from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
 SELECTIONS = ("held_out", "reference")
+TrainingImages = ImageSet | FreshImages | StreamedImages
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The three parts of a data set, by what they are for.
+
+    Attributes:
+      train: what the parameters are fitted to.
+      validation: what chooses the best epoch.
+      test: what the final figures are measured on.
+    """
+
+    train: TrainingImages
+    validation: ImageSet
+    test: ImageSet
 
 
 def select(
-    sets: Mapping[str, ImageSet], selection: str, *, validation_fraction: float, seed: int
+    sets: Mapping[str, ImageSet | StreamedImages],
+    selection: str,
+    *,
+    validation_fraction: float,
+    seed: int,
 ) -> Splits:
     """The splits of a source that has "train", "val" and perhaps "test".
 
@@ -31,14 +54,18 @@ def select(
       UserError: unknown selection, or too few images in a class.
     """
     check_choice("config.data.selection", selection, SELECTIONS)
-    train, val = sets["train"], sets["val"]
+    train, val = sets["train"], _in_memory(sets["val"])
     if selection == "reference":
         return Splits(train, validation=val, test=val)
     if "test" in sets:
-        return Splits(train, validation=val, test=sets["test"])
+        return Splits(train, validation=val, test=_in_memory(sets["test"]))
     held_out = _stratified_part(train.labels, validation_fraction, seed)
-    validation = train.subset(np.flatnonzero(held_out))
+    validation = _in_memory(train.subset(np.flatnonzero(held_out)))
     return Splits(train.subset(np.flatnonzero(~held_out)), validation=validation, test=val)
+
+
+def _in_memory(images: ImageSet | StreamedImages) -> ImageSet:
+    return images.loaded() if isinstance(images, StreamedImages) else images
 
 
 def part_of(split: Split, selection: str, available: Collection[str]) -> str:
