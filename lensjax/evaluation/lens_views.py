@@ -148,7 +148,7 @@ def of_intensities(trained: Trained, seen: Float[Array, "few height width 1"]) -
         (f"deflection, a brightness\n± {spread:.2g}", alpha, "PuOr", (-spread, spread)),
         (f"source θ_S\n{low:.2g} to {high:.2g}", source, "magma", (low, high)),
         (
-            f"re-lensed, θ_S + α\n{low:.2g} to {high:.2g}",
+            f"re-lensed, θ_S + alpha\n{low:.2g} to {high:.2g}",
             source + alpha,
             "magma",
             (low, high),
@@ -159,7 +159,7 @@ def of_intensities(trained: Trained, seen: Float[Array, "few height width 1"]) -
         "lens",
         "The lens equation of the reference",
         "The reference's lens equation acts on brightness: no ray is bent. The transformer's deflection "
-        "α is a brightness at each pixel, its mean is θ_E, and the source is the image less θ_E, "
+        "alpha is a brightness at each pixel, its mean is θ_E, and the source is the image less θ_E, "
         "not below 0. Re-lensed is source plus deflection; the mean square of what it leaves over of the "
         "image is the physics loss.",
         columns,

@@ -66,7 +66,7 @@ thead th { color: var(--muted); font-weight: 500; font-size: 13px; vertical-alig
 tbody th { font-weight: 500; }
 .numbers tbody th { min-width: 8.5em; }
 .numbers td { white-space: nowrap; }
-.numbers td:last-child { min-width: 8em; white-space: normal; }
+.numbers td:last-child { min-width: 9em; white-space: normal; }
 tr.here th, tr.here td { font-weight: 650; }
 .range {
   display: block; color: var(--muted); font-size: 12px; font-weight: 400; white-space: nowrap;
