@@ -1,0 +1,132 @@
+"""What a training step costs: operations, messages between devices, and the peak of a device.
+
+Source of the peaks: the makers' data sheets, without sparsity; float32 is that of the ordinary units.
+"""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from lensjax import models
+from lensjax.data.preparation import num_channels, prepare, prepared_size
+from lensjax.training import optimizer
+from lensjax.training.losses import term_names
+from lensjax.training.state import TrainState, initial_state
+from lensjax.training.step import train_step
+
+# Operations a second in "float32", "tensorfloat32" and "bfloat16", by a part of the device's name.
+PEAKS = {
+    "H100": (67e12, 494e12, 989e12),
+    "H200": (67e12, 494e12, 989e12),
+    "A100": (19.5e12, 156e12, 312e12),
+    "L40S": (91.6e12, 183e12, 362e12),
+    "L4": (30.3e12, 60e12, 121e12),
+    "V100": (15.7e12, 15.7e12, 15.7e12),
+    "T4": (8.1e12, 8.1e12, 8.1e12),
+    "RTX 4090": (82.6e12, 82.6e12, 165e12),
+    "RTX 3090": (35.6e12, 35.6e12, 71e12),
+}
+_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+_SIDE = 1024  # of the matrices whose product measures a CPU
+
+
+def abstract_state(config: ConfigDict) -> TrainState:
+    """The shapes of all that training changes; nothing is computed."""
+    adamw = optimizer.build(config.optimizer, 1_000)
+    model = models.build(config.model, axis_name=None)
+    make = functools.partial(
+        initial_state,
+        model,
+        adamw,
+        image_size=prepared_size(config.data.image_size, config.preparation.crop),
+        channels=num_channels(config.data.fit),
+        terms=term_names(config.model.name),
+        with_ema=config.optimizer.ema_decay > 0,
+    )
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+def step_operations(config: ConfigDict) -> float:
+    """Floating-point operations of one training step, as XLA counts them before it optimises.
+
+    A multiplication and an addition are two. It takes as long as tracing the step does.
+
+    Args:
+      config: the whole config of a run.
+    """
+    size, side = config.batch_size, config.data.image_size
+    batch = {
+        "pixels": jax.ShapeDtypeStruct((size, side, side), jnp.uint16),
+        "scale": jax.ShapeDtypeStruct((size,), jnp.float32),
+        "labels": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "weights": jax.ShapeDtypeStruct((size,), jnp.float32),
+    }
+    if config.data.fit != "none":
+        batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
+    step = functools.partial(
+        train_step,
+        model=models.build(config.model, axis_name=None),
+        optimizer=optimizer.build(config.optimizer, 1_000),
+        prepare=functools.partial(prepare, **config.preparation),
+        max_rotation=config.augmentation.max_rotation,
+        dihedral=config.augmentation.dihedral,
+        max_shift=config.augmentation.max_shift,
+        physics_weight=config.loss.physics_weight,
+        precision=config.precision,
+        axis_name=None,
+    )
+    lowered = jax.jit(step).lower(abstract_state(config), batch, jax.random.key(0))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def messages(config: ConfigDict) -> tuple[int, int]:
+    """How many sums over devices a training step has, and the bytes that each device puts into them.
+
+    One is of all gradients; each batch normalisation has one on the way forward (counts, sums, sums of
+    squares) and one on the way back; and one tells the number of images. The arrays of each are one message,
+    since XLA joins sums that do not wait for each other.
+
+    Args:
+      config: the whole config of a run.
+    """
+    state = abstract_state(config)
+    gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    # Each has a running mean and a running variance of as many channels.
+    statistics = jax.tree.leaves(state.batch_stats)
+    channels = sum(leaf.size for leaf in statistics) // 2
+    return 2 + len(statistics), 4 * (gradients + 5 * channels + 1)
+
+
+def peak_operations(device: jax.Device, precision: str) -> float | None:
+    """The most operations a second that a device is said to do, or a CPU was seen to do.
+
+    Of a CPU it is what a product of two matrices of 1,024 x 1,024 reaches just now.
+
+    Args:
+      device: any.
+      precision: of products, see `models.precision`.
+
+    Returns:
+      None for a device that is not known.
+    """
+    if device.platform == "cpu":
+        return _product_rate()
+    for name, peaks in PEAKS.items():
+        if name in device.device_kind:
+            return peaks[_PRECISIONS.index(precision)]
+    return None
+
+
+def _product_rate() -> float:
+    ones = jnp.ones((_SIDE, _SIDE))
+    product = jax.jit(jnp.matmul)
+    product(ones, ones).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        product(ones, ones).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    return 2 * _SIDE**3 / min(seconds)

@@ -1,0 +1,86 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+import torch
+from oracles.torch_models import BaselineCNN
+from torch.utils.flop_counter import FlopCounterMode
+
+from lensjax import models, ordered_sums
+from lensjax.config import default_config
+from lensjax.data.preparation import prepare
+from lensjax.training import cost, optimizer
+from lensjax.training.parallel import AXIS
+from lensjax.training.step import train_step
+
+
+def config(**overrides):
+    config = default_config()
+    config.batch_size = 4
+    config.data.image_size = 64
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def test_operations_are_those_that_torch_counts():
+    model = BaselineCNN(width=32)
+    with FlopCounterMode(display=False) as counter:
+        images = torch.zeros(2, 1, 150, 150)
+        torch.nn.functional.cross_entropy(model(images), torch.zeros(2).long()).backward()
+    same = config(**{"model.width": 32, "data.image_size": 150, "batch_size": 2})
+    ratio = cost.step_operations(same) / counter.get_total_flops()
+    # Torch counts the products with zeros around the images too, and neither rotation nor normalisation.
+    assert 0.9 < ratio < 1.05
+
+
+def sums_over_devices(jaxpr):
+    """The sizes of what each sum over devices adds up, in bytes."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("psum"):
+            yield sum(each.aval.size * each.aval.dtype.itemsize for each in equation.invars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from sums_over_devices(inner)
+
+
+@pytest.mark.parametrize("name", ["baseline_cnn", "lens_vit_pinn"])
+def test_messages_are_the_sums_in_the_step(name, monkeypatch):
+    monkeypatch.setattr(ordered_sums, "is_ordered", lambda: False)  # as on accelerators
+    small = {"model.name": name, "model.width": 4, "model.depth": 1, "model.embedding_size": 12}
+    chosen = config(**small)
+    step = functools.partial(
+        train_step,
+        model=models.build(chosen.model, axis_name=AXIS),
+        optimizer=optimizer.build(chosen.optimizer, 10),
+        prepare=functools.partial(prepare, **chosen.preparation),
+        max_rotation=0.0,
+        physics_weight=0.01,
+        axis_name=AXIS,
+    )
+    batch = {
+        "pixels": np.zeros((2, 4, 64, 64), np.uint16),
+        "scale": np.ones((2, 4), np.float32),
+        "labels": np.zeros((2, 4), np.int32),
+        "weights": np.ones((2, 4), np.float32),
+    }
+    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), cost.abstract_state(chosen))
+    found = list(sums_over_devices(jax.make_jaxpr(mapped)(state, batch, jax.random.key(0)).jaxpr))
+    number, size = cost.messages(chosen)
+    # The loss terms travel with the gradients.
+    assert abs(sum(found) - size) < 32
+    # One there and one back for each batch normalisation, one for the gradients, one for the count: XLA joins
+    # those that do not wait for each other.
+    normalised = sum(isinstance(each, torch.nn.BatchNorm2d) for each in BaselineCNN().modules())
+    assert number == 2 * normalised + 2
+
+
+def test_a_cpu_s_peak_is_measured_and_an_unknown_device_has_none():
+    assert cost.peak_operations(jax.devices("cpu")[0], "float32") > 1e9
+
+    class Device:
+        platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
+
+    assert cost.peak_operations(Device(), "tensorfloat32") == 494e12
+    Device.device_kind = "another"
+    assert cost.peak_operations(Device(), "float32") is None
