@@ -4,12 +4,15 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from lensjax import command_line, models, program, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
+from lensjax.data.images import ImageSet
 from lensjax.data.source import load_split, load_splits
 from lensjax.evaluation import tta
 from lensjax.evaluation.assessment import assess, calibrate
@@ -17,8 +20,9 @@ from lensjax.evaluation.classifier import load_classifier
 from lensjax.evaluation.comparison import compare
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
+from lensjax.evaluation.seeds import assess_seeds
 from lensjax.evaluation.trained import load_trained
-from lensjax.training import loop, processes
+from lensjax.training import loop, processes, seeds
 from lensjax.training.parallel import AXIS
 
 
@@ -60,27 +64,44 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
         model = models.build(config.model, axis_name=AXIS)
         predict_with_loss = predictor(config, model, devices=devices, with_loss=True)
         validate = evaluator(predict_with_loss, splits.validation)
-        loop.train(config, model, splits.train, validate, options.workdir, devices=devices)
-        if first:
-            trained = load_trained(options.workdir, devices=processes.own(devices))
+        one_or_more = loop.train if config.seeds == 1 else seeds.train
+        one_or_more(config, model, splits.train, validate, options.workdir, devices=devices)
+        for folder in workdir.runs_of(options.workdir, config) if first else ():
+            trained = load_trained(folder, devices=processes.own(devices))
             calibrate(trained, splits.validation)
-            tell(options, assess(trained, splits.test, split="test"))
+            tell(folder, assess(trained, splits.test, split="test"))
+        if first and config.seeds > 1:
+            tell_seeds(options, config, splits.test, processes.own(devices))
     return 0
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Reports on the best epoch of a run, on the split asked for and no other."""
-    trained = load_trained(options.workdir, devices=devices)
+    """Reports on the best epoch of a run, or of each seed's, on the split asked for and no other."""
+    config = workdir.read_config(options.workdir)
     if options.tta == "d4":
-        tta.check(trained.config, options.workdir)
-    images = load_split(trained.config.data, options.split)
-    tell(options, assess(trained, images, split=options.split, tta=options.tta))
+        tta.check(config, options.workdir)
+    if config.seeds > 1:
+        tell_seeds(options, config, load_split(config.data, options.split), devices)
+        return 0
+    trained = load_trained(options.workdir, devices=devices)
+    images = load_split(config.data, options.split)
+    tell(options.workdir, assess(trained, images, split=options.split, tta=options.tta))
     return 0
 
 
-def tell(options: Options, table: str) -> None:
+def tell(folder: Path, table: str) -> None:
     """Says what is in a report and where the run lies."""
-    log.info("\n%s\n\n%s", table, workdir.describe(options.workdir))
+    log.info("\n%s\n\n%s", table, workdir.describe(folder))
+
+
+def tell_seeds(
+    options: Options, config: ConfigDict, images: ImageSet, devices: Sequence[jax.Device]
+) -> None:
+    """Reports on the best epochs of all seeds together."""
+    folders = workdir.runs_of(options.workdir, config)
+    runs = [load_trained(folder, devices=devices) for folder in folders]
+    table = assess_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
+    tell(options.workdir, table)
 
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:

@@ -20,7 +20,7 @@ from lensjax.evaluation import tta
 from lensjax.evaluation.calibration import tempered
 from lensjax.evaluation.prediction import Predictions, Predictor, predictor
 from lensjax.training.checkpoints import Checkpoints
-from lensjax.workdir import CHECKPOINTS, read_config
+from lensjax.workdir import CHECKPOINTS, check_is_one, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,7 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
       UserError: there is no run or no whole epoch, or the checkpoint is of another model.
     """
     config = read_config(workdir)
+    check_is_one(workdir, config)
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config.model)

@@ -122,6 +122,18 @@ class Checkpoints:
             raise UserError(f"{self.folder} has no checkpoint of a whole epoch yet; train further")
         return self._restore(step, "model", like), self._progress(step).epoch
 
+    def newest_place(self) -> tuple[int, int] | None:
+        """Whole epochs done and steps of the one after, at the newest checkpoint; None before the first.
+
+        The same in all processes.
+        """
+        found = None
+        if self._manager is not None and (step := self._manager.latest_step()) is not None:
+            progress = self._progress(step)
+            found = progress.epoch, progress.steps_in_epoch
+        found = processes.text_from_first(found, self._devices)
+        return None if found is None else (found[0], found[1])
+
     def newest_history(self) -> list[dict[str, Any]]:
         """The metrics of each epoch up to the newest checkpoint."""
         step = self._manager.latest_step()

@@ -34,12 +34,15 @@ class Report:
     """How some steps went.
 
     Attributes:
-      loss: of the last of them, or of the first that was not finite.
+      loss: of the last of them, or of the first that was not finite; of each run where several are trained
+        side by side.
       number: that step's number in its epoch, from 1.
+      seeds: of the runs side by side.
     """
 
-    loss: Float[Array, ""]
-    number: Int[Array, ""] | int
+    loss: Float[Array, "*runs"]
+    number: Int[Array, "*runs"] | int
+    seeds: tuple[int, ...] = ()
 
 
 # From a state and the number of steps done in the epoch to the state and the number after some more.
@@ -54,6 +57,8 @@ def build(
     key: Key[Array, ""],
     config: ConfigDict,
     devices: Sequence[jax.Device],
+    *,
+    seeds: tuple[int, ...] = (),
 ) -> Engine:
     """What runs the steps of an epoch.
 
@@ -63,12 +68,19 @@ def build(
       key: the run's key for steps, on the devices.
       config: the whole config of the run.
       devices: what to train on.
+      seeds: those of several runs that are trained side by side; state and key then have a first axis over
+        them. Empty for one run.
     """
     if isinstance(images, FreshImages):
-        return _fresh(parallel_train_step(step, devices), images, key, config, devices)
+        # The images follow from config.data.seed: all runs see the same.
+        mapped = jax.vmap(step, in_axes=(0, None, 0)) if seeds else step
+        return _fresh(parallel_train_step(mapped, devices), images, key, config, devices, seeds)
     if is_resident(images, config, devices):
-        return _resident(step, images, key, config, devices)
-    return _streaming(parallel_train_step(step, devices), images, key, config, devices)
+        loop = parallel_train_loop(step, devices, side_by_side=bool(seeds))
+        return _resident(loop, images, key, config, devices, seeds)
+    mapped = jax.vmap(step) if seeds else step
+    parallel = parallel_train_step(mapped, devices, rows_axis=1 if seeds else 0)
+    return _streaming(parallel, images, key, config, devices, seeds)
 
 
 def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
@@ -94,21 +106,35 @@ def _streaming(
     key: Array,
     config: ConfigDict,
     devices: Sequence[jax.Device],
+    seeds: tuple[int, ...],
 ) -> Engine:
     mine = processes.own_rows(config.batch_size, devices)
 
     def epoch(number: int) -> Advance:
-        order = epoch_order(config.seed, number, len(images))
-        rows, weights = rows_of_batches(order, config.batch_size)
+        rows, weights = _rows_of_epoch(seeds or (config.seed,), number, images, config)
 
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            batch = gathered(images, rows[done, mine], weights[done, mine])
+            parts = [
+                gathered(images, rows[run, done, mine], weights[run, done, mine])
+                for run in range(len(rows))
+            ]
+            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *parts) if seeds else parts[0]
             state, metrics = step(state, batch, key)
-            return state, done + 1, Report(metrics["loss"], done + 1)
+            return state, done + 1, Report(metrics["loss"], done + 1, seeds)
 
         return advance
 
     return epoch
+
+
+def _rows_of_epoch(
+    seeds: Sequence[int], number: int, images: ImageSet, config: ConfigDict
+) -> tuple[Int[np.ndarray, "runs steps batch"], Float[np.ndarray, "runs steps batch"]]:
+    """The rows of the images in each step of an epoch, in the order of each run, and what they weigh."""
+    parts = [
+        rows_of_batches(epoch_order(seed, number, len(images)), config.batch_size) for seed in seeds
+    ]
+    return np.stack([rows for rows, _ in parts]), np.stack([weights for _, weights in parts])
 
 
 def _fresh(
@@ -117,6 +143,7 @@ def _fresh(
     key: Array,
     config: ConfigDict,
     devices: Sequence[jax.Device],
+    seeds: tuple[int, ...],
 ) -> Engine:
     mine = processes.own_rows(config.batch_size, devices)
 
@@ -126,7 +153,7 @@ def _fresh(
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
             batch = images.batch(before + done, mine.stop - mine.start, mine.start)
             state, metrics = step(state, batch, key)
-            return state, done + 1, Report(metrics["loss"], done + 1)
+            return state, done + 1, Report(metrics["loss"], done + 1, seeds)
 
         return advance
 
@@ -134,32 +161,35 @@ def _fresh(
 
 
 def _resident(
-    step: Callable[..., Any],
+    loop: Callable[..., Any],
     images: ImageSet,
     key: Array,
     config: ConfigDict,
     devices: Sequence[jax.Device],
+    seeds: tuple[int, ...],
 ) -> Engine:
     data = replicated(_arrays(images), devices)
-    loop = parallel_train_loop(step, devices)
     mine = processes.own_rows(config.batch_size, devices)
     steps_at_once = _FIRST_STEPS
 
     def epoch(number: int) -> Advance:
-        order = epoch_order(config.seed, number, len(images))
-        rows, weights = rows_of_batches(order, config.batch_size)
+        rows, weights = _rows_of_epoch(seeds or (config.seed,), number, images, config)
+        num_steps = rows.shape[1]
+        rows, weights = rows[..., mine], weights[..., mine]
+        if not seeds:
+            rows, weights = rows[0], weights[0]
 
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
             nonlocal steps_at_once
-            last = min(done + steps_at_once, len(rows))
+            last = min(done + steps_at_once, num_steps)
             started = time.perf_counter()
             state, loss, at = jax.block_until_ready(
-                loop(state, data, rows[:, mine], weights[:, mine], done, last, key)
+                loop(state, data, rows, weights, done, last, key)
             )
             # How many are done at once decides nothing but when the host hears of them.
             seconds = processes.largest(time.perf_counter() - started, devices) / (last - done)
             steps_at_once = max(1, min(2 * steps_at_once, int(_SECONDS_AT_ONCE / seconds)))
-            return state, last, Report(loss, at)
+            return state, last, Report(loss, at, seeds)
 
         return advance
 

@@ -10,11 +10,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from lensjax.console import log, progress
@@ -32,6 +34,17 @@ from lensjax.training.pretrained import start_from
 from lensjax.training.state import PyTree, TrainState, initial_state, zero_totals
 from lensjax.training.step import train_step
 from lensjax.workdir import CHECKPOINTS
+
+
+class Saving(Protocol):
+    """Where a run, or several side by side, are saved between two steps: see `Checkpoints`."""
+
+    def save(self, state: TrainState, progress: Progress, metrics: None) -> None:
+        """Saves in the background."""
+
+    def wait(self) -> None:
+        """Returns when all is on disk."""
+
 
 Evaluator = Callable[[PyTree], dict[str, float]]
 
@@ -68,44 +81,13 @@ def train(
     check_batch_size("batch_size", config.batch_size, len(devices))
     terms = term_names(config.model.name)
     num_batches = math.ceil(len(images) / config.batch_size)
-    adamw = optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    size = prepared_size(config.data.image_size, config.preparation.crop)
-    channels = num_channels(config.data.fit)
-    state = initial_state(
-        model,
-        adamw,
-        init_key,
-        image_size=size,
-        channels=channels,
-        terms=terms,
-        with_ema=config.optimizer.ema_decay > 0,
-    )
+    state, step, step_key = beginning(config, model, num_batches)
     log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
-    step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=adamw,
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        dihedral=config.augmentation.dihedral,
-        max_shift=config.augmentation.max_shift,
-        physics_weight=config.loss.physics_weight,
-        label_smoothing=config.loss.label_smoothing,
-        ema_decay=config.optimizer.ema_decay,
-        precision=config.precision,
-        axis_name=AXIS,
-    )
     with Checkpoints(workdir / CHECKPOINTS, devices) as checkpoints, stop_requests(devices) as stop:
-        restored = checkpoints.restore_newest(state)
-        if restored is None:
-            # Only now: a run that goes on needs the file no more.
-            start = start_from(state.variables, config.model)
-            state = state.replace(**start, ema=jax.tree.map(jnp.copy, start) if state.ema else {})
-        state, where = restored or (state, Progress())
+        state, where, restored = restored_or_new(state, checkpoints, config)
         state, step_key = replicated((state, step_key), devices)
         engine = engines.build(step, images, step_key, config, devices)
-        if config.num_epochs == 0 and restored is None:
+        if config.num_epochs == 0 and not restored:
             metrics = evaluate(state.evaluated)
             log.info("as it is: validation AUC %.4f", metrics["validation_auc"])
             checkpoints.save(state, where, metrics)
@@ -144,6 +126,66 @@ def train(
     return where.history
 
 
+def beginning(
+    config: ConfigDict, model: nn.Module, num_batches: int
+) -> tuple[TrainState, Callable[..., Any], Key[Array, ""]]:
+    """What a run starts from: its state before the first step, its step, and the key of its steps.
+
+    Args:
+      config: the whole config of the run.
+      model: the classifier, built for the mapped axis `parallel.AXIS`.
+      num_batches: steps in an epoch.
+    """
+    adamw = optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state = initial_state(
+        model,
+        adamw,
+        init_key,
+        image_size=prepared_size(config.data.image_size, config.preparation.crop),
+        channels=num_channels(config.data.fit),
+        terms=term_names(config.model.name),
+        with_ema=config.optimizer.ema_decay > 0,
+    )
+    step = functools.partial(
+        train_step,
+        model=model,
+        optimizer=adamw,
+        prepare=functools.partial(prepare, **config.preparation),
+        max_rotation=config.augmentation.max_rotation,
+        dihedral=config.augmentation.dihedral,
+        max_shift=config.augmentation.max_shift,
+        physics_weight=config.loss.physics_weight,
+        label_smoothing=config.loss.label_smoothing,
+        ema_decay=config.optimizer.ema_decay,
+        precision=config.precision,
+        axis_name=AXIS,
+    )
+    return state, step, step_key
+
+
+def restored_or_new(
+    state: TrainState, checkpoints: Checkpoints, config: ConfigDict
+) -> tuple[TrainState, Progress, bool]:
+    """The state and progress to go on from, and whether they are those of a checkpoint.
+
+    Args:
+      state: before the first step, of random parameters.
+      checkpoints: of the run.
+      config: the whole config of the run; may name files of weights to start from.
+
+    Raises:
+      UserError: the checkpoint is of another model, or a file of weights cannot be used.
+    """
+    restored = checkpoints.restore_newest(state)
+    if restored is not None:
+        return *restored, True
+    # Only now: a run that goes on needs the file no more.
+    start = start_from(state.variables, config.model)
+    ema = jax.tree.map(jnp.copy, start) if state.ema else {}
+    return state.replace(**start, ema=ema), Progress(), False
+
+
 def run_epoch(
     state: TrainState,
     engine: engines.Engine,
@@ -151,7 +193,7 @@ def run_epoch(
     config: ConfigDict,
     where: Progress,
     stop: StopRequest,
-    checkpoints: Checkpoints,
+    checkpoints: Saving,
 ) -> tuple[TrainState, Progress]:
     """The steps of one epoch, or of what is left of it; saves every `config.checkpoint_minutes`.
 
@@ -212,10 +254,13 @@ def check_finite(report: engines.Report | None, epoch: int) -> None:
     """
     if report is None:
         return
-    loss = float(report.loss)
-    if not math.isfinite(loss):
+    losses = np.atleast_1d(report.loss)
+    if not np.isfinite(losses).all():
+        run = int(np.argmin(np.isfinite(losses)))
+        number = np.broadcast_to(report.number, losses.shape)[run]
+        of = f"of seed {report.seeds[run]} " if report.seeds else ""
         raise NonFiniteLossError(
-            f"the loss became {loss} in epoch {epoch + 1}, batch {int(report.number)}; the newest "
+            f"the loss {of}became {losses[run]} in epoch {epoch + 1}, batch {number}; the newest "
             "checkpoint is from before it. A lower config.optimizer.learning_rate is the first thing to "
             "try, and --debug-nans tells which operation it was"
         )

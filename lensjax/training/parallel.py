@@ -47,7 +47,7 @@ def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def parallel_train_step(
-    step: Callable[..., Any], devices: Sequence[jax.Device]
+    step: Callable[..., Any], devices: Sequence[jax.Device], *, rows_axis: int = 0
 ) -> Callable[..., Any]:
     """Maps `step(state, batch, key) -> (state, metrics)` over devices.
 
@@ -55,11 +55,16 @@ def parallel_train_step(
     of its own devices. What the step returns
     has to be the same on all devices, by `psum` or `pmean` over `AXIS`: only one device's value is
     kept. The state given in is used up.
+
+    Args:
+      step: what each device does.
+      devices: what to map over.
+      rows_axis: which axis of a batch's arrays has its rows.
     """
     mapped = jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, rows_axis, None),
         out_axes=(None, None),
         devices=devices,
         donate_argnums=0,
@@ -68,7 +73,7 @@ def parallel_train_step(
     num_own = len(processes.own(devices))
 
     def run(state: Any, batch: dict[str, Any], key: jax.Array) -> Any:
-        result = mapped(state, share(batch, num_own), key)
+        result = mapped(state, share(batch, num_own, rows_axis), key)
         # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
         # there are several devices; with one device waiting costs no time.
         return jax.block_until_ready(result) if on_cpu else result
@@ -77,18 +82,28 @@ def parallel_train_step(
 
 
 def parallel_train_loop(
-    step: Callable[..., Any], devices: Sequence[jax.Device]
+    step: Callable[..., Any], devices: Sequence[jax.Device], *, side_by_side: bool = False
 ) -> Callable[..., Any]:
     """Maps `train_loop` over devices.
 
     The result takes a state, the whole data set (the same on all devices), `rows` and `weights`
     `[steps, rows]`, of which each device of this process gets an equal share of the columns, the numbers of
     the first step and of the one after the last, and the run's key. The state given in is used up.
+
+    Args:
+      step: `train_step` of one run with all but its three arguments given.
+      devices: what to map over.
+      side_by_side: whether several runs are trained at once: state, `rows`, `weights` and key have an axis
+        more, the first one, over them.
     """
+    loop = functools.partial(train_loop, step=step)
+    if side_by_side:
+        loop = jax.vmap(loop, in_axes=(0, None, 0, 0, None, None, 0))
+    rows_axis = 2 if side_by_side else 1
     mapped = jax.pmap(
-        functools.partial(train_loop, step=step),
+        loop,
         axis_name=AXIS,
-        in_axes=(None, None, 1, 1, None, None, None),
+        in_axes=(None, None, rows_axis, rows_axis, None, None, None),
         out_axes=(None, None, None),
         devices=devices,
         donate_argnums=0,
@@ -103,7 +118,7 @@ def parallel_train_loop(
         last: int,
         key: Any,
     ) -> Any:
-        shape = (len(rows), len(processes.own(devices)), -1)
+        shape = (*rows.shape[:-1], len(processes.own(devices)), -1)
         return mapped(
             state,
             data,
@@ -132,6 +147,16 @@ def parallel_eval_step(
     return run
 
 
-def share(batch: dict[str, Any], num_devices: int) -> dict[str, Any]:
-    """Divides the rows of every array equally: `[batch, ...]` becomes `[devices, batch / devices, ...]`."""
-    return {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}
+def share(batch: dict[str, Any], num_devices: int, axis: int = 0) -> dict[str, Any]:
+    """Divides the rows of every array equally: `[batch, ...]` becomes `[devices, batch / devices, ...]`.
+
+    Args:
+      batch: the arrays.
+      num_devices: how many shares.
+      axis: which one has the rows; the axes before it stay.
+    """
+
+    def shared(value: Any) -> Any:
+        return value.reshape(*value.shape[:axis], num_devices, -1, *value.shape[axis + 1 :])
+
+    return {name: shared(value) for name, value in batch.items()}

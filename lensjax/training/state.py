@@ -1,5 +1,6 @@
 """What a training step takes and gives back."""
 
+import functools
 from typing import Any
 
 import jax
@@ -74,7 +75,7 @@ def initial_state(
       with_ema: whether a running mean of the parameters is kept; it starts as they do.
     """
     image = jnp.zeros((1, image_size, image_size, channels))
-    variables = jax.jit(lambda key: model.init(key, image, train=False))(key)
+    variables = _initial_variables(model, image, key)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -84,6 +85,12 @@ def initial_state(
     )
     # A copy: the step uses its arguments up, and one buffer cannot be used up twice.
     return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if with_ema else state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial_variables(model: nn.Module, image: Array, key: Key[Array, ""]) -> dict[str, PyTree]:
+    """Compiled once for all seeds of a model."""
+    return dict(model.init(key, image, train=False))
 
 
 def running_mean(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
