@@ -37,8 +37,8 @@ from scipy import stats
 from lensjax import command_line, models, program, workdir
 from lensjax.console import duration, log
 from lensjax.data.images import CLASSES, ImageSet
-from lensjax.data.splits import Splits
 from lensjax.data.source import load_splits
+from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.evaluation.prediction import evaluator, predictor

@@ -8,6 +8,9 @@
   --rounds N         rounds; medians count (3 if not given)
   --compile          torch.compile for the best PyTorch on a CPU too
   --output FILE      also write the figures as JSON
+  --growth FILE      instead, how lensjax's cost grows with batch, image size and number of
+                     devices (of a CPU: as many as are asked for, on the same cores): a figure,
+                     with the numbers in FILE.json
 
 Full-size models on 150-pixel images. Contestants, each in a process of its own:
   lensjax               as `lensjax.main` trains on this device, float32
@@ -39,6 +42,7 @@ from typing import Any
 
 import jax
 from absl import flags
+from matplotlib.figure import Figure
 
 from lensjax import program
 from lensjax.console import log
@@ -48,6 +52,13 @@ ROOT = Path(__file__).parent.parent
 MODELS = ("baseline", "pinn", "lens_fit")
 JOBS = ("train", "infer", "epoch")
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
+DEFAULTS: dict[str, Any] = {"size": 150, "devices": 1, "compile": False}
+GROWTH = {
+    "batch": (4, 8, 16, 32, 64, 128),
+    "size": (64, 100, 150, 200, 300),
+    "devices": (1, 2, 4),
+}
+COLORS = {"baseline": "#0072B2", "pinn": "#D55E00", "lens_fit": "#009E73"}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -63,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean("compile", False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
+    flags.DEFINE_string("growth", None, "", flag_values=values)
     program.read_flags(values, arguments)
     for name in values.models:
         if name not in MODELS:
@@ -74,11 +86,14 @@ def main(arguments: Sequence[str]) -> None:
     number = values.images or (256 if on_cpu else 4096)
     figures: dict[str, Any] = about(device) | {"images": number, "rounds": values.rounds}
     log.info("%s, %d cores", figures["device"], os.cpu_count() or 1)
+    if values.growth:
+        grow(figures, values.models, values.rounds, Path(values.growth))
+        return
     figures["results"] = []
     for model in values.models:
         for batch in map(int, values.batches):
             log.info("\n%s, batch %d", model, batch)
-            task = {"model": model, "batch": batch, "images": max(number, batch)}
+            task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
             found = compared(task, contestants(model, on_cpu), values.rounds)
             show(found)
@@ -149,7 +164,12 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+            env=os.environ
+            | {
+                "JAX_COMPILATION_CACHE_DIR": cache,
+                "JAX_NUM_CPU_DEVICES": str(task["devices"]),
+                "NPROC": str(max(16, 4 * task["devices"])),
+            },
         )
         worker = cls(process, 0.0)
         worker.ask(json.dumps(task))
@@ -206,6 +226,62 @@ def compared(task: dict[str, Any], names: list[str], rounds: int) -> dict[str, d
         for name, worker in workers.items():
             found[name]["peak_bytes"] = worker.end()
     return found
+
+
+def grow(figures: dict[str, Any], models: list[str], rounds: int, path: Path) -> None:
+    """Measures lensjax's steps one setting after another, draws and writes what it found."""
+    figures["growth"] = []
+    for model in models:
+        for what, settings in GROWTH.items():
+            for setting in settings:
+                task = DEFAULTS | {"model": model, "batch": 32, what: setting}
+                task |= {"contestant": "lensjax", "images": 2 * task["batch"]}
+                with tempfile.TemporaryDirectory() as cache:
+                    worker = Worker.start(task, cache)
+                    seconds = [worker.ask("train")["seconds"] for _ in range(rounds)]
+                    peak = worker.end()
+                rate = task["images"] / statistics.median(seconds)
+                found = {"images_per_second": rate, "peak_bytes": peak}
+                figures["growth"].append({"model": model, "what": what, "at": setting} | found)
+                log.info(
+                    "%s, %s %d: %.1f images/s, %.2f GB", model, what, setting, rate, peak / 1e9
+                )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Path(f"{path}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    draw_growth(figures["growth"], figures["device"]).savefig(path, dpi=144)
+
+
+def draw_growth(found: list[dict[str, Any]], device: str) -> Figure:
+    """Images a second above, peak memory below; a column for each thing that grows."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    names = {
+        "batch": "images in a step",
+        "size": "side of an image, pixels",
+        "devices": "devices, on the same cores",
+    }
+    for row, (value, unit, label) in enumerate(
+        (("images_per_second", 1.0, "training images a second"), ("peak_bytes", 1e9, "memory, GB"))
+    ):
+        for column, (what, title) in enumerate(names.items()):
+            axes = figure.add_subplot(2, 3, 3 * row + column + 1)
+            axes.set_xscale("log")
+            for model, color in COLORS.items():
+                points = [each for each in found if (each["model"], each["what"]) == (model, what)]
+                if points:
+                    places = [each["at"] for each in points]
+                    heights = [each[value] / unit for each in points]
+                    axes.plot(places, heights, ".-", color=color, label=model)
+                    axes.set_xticks(places, [str(place) for place in places])
+                    axes.set_xticks([], minor=True)
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.2)
+            if row:
+                axes.set_xlabel(title)
+            if not column:
+                axes.set_ylabel(label)
+    figure.axes[0].legend(frameon=False)
+    figure.suptitle(device, fontsize=9)
+    return figure
 
 
 def show(found: dict[str, dict[str, Any]]) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-SIZE = 150
 Jobs = dict[str, Callable[[], Any]]
 
 
@@ -44,9 +43,9 @@ def main() -> None:
             print(json.dumps({"seconds": seconds}), file=answers, flush=True)
 
 
-def noise(number: int) -> tuple[np.ndarray, np.ndarray]:
+def noise(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts without meaning, and labels: what is in images does not change the time."""
-    pixels = np.random.default_rng(0).integers(0, 800, (number, SIZE, SIZE)).astype(np.uint16)
+    pixels = np.random.default_rng(0).integers(0, 800, (number, size, size)).astype(np.uint16)
     return pixels, (np.arange(number) % 3).astype(np.int32)
 
 
@@ -78,10 +77,11 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     config.precision = "bfloat16" if "bfloat16" in task["contestant"] else "float32"
     if "one loop" in task["contestant"]:
         config.data.residence = "device"
-    devices = jax.local_devices()[:1]
+    config.data.image_size = task["size"]
+    devices = jax.local_devices()[: task["devices"]]
 
     def images(number: int) -> ImageSet:
-        pixels, labels = noise(number)
+        pixels, labels = noise(number, task["size"])
         residuals = None
         if config.data.fit != "none":
             draw = np.random.default_rng(1).normal(size=pixels.shape)
@@ -95,7 +95,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         model,
         adamw,
         jax.random.key(0),
-        image_size=prepared_size(SIZE, config.preparation.crop),
+        image_size=prepared_size(task["size"], config.preparation.crop),
         channels=num_channels(config.data.fit),
         terms=term_names(config.model.name),
     )
@@ -153,7 +153,7 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
     is_best = "best" in task["contestant"]
     is_pinn = task["model"] == "pinn"
     batch = task["batch"]
-    pixels, classes = noise(task["images"])
+    pixels, classes = noise(task["images"], task["size"])
     number_checked = max(task["images"] // 4, batch)
     model = (peers.LensVITPINN if is_pinn else peers.BaselineCNN)().to(device)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
