@@ -5,16 +5,23 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+_PATIENCE = 60  # seconds
+
 
 def find() -> str | None:
-    """The browser's path; None where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next(filter(None, map(shutil.which, names)), None)
+    """The browser's path; None where there is none that starts."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if program := shutil.which(name):
+            tried = subprocess.run([program, "--version"], capture_output=True, check=False)
+            if tried.returncode == 0:
+                return program
+    return None
 
 
 class Tab:
@@ -45,6 +52,9 @@ class Tab:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._read], [], [], _PATIENCE)
+            if not ready:
+                raise RuntimeError(f"the browser has said nothing for {_PATIENCE} s")
             block = os.read(self._read, 1 << 20)
             if not block:
                 raise RuntimeError("the browser is gone")

@@ -136,15 +136,16 @@ def test_figures_for_a_paper_are_as_wide_as_its_columns_and_their_letters_stay_l
     assert widths["most_certain_wrong"] == plots.WIDE
 
 
-@pytest.mark.skipif(chromium.find() is None, reason="there is no chromium to show the page in")
 def test_a_browser_shows_every_picture_on_any_screen_and_asks_no_network(report, tmp_path):
+    if (program := chromium.find()) is None:
+        pytest.skip("there is no chromium to show the page in")
     broken = (
         "Promise.all([...document.images].map(image => image.decode().then("
         "() => image.naturalWidth > 0 ? '' : image.alt, () => image.alt)))"
         ".then(found => found.filter(Boolean))"
     )
     loud = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
-    with chromium.tab(chromium.find(), tmp_path / "profile") as tab:
+    with chromium.tab(program, tmp_path / "profile") as tab:
         for width, dark in ((1200, False), (360, False), (360, True)):
             tab.open(report / "index.html", width=width, dark=dark)
             assert tab.evaluate("innerWidth") == width
