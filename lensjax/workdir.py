@@ -12,6 +12,7 @@ all seeds, and in seed_0/, seed_1/ ... a run like any other for each.
 """
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +101,9 @@ def runs_of(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
         return {workdir: config}
     found = {}
     for seed in range(config.seed, config.seed + config.seeds):
-        one = ConfigDict(config.to_dict())
+        one = copy.deepcopy(config)
         one.update({"seed": seed, "seeds": 1, "seeds_at_once": 0})
-        found[workdir / f"seed_{seed}"] = one.lock()
+        found[workdir / f"seed_{seed}"] = one
     return found
 
 
