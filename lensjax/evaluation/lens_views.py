@@ -72,7 +72,8 @@ def of_fits(few: ImageSet, model_name: str) -> View:
         "The lens that was fitted",
         "A smooth lens fitted to each image, its deflection, the light of the image sent back to the source "
         "plane along the deflected rays, and what the lens leaves over in standard deviations of the noise. "
-        "Substructure is not in the lens: it stands in the residual.",
+        "Substructure is not in the lens: it stands in the residual. Where no ray arrives the source plane "
+        "is grey.",
         _lens_columns(model, images[..., 0], drawn[..., 0], residual[..., 0], light, beta),
         notes,
     )
@@ -115,7 +116,7 @@ def of_encoder(trained: Trained, seen: Float[Array, "few height width 1"]) -> Vi
         "The lens that the encoder guesses",
         "The smooth lens that the encoder reads off each image, drawn with the best amplitude and sky; its "
         "deflection; the light of the image sent back to the source plane; and what the lens leaves over in "
-        "standard deviations of the noise.",
+        "standard deviations of the noise. Where no ray arrives the source plane is grey.",
         _lens_columns(model, np.asarray(seen[..., 0]), drawn, residual, light, beta),
         notes,
     )

@@ -102,7 +102,7 @@ tr.here th, tr.here td { font-weight: 650; }
 .tile.wrong b { color: var(--wrong); }
 
 pre {
-  margin: 8px 0 16px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere;
+  margin: 8px 0 16px; padding: 12px 14px; overflow-x: auto;
   font: 13px/1.5 var(--code);
   background: var(--card); border: 1px solid var(--line); border-radius: 8px;
 }
