@@ -141,7 +141,7 @@ def table(content: Mapping[str, Any]) -> str:
       content: what seeds.json holds.
     """
     columns = (*AUCS, "accuracy")
-    views = ", mean over eight views" if content["tta"] == "d4" else ""
+    views = ", eight views each" if content["tta"] == "d4" else ""
     total = f"{sum(content['images'].values()):,}"
     number = len(content["seeds"])
     names = ["AUC: " + CLASSES[0], *CLASSES[1:], "mean", "accuracy"]
