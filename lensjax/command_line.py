@@ -32,6 +32,8 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
                             (docs/scaling.md); --coordinator HOST:PORT,
                             --num-processes N and --process-id I where neither
                             SLURM, Open MPI, Kubernetes nor a TPU pod tells them
+  --profile                 train: write a trace of some steps, and say after each
+                            epoch where the time went
   --debug-nans              train: stop at the operation that gives the first
                             NaN, with its traceback; slower
   --mode MODE               train, evaluate (best epoch, again), predict, or
@@ -69,7 +71,8 @@ FLAG_MODES = {
     "overwrite": ("predict", "compare"),
     "tta": ("evaluate", "predict", "compare"),
     **dict.fromkeys(
-        ("debug-nans", "distributed", "coordinator", "num-processes", "process-id"), ("train",)
+        ("debug-nans", "profile", "distributed", "coordinator", "num-processes", "process-id"),
+        ("train",),
     ),
     "split": ("evaluate", "compare"),
 }
@@ -93,6 +96,7 @@ class Options:
       calibrated: whether probabilities are those of the fitted temperature.
       tta: "none" or "d4".
       debug_nans: whether the operation that gives the first NaN is sought.
+      profile: whether steps are timed and some of them traced.
       distributed: whether other processes train along.
       coordinator: address of the first of them; None where JAX is to find out.
       num_processes, process_id: how many there are, and this one's number; None as above.
@@ -111,6 +115,7 @@ class Options:
     calibrated: bool
     tta: str
     debug_nans: bool
+    profile: bool
     distributed: bool
     coordinator: str | None
     num_processes: int | None
@@ -169,6 +174,7 @@ def parse(arguments: Sequence[str]) -> Options:
         calibrated=values.calibrated,
         tta=values.tta,
         debug_nans=bool(values["debug-nans"].value),
+        profile=values.profile,
         distributed=values.distributed,
         coordinator=values.coordinator,
         num_processes=values["num-processes"].value,
@@ -183,7 +189,7 @@ def _define_prediction_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("coordinator", None, "", flag_values=values)
     flags.DEFINE_integer("num-processes", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("process-id", None, "", lower_bound=0, flag_values=values)
-    for name in ("overwrite", "calibrated", "debug-nans", "distributed"):
+    for name in ("overwrite", "calibrated", "debug-nans", "profile", "distributed"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
 
 

@@ -1,10 +1,12 @@
 """Trains, evaluates and predicts: `python -m lensjax.main --config configs/pinn.py`."""
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -12,7 +14,6 @@ from ml_collections import ConfigDict
 from lensjax import command_line, models, program, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
-from lensjax.data.images import ImageSet
 from lensjax.data.source import load_split, load_splits
 from lensjax.evaluation import tta
 from lensjax.evaluation.assessment import assess, calibrate
@@ -21,8 +22,9 @@ from lensjax.evaluation.comparison import compare
 from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.seeds import assess_seeds
-from lensjax.evaluation.trained import load_trained
+from lensjax.evaluation.trained import Trained, load_trained
 from lensjax.training import loop, processes, seeds
+from lensjax.training.meter import Meter
 from lensjax.training.parallel import AXIS
 
 
@@ -62,16 +64,21 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     with workdir.locked(options.workdir) if first else contextlib.nullcontext():
         splits = load_splits(config.data)
         model = models.build(config.model, axis_name=AXIS)
-        predict_with_loss = predictor(config, model, devices=devices, with_loss=True)
-        validate = evaluator(predict_with_loss, splits.validation)
-        one_or_more = loop.train if config.seeds == 1 else seeds.train
+        meter = (
+            Meter(config, options.workdir, devices[0], len(devices)) if options.profile else None
+        )
+        answers = predictor(config, model, devices=devices, with_loss=True, meter=meter)
+        validate = evaluator(answers, splits.validation)
+        one_or_more = (
+            functools.partial(loop.train, meter=meter) if config.seeds == 1 else seeds.train
+        )
         one_or_more(config, model, splits.train, validate, options.workdir, devices=devices)
-        for folder in workdir.runs_of(options.workdir, config) if first else ():
-            trained = load_trained(folder, devices=processes.own(devices))
-            calibrate(trained, splits.validation)
-            tell(folder, assess(trained, splits.test, split="test"))
-        if first and config.seeds > 1:
-            tell_seeds(options, config, splits.test, processes.own(devices))
+        runs = load_runs(options.workdir, config, processes.own(devices)) if first else []
+        for run in runs:
+            calibrate(run, splits.validation)
+            tell(run.workdir, assess(run, splits.test, split="test"))
+        if len(runs) > 1:
+            tell(options.workdir, assess_seeds(options.workdir, runs, splits.test, split="test"))
     return 0
 
 
@@ -80,28 +87,25 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     config = workdir.read_config(options.workdir)
     if options.tta == "d4":
         tta.check(config, options.workdir)
-    if config.seeds > 1:
-        tell_seeds(options, config, load_split(config.data, options.split), devices)
-        return 0
-    trained = load_trained(options.workdir, devices=devices)
+    runs = load_runs(options.workdir, config, devices)
     images = load_split(config.data, options.split)
-    tell(options.workdir, assess(trained, images, split=options.split, tta=options.tta))
+    how: Any = {"split": options.split, "tta": options.tta}
+    if len(runs) > 1:
+        table = assess_seeds(options.workdir, runs, images, **how)
+    else:
+        table = assess(runs[0], images, **how)
+    tell(options.workdir, table)
     return 0
+
+
+def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[Trained]:
+    """The best epoch of each seed that a config asks for."""
+    return [load_trained(each, devices=devices) for each in workdir.runs_of(folder, config)]
 
 
 def tell(folder: Path, table: str) -> None:
     """Says what is in a report and where the run lies."""
     log.info("\n%s\n\n%s", table, workdir.describe(folder))
-
-
-def tell_seeds(
-    options: Options, config: ConfigDict, images: ImageSet, devices: Sequence[jax.Device]
-) -> None:
-    """Reports on the best epochs of all seeds together."""
-    folders = workdir.runs_of(options.workdir, config)
-    runs = [load_trained(folder, devices=devices) for folder in folders]
-    table = assess_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
-    tell(options.workdir, table)
 
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:

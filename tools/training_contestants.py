@@ -62,13 +62,10 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
 
     from lensjax import command_line, compilation_cache, models
     from lensjax.data.images import ImageSet
-    from lensjax.data.preparation import num_channels, prepare, prepared_size
     from lensjax.evaluation.prediction import evaluator, predictor
-    from lensjax.training import engine, optimizer
-    from lensjax.training.losses import term_names
+    from lensjax.training import engine
     from lensjax.training.parallel import AXIS, replicated
-    from lensjax.training.state import initial_state
-    from lensjax.training.step import train_step
+    from lensjax.training.start import first_state, step_of
 
     compilation_cache.keep_compiled_programs()
     config = command_line.load_config(str(ROOT / "configs" / f"{task['model']}.py"))
@@ -90,26 +87,8 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         return ImageSet(pixels, np.full(number, 800, np.float32), labels, names, residuals)
 
     model = models.build(config.model, axis_name=AXIS)
-    adamw = optimizer.build(config.optimizer, 1_000)
-    state = initial_state(
-        model,
-        adamw,
-        jax.random.key(0),
-        image_size=prepared_size(task["size"], config.preparation.crop),
-        channels=num_channels(config.data.fit),
-        terms=term_names(config.model.name),
-    )
-    step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=adamw,
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        physics_weight=config.loss.physics_weight,
-        precision=config.precision,
-        axis_name=AXIS,
-    )
-    state, key = replicated((state, jax.random.key(1)), devices)
+    step = step_of(config, model, 1_000)
+    state, key = replicated(first_state(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
     advance = engine.build(step, training, key, config, devices)(0)
     predict = predictor(config, model, devices=devices)

@@ -19,6 +19,7 @@ from lensjax.data.images import ImageSet
 from lensjax.data.preparation import prepare
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.training import processes
+from lensjax.training.meter import Meter
 from lensjax.training.parallel import check_batch_size, parallel_eval_step
 from lensjax.training.step import eval_step
 
@@ -48,7 +49,12 @@ class Predictor(Protocol):
 
 
 def predictor(
-    config: ConfigDict, model: nn.Module, *, devices: Sequence[jax.Device], with_loss: bool = False
+    config: ConfigDict,
+    model: nn.Module,
+    *,
+    devices: Sequence[jax.Device],
+    with_loss: bool = False,
+    meter: Meter | None = None,
 ) -> Predictor:
     """A function of a model's variables and an image set, compiled once for all sets.
 
@@ -58,6 +64,7 @@ def predictor(
       devices: each of this process takes an equal share of a batch; where there are others, the processes
         share the images.
       with_loss: whether to give the loss terms too.
+      meter: measures the steps; None where nobody asked for it.
 
     Raises:
       UserError: the devices cannot share a batch equally.
@@ -75,6 +82,8 @@ def predictor(
         ),
         here,
     )
+    if meter is not None:
+        step = meter.evaluating(step)
 
     def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         parts: list[dict[str, np.ndarray]] = []

@@ -3,19 +3,16 @@
 Source of the peaks: the makers' data sheets, without sparsity; float32 is that of the ordinary units.
 """
 
-import functools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lensjax import models
-from lensjax.data.preparation import num_channels, prepare, prepared_size
-from lensjax.training import optimizer
-from lensjax.training.losses import term_names
-from lensjax.training.state import TrainState, initial_state
-from lensjax.training.step import train_step
+from lensjax.training.start import first_state, step_of
+from lensjax.training.state import TrainState
 
 # Operations a second in "float32", "tensorfloat32" and "bfloat16", by a part of the device's name.
 PEAKS = {
@@ -35,18 +32,8 @@ _SIDE = 1024  # of the matrices whose product measures a CPU
 
 def abstract_state(config: ConfigDict) -> TrainState:
     """The shapes of all that training changes; nothing is computed."""
-    adamw = optimizer.build(config.optimizer, 1_000)
     model = models.build(config.model, axis_name=None)
-    make = functools.partial(
-        initial_state,
-        model,
-        adamw,
-        image_size=prepared_size(config.data.image_size, config.preparation.crop),
-        channels=num_channels(config.data.fit),
-        terms=term_names(config.model.name),
-        with_ema=config.optimizer.ema_decay > 0,
-    )
-    return jax.eval_shape(make, jax.random.key(0))
+    return jax.eval_shape(lambda: first_state(config, model, 1)[0])
 
 
 def step_operations(config: ConfigDict) -> float:
@@ -66,19 +53,9 @@ def step_operations(config: ConfigDict) -> float:
     }
     if config.data.fit != "none":
         batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
-    step = functools.partial(
-        train_step,
-        model=models.build(config.model, axis_name=None),
-        optimizer=optimizer.build(config.optimizer, 1_000),
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        dihedral=config.augmentation.dihedral,
-        max_shift=config.augmentation.max_shift,
-        physics_weight=config.loss.physics_weight,
-        precision=config.precision,
-        axis_name=None,
-    )
-    lowered = jax.jit(step).lower(abstract_state(config), batch, jax.random.key(0))
+    model = models.build(config.model, axis_name=None)
+    step = step_of(config, model, 1, axis_name=None)
+    lowered: Any = jax.jit(step).lower(abstract_state(config), batch, jax.random.key(0))
     return float(lowered.cost_analysis()["flops"])
 
 

@@ -2,15 +2,15 @@
 
 On accelerators the images live on each device where they fit, and one compiled loop gathers, augments and
 trains over many steps, so that the host has next to nothing to do. XLA's loops on a CPU run convolutions
-three to six times slower than the same step by itself (tools/benchmark_training.py); there, and where the
-images do not fit, each step is started from the host, which makes the next batch ready meanwhile. Both see
-the same batches.
+three to six times slower than the same step by itself (tools/benchmark_training.py --residence device);
+there, and where the images do not fit, each step is started from the host, which makes the next batch ready
+meanwhile, or has it read from disk. All see the same batches.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,16 @@ from ml_collections import ConfigDict
 from lensjax.data.batches import epoch_order, gathered, rows_of_batches
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
+from lensjax.data.splits import TrainingImages
+from lensjax.data.streamed import StreamedImages
 from lensjax.training import processes
-from lensjax.training.parallel import parallel_train_loop, parallel_train_step, replicated
+from lensjax.training.meter import Meter
+from lensjax.training.parallel import (
+    parallel_train_loop,
+    parallel_train_step,
+    replicated,
+    sent_ahead,
+)
 from lensjax.training.state import TrainState
 
 _SECONDS_AT_ONCE = 2.0  # a signal, a progress bar and a loss that is not finite wait for no more
@@ -53,12 +61,13 @@ Engine = Callable[[int], Advance]
 
 def build(
     step: Callable[..., Any],
-    images: ImageSet | FreshImages,
+    images: TrainingImages,
     key: Key[Array, ""],
     config: ConfigDict,
     devices: Sequence[jax.Device],
     *,
     seeds: tuple[int, ...] = (),
+    meter: Meter | None = None,
 ) -> Engine:
     """What runs the steps of an epoch.
 
@@ -70,16 +79,23 @@ def build(
       devices: what to train on.
       seeds: those of several runs that are trained side by side; state and key then have a first axis over
         them. Empty for one run.
+      meter: measures the steps; None where nobody asked for it.
     """
+    measured = (lambda function: function) if meter is None else meter.training
     if isinstance(images, FreshImages):
         # The images follow from config.data.seed: all runs see the same.
         mapped = jax.vmap(step, in_axes=(0, None, 0)) if seeds else step
-        return _fresh(parallel_train_step(mapped, devices), images, key, config, devices, seeds)
+        parallel = measured(parallel_train_step(mapped, devices))
+        return _fresh(parallel, images, key, config, devices, seeds)
+    if isinstance(images, StreamedImages):
+        return _from_disk(
+            measured(parallel_train_step(step, devices)), images, key, config, devices
+        )
     if is_resident(images, config, devices):
-        loop = parallel_train_loop(step, devices, side_by_side=bool(seeds))
+        loop = measured(parallel_train_loop(step, devices, side_by_side=bool(seeds)))
         return _resident(loop, images, key, config, devices, seeds)
     mapped = jax.vmap(step) if seeds else step
-    parallel = parallel_train_step(mapped, devices, rows_axis=1 if seeds else 0)
+    parallel = measured(parallel_train_step(mapped, devices, rows_axis=1 if seeds else 0))
     return _streaming(parallel, images, key, config, devices, seeds)
 
 
@@ -135,6 +151,33 @@ def _rows_of_epoch(
         rows_of_batches(epoch_order(seed, number, len(images)), config.batch_size) for seed in seeds
     ]
     return np.stack([rows for rows, _ in parts]), np.stack([weights for _, weights in parts])
+
+
+def _from_disk(
+    step: Callable[..., Any],
+    images: StreamedImages,
+    key: Array,
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+) -> Engine:
+    mine = processes.own_rows(config.batch_size, devices)
+
+    def epoch(number: int) -> Advance:
+        order = epoch_order(config.seed, number, len(images))
+        rows, weights = rows_of_batches(order, config.batch_size)
+        ahead: Iterator[Any] | None = None
+
+        def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
+            nonlocal ahead
+            if ahead is None:
+                read = images.batches(rows[done:, mine], weights[done:, mine])
+                ahead = sent_ahead(read, devices)
+            state, metrics = step(state, next(ahead), key)
+            return state, done + 1, Report(metrics["loss"], done + 1)
+
+        return advance
+
+    return epoch
 
 
 def _fresh(

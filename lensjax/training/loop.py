@@ -5,7 +5,6 @@ is stopped at any point goes on from its newest checkpoint and ends with the sam
 """
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,23 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from lensjax.console import log, progress
-from lensjax.data.fresh import FreshImages
-from lensjax.data.images import ImageSet
-from lensjax.data.preparation import num_channels, prepare, prepared_size
+from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.training import engine as engines
-from lensjax.training import logs, optimizer, processes
+from lensjax.training import logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
-from lensjax.training.parallel import AXIS, check_batch_size, replicated
+from lensjax.training.meter import Meter
+from lensjax.training.parallel import check_batch_size, replicated
 from lensjax.training.pretrained import start_from
-from lensjax.training.state import PyTree, TrainState, initial_state, zero_totals
-from lensjax.training.step import train_step
+from lensjax.training.start import first_state, step_of
+from lensjax.training.state import PyTree, TrainState, zero_totals
 from lensjax.workdir import CHECKPOINTS
 
 
@@ -52,11 +49,12 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 def train(
     config: ConfigDict,
     model: nn.Module,
-    images: ImageSet | FreshImages,
+    images: TrainingImages,
     evaluate: Evaluator,
     workdir: Path,
     *,
     devices: Sequence[jax.Device],
+    meter: Meter | None = None,
 ) -> list[dict[str, Any]]:
     """Trains a model, from the start or from where an earlier run in `workdir` stopped.
 
@@ -69,6 +67,7 @@ def train(
       workdir: the run's folder, claimed.
       devices: what to train on; each takes an equal share of a batch. Those of other processes, which call
         this too, come after those of the first, which writes.
+      meter: measures the steps; None where nobody asked for it.
 
     Returns:
       The metrics of each epoch.
@@ -81,12 +80,13 @@ def train(
     check_batch_size("batch_size", config.batch_size, len(devices))
     terms = term_names(config.model.name)
     num_batches = math.ceil(len(images) / config.batch_size)
-    state, step, step_key = beginning(config, model, num_batches)
+    state, step_key = first_state(config, model, num_batches)
+    step = step_of(config, model, num_batches)
     log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
     with Checkpoints(workdir / CHECKPOINTS, devices) as checkpoints, stop_requests(devices) as stop:
         state, where, restored = restored_or_new(state, checkpoints, config)
         state, step_key = replicated((state, step_key), devices)
-        engine = engines.build(step, images, step_key, config, devices)
+        engine = engines.build(step, images, step_key, config, devices, meter=meter)
         if config.num_epochs == 0 and not restored:
             metrics = evaluate(state.evaluated)
             log.info("as it is: validation AUC %.4f", metrics["validation_auc"])
@@ -123,45 +123,11 @@ def train(
                 epoch_log.write(record)
                 left = seconds * (config.num_epochs - where.epoch)
                 log.info(logs.row(record, terms, config.num_epochs, left))
+                if meter is not None:
+                    log.info(meter.line(num_images, seconds))
+        if meter is not None:
+            meter.end()
     return where.history
-
-
-def beginning(
-    config: ConfigDict, model: nn.Module, num_batches: int
-) -> tuple[TrainState, Callable[..., Any], Key[Array, ""]]:
-    """What a run starts from: its state before the first step, its step, and the key of its steps.
-
-    Args:
-      config: the whole config of the run.
-      model: the classifier, built for the mapped axis `parallel.AXIS`.
-      num_batches: steps in an epoch.
-    """
-    adamw = optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = initial_state(
-        model,
-        adamw,
-        init_key,
-        image_size=prepared_size(config.data.image_size, config.preparation.crop),
-        channels=num_channels(config.data.fit),
-        terms=term_names(config.model.name),
-        with_ema=config.optimizer.ema_decay > 0,
-    )
-    step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=adamw,
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        dihedral=config.augmentation.dihedral,
-        max_shift=config.augmentation.max_shift,
-        physics_weight=config.loss.physics_weight,
-        label_smoothing=config.loss.label_smoothing,
-        ema_decay=config.optimizer.ema_decay,
-        precision=config.precision,
-        axis_name=AXIS,
-    )
-    return state, step, step_key
 
 
 def restored_or_new(

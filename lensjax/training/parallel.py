@@ -1,7 +1,8 @@
 """Data parallelism: each device gets an equal share of a batch. The only file that knows `pmap`."""
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +47,30 @@ def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+class Sent(dict[str, jax.Array]):
+    """A batch that is divided and lies on its devices."""
+
+
+def sent_ahead(
+    batches: Iterable[Mapping[str, Any]], devices: Sequence[jax.Device], number: int = 2
+) -> Iterator[Sent]:
+    """The batches, each on its way to the devices while those before it are trained on.
+
+    Args:
+      batches: of rows for this process's devices.
+      devices: what shares them.
+      number: batches that are on their way or there.
+    """
+    here = processes.own(devices)
+    layout = NamedSharding(Mesh(np.asarray(here), (AXIS,)), PartitionSpec(AXIS))
+    waiting: collections.deque[Sent] = collections.deque()
+    for batch in batches:
+        waiting.append(Sent(jax.device_put(share(dict(batch), len(here)), layout)))
+        if len(waiting) == number:
+            yield waiting.popleft()
+    yield from waiting
+
+
 def parallel_train_step(
     step: Callable[..., Any], devices: Sequence[jax.Device], *, rows_axis: int = 0
 ) -> Callable[..., Any]:
@@ -73,7 +98,9 @@ def parallel_train_step(
     num_own = len(processes.own(devices))
 
     def run(state: Any, batch: dict[str, Any], key: jax.Array) -> Any:
-        result = mapped(state, share(batch, num_own, rows_axis), key)
+        if not isinstance(batch, Sent):
+            batch = share(batch, num_own, rows_axis)
+        result = mapped(state, dict(batch), key)
         # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
         # there are several devices; with one device waiting costs no time.
         return jax.block_until_ready(result) if on_cpu else result

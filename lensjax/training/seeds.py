@@ -24,8 +24,6 @@ from ml_collections import ConfigDict
 
 from lensjax import workdir as folders
 from lensjax.console import log
-from lensjax.data.fresh import FreshImages
-from lensjax.data.images import ImageSet
 from lensjax.data.splits import TrainingImages
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
@@ -35,6 +33,7 @@ from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import stop_requests
 from lensjax.training.losses import term_names
 from lensjax.training.parallel import check_batch_size, replicated
+from lensjax.training.start import first_state, step_of
 from lensjax.training.state import PyTree, TrainState, zero_totals
 from lensjax.workdir import CHECKPOINTS
 
@@ -45,7 +44,7 @@ Place = tuple[int, int] | None  # epochs and steps done; None before the first c
 def train(
     config: ConfigDict,
     model: nn.Module,
-    images: ImageSet | FreshImages,
+    images: TrainingImages,
     evaluate: loop.Evaluator,
     workdir: Path,
     *,
@@ -123,7 +122,7 @@ def _is_done(place: Place, config: ConfigDict) -> bool:
 def _fits(
     runs: Runs,
     model: nn.Module,
-    images: ImageSet | FreshImages,
+    images: TrainingImages,
     evaluate: loop.Evaluator,
     *,
     devices: Sequence[jax.Device],
@@ -149,7 +148,7 @@ def _fits(
 def train_together(
     runs: Runs,
     model: nn.Module,
-    images: ImageSet | FreshImages,
+    images: TrainingImages,
     evaluate: loop.Evaluator,
     *,
     devices: Sequence[jax.Device],
@@ -220,7 +219,8 @@ def _start(
     """What all start from: states, place, step and keys, and whether it comes from checkpoints."""
     states, keys = [], []
     for config, checkpoints in zip(runs.values(), together.each, strict=True):
-        state, step, key = loop.beginning(config, model, num_batches)
+        state, key = first_state(config, model, num_batches)
+        step = step_of(config, model, num_batches)
         state, where, restored = loop.restored_or_new(state, checkpoints, config)
         states.append(state)
         keys.append(key)

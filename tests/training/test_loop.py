@@ -1,8 +1,11 @@
 """Runs of the whole training loop on tiny images: determinism, resuming, stopping, refusing."""
 
 import dataclasses
+import gzip
 import json
+import logging
 import os
+import re
 import signal
 
 import jax
@@ -14,12 +17,14 @@ from lensjax.config import default_config
 from lensjax.data.batches import gathered
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
+from lensjax.data.streamed import StreamedImages
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import load_trained
 from lensjax.simulation.presets import COMMON_TEST
 from lensjax.training import engine, loop
-from lensjax.training.parallel import AXIS
+from lensjax.training.meter import Meter
+from lensjax.training.parallel import AXIS, sent_ahead
 from lensjax.workdir import METRICS, claim
 
 SIZE = 32
@@ -238,6 +243,63 @@ def test_a_recipe_goes_on_with_the_same_bits_and_trains_alike_on_the_device_s_im
     for one, other in zip(whole, train(tmp_path / "resident", resident), strict=True):
         for name in one.keys() - set(TIMES):
             np.testing.assert_allclose(one[name], other[name], rtol=1e-5, err_msg=name)
+
+
+def test_images_from_disk_train_and_go_on_with_the_same_bits(expected, tmp_path, monkeypatch):
+    reads = []
+
+    def read(rows):
+        reads.append(len(rows))
+        return TRAIN.subset(rows)
+
+    on_disk = StreamedImages(read, np.arange(len(TRAIN)), TRAIN.labels, (SIZE, SIZE))
+    left = iter(range(9))
+
+    def sent(*arguments):
+        for batch in sent_ahead(*arguments):
+            if next(left, None) is None:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(engine, "sent_ahead", sent)
+    with pytest.raises(Killed):
+        train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk)
+    monkeypatch.undo()
+    train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk, devices=2)
+    assert set(reads) == {8}
+    assert [one.keys() for one in metrics_without_times(tmp_path)] == [
+        one.keys() for one in expected
+    ]
+    for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
+
+
+def test_a_profile_has_a_trace_of_the_steps_and_says_where_the_time_went(tmp_path, caplog):
+    config = tiny_config(num_epochs=2)
+    devices = jax.devices()[:1]
+    model = models.build(config.model, axis_name=AXIS)
+    meter = Meter(config, tmp_path, devices[0], 1)
+    answers = predictor(config, model, devices=devices, with_loss=True, meter=meter)
+    claim(tmp_path, config)
+    with caplog.at_level(logging.INFO, "lensjax"):
+        evaluate = evaluator(answers, VALIDATION)
+        loop.train(config, model, TRAIN, evaluate, tmp_path, devices=devices, meter=meter)
+    lines = [text for text in caplog.messages if "outside steps" in text]
+    assert ["compiled" in text for text in lines] == [True, False]
+    for text in lines:
+        rate, share, memory, outside = map(float, re.findall(r"\d[\d.e+-]*", text))
+        assert rate > 0
+        assert 0 < share < 150
+        assert memory > 0.1
+        assert 0 < outside < 100
+    (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
+    names = {
+        event.get("name")
+        for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    }
+    assert "train" in names
+    assert any("convolution" in str(name) for name in names)
 
 
 def test_handlers_of_signals_are_given_back(expected, tmp_path):
