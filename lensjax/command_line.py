@@ -22,18 +22,15 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
 
   --config FILE[:VARIANT]   what to train: a file of configs/, perhaps a variant
                             of it (quick: minutes on a laptop)
-  --config.FIELD=VALUE      another value for a field, for example
-                            --config.optimizer.learning_rate=1e-3
-                            --config.data.source=dataset.zip
-                            (lensjax/config.py describes all fields)
+  --config.FIELD=VALUE      another value for a field, see below
   --workdir FOLDER          where the run lies; runs/CONFIG[-VARIANT] if not
                             given. The same command again goes on from there
   --distributed             train: together with other processes, one a host
                             (docs/scaling.md); --coordinator HOST:PORT,
                             --num-processes N and --process-id I where neither
                             SLURM, Open MPI, Kubernetes nor a TPU pod tells them
-  --profile                 train: write a trace of some steps, and say after each
-                            epoch where the time went
+  --profile                 train: trace some steps, and say after each epoch
+                            where the time went
   --debug-nans              train: stop at the operation that gives the first
                             NaN, with its traceback; slower
   --mode MODE               train, evaluate (best epoch, again), predict, or
@@ -59,6 +56,26 @@ lensjax: dark-matter substructure from images of strong gravitational lenses.
   compare (docs/predict.md):
   --output FOLDER           comparison.json, roc.png, roc.pdf; comparison/ if
                             not given. --overwrite replaces an earlier one
+
+Fields changed most, as --config.FIELD=VALUE (lensjax/config.py has them all):
+  data.source=dataset.zip   your own images; also tfds:FOLDER,
+                            simulated:model_2, simulated:common_test?fresh
+  data.num_train=9000       how many to simulate; data.num_test likewise
+  data.fit=none             no lens fit; common_test, general
+  num_epochs=20             times that each image is seen
+  batch_size=128            images in a step, over all devices
+  seed=1                    everything random
+  seeds=5                   five runs, with mean and spread
+  optimizer.learning_rate=3e-4, optimizer.schedule=cosine,
+  optimizer.warmup_steps=200, optimizer.weight_decay=0.05,
+  optimizer.ema_decay=0.999, optimizer.clip_norm=1
+  augmentation.dihedral=true, augmentation.max_rotation=10,
+  augmentation.max_shift=4  what is done to training images
+  loss.label_smoothing=0.1
+  model.pretrained=FILE     weights to start from (docs/weights.md)
+  model.width=32            a narrower ResNet
+  precision=bfloat16        or tensorfloat32: faster on GPUs that have them
+  checkpoint_minutes=2      how often a run is saved within an epoch
 
 Exit codes: 0 done; 1 failed, or some images could not be predicted; 2 something
 in the command, the config or the files is wrong, and the message says what.

@@ -1,6 +1,7 @@
 """What a command's words mean, and what is said of wrong ones."""
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -135,6 +136,15 @@ def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, cod
     streams = capsys.readouterr()
     assert streams.err.startswith(message)
     assert streams.err.count("\n") == 1
+
+
+def test_the_fields_and_values_that_help_names_are_taken():
+    named = re.findall(r"([a-z_][a-z_.]*)=([^ ,\n]+)", command_line.USAGE.partition("all):")[2])
+    assert len(named) >= 20
+    for name, value in named:
+        words = ["--config", "configs/baseline.py", f"--config.{name}={value}"]
+        if value != "FILE":
+            assert command_line.parse(words).config is not None
 
 
 def test_help_is_told_on_standard_output_and_is_no_error(monkeypatch, capsys):
