@@ -6,7 +6,7 @@ import os
 # Before jax is imported. XLA's CPU client deadlocks with more devices than threads; NPROC sets those.
 os.environ["NPROC"] = "16"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# What tests do is mostly to compile: with all optimisation they take 1.7 times as long. XLA_FLAGS=" " runs them so.
+# What tests do is mostly to compile: fully optimised, as with XLA_FLAGS=" ", they take 1.7 times as long.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )

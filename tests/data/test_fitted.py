@@ -13,9 +13,9 @@ from lensjax.config import default_config
 from lensjax.data import cache, fitted
 from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
 from lensjax.data.images import ImageSet
-from lensjax.data.splits import Splits
 from lensjax.data.simulated import fresh_images, simulated_images
 from lensjax.data.source import load_splits
+from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 
 
