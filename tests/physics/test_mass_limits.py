@@ -128,17 +128,19 @@ def test_the_deflection_at_the_centre_is_its_symmetric_limit(profile):
     np.testing.assert_array_equal(found[:, 1:3], 0)
 
 
-def test_a_power_law_s_deflection_is_finite_in_float32_as_far_as_its_square_is():
+def test_a_power_law_and_its_gradient_are_finite_in_float32_as_far_as_its_potential_is():
     @jax.jit
     @jax.vmap
     def both(row):
         def found(row):
             x, theta_E, gamma, e1 = row
-            return jnp.stack(physics.epl_deflection(x, -0.3 * x, theta_E, gamma, e1, 0.1))
+            arguments = (x, -0.3 * x, theta_E, gamma, e1, 0.1)
+            potential = physics.epl_potential(*arguments)
+            return jnp.stack([potential, *physics.epl_deflection(*arguments)])
 
         return found(row), jax.jacrev(found)(row)
 
-    far = [1e4, 1e8, 1e10, 1e12, 1e15, 1e18]
+    far = [1e4, 1e8, 1e12, 1e15, 1e18]
     rows = [[sign * x, 1.2, t, 0.2] for x in far for sign in (1, -1) for t in (1.0, 1.2, 2.0, 2.9)]
     assert all(np.isfinite(each).all() for each in both(jnp.asarray(rows, jnp.float32)))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -132,8 +133,6 @@ def epl_potential(
 ) -> Float[Array, "*grid"]:
     """Potential of an elliptical power law.
 
-    In float32 its gradient is finite up to some 1e12 arcsec from the centre, the deflection's up to 1e18.
-
     Args:
       x, y: image-plane coordinates, arcsec.
       theta_E: Einstein radius, the geometric mean of the critical curve's half axes, arcsec.
@@ -187,10 +186,10 @@ def epl_deflection(
     Reference: Tessore & Metcalf 2015, arXiv:1507.01819.
     """
     e1, e2 = bounded(e1, e2)
-    square, _, unit_x, unit_y = _direction(x - center_x, y - center_y, e1, e2, core)
-    t = jnp.asarray(gamma, square.dtype) - 1
+    log_radius, unit_x, unit_y = _far_direction(x - center_x, y - center_y, e1, e2, core)
+    t = jnp.asarray(gamma, unit_x.dtype) - 1
     series_x, series_y = _angular(unit_x, unit_y, t, e1, e2, terms)
-    strength = _power(theta_E, t, e1, e2, core) * jnp.exp((1 - t) / 2 * jnp.log(square))
+    strength = _power(theta_E, t, e1, e2, core) * jnp.exp((1 - t) * log_radius)
     return (
         strength * (unit_x * series_x - unit_y * series_y),
         strength * (unit_x * series_y + unit_y * series_x),
@@ -237,6 +236,21 @@ def _direction(
     radius = jnp.sqrt(square)
     inverse = 1 / radius
     return square, radius, w_x * inverse, w_y * inverse
+
+
+def _far_direction(
+    dx: Array, dy: Array, e1: Array, e2: Array, core: float
+) -> tuple[Array, Array, Array]:
+    """The logarithm of |w|, softened, and the two components of w / |w|, at any distance.
+
+    In units of the point's own distance no square is out of float32's range, nor a product on the way back.
+    """
+    w_x, w_y = stretched(dx, dy, e1, e2)
+    unit = lax.stop_gradient(jnp.maximum(jnp.maximum(jnp.abs(w_x), jnp.abs(w_y)), core))
+    v_x, v_y = w_x / unit, w_y / unit
+    square = v_x**2 + v_y**2 + (core / unit) ** 2
+    inverse = lax.rsqrt(square)
+    return 0.5 * jnp.log(square) + jnp.log(unit), v_x * inverse, v_y * inverse
 
 
 def _power(theta_E: ArrayLike, t: Array, e1: Array, e2: Array, core: float) -> Array:
