@@ -15,6 +15,7 @@ from lensjax import command_line, models, program, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
 from lensjax.data.source import load_split, load_splits
+from lensjax.errors import UserError
 from lensjax.evaluation import tta
 from lensjax.evaluation.assessment import assess, calibrate
 from lensjax.evaluation.classifier import load_classifier
@@ -58,6 +59,10 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     config = options.config if options.config is not None else workdir.read_config(options.workdir)
     if options.debug_nans:
         jax.config.update("jax_debug_nans", True)
+    if options.profile and config.seeds > 1:
+        raise UserError(
+            f"--profile measures one run; config.seeds={config.seeds} is to be 1 for it"
+        )
     first = processes.is_first()
     if first:
         workdir.claim(options.workdir, config)

@@ -2,8 +2,9 @@
 
 Each seed has a folder of its own, which is that of an ordinary run. Side by side, a step is the step of
 one run under `jax.vmap`: parameters, keys and the order of the images have an axis more, and each seed sees
-what it would see alone. One step of all then takes less time than so many steps of one where a device is
-not busy with one; on CPUs, which are, seeds are trained one after another.
+what it would see alone. That is for devices which one run does not keep busy. On CPUs, seeds are trained one
+after another: side by side, convolutions become grouped ones, and on two cores steps of two ResNet18 on
+150 x 150 pixels take about three times as long as one after another, of four six times.
 """
 
 import contextlib

@@ -127,5 +127,7 @@ def test_a_command_trains_all_seeds_and_evaluates_them_together(tmp_path, monkey
         program.main(["--mode=predict", f"--workdir={run}", f"--input={data}"])
     with pytest.raises(UserError, match="another config: seeds is 2 there and 3 here"):
         program.main([*words, "--config.seeds=3"])
+    with pytest.raises(UserError, match=r"--profile measures one run; config\.seeds=2"):
+        program.main([*words, "--profile"])
     with pytest.raises(UserError, match=r"config\.seeds=0: has to be at least 1"):
         program.main([*words, "--config.seeds=0"])
