@@ -61,7 +61,7 @@ BAD = {
     "flag": (["--config", PINN, "--wrkdir=x"], "'wrkdir'.*Did you mean: workdir"),
     "word": (["--config", PINN, "train"], "'train' is not a flag"),
     "config file": (["--config", "configs/pin.py"], "configs/pin.py: there is no such file"),
-    "variant": (["--config", f"{PINN}:quik"], "'quik' is not known; known variants: quick"),
+    "variant": (["--config", f"{PINN}:quik"], "'quik' is not known; known variants: fast, quick"),
     "field": (
         ["--config", PINN, "--config.optimizer.lerning_rate=1"],
         "no such field; did you mean --config.optimizer.learning_rate?",
