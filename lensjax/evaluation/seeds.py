@@ -150,8 +150,8 @@ def table(content: Mapping[str, Any]) -> str:
         f"  {'seed':<12}{'epoch':>6}{''.join(f'{name:>10}' for name in names)}",
     ]
 
-    def row(name: object, epoch: object, figures: Mapping[str, float]) -> str:
-        return f"  {name:<12}{epoch:>6}{''.join(f'{figures[column]:10.4f}' for column in columns)}"
+    def row(name: object, epoch: object, figures: Mapping[str, float], form: str = "10.4f") -> str:
+        return f"  {name:<12}{epoch:>6}{''.join(f'{figures[column]:{form}}' for column in columns)}"
 
     for one in zip(content["seeds"], content["best_epochs"], content["figures"], strict=True):
         lines += [row(*one)]
@@ -159,7 +159,7 @@ def table(content: Mapping[str, Any]) -> str:
     lines += [
         "",
         row("mean", "", content["mean"]),
-        row("deviation", "", content["standard_deviation"]),
+        row("deviation", "", content["standard_deviation"], "10.2g"),
         row("95 % from", "", low),
         row("95 % to", "", high),
         row("ensemble", "", content["ensemble"]),

@@ -78,7 +78,8 @@ def test_the_table_fits_a_terminal_and_says_what_the_file_says():
         ("95 % to", high),
         ("ensemble", content["ensemble"]["auc"]),
     ):
-        assert rows[name][-2] == f"{value:.4f}", name
+        form = ".2g" if name == "deviation" else ".4f"
+        assert rows[name][-2] == f"{value:{form}}", name
 
 
 CONFIG = """
