@@ -14,8 +14,8 @@ Test AUC 0.954 / 0.916 / 0.886, mean 0.919 (2 min 10 s, November 2026):
 
     python -m lensjax.main --config configs/baseline.py:quick
 
-The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs at a rate that rises
-and falls, a running mean of the parameters, mirrored and turned images. No GPU has measured it yet:
+The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs at a rate that
+rises and falls, a running mean of the parameters, mirrored and turned images. No GPU has measured it yet:
 
     python -m lensjax.main --config configs/baseline.py:fast
 """

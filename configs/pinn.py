@@ -15,8 +15,8 @@ epochs of 9,000 simulated images. Test AUC 0.916 / 0.866 / 0.875, mean 0.886 (4 
 
     python -m lensjax.main --config configs/pinn.py:quick
 
-The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs at a rate that rises
-and falls, a running mean of the parameters, mirrored and turned images. No GPU has measured it yet:
+The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs at a rate that
+rises and falls, a running mean of the parameters, mirrored and turned images. No GPU has measured it yet:
 
     python -m lensjax.main --config configs/pinn.py:fast
 """
