@@ -113,41 +113,65 @@ def device_sum(values: PyTree, axis_name: str | None) -> PyTree:
     return lax.psum(values, axis_name)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def row_by_row(function: Callable[[PyTree, PyTree], PyTree], params: PyTree, x: PyTree) -> PyTree:
+RowFunction = Callable[[PyTree, PyTree], PyTree]
+
+
+def row_by_row(
+    function: RowFunction,
+    params: PyTree,
+    x: PyTree,
+    *,
+    part: int = PART,
+    pulled_back: RowFunction | None = None,
+) -> PyTree:
     """`function(params, x)`, with the gradient of the parameters summed over the batch in order.
 
     Args:
       function: acts on each row by itself, the same on all.
       params: what all rows share.
       x: arrays with one row an example, as the result's are.
+      part: rows over which a kernel sums that gradient at a time; a power of two, at most `PART`.
+      pulled_back: the same function in the form whose gradient in the parameters is quicker.
     """
+    return _row_by_row(function, part, pulled_back or function, params, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _row_by_row(
+    function: RowFunction, part: int, pulled_back: RowFunction, params: PyTree, x: PyTree
+) -> PyTree:
+    del part, pulled_back
     return function(params, x)
 
 
 def _forward(
-    function: Callable[[PyTree, PyTree], PyTree], params: PyTree, x: PyTree
+    function: RowFunction, part: int, pulled_back: RowFunction, params: PyTree, x: PyTree
 ) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+    del part, pulled_back
     return function(params, x), (params, x)
 
 
 def _backward(
-    function: Callable[[PyTree, PyTree], PyTree], residuals: tuple[PyTree, PyTree], gradient: PyTree
+    function: RowFunction,
+    part: int,
+    pulled_back: RowFunction,
+    residuals: tuple[PyTree, PyTree],
+    gradient: PyTree,
 ) -> tuple[PyTree, PyTree]:
     params, x = residuals
     batch = jax.tree.leaves(x)[0].shape[0]
 
-    def part(start: int, size: int) -> PyTree:
+    def of_some(start: int, size: int) -> PyTree:
         """The parameters' gradient from some of the rows."""
         rows, given = jax.tree.map(lambda leaf: leaf[start : start + size], (x, gradient))
-        _, pullback = jax.vjp(lambda params: function(params, rows), params)
+        _, pullback = jax.vjp(lambda params: pulled_back(params, rows), params)
         return pullback(given)[0]
 
     _, pullback = jax.vjp(lambda x: function(params, x), x)
-    size = PART if is_ordered() and batch <= PART * MAX_PARTS else batch
-    parts = [part(start, size) for start in range(0, batch, size)]
+    size = part if is_ordered() and batch <= PART * MAX_PARTS else batch
+    parts = [of_some(start, size) for start in range(0, batch, size)]
     total = jax.tree.map(lambda *leaves: pairwise_sum(jnp.stack(leaves)), *parts)
     return total, pullback(gradient)[0]
 
 
-row_by_row.defvjp(_forward, _backward)
+_row_by_row.defvjp(_forward, _backward)

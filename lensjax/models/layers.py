@@ -9,7 +9,19 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from lensjax.ordered_sums import batch_sum, device_sum, on_each_row, pixel_sum, row_by_row
+from lensjax.ordered_sums import (
+    PART,
+    batch_sum,
+    device_sum,
+    is_ordered,
+    on_each_row,
+    pixel_sum,
+    row_by_row,
+)
+
+# Of convolutions on CPUs, see `convolve`.
+_PIXELS_AT_ONCE = 3_000
+_FEW_PIXELS = 36
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
@@ -112,6 +124,52 @@ def _convolve(kernel: Array, x: Array, stride: int) -> Array:
     )
 
 
+def _as_product(kernel: Array, x: Array, stride: int) -> Array:
+    """`_convolve` as one product of matrices: of what each pixel of the result sees with the kernel."""
+    side, pad, dtype = kernel.shape[0], kernel.shape[0] // 2, factor_type(x, kernel)
+    padded = jnp.pad(x.astype(dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    height, width = ((size - 1) // stride + 1 for size in x.shape[1:3])
+    seen = jnp.concatenate(
+        [
+            padded[:, row : row + stride * height : stride, column : column + stride * width : stride]
+            for row in range(side)
+            for column in range(side)
+        ],
+        axis=-1,
+    )[:, :height, :width]
+    return seen @ kernel.astype(dtype).reshape(-1, kernel.shape[-1])
+
+
+def convolve(
+    kernel: Float[Array, "side side channels features"],
+    x: Float[Array, "batch height width channels"],
+    *,
+    stride: int,
+) -> Float[Array, "batch new_height new_width features"]:
+    """A convolution, padded by half the kernel, in the forms that are quickest on the device.
+
+    On CPUs XLA's own gradient in the kernel is slow except for parts of some 3,000 pixels of the result
+    (tools/benchmark_convolutions.py); where feature maps are small, or the kernel is a single pixel, the
+    gradient of a product of matrices is quicker.
+
+    Args:
+      kernel: of odd side.
+      x: feature maps.
+      stride: step.
+    """
+    plain = functools.partial(_convolve, stride=stride)
+    product = functools.partial(_as_product, stride=stride)
+    if not is_ordered():
+        return row_by_row(plain, kernel, x)
+    if kernel.shape[0] == 1:
+        return row_by_row(product, kernel, x)
+    pixels = (x.shape[1] // stride) * (x.shape[2] // stride)
+    if pixels <= _FEW_PIXELS:
+        return row_by_row(plain, kernel, x, pulled_back=product)
+    fitting = max(_PIXELS_AT_ONCE // pixels, 2)
+    return row_by_row(plain, kernel, x, part=min(PART, 2 ** (fitting.bit_length() - 1)))
+
+
 class Conv(nn.Module):
     """A square convolution without bias; the padding is half the kernel, symmetric as in PyTorch.
 
@@ -132,7 +190,7 @@ class Conv(nn.Module):
         """The feature maps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(), shape)
-        return row_by_row(functools.partial(_convolve, stride=self.stride), kernel, x)
+        return convolve(kernel, x, stride=self.stride)
 
 
 class StemConv(nn.Module):
@@ -166,7 +224,7 @@ class StemConv(nn.Module):
         initial = fan_in_uniform(channels * size**2)
         kernel = self.param("kernel", initial, (size, size, channels, self.features))
         bias = self.param("bias", initial, (self.features,))
-        y = row_by_row(functools.partial(_convolve, stride=self.stride), kernel, x)
+        y = convolve(kernel, x, stride=self.stride)
         shifted = y + (lax.stop_gradient(bias) if train else bias)[None, None, None, :]
         return shifted.astype(y.dtype)
 
