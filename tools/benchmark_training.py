@@ -157,6 +157,9 @@ class Worker:
     @classmethod
     def start(cls, task: dict[str, Any], cache: str) -> "Worker":
         """Starts it and waits for its first step."""
+        threads = {"JAX_NUM_CPU_DEVICES": str(task["devices"])}
+        if task["devices"] > 1:  # XLA's CPU client hangs with fewer threads; alone they only cost
+            threads["NPROC"] = "16"
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "tools" / "training_contestants.py")],
@@ -164,12 +167,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ
-            | {
-                "JAX_COMPILATION_CACHE_DIR": cache,
-                "JAX_NUM_CPU_DEVICES": str(task["devices"]),
-                "NPROC": str(max(16, 4 * task["devices"])),
-            },
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache} | threads,
         )
         worker = cls(process, 0.0)
         worker.ask(json.dumps(task))

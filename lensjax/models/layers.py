@@ -113,7 +113,8 @@ class LayerNorm(nn.Module):
         return row_by_row(functools.partial(_normalise_last, epsilon=self.epsilon), params, x)
 
 
-def _convolve(kernel: Array, x: Array, stride: int) -> Array:
+def plain_convolution(kernel: Array, x: Array, stride: int) -> Array:
+    """`convolve` by XLA's own convolution and its gradients."""
     pad, dtype = kernel.shape[0] // 2, factor_type(x, kernel)
     return lax.conv_general_dilated(
         x.astype(dtype),
@@ -124,14 +125,16 @@ def _convolve(kernel: Array, x: Array, stride: int) -> Array:
     )
 
 
-def _as_product(kernel: Array, x: Array, stride: int) -> Array:
-    """`_convolve` as one product of matrices: of what each pixel of the result sees with the kernel."""
+def product_convolution(kernel: Array, x: Array, stride: int) -> Array:
+    """`convolve` as one product of matrices: of what each pixel of the result sees with the kernel."""
     side, pad, dtype = kernel.shape[0], kernel.shape[0] // 2, factor_type(x, kernel)
     padded = jnp.pad(x.astype(dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     height, width = ((size - 1) // stride + 1 for size in x.shape[1:3])
     seen = jnp.concatenate(
         [
-            padded[:, row : row + stride * height : stride, column : column + stride * width : stride]
+            padded[
+                :, row : row + stride * height : stride, column : column + stride * width : stride
+            ]
             for row in range(side)
             for column in range(side)
         ],
@@ -157,8 +160,8 @@ def convolve(
       x: feature maps.
       stride: step.
     """
-    plain = functools.partial(_convolve, stride=stride)
-    product = functools.partial(_as_product, stride=stride)
+    plain = functools.partial(plain_convolution, stride=stride)
+    product = functools.partial(product_convolution, stride=stride)
     if not is_ordered():
         return row_by_row(plain, kernel, x)
     if kernel.shape[0] == 1:
