@@ -1,4 +1,4 @@
-"""Times the gradient in the kernel of each of ResNet18's convolutions, in the forms that lensjax chooses from.
+"""Times the gradient in the kernel of ResNet18's convolutions, in the forms that lensjax chooses from.
 
   python tools/benchmark_convolutions.py
 
