@@ -8,9 +8,9 @@ images that it reports on (docs/weights.md tells how to get the weights):
         --config.data.source=dataset.zip --config.data.selection=reference \
         --config.model.pretrained=weights/resnet18.safetensors
 
-The variant `quick` shows the whole path in about two minutes on two CPU cores, simulation and compilation
+The variant `quick` shows the whole path in about three minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, the middle 80 pixels band-passed, 10 epochs of 9,000 simulated images.
-Test AUC 0.954 / 0.916 / 0.886, mean 0.919 (2 min 10 s, November 2026):
+Test AUC 0.955 / 0.913 / 0.906, mean 0.924 (2 min 48 s, November 2026):
 
     python -m lensjax.main --config configs/baseline.py:quick
 
