@@ -7,16 +7,16 @@ the fit.
     python -m lensjax.main --config configs/lens_fit.py
 
 The variant `quick` simulates 3,000 + 600 + 1,500 images, fits a lens to each and trains for 6 epochs. Test
-AUC 0.9999 / 0.9952 / 0.9964 (no, sphere, vort), mean 0.9972, accuracy 0.975. From an empty cache, the
-set-up of a new .venv included, `make quickstart` took 3 min 18 s on two CPU cores (November 2026). Images and
-fits are kept: a second run only trains.
+AUC 1.0000 / 0.9950 / 0.9963 (no, sphere, vort), mean 0.9971, accuracy 0.973. From an empty cache it took
+2 min 21 s on two CPU cores (November 2026), the report included; `make quickstart` sets up a .venv before,
+which takes about a minute more. Images and fits are kept: a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick
 
 The variant `few` takes 36 epochs of as many training images, chooses among them by 1,500 others and
 keeps the running mean of the parameters: 1.0000 / 0.9968 / 0.9974, mean 0.9981, on 7,500 test images, and
-0.9984 by the mean over eight views (`--mode evaluate --tta d4`). Training took 4 min 11 s on two CPU cores,
-besides simulation and fits.
+0.9984 by the mean over eight views (`--mode evaluate --tta d4`). The whole command took 6 min 1 s on two CPU
+cores, the training images' fits being cached.
 
     python -m lensjax.main --config configs/lens_fit.py:few
 
