@@ -82,13 +82,13 @@ def test_a_file_of_many_images_has_a_row_an_image_in_their_order(classifier, tmp
     np.testing.assert_allclose(found, np.tile(expected, (7, 1)), atol=1e-6)
 
 
-def test_two_hundred_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path, capsys):
+def test_two_thousand_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path, capsys):
     files = {}
-    for seed in range(10):
+    for seed in range(89):
         kinds = every_kind(bars(seed))
         files |= {f"{seed}/{name}": content for name, content in kinds.items()}
     wrong = {}
-    for seed in range(3):
+    for seed in range(35):
         for name, (content, message) in bad_files(bars(seed)).items():
             files[f"bad {seed}/{name}"] = content
             wrong[f"bad {seed}/{name}"] = message
@@ -96,14 +96,16 @@ def test_two_hundred_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path, 
     (folder / "notes.txt").write_text("is no image and has no row")
     (folder / "._0.npy").write_text("is hidden and has no row")
     (folder / "self.npy").symlink_to("self.npy")
-    (folder / "gone.npy").symlink_to("nowhere.npy")
+    for name in ("gone.npy", "gone.fits", "gone.h5"):
+        (folder / name).symlink_to("nowhere")
+        wrong[name] = "No such file"
     (folder / "0" / "up").symlink_to("..")
     (folder / "again").symlink_to("1")
-    wrong |= {"self.npy": "symbolic links", "gone.npy": "No such file", "0/up": "link to a folder"}
+    wrong |= {"self.npy": "symbolic links", "0/up": "link to a folder"}
     words = ["--mode=predict", f"--workdir={run}", f"--input={folder}"]
     assert main([*words, f"--output={tmp_path / 'out.csv'}"]) == 1
     rows = table(tmp_path / "out.csv")
-    assert len(rows) == 140 + 63 + 3 + 14
+    assert len(rows) == 89 * 14 + 35 * 21 + 5 + 14 == 2000
     assert [row["file"] for row in rows.values()] == sorted(rows)
     for name, row in rows.items():
         if name in wrong:
