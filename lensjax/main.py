@@ -15,18 +15,16 @@ from lensjax import command_line, models, program, workdir
 from lensjax.command_line import Options
 from lensjax.console import log
 from lensjax.data.source import load_split, load_splits
+from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 from lensjax.evaluation import tta
-from lensjax.evaluation.assessment import assess, calibrate
-from lensjax.evaluation.classifier import load_classifier
-from lensjax.evaluation.comparison import compare
-from lensjax.evaluation.files import predict_files
 from lensjax.evaluation.prediction import evaluator, predictor
-from lensjax.evaluation.seeds import assess_seeds
 from lensjax.evaluation.trained import Trained, load_trained
 from lensjax.training import loop, processes, seeds
 from lensjax.training.meter import Meter
 from lensjax.training.parallel import AXIS
+
+# Figures and statistics are imported by what needs them: a run gets to its first step a second earlier.
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,17 +76,31 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
             functools.partial(loop.train, meter=meter) if config.seeds == 1 else seeds.train
         )
         one_or_more(config, model, splits.train, validate, options.workdir, devices=devices)
-        runs = load_runs(options.workdir, config, processes.own(devices)) if first else []
-        for run in runs:
-            calibrate(run, splits.validation)
-            tell(run.workdir, assess(run, splits.test, split="test"))
-        if len(runs) > 1:
-            tell(options.workdir, assess_seeds(options.workdir, runs, splits.test, split="test"))
+        if first:
+            report(options, config, splits, processes.own(devices))
     return 0
+
+
+def report(
+    options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]
+) -> None:
+    """Calibrates what was trained on the validation images, and reports on the test images."""
+    from lensjax.evaluation.assessment import assess, calibrate
+    from lensjax.evaluation.seeds import assess_seeds
+
+    runs = load_runs(options.workdir, config, devices)
+    for run in runs:
+        calibrate(run, splits.validation)
+        tell(run.workdir, assess(run, splits.test, split="test"))
+    if len(runs) > 1:
+        tell(options.workdir, assess_seeds(options.workdir, runs, splits.test, split="test"))
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     """Reports on the best epoch of a run, or of each seed's, on the split asked for and no other."""
+    from lensjax.evaluation.assessment import assess
+    from lensjax.evaluation.seeds import assess_seeds
+
     config = workdir.read_config(options.workdir)
     if options.tta == "d4":
         tta.check(config, options.workdir)
@@ -115,6 +127,9 @@ def tell(folder: Path, table: str) -> None:
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:
     """Classifies image files with the best epoch of a run; 1 where some images could not be."""
+    from lensjax.evaluation.classifier import load_classifier
+    from lensjax.evaluation.files import predict_files
+
     num_good, num_bad = predict_files(
         load_classifier(options.workdir, devices=devices),
         str(options.input),
@@ -133,6 +148,8 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
     """Compares the best epochs of runs on the same images."""
+    from lensjax.evaluation.comparison import compare
+
     runs = [load_trained(folder, devices=devices) for folder in options.workdirs]
     table = compare(
         runs,

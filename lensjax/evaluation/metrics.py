@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
-from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lensjax.data.images import CLASSES
 
@@ -19,6 +18,8 @@ def classification_metrics(
     Returns:
       `auc_<class>` for each class, `auc` (the mean, as the reference's), and `accuracy`.
     """
+    from sklearn.metrics import roc_auc_score  # takes a third of a second to import
+
     per_class = {
         f"auc_{name}": float(roc_auc_score(labels == index, probabilities[:, index]))
         for index, name in enumerate(CLASSES)
@@ -34,4 +35,6 @@ def confusion(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> Int[np.ndarray, "classes classes"]:
     """How often images of each true class (row) were given each class (column)."""
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(labels, probabilities.argmax(1), labels=range(len(CLASSES)))

@@ -1,11 +1,10 @@
 """What a run writes down after each epoch: metrics.jsonl, TensorBoard events, a line for the reader."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 from lensjax.console import duration
 from lensjax.data.images import CLASSES
@@ -31,14 +30,21 @@ class EpochLog:
         lines = [json.dumps(record) + "\n" for record in history]
         self._path = workdir / METRICS
         write_atomically(self._path, "".join(lines))
-        self._events = SummaryWriter(str(workdir), purge_step=len(history) + 1)
+        self._workdir, self._first = workdir, len(history) + 1
 
     def __enter__(self) -> "EpochLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._path is not None:
+        if "_events" in self.__dict__:
             self._events.close()
+
+    @functools.cached_property
+    def _events(self) -> Any:
+        # Imports PyTorch where it is installed, which takes a second: only once there is something to write.
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._workdir), purge_step=self._first)
 
     def write(self, record: Record) -> None:
         """Adds an epoch."""
