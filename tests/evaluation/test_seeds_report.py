@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from lensjax import main as program
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
-from lensjax.evaluation import scores, seeds
+from lensjax.evaluation import assessment, scores, seeds
 
 LABELS = np.repeat(np.arange(3), 20)
 
@@ -109,7 +109,7 @@ def test_a_command_trains_all_seeds_and_evaluates_them_together(tmp_path, monkey
         reported.append((trained.workdir.name, trained.predict(images).probabilities))
         return "a table"
 
-    monkeypatch.setattr(program, "assess", assess)
+    monkeypatch.setattr(assessment, "assess", assess)
     words = ["--config", str(tmp_path / "tiny.py"), "--workdir", str(run)]
     assert program.main(words) == 0
     assert [name for name, _ in reported] == ["seed_0", "seed_1"]
