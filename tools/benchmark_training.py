@@ -6,6 +6,7 @@
   --batches N,..     images in a step (32,256 if not given)
   --images N         images in a round (256 if not given; 4096 on a GPU)
   --rounds N         rounds; medians count (3 if not given)
+  --loop             also lensjax's loop over images on the device, which CPUs do not train with
   --compile          torch.compile for the best PyTorch on a CPU too
   --output FILE      also write the figures as JSON
   --growth FILE      instead, how lensjax's cost grows with batch, image size and number of
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_list("batches", ["32", "256"], "", flag_values=values)
     flags.DEFINE_integer("images", None, "", lower_bound=32, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("compile", False, "", flag_values=values)
+    for name in ("compile", "loop"):
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_string("growth", None, "", flag_values=values)
     program.read_flags(values, arguments)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
             log.info("\n%s, batch %d", model, batch)
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
-            found = compared(task, contestants(model, on_cpu), values.rounds)
+            found = compared(task, contestants(model, on_cpu, loop=values.loop), values.rounds)
             show(found)
             figures["results"].append({"model": model, "batch": batch, "contestants": found})
             if values.output:  # after each, so that what was measured is not lost
@@ -134,9 +136,11 @@ def version(package: str) -> str | None:
         return None
 
 
-def contestants(model: str, on_cpu: bool) -> list[str]:
+def contestants(model: str, on_cpu: bool, *, loop: bool) -> list[str]:
     """Who takes part."""
     ours = ["lensjax"] if on_cpu else ["lensjax", "lensjax bfloat16"]
+    if loop:
+        ours.append("lensjax, one loop")
     if model == "lens_fit" or version("torch") is None:
         return ours
     return [*ours, "PyTorch, reference", "PyTorch, best"]

@@ -2,7 +2,7 @@
 
 On accelerators the images live on each device where they fit, and one compiled loop gathers, augments and
 trains over many steps, so that the host has next to nothing to do. XLA's loops on a CPU run convolutions
-three to six times slower than the same step by itself (tools/benchmark_training.py --residence device);
+three to six times slower than the same step by itself (tools/benchmark_training.py --loop);
 there, and where the images do not fit, each step is started from the host, which makes the next batch ready
 meanwhile, or has it read from disk. All see the same batches.
 """
