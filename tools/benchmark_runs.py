@@ -7,7 +7,8 @@
   --runs NAME,..          configs/NAME.py, perhaps with a variant, or FILE.py[:VARIANT]; if not given
                           baseline,pinn,baseline:fast,pinn:fast
   --override FIELD=VALUE  for every run, as --config.FIELD=VALUE; can be repeated
-  --limit SECONDS         a run that takes longer is stopped, as by Ctrl-C, and counts as far as it got
+  --limit SECONDS         a run that takes longer is stopped, as by Ctrl-C, and counts as far as it got; its
+                          test images are then evaluated outside the time that is counted
   --folder FOLDER         where the runs are kept, each in a new folder; else they are thrown away
   --output FILE           where the figures go, after each run; benchmark_runs.json if not given
   --start-up              instead, how long a run takes to its first training step (baseline:quick,pinn:quick)
@@ -310,6 +311,9 @@ def whole_run(
     with tempfile.TemporaryDirectory() as compiled:
         environment = {**cache, "JAX_COMPILATION_CACHE_DIR": compiled, **KEEP}
         ended = process_of("run", [*words, "--workdir", str(folder)], environment, limit)
+        if ended.stopped and (folder / workdir.METRICS).exists() and ended.code:
+            evaluation = ["--mode", "evaluate", "--workdir", str(folder)]
+            process_of("run", evaluation, environment)  # not counted; the best epoch so far
     return {
         "seconds": ended.end - ended.start,
         "exit_code": ended.code,
