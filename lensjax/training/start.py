@@ -8,7 +8,7 @@ import jax
 import optax
 from flax import linen as nn
 from jaxtyping import Array, Key
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.training import optimizer
@@ -28,17 +28,28 @@ def first_state(
       model: the classifier.
       num_batches: steps in an epoch.
     """
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = initial_state(
+    return _compiled_start(
+        jax.random.key(config.seed),
         model,
         _adamw(config, num_batches),
-        init_key,
         image_size=prepared_size(config.data.image_size, config.preparation.crop),
         channels=num_channels(config.data.fit),
         terms=term_names(config.model.name),
         with_ema=config.optimizer.ema_decay > 0,
     )
-    return state, step_key
+
+
+@functools.partial(
+    jax.jit,
+    static_argnums=(1, 2),
+    static_argnames=("image_size", "channels", "terms", "with_ema"),
+)
+def _compiled_start(
+    key: Key[Array, ""], model: nn.Module, adamw: optax.GradientTransformation, **how: Any
+) -> tuple[TrainState, Key[Array, ""]]:
+    """One program, for all seeds: hundreds of small ones, for each array, take a second to compile."""
+    init_key, step_key = jax.random.split(key)
+    return initial_state(model, adamw, init_key, **how), step_key
 
 
 def step_of(
@@ -69,4 +80,11 @@ def step_of(
 
 
 def _adamw(config: ConfigDict, num_batches: int) -> optax.GradientTransformation:
-    return optimizer.build(config.optimizer, max(config.num_epochs, 1) * num_batches)
+    num_steps = max(config.num_epochs, 1) * num_batches
+    return _same_adamw(FrozenConfigDict(config.optimizer), num_steps)
+
+
+@functools.lru_cache(maxsize=8)
+def _same_adamw(config: FrozenConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """The same object for the same settings, so that what is compiled with it serves again."""
+    return optimizer.build(config, num_steps)
