@@ -46,8 +46,19 @@ def sersic(
     References: Sersic 1968; lenstronomy's SERSIC and SERSIC_ELLIPSE, which have the same parameters and the
     same b_n = 1.9992 n - 0.3271 (Capaccioli 1989).
     """
-    b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     radius = elliptical_radius(x - center_x, y - center_y, e1, e2, core)
+    return sersic_at(radius, amp, R_sersic, n_sersic, core)
+
+
+def sersic_at(
+    radius: Float[Array, "*grid"],
+    amp: Float[ArrayLike, ""],
+    R_sersic: Float[ArrayLike, ""],
+    n_sersic: Float[ArrayLike, ""],
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """`sersic` at softened radii from its centre, arcsec; arguments as there."""
+    b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
     if isinstance(n_sersic, int | float) and n_sersic == 1:  # an exponential disc: no power to take
         return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))

@@ -12,6 +12,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lensjax import physics
+from lensjax.physics.ellipse import bounded, stretched
+from lensjax.physics.mass.elliptical import isothermal
+from lensjax.physics.mass.softening import CORE
 from lensjax.simulation.blur import blur, blur_by_products, gaussian_kernel
 from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
@@ -67,33 +70,12 @@ def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
     """Brightness of the lensed source at points of the image, in the preset's unit for a pixel."""
-    source = jnp.stack([scene.source_e1, scene.source_e2, scene.source_x, scene.source_y])
+    light, lens = _light_numbers(scene), _lens_numbers(scene, preset)
     if not len(scene.masses):  # all at once: the gradient needs nothing in between
-        every = jnp.concatenate([source, _lens_parameters(scene, preset)])
+        every = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
         return pointwise(functools.partial(_lensed_light, preset), every, x, y)
     beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
-    return pointwise(functools.partial(_light, preset), source, *beta)
-
-
-def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
-    alpha = _smooth_deflection(preset, parameters[4:], x, y)
-    return _light(preset, parameters[:4], *physics.lens_equation(x, y, *alpha))
-
-
-def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
-    source = preset.source
-    e1, e2, center_x, center_y = parameters
-    return physics.sersic(
-        x,
-        y,
-        source.amp,
-        source.R_sersic,
-        source.n_sersic,
-        e1=e1,
-        e2=e2,
-        center_x=center_x,
-        center_y=center_y,
-    )
+    return pointwise(functools.partial(_light, preset), light, *beta)
 
 
 def deflection(
@@ -101,30 +83,53 @@ def deflection(
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Deflection of a scene's main lens, shear and substructure together, arcsec."""
     smooth = functools.partial(_smooth_deflection, preset)
-    alpha = pointwise(smooth, _lens_parameters(scene, preset), x, y)
+    alpha = pointwise(smooth, _lens_numbers(scene, preset), x, y)
     return with_masses(*alpha, x, y, scene.masses)
 
 
-def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
-    parameters = [scene.gamma1, scene.gamma2, scene.theta_E]
-    if _is_elliptical(preset):
-        parameters = [scene.lens_e1, scene.lens_e2, *parameters]
-    return jnp.stack(parameters)
+def _lensed_light(preset: Preset, numbers: Any, x: Array, y: Array) -> Array:
+    *light, axis, strength = numbers
+    light, lens = light[:4], light[4:]
+    alpha = _smooth_deflection(preset, [*lens, strength], x, y)
+    return _light(preset, [*light, axis], *physics.lens_equation(x, y, *alpha))
+
+
+# The numbers that all points of a scene share, computed once. Neighbours are differentiated together.
+
+
+def _light_numbers(scene: Scene) -> Float[Array, " number"]:
+    e1, e2 = bounded(scene.source_e1, scene.source_e2)
+    return jnp.stack([e1, e2, scene.source_x, scene.source_y, 1 - (e1**2 + e2**2)])
+
+
+def _light(preset: Preset, numbers: Any, x: Array, y: Array) -> Array:
+    e1, e2, center_x, center_y, axis = numbers
+    along_x, along_y = stretched(x - center_x, y - center_y, e1, e2)
+    radius = jnp.sqrt((along_x**2 + along_y**2) / axis + physics.light.CORE**2)
+    source = preset.source
+    return physics.light.sersic_at(radius, source.amp, source.R_sersic, source.n_sersic)
+
+
+def _lens_numbers(scene: Scene, preset: Preset) -> Float[Array, " number"]:
+    if not _is_elliptical(preset):
+        return jnp.stack([scene.gamma1, scene.gamma2, scene.theta_E])
+    e1, e2 = bounded(scene.lens_e1, scene.lens_e2)
+    strength = scene.theta_E * jnp.sqrt(1 - e1**2 - e2**2)
+    return jnp.stack([e1, e2, scene.gamma1, scene.gamma2, strength])
 
 
 def _is_elliptical(preset: Preset) -> bool:
     return bool(preset.lens_e1 or preset.lens_e2)
 
 
-def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> tuple[Array, Array]:
-    *ellipse, gamma1, gamma2, theta_E = parameters
-    if _is_elliptical(preset):
-        terms = _series_terms(preset)
-        lens_x, lens_y = physics.sie_deflection(x, y, theta_E, *ellipse, terms=terms)
+def _smooth_deflection(preset: Preset, numbers: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    *ellipse, gamma1, gamma2, strength = numbers
+    if ellipse:
+        lens = isothermal(CORE, _series_terms(preset), strength, *ellipse, x, y)
     else:
-        lens_x, lens_y = physics.sis_deflection(x, y, theta_E)
-    shear_x, shear_y = physics.shear_deflection(x, y, gamma1, gamma2)
-    return lens_x + shear_x, lens_y + shear_y
+        lens = physics.sis_deflection(x, y, strength)
+    shear = physics.shear_deflection(x, y, gamma1, gamma2)
+    return lens[0] + shear[0], lens[1] + shear[1]
 
 
 def _series_terms(preset: Preset) -> int:

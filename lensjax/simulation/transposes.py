@@ -59,7 +59,9 @@ def pointwise(
     """`function(parameters, x, y)`, with a gradient that takes a part of the grid at a time.
 
     What belongs to a part stays in the cache. There each point has parameters of its own, whose
-    derivatives are then added up by a product with ones.
+    derivatives are added to those at the same place of the parts before, and at the end over the places.
+    It is quick where `function` does at each point only what differs between points, and where
+    parameters that share most of their derivatives are neighbours: two at a time go through one loop.
 
     Args:
       function: acts on each point by itself, of whose shape its results are; closes over nothing that is
@@ -118,28 +120,27 @@ def _pulled(
 
     number = len(parameters)
     by_point = jax.vmap(jax.vmap(lambda pairs, x, y: function(_apart(pairs, number), x, y)))
+    call = by_point if 0 in moving else partial(_held, function, parameters)
+    # Each pair as an array of its own: parts of one array come back as one, which is slow to fill.
+    pairs = [jnp.broadcast_to(one, shape) for one in _in_pairs(parameters)] if 0 in moving else []
 
     def in_parts(image: Array) -> Array:
         return image.reshape(-1, *shape)
 
-    def add(total: Array, part: tuple[Array, Array, Any]) -> tuple[Array, tuple[Array, Array]]:
-        # Each pair as an array of its own: parts of one array come back as one, which is slow to fill.
-        pairs, call = _in_pairs(parameters), by_point
-        if 0 in moving:
-            pairs = [jnp.broadcast_to(one, shape) for one in pairs]
-        else:
-            call = partial(_held, function, parameters)
+    def add(totals: list[Array], part: tuple[Array, Array, Any]) -> tuple[list[Array], Field]:
         each, *coordinates = jax.vjp(call, pairs, *part[:2])[1](part[2])
-        if 0 in moving:
-            # The conjugate, as JAX's derivatives in complex numbers are.
-            sums = [jnp.sum(one.conj() @ jnp.ones(columns, one.dtype)) for one in each]
-            total = total + jnp.stack(_apart(sums, number))
-        return total, tuple(coordinates)
+        # Point by point, in the loop that computes them: sums over points would need one of their own.
+        totals = [total + one for total, one in zip(totals, each, strict=True)]
+        return totals, (coordinates[0], coordinates[1])
 
     parts = (in_parts(x), in_parts(y), jax.tree.map(in_parts, given))
-    total, coordinates = lax.scan(add, jnp.zeros_like(parameters), parts)
+    totals, coordinates = lax.scan(add, [jnp.zeros_like(one) for one in pairs], parts)
     by_x, by_y = (part.reshape(x.shape) for part in coordinates)
-    return total, by_x, by_y
+    if 0 not in moving:
+        return jnp.zeros_like(parameters), by_x, by_y
+    # The conjugate, as JAX's derivatives in complex numbers are.
+    sums = [jnp.sum(one.conj() @ jnp.ones(columns, one.dtype)) for one in totals]
+    return jnp.stack(_apart(sums, number)), by_x, by_y
 
 
 def _held(function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array) -> Any:
@@ -147,9 +148,9 @@ def _held(function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: 
 
 
 def _in_pairs(parameters: Array) -> list[Array]:
-    """Two parameters as one complex number: XLA computes two derivatives in two separate loops."""
-    ones = [*parameters, *([jnp.zeros_like(parameters[0])] if len(parameters) % 2 else [])]
-    return [lax.complex(*pair) for pair in zip(ones[::2], ones[1::2], strict=True)]
+    """Two parameters as one complex number, and a last one that has no neighbour."""
+    paired = len(parameters) // 2 * 2
+    return [*lax.complex(parameters[0:paired:2], parameters[1:paired:2]), *parameters[paired:]]
 
 
 def _apart(pairs: list[Array], number: int) -> list[Array]:

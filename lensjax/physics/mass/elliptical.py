@@ -5,11 +5,10 @@ With z = x + iy from the centre, e = e1 + i e2 and w = z - e conj(z), the deflec
 
   alpha = (theta_E sqrt(1 - |e|^2) / |w|)^t w F(-conj(e) w / conj(w)),  F(u) = 2F1(1, t/2; 2 - t/2; u),
 
-with t = gamma - 1. So it is smooth at the circle. F is summed in powers of v = u / (2 - u): the mapping
-puts the branch cut of F, u > 1, outside of the unit circle on both sides, and the terms fall as
-(|e| / (2 - |e|))^n in place of |e|^n.
+with t = gamma - 1. So it is smooth at the circle.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +19,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.physics.ellipse import bounded, stretched
-from lensjax.physics.mass.softening import CORE, by_precision
+from lensjax.physics.mass.angular import (
+    Complex,
+    angular,
+    filled,
+    mapped,
+    product,
+    series,
+    terms_or_default,
+    turned_back,
+)
+from lensjax.physics.mass.softening import CORE
 
 
 def sie_potential(
@@ -80,14 +89,80 @@ def sie_deflection(
       The two components of the deflection angle, arcsec.
     """
     e1, e2 = bounded(e1, e2)
-    _, radius, unit_x, unit_y = _direction(x - center_x, y - center_y, e1, e2, core)
-    isothermal = jnp.ones((), radius.dtype)
-    series_x, series_y = _angular(unit_x, unit_y, isothermal, e1, e2, terms)
     strength = theta_E * jnp.sqrt(1 - e1**2 - e2**2)
-    return (
-        strength * (unit_x * series_x - unit_y * series_y),
-        strength * (unit_x * series_y + unit_y * series_x),
-    )
+    return isothermal(core, terms, strength, e1, e2, x - center_x, y - center_y)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def isothermal(
+    core: float,
+    terms: int | None,
+    strength: Float[Array, ""],
+    e1: Float[Array, ""],
+    e2: Float[Array, ""],
+    dx: Float[Array, "*grid"],
+    dy: Float[Array, "*grid"],
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    """`sie_deflection` in the numbers that it is computed from, with its derivative in closed form.
+
+    Args:
+      core: softening of the distance, arcsec.
+      terms: see `epl_deflection`.
+      strength: theta_E sqrt(1 - e1^2 - e2^2), arcsec.
+      e1, e2: ellipticity, shorter than 1.
+      dx, dy: coordinates from the centre of the lens, arcsec.
+
+    Returns:
+      The two components of the deflection angle, arcsec.
+    """
+    _, _, unit = _direction(dx, dy, e1, e2, core)
+    turned = product(unit, angular(unit, jnp.ones((), unit[0].dtype), e1, e2, terms))
+    return strength * turned[0], strength * turned[1]
+
+
+def _isothermal_jvp(
+    core: float, terms: int | None, primals: Any, tangents: Any
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """With U = w / |w| and s = strength, d alpha = U F ds + s (F + 2 u D) dU - s U^3 D conj(de).
+
+    D = dF/du = 2 F'(v) / (2 - u)^2, and dU = (dw - U Re(conj(U) dw)) / |w|.
+    """
+    strength, e1, e2, dx, dy = primals
+    by_strength, by_e1, by_e2, by_x, by_y = tangents
+    _, radius, unit = _direction(dx, dy, e1, e2, core)
+    t, inverse = jnp.ones((), radius.dtype), 1 / radius
+    square_of_unit = product(unit, unit)
+    u = turned_back(square_of_unit, e1, e2)
+    v, weight = mapped(u)
+    terms = terms_or_default(terms, radius)
+    f, f_by_v = series(terms, 0, 0, t, *v), series(terms, 0, 1, t, *v)
+    turned = product(unit, f)
+
+    half = (2 - u[0]) * weight, u[1] * weight  # 1 / (2 - u)
+    f_by_u = product(f_by_v, product(half, half))
+    slope = 2 * strength * f_by_u[0], 2 * strength * f_by_u[1]
+    by_turned = product(u, slope)
+    by_unit = strength * f[0] + 2 * by_turned[0], strength * f[1] + 2 * by_turned[1]
+    moved_x, moved_y = jnp.zeros_like(dx), jnp.zeros_like(dy)
+    parts = []
+    if not isinstance(by_strength, SymbolicZero):
+        parts.append((turned[0] * by_strength, turned[1] * by_strength))
+    if not (isinstance(by_e1, SymbolicZero) and isinstance(by_e2, SymbolicZero)):
+        by_e1, by_e2 = filled(by_e1, e1), filled(by_e2, e2)
+        moved_x, moved_y = -(by_e1 * dx + by_e2 * dy), by_e1 * dy - by_e2 * dx
+        cube = product(product(unit, square_of_unit), slope)
+        parts.append(product(cube, (-by_e1, by_e2)))
+    if not (isinstance(by_x, SymbolicZero) and isinstance(by_y, SymbolicZero)):
+        by_point = stretched(filled(by_x, dx), filled(by_y, dy), e1, e2)
+        moved_x, moved_y = moved_x + by_point[0], moved_y + by_point[1]
+    along = unit[0] * moved_x + unit[1] * moved_y
+    turn = (moved_x - unit[0] * along) * inverse, (moved_y - unit[1] * along) * inverse
+    parts.append(product(by_unit, turn))
+    value = strength * turned[0], strength * turned[1]
+    return value, (sum(part[0] for part in parts), sum(part[1] for part in parts))
+
+
+isothermal.defjvp(_isothermal_jvp, symbolic_zeros=True)
 
 
 def sie_convergence(
@@ -114,7 +189,7 @@ def sie_convergence(
       The convergence, dimensionless.
     """
     e1, e2 = bounded(e1, e2)
-    _, radius, _, _ = _direction(x - center_x, y - center_y, e1, e2, core)
+    _, radius, _ = _direction(x - center_x, y - center_y, e1, e2, core)
     return theta_E * jnp.sqrt(1 - e1**2 - e2**2) / (2 * radius)
 
 
@@ -186,14 +261,11 @@ def epl_deflection(
     Reference: Tessore & Metcalf 2015, arXiv:1507.01819.
     """
     e1, e2 = bounded(e1, e2)
-    log_radius, unit_x, unit_y = _far_direction(x - center_x, y - center_y, e1, e2, core)
-    t = jnp.asarray(gamma, unit_x.dtype) - 1
-    series_x, series_y = _angular(unit_x, unit_y, t, e1, e2, terms)
+    log_radius, unit = _far_direction(x - center_x, y - center_y, e1, e2, core)
+    t = jnp.asarray(gamma, unit[0].dtype) - 1
+    turned = product(unit, angular(unit, t, e1, e2, terms))
     strength = _power(theta_E, t, e1, e2, core) * jnp.exp((1 - t) * log_radius)
-    return (
-        strength * (unit_x * series_x - unit_y * series_y),
-        strength * (unit_x * series_y + unit_y * series_x),
-    )
+    return strength * turned[0], strength * turned[1]
 
 
 def epl_convergence(
@@ -222,26 +294,26 @@ def epl_convergence(
       The convergence, dimensionless.
     """
     e1, e2 = bounded(e1, e2)
-    square, _, _, _ = _direction(x - center_x, y - center_y, e1, e2, core)
+    square, _, _ = _direction(x - center_x, y - center_y, e1, e2, core)
     t = jnp.asarray(gamma, square.dtype) - 1
     return (2 - t) / 2 * _power(theta_E, t, e1, e2, core) * jnp.exp(-t / 2 * jnp.log(square))
 
 
 def _direction(
     dx: Array, dy: Array, e1: Array, e2: Array, core: float
-) -> tuple[Array, Array, Array, Array]:
-    """|w|^2 and |w|, both softened, and the two components of w / |w|."""
+) -> tuple[Array, Array, Complex]:
+    """|w|^2 and |w|, both softened, and w / |w|."""
     w_x, w_y = stretched(dx, dy, e1, e2)
     square = w_x**2 + w_y**2 + core**2
     radius = jnp.sqrt(square)
     inverse = 1 / radius
-    return square, radius, w_x * inverse, w_y * inverse
+    return square, radius, (w_x * inverse, w_y * inverse)
 
 
 def _far_direction(
     dx: Array, dy: Array, e1: Array, e2: Array, core: float
-) -> tuple[Array, Array, Array]:
-    """The logarithm of |w|, softened, and the two components of w / |w|, at any distance.
+) -> tuple[Array, Complex]:
+    """The logarithm of |w|, softened, and w / |w|, at any distance.
 
     In units of the point's own distance no square is out of float32's range, nor a product on the way back.
     """
@@ -250,82 +322,10 @@ def _far_direction(
     v_x, v_y = w_x / unit, w_y / unit
     square = v_x**2 + v_y**2 + (core / unit) ** 2
     inverse = lax.rsqrt(square)
-    return 0.5 * jnp.log(square) + jnp.log(unit), v_x * inverse, v_y * inverse
+    return 0.5 * jnp.log(square) + jnp.log(unit), (v_x * inverse, v_y * inverse)
 
 
 def _power(theta_E: ArrayLike, t: Array, e1: Array, e2: Array, core: float) -> Array:
     """(theta_E sqrt(1 - e^2))^t, odd in theta_E and with a finite slope at 0."""
     scale = jnp.asarray(theta_E) * jnp.sqrt(1 - e1**2 - e2**2)
     return scale * jnp.exp((t - 1) / 2 * jnp.log(scale**2 + core**2))
-
-
-def _angular(
-    unit_x: Array, unit_y: Array, t: Array, e1: Array, e2: Array, terms: int | None
-) -> tuple[Array, Array]:
-    """Real and imaginary part of F at u = -conj(e) (w / |w|)^2."""
-    turned_x, turned_y = unit_x**2 - unit_y**2, 2 * unit_x * unit_y
-    u_x, u_y = -(e1 * turned_x + e2 * turned_y), e2 * turned_x - e1 * turned_y
-    # v = u / (2 - u) = u (2 - conj(u)) / |2 - u|^2
-    size = u_x**2 + u_y**2
-    inverse = 1 / (4 - 4 * u_x + size)
-    v_x, v_y = (2 * u_x - size) * inverse, 2 * u_y * inverse
-    return _series(by_precision(v_x, 16, 32) if terms is None else terms, 0, 0, t, v_x, v_y)
-
-
-def _coefficients(terms: int, order: int, t: Array) -> Array:
-    """The series of F in v, by the differential equation it fulfils, or its derivative in t.
-
-    (n + 1 - t/2) f_n = (3t/2 - 1) f_(n-1) + (n - 2) f_(n-2), and 1 - t/2 more on the right for n = 1.
-    """
-    if order:
-        return jax.jacfwd(lambda t: _coefficients(terms, order - 1, t))(t)
-    start = 1 - t / 2
-    found = [jnp.ones_like(t), t / (start + 1)]
-    for n in range(2, terms):
-        found.append(((1.5 * t - 1) * found[-1] + (n - 2) * found[-2]) / (n + start))
-    return jnp.stack(found[:terms])
-
-
-def _sum_of_powers(
-    terms: int, order_t: int, order_v: int, t: Array, v_x: Array, v_y: Array
-) -> tuple[Array, Array]:
-    """Real and imaginary part of sum f_n v^n, or of its derivatives in t and v of the given orders."""
-    found = _coefficients(terms, order_t, t)
-    coefficients = [found[n] for n in range(terms)]
-    for _ in range(order_v):
-        coefficients = [n * one for n, one in enumerate(coefficients)][1:]
-    # The coefficients are real, so that two real products a term do (Goertzel's recurrence).
-    double, square = 2 * v_x, v_x**2 + v_y**2
-    last, before = jnp.broadcast_to(coefficients[-1], v_x.shape), jnp.zeros_like(v_x)
-    for coefficient in reversed(coefficients[1:-1]):
-        last, before = coefficient + double * last - square * before, last
-    return coefficients[0] + v_x * last - square * before, v_y * last
-
-
-# Its derivative in v is such a series again and the one in t too. Said so, the gradient keeps v alone for
-# the way back and not each step of the recurrence.
-_series = jax.custom_jvp(
-    jax.jit(_sum_of_powers, static_argnums=(0, 1, 2)), nondiff_argnums=(0, 1, 2)
-)
-
-
-def _series_jvp(
-    terms: int, order_t: int, order_v: int, primals: Any, tangents: Any
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    t, v_x, v_y = primals
-    by_t, by_x, by_y = tangents
-    value = _series(terms, order_t, order_v, t, v_x, v_y)
-    tangent_x, tangent_y = jnp.zeros_like(v_x), jnp.zeros_like(v_x)
-    if not (isinstance(by_x, SymbolicZero) and isinstance(by_y, SymbolicZero)):
-        by_x, by_y = (
-            jnp.zeros_like(v_x) if isinstance(by, SymbolicZero) else by for by in (by_x, by_y)
-        )
-        slope_x, slope_y = _series(terms, order_t, order_v + 1, t, v_x, v_y)
-        tangent_x, tangent_y = slope_x * by_x - slope_y * by_y, slope_x * by_y + slope_y * by_x
-    if not isinstance(by_t, SymbolicZero):
-        slope_x, slope_y = _series(terms, order_t + 1, order_v, t, v_x, v_y)
-        tangent_x, tangent_y = tangent_x + slope_x * by_t, tangent_y + slope_y * by_t
-    return value, (tangent_x, tangent_y)
-
-
-_series.defjvp(_series_jvp, symbolic_zeros=True)
