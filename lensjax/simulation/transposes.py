@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 Field = tuple[Array, Array]
-PART = 700  # points of the grid at a time
+PART = 2_200  # points of the grid at a time
 
 
 def linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], given: Array) -> Any:
@@ -124,18 +124,27 @@ def _pulled(
     # Each pair as an array of its own: parts of one array come back as one, which is slow to fill.
     pairs = [jnp.broadcast_to(one, shape) for one in _in_pairs(parameters)] if 0 in moving else []
 
-    def in_parts(image: Array) -> Array:
-        return image.reshape(-1, *shape)
+    def in_rows(image: Array) -> Array:
+        return image.reshape(rows, columns)
 
-    def add(totals: list[Array], part: tuple[Array, Array, Any]) -> tuple[list[Array], Field]:
+    fields = (in_rows(x), in_rows(y), jax.tree.map(in_rows, given))
+
+    def add(carry: Any, first: Array) -> tuple[Any, None]:
+        totals, whole = carry
+        part = jax.tree.map(lambda field: lax.dynamic_slice_in_dim(field, first, at_once), fields)
         each, *coordinates = jax.vjp(call, pairs, *part[:2])[1](part[2])
         # Point by point, in the loop that computes them: sums over points would need one of their own.
         totals = [total + one for total, one in zip(totals, each, strict=True)]
-        return totals, (coordinates[0], coordinates[1])
+        if not {1, 2}.isdisjoint(moving):
+            whole = [
+                lax.dynamic_update_slice_in_dim(field, one, first, 0)
+                for field, one in zip(whole, coordinates, strict=True)
+            ]
+        return (totals, whole), None
 
-    parts = (in_parts(x), in_parts(y), jax.tree.map(in_parts, given))
-    totals, coordinates = lax.scan(add, [jnp.zeros_like(one) for one in pairs], parts)
-    by_x, by_y = (part.reshape(x.shape) for part in coordinates)
+    start = [jnp.zeros_like(one) for one in pairs], [jnp.zeros_like(field) for field in fields[:2]]
+    (totals, coordinates), _ = lax.scan(add, start, jnp.arange(0, rows, at_once))
+    by_x, by_y = (field.reshape(x.shape) for field in coordinates)
     if 0 not in moving:
         return jnp.zeros_like(parameters), by_x, by_y
     # The conjugate, as JAX's derivatives in complex numbers are.
