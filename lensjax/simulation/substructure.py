@@ -14,7 +14,7 @@ from lensjax.simulation.transposes import Field, by_coordinates, linear
 CORE = 1e-8  # softening inside the root of the distance, arcsec
 BLOCK = 13  # masses that are added up without going through memory in between
 # In the gradient: masses at a time, and pixels that are added up without going through memory.
-GRADIENT_BLOCK, GRADIENT_PIXELS = 13, 12
+GRADIENT_BLOCK, GRADIENT_PIXELS = 25, 10
 
 
 def masses_deflection(
