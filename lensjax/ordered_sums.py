@@ -25,8 +25,10 @@ PyTree = Any
 
 # A layer's gradient is summed by the layer's own kernel over so many rows, and in pairs over these parts.
 PART = 8
-# Of larger batches the gradient is one sum: the compiled program grows with the number of parts.
+# Of larger batches, which no order is kept of, it is summed over the parts that the layer is quickest with,
+# but at most so many: the compiled program grows with their number.
 MAX_PARTS = 16
+MAX_QUICK_PARTS = 64
 
 
 def is_ordered() -> bool:
@@ -121,7 +123,7 @@ def row_by_row(
     params: PyTree,
     x: PyTree,
     *,
-    part: int = PART,
+    quickest: int | None = None,
     pulled_back: RowFunction | None = None,
 ) -> PyTree:
     """`function(params, x)`, with the gradient of the parameters summed over the batch in order.
@@ -130,30 +132,31 @@ def row_by_row(
       function: acts on each row by itself, the same on all.
       params: what all rows share.
       x: arrays with one row an example, as the result's are.
-      part: rows over which a kernel sums that gradient at a time; a power of two, at most `PART`.
+      quickest: the number of rows, a power of two, that a kernel sums that gradient over in the least time a
+        row; None where it makes no difference.
       pulled_back: the same function in the form whose gradient in the parameters is quicker.
     """
-    return _row_by_row(function, part, pulled_back or function, params, x)
+    return _row_by_row(function, quickest, pulled_back or function, params, x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _row_by_row(
-    function: RowFunction, part: int, pulled_back: RowFunction, params: PyTree, x: PyTree
+    function: RowFunction, quickest: int | None, pulled_back: RowFunction, params: PyTree, x: PyTree
 ) -> PyTree:
-    del part, pulled_back
+    del quickest, pulled_back
     return function(params, x)
 
 
 def _forward(
-    function: RowFunction, part: int, pulled_back: RowFunction, params: PyTree, x: PyTree
+    function: RowFunction, quickest: int | None, pulled_back: RowFunction, params: PyTree, x: PyTree
 ) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-    del part, pulled_back
+    del quickest, pulled_back
     return function(params, x), (params, x)
 
 
 def _backward(
     function: RowFunction,
-    part: int,
+    quickest: int | None,
     pulled_back: RowFunction,
     residuals: tuple[PyTree, PyTree],
     gradient: PyTree,
@@ -168,10 +171,18 @@ def _backward(
         return pullback(given)[0]
 
     _, pullback = jax.vjp(lambda x: function(params, x), x)
-    size = part if is_ordered() and batch <= PART * MAX_PARTS else batch
+    size = _rows_at_once(batch, quickest)
     parts = [of_some(start, size) for start in range(0, batch, size)]
     total = jax.tree.map(lambda *leaves: pairwise_sum(jnp.stack(leaves)), *parts)
     return total, pullback(gradient)[0]
 
 
 _row_by_row.defvjp(_forward, _backward)
+
+
+def _rows_at_once(batch: int, quickest: int | None) -> int:
+    if not is_ordered():
+        return batch
+    if batch <= PART * MAX_PARTS:
+        return min(quickest or PART, PART)
+    return batch if quickest is None else max(quickest, -(-batch // MAX_QUICK_PARTS))

@@ -10,7 +10,6 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lensjax.ordered_sums import (
-    PART,
     batch_sum,
     device_sum,
     is_ordered,
@@ -152,8 +151,9 @@ def convolve(
     """A convolution, padded by half the kernel, in the forms that are quickest on the device.
 
     On CPUs XLA's own gradient in the kernel is slow except for parts of some 3,000 pixels of the result
-    (tools/benchmark_convolutions.py); where feature maps are small, or the kernel is a single pixel, the
-    gradient of a product of matrices is quicker.
+    (tools/benchmark_convolutions.py); where feature maps are small the gradient of a product of matrices is
+    quicker. Of a kernel of a single pixel, and of one larger than the feature map, for which XLA has no more
+    than plain loops, all is such a product.
 
     Args:
       kernel: of odd side.
@@ -164,13 +164,13 @@ def convolve(
     product = functools.partial(product_convolution, stride=stride)
     if not is_ordered():
         return row_by_row(plain, kernel, x)
-    if kernel.shape[0] == 1:
-        return row_by_row(product, kernel, x)
     pixels = (x.shape[1] // stride) * (x.shape[2] // stride)
+    if kernel.shape[0] == 1 or pixels < kernel.shape[0] ** 2:
+        return row_by_row(product, kernel, x)
     if pixels <= _FEW_PIXELS:
         return row_by_row(plain, kernel, x, pulled_back=product)
     fitting = max(_PIXELS_AT_ONCE // pixels, 2)
-    return row_by_row(plain, kernel, x, part=min(PART, 2 ** (fitting.bit_length() - 1)))
+    return row_by_row(plain, kernel, x, quickest=2 ** (fitting.bit_length() - 1))
 
 
 class Conv(nn.Module):
