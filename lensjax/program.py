@@ -9,6 +9,7 @@ from absl import logging as absl_logging
 from lensjax.compilation_cache import keep_compiled_programs
 from lensjax.console import terminal_output
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+from lensjax.host_memory import keep_freed_memory
 
 
 def run(
@@ -36,6 +37,7 @@ def run(
     # Libraries below say much that is no concern of the reader; what lensjax says goes another way.
     absl_logging.set_verbosity(absl_logging.ERROR)
     keep_compiled_programs()
+    keep_freed_memory()
     try:
         with terminal_output():
             return main(arguments) or 0

@@ -6,6 +6,8 @@ import os
 # Before jax is imported. XLA's CPU client deadlocks with more devices than threads; NPROC sets those.
 os.environ["NPROC"] = "16"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Commands that tests run in this process leave its memory as it is (lensjax/host_memory.py); 128 kB is usual.
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
 # What tests do is mostly to compile: fully optimised, as with XLA_FLAGS=" ", they take 1.7 times as long.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -18,8 +18,8 @@ Full-size models on 150-pixel images. Contestants, each in a process of its own:
   lensjax bfloat16      the same in bfloat16 (GPUs only)
   PyTorch, reference    the reference's loop: eager float32, .npy files read by a DataLoader
                         of 4 workers, rotation, AdamW, .item() of the loss in every step
-  PyTorch, best         images on the device, channels last; on a GPU torch.compile, TF32
-                        and bfloat16 by autocast
+  PyTorch, best         images on the device, channels last, memory kept between steps as
+                        lensjax does; on a GPU torch.compile, TF32 and bfloat16 by autocast
 Jobs: training steps, inference, and an epoch with the validation of a quarter as many images
 and its AUC. The time to the first step begins with the process; of lensjax it is also given
 for the second start, when the compiled step is in the cache.
@@ -83,6 +83,8 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
     if not all(text.isdigit() and int(text) for text in values.batches):
         raise UserError(f"--batches {','.join(values.batches)}: not numbers of images")
+    # Contestants share a GPU: none may take most of its memory beforehand, nor this process.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     device = jax.local_devices()[0]
     on_cpu = device.platform == "cpu"
     number = values.images or (256 if on_cpu else 4096)
@@ -161,9 +163,13 @@ class Worker:
     @classmethod
     def start(cls, task: dict[str, Any], cache: str) -> "Worker":
         """Starts it and waits for its first step."""
-        threads = {"JAX_NUM_CPU_DEVICES": str(task["devices"])}
+        settings = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",  # as lensjax has it
+            "JAX_NUM_CPU_DEVICES": str(task["devices"]),
+        }
         if task["devices"] > 1:  # XLA's CPU client hangs with fewer threads; alone they only cost
-            threads["NPROC"] = "16"
+            settings["NPROC"] = "16"
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "tools" / "training_contestants.py")],
@@ -171,7 +177,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache} | threads,
+            env=os.environ | settings,
         )
         worker = cls(process, 0.0)
         worker.ask(json.dumps(task))

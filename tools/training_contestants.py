@@ -60,7 +60,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     del folder
     import jax
 
-    from lensjax import command_line, compilation_cache, models
+    from lensjax import command_line, compilation_cache, host_memory, models
     from lensjax.data.images import ImageSet
     from lensjax.evaluation.prediction import evaluator, predictor
     from lensjax.training import engine
@@ -68,6 +68,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     from lensjax.training.start import first_state, step_of
 
     compilation_cache.keep_compiled_programs()
+    host_memory.keep_freed_memory()
     config = command_line.load_config(str(ROOT / "configs" / f"{task['model']}.py"))
     config = config.copy_and_resolve_references()
     config.batch_size = config.eval_batch_size = task["batch"]
@@ -130,6 +131,8 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
     functional = torch.nn.functional
     device = "cuda" if torch.cuda.is_available() else "cpu"
     is_best = "best" in task["contestant"]
+    if is_best:
+        importlib.import_module("lensjax.host_memory").keep_freed_memory()
     is_pinn = task["model"] == "pinn"
     batch = task["batch"]
     pixels, classes = noise(task["images"], task["size"])

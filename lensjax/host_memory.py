@@ -1,0 +1,39 @@
+"""Memory that a step on a CPU has freed is kept for the next step."""
+
+import ctypes
+import os
+import platform
+
+# Numbers of the GNU C library's <malloc.h>.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NEVER = -1
+
+
+def keep_freed_memory() -> bool:
+    """From here on the C library keeps what is freed, in one pool for all threads.
+
+    Otherwise it gives the large arrays of a step back to the system, which then has to find as many pages for
+    the next step, and to fill them with zeros: a tenth of the time of a step of 32 images, a third with 256.
+    To be called before there are threads.
+
+    Returns:
+      Whether it does: not without the GNU C library, nor where the user's own MALLOC_ARENA_MAX and the like,
+      or GLIBC_TUNABLES, say how memory is to be kept.
+    """
+    said = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if said or not _has_gnu_library():
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
+    done = [mallopt(setting, value) == 1 for setting, value in settings]
+    return all(done)
+
+
+def give_back_memory() -> None:
+    """Gives back what is free at the moment: gaps that nothing fits in would add up over a long run."""
+    if _has_gnu_library():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_gnu_library() -> bool:
+    return platform.libc_ver()[0] == "glibc"
