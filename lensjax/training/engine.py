@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
+from lensjax import host_memory
 from lensjax.data.batches import epoch_order, gathered, rows_of_batches
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
@@ -57,6 +58,8 @@ class Report:
 Advance = Callable[[TrainState, int], tuple[TrainState, int, Report]]
 # From an epoch's number to what runs its steps.
 Engine = Callable[[int], Advance]
+# From an epoch's number, and the steps done in it, to the batch of the next one.
+Batches = Callable[[int], Callable[[int], Any]]
 
 
 def build(
@@ -82,21 +85,21 @@ def build(
       meter: measures the steps; None where nobody asked for it.
     """
     measured = (lambda function: function) if meter is None else meter.training
+    mine = processes.own_rows(config.batch_size, devices)
     if isinstance(images, FreshImages):
         # The images follow from config.data.seed: all runs see the same.
         mapped = jax.vmap(step, in_axes=(0, None, 0)) if seeds else step
         parallel = measured(parallel_train_step(mapped, devices))
-        return _fresh(parallel, images, key, config, devices, seeds)
+        return _one_by_one(parallel, _drawn(images, config, mine), key, seeds)
     if isinstance(images, StreamedImages):
-        return _from_disk(
-            measured(parallel_train_step(step, devices)), images, key, config, devices
-        )
+        parallel = measured(parallel_train_step(step, devices))
+        return _one_by_one(parallel, _read_ahead(images, config, mine, devices), key, seeds)
     if is_resident(images, config, devices):
         loop = measured(parallel_train_loop(step, devices, side_by_side=bool(seeds)))
         return _resident(loop, images, key, config, devices, seeds)
     mapped = jax.vmap(step) if seeds else step
     parallel = measured(parallel_train_step(mapped, devices, rows_axis=1 if seeds else 0))
-    return _streaming(parallel, images, key, config, devices, seeds)
+    return _one_by_one(parallel, _gathered(images, config, mine, seeds), key, seeds)
 
 
 def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
@@ -116,31 +119,69 @@ def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Devi
     return size <= config.data.device_share * memory
 
 
-def _streaming(
-    step: Callable[..., Any],
-    images: ImageSet,
-    key: Array,
-    config: ConfigDict,
-    devices: Sequence[jax.Device],
-    seeds: tuple[int, ...],
+def _one_by_one(
+    step: Callable[..., Any], batches: Batches, key: Array, seeds: tuple[int, ...]
 ) -> Engine:
-    mine = processes.own_rows(config.batch_size, devices)
+    look_at_memory = host_memory.watch()
 
     def epoch(number: int) -> Advance:
-        rows, weights = _rows_of_epoch(seeds or (config.seed,), number, images, config)
+        batch = batches(number)
 
         def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            parts = [
-                gathered(images, rows[run, done, mine], weights[run, done, mine])
-                for run in range(len(rows))
-            ]
-            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *parts) if seeds else parts[0]
-            state, metrics = step(state, batch, key)
+            state, metrics = step(state, batch(done), key)
+            look_at_memory()
             return state, done + 1, Report(metrics["loss"], done + 1, seeds)
 
         return advance
 
     return epoch
+
+
+def _gathered(images: ImageSet, config: ConfigDict, mine: slice, seeds: tuple[int, ...]) -> Batches:
+    """Images in the host's memory."""
+
+    def of_epoch(number: int) -> Callable[[int], Any]:
+        rows, weights = _rows_of_epoch(seeds or (config.seed,), number, images, config)
+
+        def batch(done: int) -> Any:
+            parts = [
+                gathered(images, rows[run, done, mine], weights[run, done, mine])
+                for run in range(len(rows))
+            ]
+            return jax.tree.map(lambda *arrays: np.stack(arrays), *parts) if seeds else parts[0]
+
+        return batch
+
+    return of_epoch
+
+
+def _read_ahead(
+    images: StreamedImages, config: ConfigDict, mine: slice, devices: Sequence[jax.Device]
+) -> Batches:
+    """Images on disk, asked for in the order of the steps."""
+
+    def of_epoch(number: int) -> Callable[[int], Any]:
+        order = epoch_order(config.seed, number, len(images))
+        rows, weights = rows_of_batches(order, config.batch_size)
+        ahead: Iterator[Any] | None = None
+
+        def batch(done: int) -> Any:
+            nonlocal ahead
+            if ahead is None:
+                read = images.batches(rows[done:, mine], weights[done:, mine])
+                ahead = sent_ahead(read, devices)
+            return next(ahead)
+
+        return batch
+
+    return of_epoch
+
+
+def _drawn(images: FreshImages, config: ConfigDict, mine: slice) -> Batches:
+    """Images that nobody has seen before."""
+    num_steps = math.ceil(len(images) / config.batch_size)
+    size = mine.stop - mine.start
+    return lambda number: lambda done: images.batch(number * num_steps + done, size, mine.start)
 
 
 def _rows_of_epoch(
@@ -151,56 +192,6 @@ def _rows_of_epoch(
         rows_of_batches(epoch_order(seed, number, len(images)), config.batch_size) for seed in seeds
     ]
     return np.stack([rows for rows, _ in parts]), np.stack([weights for _, weights in parts])
-
-
-def _from_disk(
-    step: Callable[..., Any],
-    images: StreamedImages,
-    key: Array,
-    config: ConfigDict,
-    devices: Sequence[jax.Device],
-) -> Engine:
-    mine = processes.own_rows(config.batch_size, devices)
-
-    def epoch(number: int) -> Advance:
-        order = epoch_order(config.seed, number, len(images))
-        rows, weights = rows_of_batches(order, config.batch_size)
-        ahead: Iterator[Any] | None = None
-
-        def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            nonlocal ahead
-            if ahead is None:
-                read = images.batches(rows[done:, mine], weights[done:, mine])
-                ahead = sent_ahead(read, devices)
-            state, metrics = step(state, next(ahead), key)
-            return state, done + 1, Report(metrics["loss"], done + 1)
-
-        return advance
-
-    return epoch
-
-
-def _fresh(
-    step: Callable[..., Any],
-    images: FreshImages,
-    key: Array,
-    config: ConfigDict,
-    devices: Sequence[jax.Device],
-    seeds: tuple[int, ...],
-) -> Engine:
-    mine = processes.own_rows(config.batch_size, devices)
-
-    def epoch(number: int) -> Advance:
-        before = number * math.ceil(len(images) / config.batch_size)
-
-        def advance(state: TrainState, done: int) -> tuple[TrainState, int, Report]:
-            batch = images.batch(before + done, mine.stop - mine.start, mine.start)
-            state, metrics = step(state, batch, key)
-            return state, done + 1, Report(metrics["loss"], done + 1, seeds)
-
-        return advance
-
-    return epoch
 
 
 def _resident(

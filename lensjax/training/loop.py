@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from lensjax.console import log, progress
 from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
-from lensjax.host_memory import give_back_memory
 from lensjax.training import engine as engines
 from lensjax.training import logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
@@ -200,7 +199,6 @@ def run_epoch(
                 checkpoints.save(state, dataclasses.replace(where, steps_in_epoch=done), None)
                 saved, saved_at = done, time.monotonic()
         check_finite(pending, where.epoch)
-    give_back_memory()
     where = dataclasses.replace(where, steps_in_epoch=done)
     if (signal_number := stop.asked(done)) is not None:
         if done > saved:
