@@ -7,6 +7,7 @@
   --images N         images in a round (256 if not given; 4096 on a GPU)
   --rounds N         rounds; medians count (3 if not given)
   --loop             also lensjax's loop over images on the device, which CPUs do not train with
+  --alone            one contestant after the other, where memory does not hold all of them
   --compile          torch.compile for the best PyTorch on a CPU too
   --output FILE      also write the figures as JSON
   --growth FILE      instead, how lensjax's cost grows with batch, image size and number of
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_list("batches", ["32", "256"], "", flag_values=values)
     flags.DEFINE_integer("images", None, "", lower_bound=32, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    for name in ("compile", "loop"):
+    for name in ("compile", "loop", "alone"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_string("growth", None, "", flag_values=values)
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     on_cpu = device.platform == "cpu"
     number = values.images or (256 if on_cpu else 4096)
     figures: dict[str, Any] = about(device) | {"images": number, "rounds": values.rounds}
+    figures["alone"] = values.alone
     log.info("%s, %d cores", figures["device"], os.cpu_count() or 1)
     if values.growth:
         grow(figures, values.models, values.rounds, Path(values.growth))
@@ -99,7 +101,8 @@ def main(arguments: Sequence[str]) -> None:
             log.info("\n%s, batch %d", model, batch)
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
-            found = compared(task, contestants(model, on_cpu, loop=values.loop), values.rounds)
+            names = contestants(model, on_cpu, loop=values.loop)
+            found = compared(task, names, values.rounds, alone=values.alone)
             show(found)
             figures["results"].append({"model": model, "batch": batch, "contestants": found})
             if values.output:  # after each, so that what was measured is not lost
@@ -206,33 +209,37 @@ class Worker:
         return peak
 
 
-def compared(task: dict[str, Any], names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+def compared(
+    task: dict[str, Any], names: list[str], rounds: int, *, alone: bool
+) -> dict[str, dict[str, Any]]:
     """Medians of what each contestant does in a second, its first step and its peak memory."""
-    found: dict[str, dict[str, Any]] = {}
-    workers = {}
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    seconds: dict[tuple[str, str], list[float]] = {
+        (job, name): [] for job in JOBS for name in names
+    }
     with tempfile.TemporaryDirectory() as cache:
-        for name in names:
-            if name.startswith("lensjax"):
-                cold = Worker.start(task | {"contestant": name}, cache)
-                cold.end()
-                found[name] = {"first_step_seconds_empty_cache": cold.first_step}
-            workers[name] = Worker.start(task | {"contestant": name}, cache)
-            found.setdefault(name, {})["first_step_seconds"] = workers[name].first_step
-        for worker in workers.values():
-            worker.ask("warm")
-        for job in JOBS:
-            seconds: dict[str, list[float]] = {name: [] for name in names}
-            for _ in range(rounds):
-                for name in names:
-                    seconds[name].append(workers[name].ask(job)["seconds"])
-            for name, each in seconds.items():
-                found[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
-                # Of turns side by side, since the machine's other load comes and goes.
-                against = seconds[names[0]]
-                ratios = [other / mine for mine, other in zip(against, each, strict=True)]
-                found[name][f"{job}_times_{names[0]}"] = statistics.median(ratios)
-        for name, worker in workers.items():
-            found[name]["peak_bytes"] = worker.end()
+        for side_by_side in [[name] for name in names] if alone else [names]:
+            workers = {}
+            for name in side_by_side:
+                if name.startswith("lensjax"):
+                    cold = Worker.start(task | {"contestant": name}, cache)
+                    cold.end()
+                    found[name]["first_step_seconds_empty_cache"] = cold.first_step
+                workers[name] = Worker.start(task | {"contestant": name}, cache)
+                found[name]["first_step_seconds"] = workers[name].first_step
+            for worker in workers.values():
+                worker.ask("warm")
+            for job in JOBS:
+                for _ in range(rounds):
+                    for name, worker in workers.items():
+                        seconds[job, name].append(worker.ask(job)["seconds"])
+            for name, worker in workers.items():
+                found[name]["peak_bytes"] = worker.end()
+    for (job, name), each in seconds.items():
+        found[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
+        # Of turns side by side, since the machine's other load comes and goes.
+        ratios = [other / mine for mine, other in zip(seconds[job, names[0]], each, strict=True)]
+        found[name][f"{job}_times_{names[0]}"] = statistics.median(ratios)
     return found
 
 
