@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "models": {"physics", "fitting", "config", "ordered_sums"},
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", "weights", "ordered_sums", *COMMON},
+    "training": {"models", "data", "weights", "ordered_sums", "host_memory", *COMMON},
     "evaluation": {"models", "data", "training", "fitting", "physics", *COMMON},
 }
 ONLY_IN = {
