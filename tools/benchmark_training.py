@@ -218,29 +218,50 @@ def compared(
         (job, name): [] for job in JOBS for name in names
     }
     with tempfile.TemporaryDirectory() as cache:
-        for side_by_side in [[name] for name in names] if alone else [names]:
-            workers = {}
-            for name in side_by_side:
-                if name.startswith("lensjax"):
-                    cold = Worker.start(task | {"contestant": name}, cache)
-                    cold.end()
-                    found[name]["first_step_seconds_empty_cache"] = cold.first_step
-                workers[name] = Worker.start(task | {"contestant": name}, cache)
-                found[name]["first_step_seconds"] = workers[name].first_step
-            for worker in workers.values():
-                worker.ask("warm")
-            for job in JOBS:
-                for _ in range(rounds):
-                    for name, worker in workers.items():
-                        seconds[job, name].append(worker.ask(job)["seconds"])
-            for name, worker in workers.items():
-                found[name]["peak_bytes"] = worker.end()
-    for (job, name), each in seconds.items():
-        found[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
-        # Of turns side by side, since the machine's other load comes and goes.
-        ratios = [other / mine for mine, other in zip(seconds[job, names[0]], each, strict=True)]
-        found[name][f"{job}_times_{names[0]}"] = statistics.median(ratios)
+        for together in [[name] for name in names] if alone else [names]:
+            try:
+                measure(task, together, rounds, cache, found, seconds)
+            except RuntimeError as error:  # killed for lack of memory, as a rule
+                if not alone:
+                    raise
+                log.warning("  %s: %s", together[0], error)
+                found[together[0]] = {"died": str(error)}
+    alive = [name for name in names if "died" not in found[name]]
+    for name in alive:
+        for job in JOBS:
+            each, ours = seconds[job, name], seconds[job, alive[0]]
+            found[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
+            # Of turns side by side, since the machine's other load comes and goes.
+            ratios = [other / mine for mine, other in zip(ours, each, strict=True)]
+            found[name][f"{job}_times_{alive[0]}"] = statistics.median(ratios)
     return found
+
+
+def measure(
+    task: dict[str, Any],
+    names: list[str],
+    rounds: int,
+    cache: str,
+    found: dict[str, dict[str, Any]],
+    seconds: dict[tuple[str, str], list[float]],
+) -> None:
+    """Has contestants do every job in turns; adds their first steps, seconds and peak memory."""
+    workers = {}
+    for name in names:
+        if name.startswith("lensjax"):
+            cold = Worker.start(task | {"contestant": name}, cache)
+            cold.end()
+            found[name]["first_step_seconds_empty_cache"] = cold.first_step
+        workers[name] = Worker.start(task | {"contestant": name}, cache)
+        found[name]["first_step_seconds"] = workers[name].first_step
+    for worker in workers.values():
+        worker.ask("warm")
+    for job in JOBS:
+        for _ in range(rounds):
+            for name, worker in workers.items():
+                seconds[job, name].append(worker.ask(job)["seconds"])
+    for name, worker in workers.items():
+        found[name]["peak_bytes"] = worker.end()
 
 
 def grow(figures: dict[str, Any], models: list[str], rounds: int, path: Path) -> None:
@@ -302,8 +323,9 @@ def draw_growth(found: list[dict[str, Any]], device: str) -> Figure:
 def show(found: dict[str, dict[str, Any]]) -> None:
     """Prints a table."""
     log.info("%20s %17s %17s %17s %10s %6s", "", *(f"{job}, img/s" for job in JOBS), "first", "GB")
-    for name, values in found.items():
-        ours = next(iter(found))
+    alive = {name: values for name, values in found.items() if "died" not in values}
+    for name, values in alive.items():
+        ours = next(iter(alive))
         cells = [
             f"{values[f'{job}_images_per_second']:8.1f} ({values[f'{job}_times_{ours}']:5.2f})"
             for job in JOBS
@@ -311,7 +333,7 @@ def show(found: dict[str, dict[str, Any]]) -> None:
         first = f"{values['first_step_seconds']:.1f} s"
         gigabytes = f"{values['peak_bytes'] / 1e9:.2f}"
         log.info("%20s %17s %17s %17s %10s %6s", name, *cells, first, gigabytes)
-    log.info("(in brackets: the time it takes, as a multiple of lensjax's)")
+    log.info("(in brackets: the time it takes, as a multiple of the first one's)")
 
 
 def run() -> int:
