@@ -23,11 +23,11 @@ from jaxtyping import Array, Float
 
 PyTree = Any
 
-# A layer's gradient is summed by the layer's own kernel over so many rows, and in pairs over these parts.
+# A layer's gradient is summed by the layer's own kernel over so many rows, and in pairs over these parts,
 PART = 8
-# Of larger batches, which no order is kept of, it is summed over the parts that the layer is quickest with,
-# but at most so many: the compiled program grows with their number.
+# of which there are at most so many: the compiled program grows with their number.
 MAX_PARTS = 16
+# Of larger batches no order is kept, and parts are those that the layer is quickest with, at most so many.
 MAX_QUICK_PARTS = 64
 
 

@@ -5,6 +5,7 @@
   --batch N       scenes at once (32 if not given)
   --rounds N      turns; the least time of each contestant counts (5 if not given)
   --path DIR      a folder to look in for peers that are not installed here
+  --nopeers       lensjax alone
 
 Noise-free model_1 scenes with 0, 25 and 100 point masses against lenstronomy on as many
 processes as there are cores (at most two), JAXtronomy and caustics, each where installed; the
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("batch", 32, "", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
     flags.DEFINE_string("path", None, "", flag_values=values)
+    flags.DEFINE_boolean("peers", True, "", flag_values=values)
     program.read_flags(values, arguments)
     if values.path:
         sys.path.append(values.path)
@@ -55,13 +57,13 @@ def main(arguments: Sequence[str]) -> None:
     log.info("%s, %d cores, batch %d", device.device_kind, os.cpu_count() or 1, values.batch)
     for number in (0, 25, 100):
         log.info("\nmodel_1 without noise, %d point masses", number)
-        rendering(values.batch, values.rounds, number)
+        rendering(values.batch, values.rounds, number, with_peers=values.peers)
     log.info("\ncommon_test")
     noisy(values.batch, values.rounds)
 
 
-def rendering(batch: int, rounds: int, number: int) -> None:
-    """Noise-free scenes and their gradient, here and by the peers."""
+def rendering(batch: int, rounds: int, number: int, *, with_peers: bool) -> None:
+    """Noise-free scenes and their gradient, here and, if asked for, by the peers."""
     scenes = scenes_with(number, batch)
     ours = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, MODEL)))
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(150, 150)), jnp.float32)
@@ -75,6 +77,9 @@ def rendering(batch: int, rounds: int, number: int) -> None:
         "lensjax": lambda: jax.block_until_ready(ours(scenes)),
         "lensjax, gradient": lambda: jax.block_until_ready(gradient(scenes)),
     }
+    if not with_peers:
+        table(best_times(contestants, rounds), batch, "lensjax")
+        return
     processes = min(2, os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:

@@ -8,21 +8,25 @@ import torch
 
 from lensjax.models import layers
 
-CASES = [  # kernel, stride, side of the image, channels in and out: each way that `convolve` goes
-    (7, 2, 70, 2, 3),
-    (3, 1, 40, 3, 4),
-    (3, 2, 20, 4, 3),
-    (3, 2, 9, 3, 4),
-    (3, 1, 5, 4, 4),
-    (1, 2, 19, 3, 4),
+CASES = [  # kernel, stride, side of the image, channels in and out, batch: each way that `convolve` goes
+    (7, 2, 70, 2, 3, 8),
+    (3, 1, 40, 3, 4, 8),
+    (3, 2, 20, 4, 3, 8),
+    (3, 2, 9, 3, 4, 8),
+    (3, 1, 5, 4, 4, 8),
+    (1, 2, 19, 3, 4, 8),
+    (3, 1, 2, 3, 4, 8),
+    (3, 2, 4, 4, 3, 8),
+    (3, 1, 1, 3, 4, 8),
+    (3, 1, 16, 2, 3, 130),
 ]
 
 
 @pytest.mark.parametrize("form", ["convolve", "plain_convolution", "product_convolution"])
 def test_a_convolution_and_its_gradients_are_torch_s(form):
     generator = np.random.default_rng(0)
-    for side, stride, size, channels, features in CASES:
-        x = generator.normal(size=(8, size, size, channels))
+    for side, stride, size, channels, features, batch in CASES:
+        x = generator.normal(size=(batch, size, size, channels))
         kernel = generator.normal(size=(side, side, channels, features))
         torch_x = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
         torch_kernel = torch.tensor(kernel.transpose(3, 2, 0, 1), requires_grad=True)
