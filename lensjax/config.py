@@ -76,7 +76,11 @@ def default_config() -> ConfigDict:
     config.model.name = "baseline_cnn"
     # ResNet: channels after the stem (64 in ResNet18); the later stages have 2, 4 and 8 times as many.
     config.model.width = 64
-    # Blocks in each of the ResNet's four stages (lens_fit_net, lens_encoder_net); 0 leaves the stem alone.
+    # Blocks in each stage of the ResNet of baseline_cnn and lens_vit_pinn: a ResNet18's; (3, 4, 6, 3) is a
+    # ResNet34.
+    config.model.stage_sizes = (2, 2, 2, 2)
+    # Blocks in each of the four stages of the ResNet of lens_fit_net and lens_encoder_net; 0 leaves its stem
+    # alone.
     config.model.num_blocks = 1
     # Steps by which lens_encoder_net refines the lens that it guesses.
     config.model.gauss_newton_steps = 0
@@ -225,6 +229,11 @@ def check(config: ConfigDict) -> None:
         if not low <= value <= high:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"config.{field}={value}: has to be {limit}")
+    stages = config.model.stage_sizes
+    if not stages or not all(isinstance(size, int) and size > 0 for size in stages):
+        raise UserError(
+            f"config.model.stage_sizes={stages}: has to be whole numbers of at least 1, as (2, 2, 2, 2)"
+        )
     check_choice("config.preparation.stretch", config.preparation.stretch, STRETCHES)
     check_choice("config.data.residence", config.data.residence, RESIDENCES)
     check_choice("config.precision", config.precision, PRECISIONS)

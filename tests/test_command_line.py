@@ -76,6 +76,15 @@ BAD = {
         ["--config", PINN, "--config.model.dropout_rate=1.5"],
         "dropout_rate=1.5: .* 0 to 0.99",
     ),
+    "no stages": (
+        ["--config", PINN, "--config.model.stage_sizes=()"],
+        r"stage_sizes=\(\): has to be",
+    ),
+    "empty stage": (
+        ["--config", PINN, "--config.model.stage_sizes=2,0"],
+        r"stage_sizes=\(2, 0\): has to be whole numbers of at least 1, as \(2, 2, 2, 2\)",
+    ),
+    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "whole numbers"),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "has to be a multiple of"),
     "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
     "residuals without a fit": (

@@ -29,6 +29,7 @@ def get_config(name):
     config.data.validation_fraction = 0.25
     config.model.name = "{model}"
     config.model.width = 4
+    config.model.stage_sizes = (1, 2)
     config.model.patch_size = 8
     config.model.embedding_size = 16
     config.model.depth = 1
@@ -296,10 +297,10 @@ def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run
 
     name = json.loads((run[0] / "config.json").read_text())["model"]["name"]
     if name == "baseline_cnn":
-        make = functools.partial(BaselineCNN, width=4)
+        make = functools.partial(BaselineCNN, width=4, stages=(1, 2))
     else:
         vit = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 14}
-        make = functools.partial(LensVITPINN, image_size=SIZE, width=4, **vit)
+        make = functools.partial(LensVITPINN, image_size=SIZE, width=4, stages=(1, 2), **vit)
     oracle = randomize(make(), seed=0).eval()
     torch.save(oracle.state_dict(), tmp_path / "reference.pth")
     file, workdir, back = tmp_path / "w.safetensors", tmp_path / "run", tmp_path / "back.pth"

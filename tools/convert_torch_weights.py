@@ -39,7 +39,7 @@ from lensjax import program, weights
 from lensjax.console import log, progress
 from lensjax.errors import UserError
 from lensjax.weights.download import MB, OFFICIAL, fetch, weights_folder
-from lensjax.weights.shapes import PUBLISHED
+from lensjax.weights.shapes import PUBLISHED, Sizes
 from lensjax.weights.store import is_lensjax_file
 from lensjax.weights.trees import flatten
 from lensjax.weights.writing import check_new
@@ -208,7 +208,7 @@ def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
     return config.model.name, jax.device_get(trained.variables)
 
 
-def _say_what(architecture: str, variables: Any, sizes: dict[str, int], source: str) -> None:
+def _say_what(architecture: str, variables: Any, sizes: Sizes, source: str) -> None:
     """A line on what was found, and one where it is not of the published size."""
     arrays = flatten(variables).values()
     numbers = sum(array.size for array in arrays)

@@ -17,8 +17,8 @@ from lensjax.evaluation.tables import printable
 # Nothing is to be fetched from anywhere, whatever the page holds.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MODELS = {
-    "baseline_cnn": "ResNet18 on the image",
-    "lens_vit_pinn": "transformer, lens equation on brightness, ResNet18",
+    "baseline_cnn": "ResNet on the image",
+    "lens_vit_pinn": "transformer, lens equation on brightness, ResNet",
     "lens_fit_net": "lens fit and ResNet",
     "lens_encoder_net": "lens encoder, renderer and ResNet",
 }

@@ -28,13 +28,14 @@ __all__ = [
 ]
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "baseline_cnn": (BaselineCNN, ("width",)),
+    "baseline_cnn": (BaselineCNN, ("width", "stage_sizes")),
     "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
     "lens_fit_net": (LensFitNet, ("width", "num_blocks", "input")),
     "lens_vit_pinn": (
         LensViTPINN,
         (
             "width",
+            "stage_sizes",
             "patch_size",
             "embedding_size",
             "depth",

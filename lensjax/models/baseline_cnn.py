@@ -8,16 +8,17 @@ from lensjax.models.resnet import ResNet
 
 
 class BaselineCNN(nn.Module):
-    """ResNet18 with a one-channel stem.
+    """A ResNet with a one-channel stem; the defaults are the reference's ResNet18.
 
     Attributes:
       num_classes: number of classes.
-      width: channels after the stem; 64 in the reference.
+      width, stage_sizes: see `ResNet`.
       axis_name: see `BatchNorm`.
     """
 
     num_classes: int = 3
     width: int = 64
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
     axis_name: str | None = None
 
     @nn.compact
@@ -39,5 +40,7 @@ class BaselineCNN(nn.Module):
           with_physics_loss: not used: the model has no physics.
         """
         del keys, with_physics_loss
-        resnet = ResNet(self.num_classes, self.width, axis_name=self.axis_name, name="resnet")
+        resnet = ResNet(
+            self.num_classes, self.width, self.stage_sizes, self.axis_name, name="resnet"
+        )
         return Outputs(resnet(images, train=train, weights=weights))

@@ -72,7 +72,7 @@ class LensViTPINN(nn.Module):
 
     Attributes:
       num_classes: number of classes.
-      width: channels after the ResNet's stem; 64 in the reference.
+      width, stage_sizes: see `ResNet`; the defaults are the reference's.
       patch_size, embedding_size, depth, num_heads, position_grid: see `ViT`; the defaults are the
         reference's.
       dropout_rate: share of the ViT's features set to zero in training.
@@ -85,6 +85,7 @@ class LensViTPINN(nn.Module):
 
     num_classes: int = 3
     width: int = 64
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
     patch_size: int = 16
     embedding_size: int = 384
     depth: int = 12
@@ -138,7 +139,7 @@ class LensViTPINN(nn.Module):
             features, clean if with_physics_loss else None, *images.shape[1:3]
         )
         theta_S = reference.intensity_lens_equation(channel, theta_E)
-        resnet = ResNet(self.num_classes, self.width, axis_name=self.axis_name, name="cnn")
+        resnet = ResNet(self.num_classes, self.width, self.stage_sizes, self.axis_name, name="cnn")
         logits = resnet(jnp.concatenate([channel, theta_S], -1), train=train, weights=weights)
         if alpha_mean is None:
             return Outputs(logits, theta_E)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lensjax.errors import UserError
 from lensjax.weights.names import Named, rename
-from lensjax.weights.shapes import Shape, sizes_of, torch_shapes
+from lensjax.weights.shapes import Shape, Sizes, sizes_of, torch_shapes
 from lensjax.weights.tables import TABLES, Row
 from lensjax.weights.trees import flatten, nest
 
@@ -27,7 +27,7 @@ class Converted:
     """
 
     variables: dict[str, Any]
-    sizes: dict[str, int]
+    sizes: Sizes
     names: Named
 
 
@@ -127,7 +127,7 @@ def to_torch(
     return state_dict
 
 
-def check_whole(state_dict: Mapping[str, np.ndarray], architecture: str) -> dict[str, int]:
+def check_whole(state_dict: Mapping[str, np.ndarray], architecture: str) -> Sizes:
     """The sizes of the network in a state dict under the names of `tables`, if it is whole.
 
     Raises:

@@ -1,18 +1,21 @@
 """Which arrays, of which shapes, a whole PyTorch state dict of each architecture has."""
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 Shape = tuple[int, ...]
+Sizes = dict[str, Any]  # numbers, and of a ResNet's stages one number each
 
 # The sizes that the published weights and the reference have, by the names of lensjax's config.
-PUBLISHED: dict[str, dict[str, int]] = {
-    "resnet18": {"width": 64},
+PUBLISHED: dict[str, Sizes] = {
+    "resnet18": {"width": 64, "stage_sizes": (2, 2, 2, 2)},
     "dino_vits16": {"embedding_size": 384, "depth": 12, "patch_size": 16, "position_grid": 14},
-    "baseline_cnn": {"width": 64},
+    "baseline_cnn": {"width": 64, "stage_sizes": (2, 2, 2, 2)},
     "lens_vit_pinn": {
         "embedding_size": 384,
         "depth": 12,
@@ -20,12 +23,13 @@ PUBLISHED: dict[str, dict[str, int]] = {
         "position_grid": 14,
         "image_size": 150,
         "width": 64,
+        "stage_sizes": (2, 2, 2, 2),
     },
 }
 OF_FIXED_SIZE = ("resnet18", "dino_vits16")
 
 
-def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
     """The sizes of the network in a state dict.
 
     Those of `OF_FIXED_SIZE` have one size only; the other networks may be smaller than the reference's,
@@ -43,8 +47,9 @@ def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> dict[str, i
         return published
     shapes = {key: array.shape for key, array in arrays.items()}
     blocks = [int(found[1]) for key in shapes if (found := re.match(r"vit\.blocks\.(\d+)\.", key))]
-    told: dict[str, int | None] = {
+    told: Sizes = {
         "width": _last(shapes, "resnet.bn1.weight") or _last(shapes, "cnn.bn1.weight"),
+        "stage_sizes": _stage_sizes(shapes),
         "embedding_size": _last(shapes, "vit.norm.weight"),
         "depth": max(blocks) + 1 if blocks else None,
         "patch_size": _last(shapes, "vit.patch_embed.proj.weight"),
@@ -55,7 +60,7 @@ def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> dict[str, i
 
 
 def torch_shapes(
-    architecture: str, sizes: Mapping[str, int], *, with_classifier: bool = True
+    architecture: str, sizes: Mapping[str, Any], *, with_classifier: bool = True
 ) -> dict[str, Shape]:
     """The shape of every array of a state dict, by PyTorch's names, without counts of batches.
 
@@ -66,31 +71,32 @@ def torch_shapes(
     """
     if architecture == "resnet18":
         num_classes = 1000 if with_classifier else 0
-        return _resnet(sizes["width"], channels=3, num_classes=num_classes, stem_bias=False)
+        return _resnet(sizes, channels=3, num_classes=num_classes, stem_bias=False)
     if architecture == "dino_vits16":
         return _vit(sizes, channels=3)
     if architecture == "baseline_cnn":
-        return _inside("resnet", _resnet(sizes["width"], channels=1))
+        return _inside("resnet", _resnet(sizes, channels=1))
     numbers = 2 * sizes["image_size"] ** 2
     return {
         **_inside("vit", _vit(sizes, channels=1)),
         "alpha_proj.weight": (numbers, sizes["embedding_size"]),
         "alpha_proj.bias": (numbers,),
-        **_inside("cnn", _resnet(sizes["width"], channels=2)),
+        **_inside("cnn", _resnet(sizes, channels=2)),
     }
 
 
 def _resnet(
-    width: int, *, channels: int, num_classes: int = 3, stem_bias: bool = True
+    sizes: Mapping[str, Any], *, channels: int, num_classes: int = 3, stem_bias: bool = True
 ) -> dict[str, Shape]:
+    width = sizes["width"]
     shapes: dict[str, Shape] = {"conv1.weight": (width, channels, 7, 7)}
     if stem_bias:
         shapes["conv1.bias"] = (width,)
     shapes |= _batch_norm("bn1", width)
     before = width
-    for stage in range(4):
+    for stage, num_blocks in enumerate(sizes["stage_sizes"]):
         features = width * 2**stage
-        for block in range(2):
+        for block in range(num_blocks):
             name = f"layer{stage + 1}.{block}"
             shapes[f"{name}.conv1.weight"] = (features, before, 3, 3)
             shapes |= _batch_norm(f"{name}.bn1", features)
@@ -103,7 +109,7 @@ def _resnet(
     return shapes | (_layer("fc", num_classes, before) if num_classes else {})
 
 
-def _vit(sizes: Mapping[str, int], *, channels: int) -> dict[str, Shape]:
+def _vit(sizes: Mapping[str, Any], *, channels: int) -> dict[str, Shape]:
     size, patch = sizes["embedding_size"], sizes["patch_size"]
     shapes: dict[str, Shape] = {
         "cls_token": (1, 1, size),
@@ -142,6 +148,17 @@ def _inside(module: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def _last(shapes: Mapping[str, Shape], key: str) -> int | None:
     """The last size of an array; None where it is not there or has none."""
     return (shapes.get(key) or (None,))[-1]
+
+
+def _stage_sizes(keys: Iterable[str]) -> tuple[int, ...] | None:
+    """Blocks in each stage of the ResNet: as far as their numbers follow one another."""
+    named = (re.match(r"(?:resnet|cnn)\.layer(\d+)\.(\d+)\.", key) for key in keys)
+    blocks = {(int(found[1]), int(found[2])) for found in named if found}
+    stages: list[int] = []
+    while (len(stages) + 1, 0) in blocks:
+        stage = len(stages) + 1
+        stages.append(next(n for n in itertools.count(1) if (stage, n) not in blocks))
+    return tuple(stages) or None
 
 
 def _root(number: int) -> int | None:

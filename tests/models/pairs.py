@@ -38,7 +38,7 @@ def as_jax(array, dtype):
     return jnp.asarray(array, str(dtype).removeprefix("torch."))
 
 
-def pair(kind, size, dtype, seed=0, *, width=8, vit=None, form=None):
+def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, form=None):
     """A torch model and the same as a lensjax module with its variables.
 
     Args:
@@ -46,7 +46,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, vit=None, form=None):
       size: side of an image, pixels.
       dtype: torch's.
       seed: of the weights.
-      width: of the ResNet.
+      width, stages: of the ResNet.
       vit: sizes of the ViT that are not those of SMALL_VIT.
       form: of `gradient_input`, for "pinn".
     """
@@ -58,17 +58,23 @@ def pair(kind, size, dtype, seed=0, *, width=8, vit=None, form=None):
     }
     oracle, module, architecture = {
         "baseline": lambda: (
-            torch_models.BaselineCNN(width),
-            BaselineCNN(width=width),
+            torch_models.BaselineCNN(width, stages),
+            BaselineCNN(width=width, stage_sizes=stages),
             "baseline_cnn",
         ),
         "pinn": lambda: (
-            torch_models.LensVITPINN(size, width, dropout=0.0, form=form, **vit),
-            LensViTPINN(width=width, dropout_rate=0.0, input=form or "image", **flax_vit),
+            torch_models.LensVITPINN(size, width, 0.0, form, stages, **vit),
+            LensViTPINN(
+                width=width,
+                stage_sizes=stages,
+                dropout_rate=0.0,
+                input=form or "image",
+                **flax_vit,
+            ),
             "lens_vit_pinn",
         ),
         "vit": lambda: (torch_models.VisionTransformer(**vit), ViT(**flax_vit), "dino_vits16"),
-        "resnet": lambda: (torch_models.ResNet18(2, width), ResNet(width=width), "resnet18"),
+        "resnet": lambda: (torch_models.ResNet(2, width), ResNet(width=width), "resnet18"),
     }[kind]()
     oracle = torch_models.randomize(oracle.to(dtype), seed)
     channels = 2 if kind == "resnet" else 1

@@ -193,6 +193,16 @@ def test_ten_adamw_steps_end_where_torch_s_end(kind):
             )
 
 
+@pytest.mark.parametrize("kind", ["baseline", "pinn"])
+def test_other_numbers_of_blocks_give_torch_s_logits(kind):
+    with precision("float64") as (dtype, tolerance):
+        oracle, module, variables, _ = pair(kind, 64, dtype, stages=(3, 1, 2))
+        x = images(64)
+        expected = oracle.eval()(as_torch(x, dtype)).detach().numpy()
+        outputs, _ = apply(module, variables, as_jax(x, dtype), train=False)
+        np.testing.assert_allclose(outputs.logits, expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize(("grid", "patches"), [(14, 9), (14, 4), (14, 20), (6, 9), (14, 6)])
 def test_position_embeddings_are_resized_as_torch_s_bicubic_with_a_scale_factor(grid, patches):
     square = np.random.default_rng(0).normal(size=(grid, grid))

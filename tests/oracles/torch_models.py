@@ -29,15 +29,19 @@ class BasicBlock(nn.Module):
         return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet18(nn.Module):
-    def __init__(self, in_channels, width=64, num_classes=3):
+STAGES = (2, 2, 2, 2)  # a ResNet18
+
+
+class ResNet(nn.Module):
+    def __init__(self, in_channels, width=64, num_classes=3, stages=STAGES):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3)
         self.bn1 = nn.BatchNorm2d(width)
         channels = width
-        for stage in range(4):
+        self.num_stages = len(stages)
+        for stage, num_blocks in enumerate(stages):
             blocks = []
-            for block in range(2):
+            for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 blocks.append(BasicBlock(channels, width * 2**stage, stride))
                 channels = width * 2**stage
@@ -47,14 +51,15 @@ class ResNet18(nn.Module):
     def forward(self, x):
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.max_pool2d(x, 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in range(self.num_stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
         return self.fc(x.mean((2, 3)))
 
 
 class BaselineCNN(nn.Module):
-    def __init__(self, width=64):
+    def __init__(self, width=64, stages=STAGES):
         super().__init__()
-        self.resnet = ResNet18(1, width)
+        self.resnet = ResNet(1, width, stages=stages)
 
     def forward(self, x):
         return self.resnet(x)
@@ -149,13 +154,13 @@ def gradient_input(image, form):
 class LensVITPINN(nn.Module):
     """With a `form` the ablation: the form of `gradient_input` that the classification sees."""
 
-    def __init__(self, image_size=150, width=64, dropout=0.3, form=None, **vit):
+    def __init__(self, image_size=150, width=64, dropout=0.3, form=None, stages=STAGES, **vit):
         super().__init__()
         self.image_size, self.form = image_size, form
         self.vit = VisionTransformer(**vit)
         self.dropout = nn.Dropout(dropout)
         self.alpha_proj = nn.Linear(vit.get("dim", 384), image_size * image_size * 2)
-        self.cnn = ResNet18(2, width)
+        self.cnn = ResNet(2, width, stages=stages)
 
     def alpha(self, features):
         return self.alpha_proj(features).reshape(-1, self.image_size, self.image_size, 2)

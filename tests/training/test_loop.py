@@ -35,6 +35,7 @@ def tiny_config(**overrides):
     config = default_config()
     config.data.image_size = SIZE
     config.model.width = 4
+    config.model.stage_sizes = (1, 1)
     config.batch_size = 8
     config.eval_batch_size = 8
     config.num_epochs = 3

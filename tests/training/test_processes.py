@@ -23,6 +23,7 @@ TIMES = ("seconds", "images_per_second")
 EPOCHS = 4
 SETTINGS = {
     "model.width": 4,
+    "model.stage_sizes": (1, 1),
     "preparation.crop": 32,
     "data.num_train": 120,
     "data.num_validation": 21,

@@ -21,15 +21,22 @@ from lensjax.training.state import initial_state
 from lensjax.training.step import eval_step, train_step
 
 SIZE = 32
+STAGES = (1, 1)  # every kind of block once: what is compiled takes most of the time
 WHOLE = functools.partial(prepare, crop=0, stretch="none")
 TERMS = {"baseline": ("cross_entropy",), "pinn": ("cross_entropy", "physics")}
 
 
 def build(kind, axis_name):
     if kind == "baseline":
-        return BaselineCNN(width=4, axis_name=axis_name)
+        return BaselineCNN(width=4, stage_sizes=STAGES, axis_name=axis_name)
     return LensViTPINN(
-        width=4, patch_size=8, embedding_size=16, depth=1, num_heads=2, axis_name=axis_name
+        width=4,
+        stage_sizes=STAGES,
+        patch_size=8,
+        embedding_size=16,
+        depth=1,
+        num_heads=2,
+        axis_name=axis_name,
     )
 
 

@@ -86,6 +86,18 @@ def test_the_references_own_sizes_are_the_published_ones(architecture, module):
     assert sizes.get("position_grid", 14) == 14
 
 
+@pytest.mark.parametrize("stages", [(3, 4, 6, 3), (1, 2)])
+def test_the_stages_of_another_resnet_are_seen_and_a_block_with_a_gap_is_not_whole(stages):
+    state = arrays(torch_models.BaselineCNN(4, stages).state_dict())
+    converted = convert(state)
+    assert converted.sizes == {"width": 4, "stage_sizes": stages}
+    module = BaselineCNN(width=4, stage_sizes=stages)
+    assert shapes_in(converted.variables) == shapes_of(module, 1, 32, train=False)
+    del state["resnet.layer1.0.conv2.weight"]
+    with pytest.raises(UserError, match=r"resnet\.layer1\.0\.conv2\.weight is missing"):
+        convert(state)
+
+
 def test_everybodys_names_of_one_vit_give_the_same_variables(dino):
     expected = flatten(convert(dino).variables)
     tensors = {name: torch.from_numpy(array) for name, array in dino.items()}

@@ -112,6 +112,7 @@ def test_a_converted_checkpoint_classifies_as_in_torch(tool, checkpoint, tmp_pat
         "position_grid": 3,
         "image_size": 32,
         "width": 4,
+        "stage_sizes": [2, 2, 2, 2],
     }
 
 

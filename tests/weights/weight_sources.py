@@ -8,7 +8,7 @@ from oracles import torch_models
 def torchvision_resnet18(seed=0):
     """torchvision's ResNet18: three channels, no bias in the stem, 1000 classes."""
     torch.manual_seed(seed)
-    state = torch_models.ResNet18(3, 64, 1000).state_dict()
+    state = torch_models.ResNet(3, 64, 1000).state_dict()
     del state["conv1.bias"]
     for name, tensor in state.items():
         if name.endswith("running_mean"):
