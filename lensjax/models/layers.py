@@ -19,7 +19,8 @@ from lensjax.ordered_sums import (
 )
 
 # Of convolutions on CPUs, see `convolve`.
-_PIXELS_AT_ONCE = 3_000
+_VALUES_AT_ONCE = 200_000
+_FEW_FEATURES = 64
 _FEW_PIXELS = 36
 
 
@@ -169,7 +170,9 @@ def convolve(
         return row_by_row(product, kernel, x)
     if pixels <= _FEW_PIXELS:
         return row_by_row(plain, kernel, x, pulled_back=product)
-    fitting = max(_PIXELS_AT_ONCE // pixels, 2)
+    features = kernel.shape[-1]
+    values = _VALUES_AT_ONCE * max(_FEW_FEATURES // features, 1)
+    fitting = max(values // (pixels * features), 2)
     return row_by_row(plain, kernel, x, quickest=2 ** (fitting.bit_length() - 1))
 
 

@@ -77,7 +77,7 @@ class ResNet(nn.Module):
         """Logits; arguments as for `BatchNorm`."""
         x = StemConv(self.width, kernel_size=7, stride=2, name="conv1")(x, train=train)
         x = BatchNorm(self.axis_name, name="bn1")(x, train=train, weights=weights)
-        x = max_pool(nn.relu(x))
+        x = max_pool(nn.relu(x), self.axis_name)
         for stage, num_blocks in enumerate(self.stage_sizes):
             for block in range(num_blocks):
                 x = BasicBlock(
