@@ -14,7 +14,15 @@ MAY_IMPORT = {
     "models": {"physics", "fitting", "config", "ordered_sums"},
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", "weights", "ordered_sums", "host_memory", *COMMON},
+    "training": {
+        "models",
+        "data",
+        "weights",
+        "ordered_sums",
+        "host_memory",
+        "compiler_options",
+        *COMMON,
+    },
     "evaluation": {"models", "data", "training", "fitting", "physics", *COMMON},
 }
 ONLY_IN = {

@@ -13,6 +13,7 @@ from lensjax.ordered_sums import (
     batch_sum,
     device_sum,
     is_ordered,
+    kept,
     on_each_row,
     pixel_sum,
     row_by_row,
@@ -151,10 +152,10 @@ def convolve(
 ) -> Float[Array, "batch new_height new_width features"]:
     """A convolution, padded by half the kernel, in the forms that are quickest on the device.
 
-    On CPUs XLA's own gradient in the kernel is slow except for parts of some 3,000 pixels of the result
-    (tools/benchmark_convolutions.py); where feature maps are small the gradient of a product of matrices is
-    quicker. Of a kernel of a single pixel, and of one larger than the feature map, for which XLA has no more
-    than plain loops, all is such a product.
+    On CPUs XLA's own gradient in the kernel is slow except for parts of some 200,000 values of the result,
+    more where features are few (tools/benchmark_convolutions.py); where feature maps are small the gradient
+    of a product of matrices is quicker. Of a kernel of a single pixel, and of one larger than the feature
+    map, for which XLA has no more than plain loops, all is such a product.
 
     Args:
       kernel: of odd side.
@@ -347,7 +348,7 @@ def _normalise_batch_backward(
     common = for_bias[None, None, None, :] + normal * for_scale[None, None, None, :]
     factor = (scale * inverse)[None, None, None, :]
     for_x = factor * (gradient - rows[:, None, None, None] * common)
-    return for_x, jnp.zeros_like(rows), own[1], own[0]
+    return kept(for_x, axis_name), jnp.zeros_like(rows), own[1], own[0]
 
 
 _normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)

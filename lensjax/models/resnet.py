@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from lensjax.models.layers import BatchNorm, Conv, StemConv, dense
 from lensjax.models.pooling import max_pool
-from lensjax.ordered_sums import pixel_sum
+from lensjax.ordered_sums import kept, pixel_sum
 
 
 class BasicBlock(nn.Module):
@@ -40,13 +40,13 @@ class BasicBlock(nn.Module):
             return BatchNorm(self.axis_name, name=name)(y, train=train, weights=weights)
 
         y = Conv(features, kernel_size=3, stride=stride, name="conv1")(x)
-        y = nn.relu(norm(y, "bn1"))
+        y = kept(nn.relu(norm(y, "bn1")), self.axis_name if train else None)
         y = Conv(features, kernel_size=3, name="conv2")(y)
         y = norm(y, "bn2")
         if x.shape != y.shape:
             x = Conv(features, kernel_size=1, stride=stride, name="downsample_conv")(x)
             x = norm(x, "downsample_bn")
-        return nn.relu(x + y)
+        return kept(nn.relu(x + y), self.axis_name if train else None)
 
 
 class ResNet(nn.Module):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lensjax.compiler_options import OLDER_LOOPS, compiled_with, if_known
 from lensjax.errors import UserError
 from lensjax.training import processes
 from lensjax.training.step import train_loop
@@ -94,6 +95,7 @@ def parallel_train_step(
         devices=devices,
         donate_argnums=0,
     )
+    mapped = compiled_with(mapped, if_known(OLDER_LOOPS))
     on_cpu = devices[0].platform == "cpu"
     num_own = len(processes.own(devices))
 
@@ -164,6 +166,7 @@ def parallel_eval_step(
 ) -> Callable[..., Any]:
     """Maps `step(variables, batch) -> values` over devices; the values come back one row an image."""
     mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    mapped = compiled_with(mapped, if_known(OLDER_LOOPS))
 
     def run(variables: Any, batch: dict[str, np.ndarray]) -> Any:
         values = mapped(variables, share(batch, len(devices)))

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from lensjax.compiler_options import LESS_OPTIMISED, if_known
 from lensjax.data.preparation import num_channels, prepare, prepared_size
 from lensjax.training import optimizer
 from lensjax.training.losses import term_names
@@ -28,7 +29,7 @@ def first_state(
       model: the classifier.
       num_batches: steps in an epoch.
     """
-    return _compiled_start(
+    return _compiled_start()(
         jax.random.key(config.seed),
         model,
         _adamw(config, num_batches),
@@ -39,17 +40,22 @@ def first_state(
     )
 
 
-@functools.partial(
-    jax.jit,
-    static_argnums=(1, 2),
-    static_argnames=("image_size", "channels", "terms", "with_ema"),
-)
-def _compiled_start(
-    key: Key[Array, ""], model: nn.Module, adamw: optax.GradientTransformation, **how: Any
-) -> tuple[TrainState, Key[Array, ""]]:
+@functools.cache
+def _compiled_start() -> Callable[..., tuple[TrainState, Key[Array, ""]]]:
     """One program, for all seeds: hundreds of small ones, for each array, take a second to compile."""
-    init_key, step_key = jax.random.split(key)
-    return initial_state(model, adamw, init_key, **how), step_key
+
+    def start(
+        key: Key[Array, ""], model: nn.Module, adamw: optax.GradientTransformation, **how: Any
+    ) -> tuple[TrainState, Key[Array, ""]]:
+        init_key, step_key = jax.random.split(key)
+        return initial_state(model, adamw, init_key, **how), step_key
+
+    return jax.jit(
+        start,
+        static_argnums=(1, 2),
+        static_argnames=("image_size", "channels", "terms", "with_ema"),
+        compiler_options=if_known(LESS_OPTIMISED),
+    )
 
 
 def step_of(
