@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lensjax import models
-from lensjax.training.start import first_state, step_of
+from lensjax.training import start
 from lensjax.training.state import TrainState
 
 # Operations a second in "float32", "tensorfloat32" and "bfloat16", by a part of the device's name.
@@ -33,7 +33,7 @@ _SIDE = 1024  # of the matrices whose product measures a CPU
 def abstract_state(config: ConfigDict) -> TrainState:
     """The shapes of all that training changes; nothing is computed."""
     model = models.build(config.model, axis_name=None)
-    return jax.eval_shape(lambda: first_state(config, model, 1)[0])
+    return start.abstract_state(config, model, 1)
 
 
 def step_operations(config: ConfigDict) -> float:
@@ -54,7 +54,7 @@ def step_operations(config: ConfigDict) -> float:
     if config.data.fit != "none":
         batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
     model = models.build(config.model, axis_name=None)
-    step = step_of(config, model, 1, axis_name=None)
+    step = start.step_of(config, model, 1, axis_name=None)
     lowered: Any = jax.jit(step).lower(abstract_state(config), batch, jax.random.key(0))
     return float(lowered.cost_analysis()["flops"])
 

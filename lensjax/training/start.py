@@ -29,31 +29,39 @@ def first_state(
       model: the classifier.
       num_batches: steps in an epoch.
     """
-    return _compiled_start()(
-        jax.random.key(config.seed),
-        model,
-        _adamw(config, num_batches),
-        image_size=prepared_size(config.data.image_size, config.preparation.crop),
-        channels=num_channels(config.data.fit),
-        terms=term_names(config.model.name),
-        with_ema=config.optimizer.ema_decay > 0,
-    )
+    return _compiled_start()(jax.random.key(config.seed), **_start_of(config, model, num_batches))
+
+
+def abstract_state(config: ConfigDict, model: nn.Module, num_batches: int) -> TrainState:
+    """The shapes and types of `first_state`'s state; nothing is computed."""
+    start = functools.partial(_start, **_start_of(config, model, num_batches))
+    return jax.eval_shape(start, jax.random.key(config.seed))[0]
+
+
+def _start_of(config: ConfigDict, model: nn.Module, num_batches: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "adamw": _adamw(config, num_batches),
+        "image_size": prepared_size(config.data.image_size, config.preparation.crop),
+        "channels": num_channels(config.data.fit),
+        "terms": term_names(config.model.name),
+        "with_ema": config.optimizer.ema_decay > 0,
+    }
+
+
+def _start(
+    key: Key[Array, ""], *, model: nn.Module, adamw: optax.GradientTransformation, **how: Any
+) -> tuple[TrainState, Key[Array, ""]]:
+    init_key, step_key = jax.random.split(key)
+    return initial_state(model, adamw, init_key, **how), step_key
 
 
 @functools.cache
 def _compiled_start() -> Callable[..., tuple[TrainState, Key[Array, ""]]]:
     """One program, for all seeds: hundreds of small ones, for each array, take a second to compile."""
-
-    def start(
-        key: Key[Array, ""], model: nn.Module, adamw: optax.GradientTransformation, **how: Any
-    ) -> tuple[TrainState, Key[Array, ""]]:
-        init_key, step_key = jax.random.split(key)
-        return initial_state(model, adamw, init_key, **how), step_key
-
     return jax.jit(
-        start,
-        static_argnums=(1, 2),
-        static_argnames=("image_size", "channels", "terms", "with_ema"),
+        _start,
+        static_argnames=("model", "adamw", "image_size", "channels", "terms", "with_ema"),
         compiler_options=if_known(LESS_OPTIMISED),
     )
 

@@ -39,7 +39,7 @@ def tiny_config(**overrides):
     config.batch_size = 8
     config.eval_batch_size = 8
     config.num_epochs = 3
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 1e-2
     config.update_from_flattened_dict(overrides)
     return config
 
