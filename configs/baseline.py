@@ -10,7 +10,7 @@ images that it reports on (docs/weights.md tells how to get the weights):
 
 The variant `quick` shows the whole path in about three minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, the middle 80 pixels band-passed, 10 epochs of 9,000 simulated images.
-Test AUC 0.955 / 0.913 / 0.906, mean 0.924 (2 min 48 s, November 2026):
+Test AUC 0.947 / 0.908 / 0.900, mean 0.918 (2 min 46 s, November 2026; with sums in another order 0.924):
 
     python -m lensjax.main --config configs/baseline.py:quick
 

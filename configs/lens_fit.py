@@ -7,8 +7,8 @@ the fit.
     python -m lensjax.main --config configs/lens_fit.py
 
 The variant `quick` simulates 3,000 + 600 + 1,500 images, fits a lens to each and trains for 6 epochs. Test
-AUC 1.0000 / 0.9950 / 0.9963 (no, sphere, vort), mean 0.9971, accuracy 0.973. From an empty cache it took
-2 min 21 s and 2 min 52 s on two CPU cores (November 2026), the report included; `make quickstart` sets up a
+AUC 1.0000 / 0.9952 / 0.9962 (no, sphere, vort), mean 0.9971, accuracy 0.975. From an empty cache it took
+2 min 40 s on two CPU cores (November 2026), the report included; `make quickstart` sets up a
 .venv before, which takes about a minute more. Images and fits are kept: a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick

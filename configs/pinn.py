@@ -11,8 +11,8 @@ images that it reports on (docs/weights.md tells how to get the weights):
 
 The variant `quick` shows the whole path in under five minutes on two CPU cores, simulation and compilation
 included: a net an eighth as wide, a transformer of two small blocks, the middle 80 pixels band-passed, 6
-epochs of 9,000 simulated images. Test AUC 0.894 / 0.843 / 0.833, mean 0.857 (4 min 45 s, November 2026; so
-short a training depends on rounding: with sums in another order it was 0.886):
+epochs of 9,000 simulated images. Test AUC 0.932 / 0.870 / 0.867, mean 0.889 (4 min 25 s, November 2026; so
+short a training depends on rounding: with sums in another order it was 0.857):
 
     python -m lensjax.main --config configs/pinn.py:quick
 
