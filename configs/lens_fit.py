@@ -15,7 +15,7 @@ AUC 1.0000 / 0.9952 / 0.9962 (no, sphere, vort), mean 0.9971, accuracy 0.975. Fr
 
 The variant `few` takes 36 epochs of as many training images, chooses among them by 1,500 others and
 keeps the running mean of the parameters: 1.0000 / 0.9968 / 0.9974, mean 0.9981, on 7,500 test images, and
-0.9984 by the mean over eight views (`--mode evaluate --tta d4`). The whole command took 6 min 1 s on two CPU
+0.9984 by the mean over eight views (`--mode evaluate --tta d4`). The whole command took 5 min 52 s on two CPU
 cores, the training images' fits being cached.
 
     python -m lensjax.main --config configs/lens_fit.py:few

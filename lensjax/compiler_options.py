@@ -38,9 +38,8 @@ def compiled_with(function: Any, options: dict[str, Any]) -> Callable[..., Any]:
       function: mapped over devices, for which JAX takes no options, or jitted.
       options: as `if_known` gives them; none leave the function as it is, and so do several processes.
     """
-    if (
-        not options or jax.process_count() > 1
-    ):  # whose programs take the shapes of all processes' arrays
+    # The programs of several processes ask for the shapes of what all of them have together.
+    if not options or jax.process_count() > 1:
         return function
     programs: dict[Any, Callable[..., Any]] = {}  # by shapes, types and layouts
 
