@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 # Loops by XLA's older emitters: small nets take their training steps in two thirds of the time, and are
-# compiled sooner; large ones take the same. Programs that draw random numbers, simulate or fit are slower.
-# JAX 0.11 has this option no more.
+# compiled sooner; large nets' steps take the same, and a large transformer takes longer to compile.
+# Programs that draw random numbers, simulate or fit are slower. JAX 0.11 has this option no more.
 OLDER_LOOPS = ("xla_cpu_use_fusion_emitters", False)
 # For programs that run once: compiled in half the time, with the same bits.
 LESS_OPTIMISED = ("xla_backend_optimization_level", 1)

@@ -19,7 +19,7 @@ from lensjax.ordered_sums import (
     row_by_row,
 )
 
-# Of convolutions on CPUs, see `convolve`.
+# Of convolutions on CPUs, see `convolve`. Half as many features allow twice as many values.
 _VALUES_AT_ONCE = 200_000
 _FEW_FEATURES = 64
 _FEW_PIXELS = 36
