@@ -26,8 +26,8 @@ def terminal_output() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def progress(total: int, description: str, *, unit: str = "images", initial: int = 0) -> tqdm:
-    """A progress bar with rate and time left; silent where standard error is not a terminal.
+def progress_bar(total: int, description: str, *, unit: str = "images", initial: int = 0) -> tqdm:
+    """A progress bar with rate and time left; silent if standard error is not a terminal.
 
     Args:
       total: how many units the whole work has.

@@ -25,10 +25,10 @@ from jaxtyping import Array, Float
 import lensjax
 from lensjax import weights
 from lensjax.data.images import CLASSES
-from lensjax.data.preparation import num_channels, prepare
+from lensjax.data.preparation import num_channels
 from lensjax.errors import UserError
 from lensjax.evaluation.trained import load_trained
-from lensjax.models.precision import computed_in
+from lensjax.training.recipe import Recipe
 from lensjax.weights.tables import TABLES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -69,11 +69,13 @@ def read_run(workdir: Path) -> Function:
     """
     trained = load_trained(workdir, devices=jax.devices()[:1])
     config = trained.config
-    # Whatever the run computed in: what its answers are rounded to is no part of a classifier.
-    apply = computed_in("float32", trained.model)
+    recipe = Recipe.from_config(config)
+    # Always in float32, whatever precision the run was trained in.
+    model = trained.model.clone(dtype=None)
 
     def logits(variables: Any, images: Array) -> Array:
-        return apply(variables, prepare(images, **config.preparation), train=False).logits
+        with jax.default_matmul_precision("float32"):
+            return model.apply(variables, recipe.prepare(images), train=False).logits
 
     return Function(
         name=config.model.name,

@@ -1,7 +1,6 @@
 """Trains, evaluates and predicts: `python -m lensjax.main --config configs/pinn.py`."""
 
 import contextlib
-import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from lensjax.errors import UserError
 from lensjax.evaluation import tta
 from lensjax.evaluation.prediction import evaluator, predictor
 from lensjax.evaluation.trained import Trained, load_trained
-from lensjax.training import loop, processes, seeds
+from lensjax.training import processes, seeds
 from lensjax.training.meter import Meter
 from lensjax.training.parallel import AXIS
 
@@ -66,16 +65,15 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
         workdir.claim(options.workdir, config)
     with workdir.locked(options.workdir) if first else contextlib.nullcontext():
         splits = load_splits(config.data)
-        model = models.build(config.model, axis_name=AXIS)
+        model = models.build(config, axis_name=AXIS)
         meter = (
             Meter(config, options.workdir, devices[0], len(devices)) if options.profile else None
         )
         answers = predictor(config, model, devices=devices, with_loss=True, meter=meter)
         validate = evaluator(answers, splits.validation)
-        one_or_more = (
-            functools.partial(loop.train, meter=meter) if config.seeds == 1 else seeds.train
+        seeds.train(
+            config, model, splits.train, validate, options.workdir, devices=devices, meter=meter
         )
-        one_or_more(config, model, splits.train, validate, options.workdir, devices=devices)
         if first:
             report(options, config, splits, processes.own(devices))
     return 0

@@ -153,7 +153,7 @@ def measure(
     folder = output / f"{name}-{size}-{epochs}-{seed}"
     workdir.claim(folder, config)
     devices = jax.local_devices()
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     predict = predictor(config, model, devices=devices, with_loss=True)
     validate = evaluator(predict, prepared["validation"])
     started = time.perf_counter()

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     if not isinstance(images, ImageSet):
         raise app.UsageError("compares on a fixed set of images, not on simulated:...?fresh")
     order = epoch_order(config.seed, 0, len(images))
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     adamw = optimizer.build(config.optimizer, _STEPS.value)
     size = prepared_size(config.data.image_size, config.preparation.crop)
     start = jax.device_get(

@@ -22,7 +22,7 @@ from absl import flags
 from jaxtyping import Float
 
 from lensjax import program, simulation
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data.counts import whole_counts
 from lensjax.data.npy import parse_image
 from lensjax.errors import UserError
@@ -89,7 +89,7 @@ def statistics(
 
 def simulated_statistics(preset: str, number: int, seed: int = 3) -> dict[str, np.ndarray]:
     """The statistics of simulated images of all classes, by name."""
-    with progress(number, "simulating") as bar:
+    with progress_bar(number, "simulating") as bar:
         images = simulation.simulate_split(
             preset, seed=seed, split="test", num_images=number, report=bar.update
         )

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lensjax import program, weights
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.errors import UserError
 from lensjax.weights.download import MB, OFFICIAL, fetch, weights_folder
 from lensjax.weights.shapes import PUBLISHED, Sizes
@@ -185,7 +185,7 @@ def download(name: str, sha256: str) -> tuple[Path, str]:
 
         def report(done: int, total: int) -> None:
             if not bars:
-                bar = progress(total // MB, name, unit="MB", initial=done // MB)
+                bar = progress_bar(total // MB, name, unit="MB", initial=done // MB)
                 bars.append(stack.enter_context(bar))
             bars[0].update(done // MB - bars[0].n)
 

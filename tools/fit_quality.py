@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from lensjax import fitting, program, simulation
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data.counts import whole_counts
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
@@ -169,7 +169,7 @@ def fitted(
     noise = None
     if counts:
         noise = fitting.photon_noise(scale.astype(np.float32))
-    with progress(len(images), "fit") as bar:
+    with progress_bar(len(images), "fit") as bar:
         return fitting.fit_in_batches(
             images[..., None].astype(np.float32), model, noise=noise, report=bar.update
         )

@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from lensjax import fitting, physics, program, simulation
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data.counts import whole_counts
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.errors import UserError
@@ -166,11 +166,11 @@ def compared(
     first = slice(0, min(BATCH, len(images)))
     fitting.fit_in_batches(images[first], noise=jax.tree.map(lambda leaf: leaf[first], noise))
     parts: list[fitting.Evidence] = []
-    with progress(len(images), "fit") as bar:
+    with progress_bar(len(images), "fit") as bar:
         start = time.perf_counter()
         fit = fitting.fit_in_batches(images, noise=noise, report=bar.update)
     seconds = time.perf_counter() - start
-    with progress(len(images), "compare") as bar:
+    with progress_bar(len(images), "compare") as bar:
         for row in range(0, len(images), BATCH):
             # The last batch is filled up, so that no second shape is compiled.
             rows = np.minimum(np.arange(row, row + BATCH), len(images) - 1)

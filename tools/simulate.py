@@ -33,7 +33,7 @@ from absl import flags
 
 import lensjax
 from lensjax import program, simulation
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.errors import UserError
 from lensjax.simulation.images import Split
@@ -116,7 +116,7 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
             (output / folder / name).mkdir(parents=True, exist_ok=True)
         starts = range(0, number, AT_A_TIME)
         with (
-            progress(number, f"writing {folder}") as bar,
+            progress_bar(number, f"writing {folder}") as bar,
             concurrent.futures.ThreadPoolExecutor() as threads,
         ):
             for first in starts:
@@ -143,7 +143,7 @@ def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, 
         return
     sets = {}
     for folder, number in numbers.items():
-        with progress(number, f"simulating {folder}") as bar:
+        with progress_bar(number, f"simulating {folder}") as bar:
             images = simulation.simulate_split(
                 preset,
                 seed=seed,

@@ -64,8 +64,8 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     from lensjax.data.images import ImageSet
     from lensjax.evaluation.prediction import evaluator, predictor
     from lensjax.training import engine
-    from lensjax.training.parallel import AXIS, replicated
-    from lensjax.training.start import first_state, step_of
+    from lensjax.training.parallel import AXIS, replicate
+    from lensjax.training.start import build_step, first_state
 
     compilation_cache.keep_compiled_programs()
     host_memory.keep_freed_memory()
@@ -87,19 +87,19 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         names = tuple(map(str, range(number)))
         return ImageSet(pixels, np.full(number, 800, np.float32), labels, names, residuals)
 
-    model = models.build(config.model, axis_name=AXIS)
-    step = step_of(config, model, 1_000)
-    state, key = replicated(first_state(config, model, 1_000), devices)
+    model = models.build(config, axis_name=AXIS)
+    step = build_step(config, model, 1_000)
+    state, key = replicate(first_state(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
-    advance = engine.build(step, training, key, config, devices)(0)
+    run_steps = engine.build(step, training, key, config, devices, seeds=[config.seed])
     predict = predictor(config, model, devices=devices)
     validate = evaluator(predictor(config, model, devices=devices, with_loss=True), validation)
 
     def train(most: int = task["images"]) -> None:
         nonlocal state
-        done = 0
-        while done * task["batch"] < most:
-            state, done, _ = advance(state, done)
+        for state, result in run_steps(state, 0, 0):
+            if result.done * task["batch"] >= most:
+                break
         jax.block_until_ready(state)
 
     def epoch() -> None:

@@ -21,11 +21,11 @@ class Batch(TypedDict):
         standard deviations.
     """
 
-    pixels: Shaped[np.ndarray, "batch height width"]
-    scale: Float32[np.ndarray, " batch"]
-    labels: Int32[np.ndarray, " batch"]
-    weights: Float32[np.ndarray, " batch"]
-    residuals: NotRequired[Float16[np.ndarray, "batch height width"]]
+    pixels: Shaped[np.ndarray, "batch *runs height width"]
+    scale: Float32[np.ndarray, "batch *runs"]
+    labels: Int32[np.ndarray, "batch *runs"]
+    weights: Float32[np.ndarray, "batch *runs"]
+    residuals: NotRequired[Float16[np.ndarray, "batch *runs height width"]]
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]:
@@ -59,7 +59,7 @@ def _batches(
 ) -> Iterator[Batch]:
     rows, weights = rows_of_batches(order, batch_size)
     for number in range(start, len(rows)):
-        yield gathered(image_set, rows[number], weights[number])
+        yield gather(image_set, rows[number], weights[number])
 
 
 def rows_of_batches(
@@ -83,14 +83,16 @@ def rows_of_batches(
     return rows, weights.reshape(number, batch_size)
 
 
-def gathered(
-    image_set: ImageSet, rows: Int[np.ndarray, " batch"], weights: Float32[np.ndarray, " batch"]
+def gather(
+    image_set: ImageSet,
+    rows: Int[np.ndarray, "batch *runs"] | slice,
+    weights: Float32[np.ndarray, "batch *runs"],
 ) -> Batch:
     """The batch of some rows of a set.
 
     Args:
       image_set: the images.
-      rows: indices into the set.
+      rows: indices into the set; an axis over several runs adds one to every array.
       weights: of each row, 1 or 0.
     """
     batch = Batch(

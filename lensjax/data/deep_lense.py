@@ -85,7 +85,7 @@ class DeepLense(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         images = self._sets[split]
         pixel_type = self.info.features["pixels"].np_dtype
-        with console.progress(len(images), f"writing {split}") as bar:
+        with console.progress_bar(len(images), f"writing {split}") as bar:
             for row in range(len(images)):
                 yield (
                     row,
@@ -215,7 +215,7 @@ def _find_prepared(path: Path) -> Path:
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype) -> ImageSet:
     count = builder.info.splits[split].num_examples
-    with console.progress(count, f"reading {split}") as bar:
+    with console.progress_bar(count, f"reading {split}") as bar:
         return _read_rows(
             builder, _source(builder, split), np.arange(count), pixel_type, bar.update
         )
@@ -228,7 +228,7 @@ def _streamed_split(
     source = _source(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
     labels = np.empty(count, np.int32)
     try:
-        with console.progress(count, f"reading labels of {split}") as bar:
+        with console.progress_bar(count, f"reading labels of {split}") as bar:
             for start in range(0, count, READ_AT_A_TIME):
                 rows = range(start, min(start + READ_AT_A_TIME, count))
                 labels[rows] = [example["label"] for example in source.__getitems__(rows)]

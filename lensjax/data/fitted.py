@@ -70,7 +70,7 @@ def with_residuals(
         return image_set
     model = fitting.smooth_model(model_name)
     parts = []
-    with console.progress(len(image_set), f"fitting {name}") as bar:
+    with console.progress_bar(len(image_set), f"fitting {name}") as bar:
         for first in range(0, max(len(image_set), 1), _CHUNK):
             chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
             make = functools.partial(_fits, chunk, model, bar.update)

@@ -190,7 +190,7 @@ def _read_as(
     starts = range(0, len(files), FILES_AT_A_TIME)
     executor = concurrent.futures.ThreadPoolExecutor(THREADS)
     try:
-        with console.progress(len(files), f"reading {split}") as bar:
+        with console.progress_bar(len(files), f"reading {split}") as bar:
             for start, bad_files in zip(starts, executor.map(read_rows, starts), strict=True):
                 problems += bad_files
                 bar.update(min(FILES_AT_A_TIME, len(files) - start))

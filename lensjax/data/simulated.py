@@ -85,7 +85,7 @@ def cache_folder() -> Path:
 
 
 def _simulate(preset: str, split: Split, num_images: int, seed: int) -> dict[str, np.ndarray]:
-    with console.progress(num_images, f"simulating {split}") as bar:
+    with console.progress_bar(num_images, f"simulating {split}") as bar:
         images = simulation.simulate_split(
             preset, seed=seed, split=split, num_images=num_images, report=bar.update
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data import readers
 from lensjax.data.pixel_scale import run_pixel_scale
 from lensjax.data.readers.listing import Listing, find
@@ -97,7 +97,7 @@ def predict_files(
     try:
         with (
             part_file.opened(output, about, head, overwrite=overwrite) as part,
-            progress(len(listing.names), "predicting", unit="files", initial=part.done.file) as bar,
+            progress_bar(len(listing.names), "predicting", unit="files", initial=part.done.file) as bar,
         ):
             if part.done.file or part.done.image:
                 log.info("%s: going on after %s files", output, f"{part.done.file:,}")

@@ -7,20 +7,20 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Float
 from ml_collections import ConfigDict
 from scipy.special import softmax
 from tqdm import tqdm
 
-from lensjax.console import progress
+from lensjax.console import progress_bar
 from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
-from lensjax.data.preparation import prepare
 from lensjax.evaluation.metrics import classification_metrics
+from lensjax.models import Classifier
 from lensjax.training import processes
 from lensjax.training.meter import Meter
-from lensjax.training.parallel import check_batch_size, parallel_eval_step
+from lensjax.training.parallel import check_batch_size, divide, parallelize
+from lensjax.training.recipe import Recipe
 from lensjax.training.step import eval_step
 
 PyTree = Any
@@ -42,7 +42,7 @@ class Predictions:
 
 
 class Predictor(Protocol):
-    """A function of a model's variables and an image set; `quiet` where no progress is to be shown."""
+    """A function of a model's variables and an image set; `quiet` shows no progress."""
 
     def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         """The model's answers."""
@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 def predictor(
     config: ConfigDict,
-    model: nn.Module,
+    model: Classifier,
     *,
     devices: Sequence[jax.Device],
     with_loss: bool = False,
@@ -71,16 +71,13 @@ def predictor(
     """
     here = processes.own(devices)
     check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
-    step = parallel_eval_step(
+    step = parallelize(
         functools.partial(
-            eval_step,
-            model=model,
-            prepare=functools.partial(prepare, **config.preparation),
-            physics_weight=config.loss.physics_weight,
-            precision=config.precision,
-            with_loss=with_loss,
+            eval_step, model=model, recipe=Recipe.from_config(config), with_loss=with_loss
         ),
         here,
+        in_axes=(None, 0),
+        out_axes=0,
     )
     if meter is not None:
         step = meter.evaluating(step)
@@ -88,10 +85,11 @@ def predictor(
     def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         parts: list[dict[str, np.ndarray]] = []
         rows = processes.share_of(len(images), devices)
-        with tqdm(disable=True) if quiet else progress(len(rows), "evaluating") as bar:
+        with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
             for batch in batches(images, rows, config.eval_batch_size):
                 real = batch["weights"] > 0
-                parts.append({name: value[real] for name, value in step(variables, batch).items()})
+                values = jax.device_get(step(variables, divide(dict(batch), here)))
+                parts.append({name: np.concatenate(value)[real] for name, value in values.items()})
                 bar.update(int(real.sum()))
         values = {
             name: processes.joined_rows(np.concatenate([part[name] for part in parts]), devices)[

@@ -99,7 +99,7 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
     check_is_one(workdir, config)
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
-    model = models.build(config.model)
+    model = models.build(config)
     size = prepared_size(config.data.image_size, config.preparation.crop)
     image = jnp.zeros((1, size, size, num_channels(config.data.fit)))
     like = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))

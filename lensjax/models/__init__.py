@@ -1,9 +1,8 @@
 """Flax modules, and how a config names them."""
 
-import functools
 from collections.abc import Callable
 
-from flax import linen as nn
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lensjax.config import INPUTS, check_choice
@@ -11,12 +10,13 @@ from lensjax.models.baseline_cnn import BaselineCNN
 from lensjax.models.lens_encoder_net import LensEncoderNet
 from lensjax.models.lens_fit_net import LensFitNet
 from lensjax.models.lens_vit_pinn import LensViTPINN
-from lensjax.models.outputs import Outputs
+from lensjax.models.outputs import Classifier, Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT, resize_position_embeddings
 
 __all__ = [
     "BaselineCNN",
+    "Classifier",
     "LensEncoderNet",
     "LensFitNet",
     "LensViTPINN",
@@ -27,7 +27,7 @@ __all__ = [
     "resize_position_embeddings",
 ]
 
-MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+MODELS: dict[str, tuple[Callable[..., Classifier], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width", "stage_sizes")),
     "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
     "lens_fit_net": (LensFitNet, ("width", "num_blocks", "input")),
@@ -48,19 +48,22 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 }
 
 
-def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None) -> nn.Module:
-    """The module that `config.model` describes.
+def build(
+    config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None
+) -> Classifier:
+    """The module that `config.model` and `config.precision` describe.
 
     Args:
-      config: the `model` part of a config.
+      config: a whole config.
       num_classes: number of classes.
-      axis_name: mapped axis that a training batch is divided over; None where it is not divided.
+      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
 
     Raises:
       UserError: a model of that name, or an input of that name, does not exist.
     """
-    check_choice("config.model.name", config.name, MODELS)
-    check_choice("config.model.input", config.input, INPUTS)
-    module, fields = MODELS[config.name]
-    options = {field: config[field] for field in fields}
-    return functools.partial(module, **options)(num_classes=num_classes, axis_name=axis_name)
+    check_choice("config.model.name", config.model.name, MODELS)
+    check_choice("config.model.input", config.model.input, INPUTS)
+    module, fields = MODELS[config.model.name]
+    options = {field: config.model[field] for field in fields}
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
+    return module(num_classes=num_classes, axis_name=axis_name, dtype=dtype, **options)

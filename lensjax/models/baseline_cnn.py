@@ -1,7 +1,7 @@
 """The reference's BaselineCNN: a ResNet on the image alone."""
 
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
@@ -13,13 +13,14 @@ class BaselineCNN(nn.Module):
     Attributes:
       num_classes: number of classes.
       width, stage_sizes: see `ResNet`.
-      axis_name: see `BatchNorm`.
+      axis_name, dtype: see `ResNet`.
     """
 
     num_classes: int = 3
     width: int = 64
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
     axis_name: str | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -41,6 +42,11 @@ class BaselineCNN(nn.Module):
         """
         del keys, with_physics_loss
         resnet = ResNet(
-            self.num_classes, self.width, self.stage_sizes, self.axis_name, name="resnet"
+            self.num_classes,
+            self.width,
+            self.stage_sizes,
+            self.axis_name,
+            self.dtype,
+            name="resnet",
         )
         return Outputs(resnet(images, train=train, weights=weights))

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from lensjax import fitting
 from lensjax.models import rendered_lens
@@ -26,7 +26,8 @@ class LensEncoderNet(nn.Module):
       gauss_newton_steps: steps by which the guess is refined before the classifier sees what it leaves
         over; no gradient passes them, and the encoder then learns from the physics loss alone.
       fit: what is drawn, see `lensjax.fitting.smooth_model`.
-      axis_name: see `BatchNorm`.
+      axis_name: see `ResNet`.
+      dtype: of both ResNets, see there; the lens is drawn in float32.
     """
 
     num_classes: int = 3
@@ -35,6 +36,7 @@ class LensEncoderNet(nn.Module):
     gauss_newton_steps: int = 0
     fit: str = "common_test"
     axis_name: str | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -56,14 +58,14 @@ class LensEncoderNet(nn.Module):
         """
         del keys
         model = fitting.smooth_model(self.fit)
-        stages = (self.num_blocks,) * 4
-        encoder = ResNet(len(model.nonlinear), self.width, stages, self.axis_name, name="encoder")
+        options = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
+        encoder = ResNet(len(model.nonlinear), *options, name="encoder")
         # In the root, photon noise has the same size everywhere.
         seen = jnp.sqrt(jnp.maximum(images, 1e-6))
         guess = rendered_lens.within_bounds(model, encoder(seen, train=train, weights=weights))
         free = rendered_lens.refined(model, images, guess, self.gauss_newton_steps)
         residual = rendered_lens.standardised_residuals(model, images, free)
-        classifier = ResNet(self.num_classes, self.width, stages, self.axis_name, name="resnet")
+        classifier = ResNet(self.num_classes, *options, name="resnet")
         channels = jnp.concatenate([images, jnp.arcsinh(residual)], -1)
         logits = classifier(channels, train=train, weights=weights)
         theta_E = free[:, model.nonlinear.index("theta_E")]

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
@@ -21,7 +21,7 @@ class LensFitNet(nn.Module):
       num_blocks: blocks in each of the four stages; 0 leaves the stem alone.
       input: "image", "residual", "image_and_residual", or "image_and_reference_source": the reference's
         theta_S of the image (`physics.reference`), with a theta_E from a second ResNet.
-      axis_name: see `BatchNorm`.
+      axis_name, dtype: see `ResNet`.
     """
 
     num_classes: int = 3
@@ -29,6 +29,7 @@ class LensFitNet(nn.Module):
     num_blocks: int = 1
     input: str = "image_and_residual"
     axis_name: str | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -53,9 +54,9 @@ class LensFitNet(nn.Module):
         """
         del keys, with_physics_loss
         seen = images[..., :1]
-        stages = (self.num_blocks,) * 4
+        options = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
         if self.input == "image_and_reference_source":
-            encoder = ResNet(1, self.width, stages, self.axis_name, name="encoder")
+            encoder = ResNet(1, *options, name="encoder")
             theta_E = encoder(seen, train=train, weights=weights)[:, 0]
             theta_S = reference.intensity_lens_equation(seen, theta_E)
             seen = jnp.concatenate([seen, theta_S], -1)
@@ -64,5 +65,5 @@ class LensFitNet(nn.Module):
                 raise ValueError(f"LensFitNet sees {self.input}: needs an image and a residual")
             residual = jnp.arcsinh(images[..., 1:])
             seen = residual if self.input == "residual" else jnp.concatenate([seen, residual], -1)
-        resnet = ResNet(self.num_classes, self.width, stages, self.axis_name, name="resnet")
+        resnet = ResNet(self.num_classes, *options, name="resnet")
         return Outputs(resnet(seen, train=train, weights=weights))

@@ -1,16 +1,13 @@
 """The reference's LensVIT_PINN: a transformer's deflection, an intensity-space lens equation, a ResNet."""
 
-import functools
-
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from lensjax.models.layers import dropout, fan_in_uniform
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT
-from lensjax.ordered_sums import pixel_sum, row_by_row
 from lensjax.physics import reference
 
 
@@ -43,26 +40,13 @@ class DeflectionProjection(nn.Module):
         fan_in = features.shape[-1]
         kernel = self.param("kernel", fan_in_uniform(fan_in), (fan_in, height * width * 2))
         bias = self.param("bias", fan_in_uniform(fan_in), (height * width * 2,))
+        theta_E = features @ kernel.mean(1) + bias.mean()
         if clean_features is None:
-            return row_by_row(_whole_mean, (kernel, bias), features), None
-        function = functools.partial(_means, height=height, width=width)
-        return row_by_row(function, (kernel, bias), (features, clean_features))
-
-
-def _whole_mean(params: tuple[Array, Array], features: Array) -> Array:
-    kernel, bias = params
-    return (features @ kernel.mean(1, keepdims=True))[:, 0] + bias.mean()
-
-
-def _means(
-    params: tuple[Array, Array], both: tuple[Array, Array], height: int, width: int
-) -> tuple[Array, Array]:
-    kernel, bias = params
-    features, clean_features = both
-    pixel_kernel = kernel.reshape(-1, height * width, 2).mean(-1)
-    pixel_bias = bias.reshape(1, height * width, 2).mean(-1)
-    alpha_mean = clean_features @ pixel_kernel + pixel_bias
-    return _whole_mean(params, features), alpha_mean.reshape(-1, height, width, 1)
+            return theta_E, None
+        pixel_kernel = kernel.reshape(fan_in, height * width, 2).mean(-1)
+        pixel_bias = bias.reshape(1, height * width, 2).mean(-1)
+        alpha_mean = clean_features @ pixel_kernel + pixel_bias
+        return theta_E, alpha_mean.reshape(-1, height, width, 1)
 
 
 class LensViTPINN(nn.Module):
@@ -80,7 +64,8 @@ class LensViTPINN(nn.Module):
         the ViT, in the lens equation and before the ResNet. The physics loss stays one of the image: the
         ViT runs a second time, on the image, for a deflection alpha' that has no part in the
         classification, and theta_S' is made of the image and alpha', as in the reference's code.
-      axis_name: see `BatchNorm`.
+      axis_name: see `ResNet`.
+      dtype: of ViT and ResNet, see there; the physics is computed in float32.
     """
 
     num_classes: int = 3
@@ -94,6 +79,7 @@ class LensViTPINN(nn.Module):
     dropout_rate: float = 0.3
     input: str = "image"
     axis_name: str | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -123,6 +109,7 @@ class LensViTPINN(nn.Module):
             self.depth,
             self.num_heads,
             self.position_grid,
+            self.dtype,
             name="vit",
         )
         channel = images
@@ -139,11 +126,18 @@ class LensViTPINN(nn.Module):
             features, clean if with_physics_loss else None, *images.shape[1:3]
         )
         theta_S = reference.intensity_lens_equation(channel, theta_E)
-        resnet = ResNet(self.num_classes, self.width, self.stage_sizes, self.axis_name, name="cnn")
+        resnet = ResNet(
+            self.num_classes,
+            self.width,
+            self.stage_sizes,
+            self.axis_name,
+            self.dtype,
+            name="cnn",
+        )
         logits = resnet(jnp.concatenate([channel, theta_S], -1), train=train, weights=weights)
         if alpha_mean is None:
             return Outputs(logits, theta_E)
         # The loss has a theta_E of its own, from the image's features before dropout.
-        clean_theta_E = pixel_sum(alpha_mean)[:, 0] / (images.shape[1] * images.shape[2])
+        clean_theta_E = alpha_mean.mean((1, 2, 3))
         clean_theta_S = reference.intensity_lens_equation(images, clean_theta_E)
         return Outputs(logits, theta_E, reference.physics_loss(images, clean_theta_S, alpha_mean))

@@ -1,5 +1,7 @@
 """What every classifier gives for a batch of images."""
 
+from typing import Any, Protocol
+
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -16,3 +18,19 @@ class Outputs(struct.PyTreeNode):
     logits: Float[Array, "batch classes"]
     theta_E: Float[Array, " batch"] | None = None
     physics_loss: Float[Array, " batch"] | None = None
+
+
+class Classifier(Protocol):
+    """A Flax module that classifies images.
+
+    Attributes:
+      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
+    """
+
+    axis_name: str | None
+
+    def init(self, *arguments: Any, **options: Any) -> Any:
+        """See `flax.linen.Module.init`."""
+
+    def apply(self, *arguments: Any, **options: Any) -> Any:
+        """See `flax.linen.Module.apply`; gives `Outputs`."""

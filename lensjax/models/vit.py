@@ -11,117 +11,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from lensjax.models.layers import Dense, LayerNorm, affine, fan_in_uniform
-from lensjax.ordered_sums import last_sum, on_each_row, row_by_row
+from lensjax.models import cpu_kernels
+from lensjax.models.layers import fan_in_uniform
 
-linear = functools.partial(Dense, kernel_init=nn.initializers.normal(0.02))
-
-
-class PatchEmbedding(nn.Module):
-    """A linear layer on each patch of an image, with the parameters of a convolution of that stride.
-
-    Patches do not overlap, so it is one product of matrices.
-
-    Attributes:
-      features: width of a token.
-      patch_size: side of a patch, pixels; what an image has beyond whole patches is cut.
-    """
-
-    features: int
-    patch_size: int
-
-    @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch rows columns features"]:
-        """One token a patch."""
-        batch, height, width, channels = images.shape
-        size = self.patch_size
-        rows, columns = height // size, width // size
-        initial = fan_in_uniform(size * size * channels)
-        kernel = self.param("kernel", initial, (size, size, channels, self.features))
-        bias = self.param("bias", initial, (self.features,))
-        patches = images[:, : rows * size, : columns * size]
-        patches = patches.reshape(batch, rows, size, columns, size, channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
-        params = {"kernel": kernel.reshape(-1, self.features), "bias": bias}
-        return row_by_row(affine, params, patches).reshape(batch, rows, columns, -1)
-
-
-@jax.custom_vjp
-def softmax(scores: Float[Array, "*rows columns"]) -> Float[Array, "*rows columns"]:
-    """Softmax of the last axis, with sums of fixed order."""
-    exponentials = jnp.exp(scores - scores.max(-1, keepdims=True))
-    return exponentials / last_sum(exponentials)
-
-
-def _softmax_forward(scores: Array) -> tuple[Array, Array]:
-    probabilities = softmax(scores)
-    return probabilities, probabilities
-
-
-def _softmax_backward(probabilities: Array, gradient: Array) -> tuple[Array]:
-    return (probabilities * (gradient - last_sum(gradient * probabilities)),)
-
-
-softmax.defvjp(_softmax_forward, _softmax_backward)
+linear = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.02))
+layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries, keys and values come from one linear layer.
+    """Multi-head self-attention; one linear layer gives queries, keys and values.
 
     Attributes:
-      num_heads: heads; divides the width of the tokens.
+      num_heads: number of heads; divides the width of a token.
+      dtype: see `ViT`.
     """
 
     num_heads: int
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        """Each token as a mean of all tokens' values, weighted by likeness."""
+        """The tokens after attention."""
         batch, tokens, width = x.shape
-        qkv = linear(3 * width, name="qkv")(x)
+        qkv = linear(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.num_heads)
-        attention = softmax(scores)
+        attention = nn.softmax(scores)
         self.sow("intermediates", "attention", attention)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value)
-        return linear(width, name="proj")(mixed.reshape(batch, tokens, width))
+        return linear(width, dtype=self.dtype, name="proj")(mixed.reshape(batch, tokens, width))
 
 
 class Block(nn.Module):
     """A pre-norm transformer block: attention, then a two-layer perceptron with exact GELU.
 
     Attributes:
-      num_heads: heads of the attention.
-      mlp_ratio: width of the perceptron's hidden layer over that of the tokens.
+      num_heads: number of heads.
+      mlp_ratio: width of the perceptron's hidden layer over that of a token.
+      dtype: see `ViT`.
     """
 
     num_heads: int
     mlp_ratio: int = 4
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         """The tokens after the block."""
-        width = x.shape[-1]
-        x = x + Attention(self.num_heads, name="attn")(LayerNorm(name="norm1")(x))
-        y = linear(self.mlp_ratio * width, name="fc1")(LayerNorm(name="norm2")(x))
-        return x + linear(width, name="fc2")(nn.gelu(y, approximate=False))
+        width, dtype = x.shape[-1], self.dtype
+        y = layer_norm(dtype=dtype, name="norm1")(x)
+        x = x + Attention(self.num_heads, dtype, name="attn")(y)
+        y = layer_norm(dtype=dtype, name="norm2")(x)
+        y = nn.gelu(linear(self.mlp_ratio * width, dtype=dtype, name="fc1")(y), approximate=False)
+        return x + linear(width, dtype=dtype, name="fc2")(y)
 
 
 class ViT(nn.Module):
     """Image to the features of its class token; the defaults are ViT-S/16.
 
     Attributes:
-      patch_size: side of a patch, pixels; what an image has beyond whole patches is cut.
+      patch_size: side of a patch, pixels; an image's pixels beyond whole patches are ignored.
       embedding_size: width of a token.
       depth: number of blocks.
       num_heads: heads of each block's attention.
       position_grid: side of the square of position embeddings, in patches; they are resized to the
         image's own number of patches.
+      dtype: of the tokens and products; that of inputs and parameters if not given. The output is
+        float32 or better.
     """
 
     patch_size: int = 16
@@ -129,34 +88,45 @@ class ViT(nn.Module):
     depth: int = 12
     num_heads: int = 6
     position_grid: int = 14
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
         """The class token after the last block and the final norm."""
-        batch, size = images.shape[0], self.embedding_size
-        patches = PatchEmbedding(size, self.patch_size, name="patch_embed")(images)
-        rows, columns = patches.shape[1:3]
+        size, patch = self.embedding_size, (self.patch_size, self.patch_size)
+        initial = fan_in_uniform(patch[0] * patch[1] * images.shape[-1])
+        patches = nn.Conv(
+            size,
+            patch,
+            strides=patch,
+            padding=0,
+            kernel_init=initial,
+            bias_init=initial,
+            dtype=self.dtype,
+            name="patch_embed",
+            conv_general_dilated=cpu_kernels.conv_general_dilated,
+        )(images)
+        batch, rows, columns, _ = patches.shape
 
         normal = nn.initializers.normal(0.02)
-        class_token = self.param("cls_token", normal, (1, 1, size))
+        class_token = self.param("cls_token", normal, (1, 1, size)).astype(patches.dtype)
         positions = self.param("pos_embed", normal, (1, 1 + self.position_grid**2, size))
+        positions = resize_position_embeddings(positions, rows, columns).astype(patches.dtype)
 
-        place = functools.partial(_place, rows=rows, columns=columns)
-        tokens = row_by_row(place, (class_token, positions), patches.reshape(batch, -1, size))
+        tokens = jnp.concatenate(
+            [
+                jnp.broadcast_to(class_token, (batch, 1, size)),
+                patches.reshape(batch, rows * columns, size),
+            ],
+            axis=1,
+        )
+        tokens = tokens + jnp.broadcast_to(positions, tokens.shape)
         for index in range(self.depth):
-            tokens = Block(self.num_heads, name=f"blocks_{index}")(tokens)
-        return LayerNorm(name="norm")(tokens)[:, 0]
-
-
-def _place(params: tuple[Array, Array], patches: Array, rows: int, columns: int) -> Array:
-    """The class token before the patches, each with its position embedding."""
-    class_token, positions = params
-    resized = resize_position_embeddings(positions, rows, columns)
-    first = on_each_row(class_token.reshape(-1), patches[:, 0]).reshape(-1, 1, patches.shape[-1])
-    everywhere = on_each_row(resized.reshape(-1), patches[:, 0])
-    return jnp.concatenate([first, patches], axis=1) + everywhere.reshape(-1, *resized.shape[1:])
+            tokens = Block(self.num_heads, dtype=self.dtype, name=f"blocks_{index}")(tokens)
+        features = tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32))
+        return layer_norm(name="norm")(features)
 
 
 def resize_position_embeddings(

@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lensjax.ordered_sums import per_pixel, pixel_sum
-
 LARGEST_SOURCE = 149.0  # the last pixel of an image of 150, taken for a brightness
 GRADIENT_FORMS = ("gradient_product", "mixed_derivative")
 
@@ -30,7 +28,7 @@ def intensity_lens_equation(
     """
     # The reference takes the norm over the channels; of one channel it is the absolute value.
     theta = jnp.abs(theta_I)
-    alpha = per_pixel(theta_E, *theta_I.shape[1:3]) * theta_I / (theta + 1e-6)
+    alpha = theta_E[:, None, None, None] * theta_I / (theta + 1e-6)
     theta_S = theta_I - alpha
     # On the bounds the gradient passes, as through torch's clamp; through jnp.clip half of it would.
     below, above = theta_S < 0, theta_S > LARGEST_SOURCE
@@ -87,5 +85,4 @@ def physics_loss(
     Returns:
       One number an image.
     """
-    squares = jnp.square(theta_S - (theta_I - alpha_mean))
-    return pixel_sum(squares)[:, 0] / (theta_I.shape[1] * theta_I.shape[2])
+    return jnp.square(theta_S - (theta_I - alpha_mean)).mean((1, 2, 3))

@@ -32,8 +32,7 @@ _SIDE = 1024  # of the matrices whose product measures a CPU
 
 def abstract_state(config: ConfigDict) -> TrainState:
     """The shapes of all that training changes; nothing is computed."""
-    model = models.build(config.model, axis_name=None)
-    return start.abstract_state(config, model, 1)
+    return start.abstract_state(config, models.build(config))
 
 
 def step_operations(config: ConfigDict) -> float:
@@ -53,8 +52,7 @@ def step_operations(config: ConfigDict) -> float:
     }
     if config.data.fit != "none":
         batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
-    model = models.build(config.model, axis_name=None)
-    step = start.step_of(config, model, 1, axis_name=None)
+    step = start.build_step(config, models.build(config), 1)
     lowered: Any = jax.jit(step).lower(abstract_state(config), batch, jax.random.key(0))
     return float(lowered.cost_analysis()["flops"])
 
@@ -84,7 +82,7 @@ def peak_operations(device: jax.Device, precision: str) -> float | None:
 
     Args:
       device: any.
-      precision: of products, see `models.precision`.
+      precision: of products, as `config.precision`.
 
     Returns:
       None for a device that is not known.

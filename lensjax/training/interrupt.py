@@ -31,7 +31,7 @@ class StopRequest:
         self._agreed: int | None = None
         self._looked: int | None = None
 
-    def asked(self, step: int) -> int | None:
+    def requested(self, step: int) -> int | None:
         """The number of the signal that asks to stop before this step, the same in all processes.
 
         Args:

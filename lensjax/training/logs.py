@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lensjax.console import duration
+import numpy as np
+from ml_collections import ConfigDict
+
+from lensjax.console import duration, log
 from lensjax.data.images import CLASSES
+from lensjax.training.checkpoints import Progress
+from lensjax.training.losses import term_names
 from lensjax.workdir import METRICS, write_atomically
 
 Record = dict[str, Any]
@@ -58,6 +63,26 @@ class EpochLog:
         self._events.flush()
 
 
+def log_start(config: ConfigDict, progress: Sequence[Progress]) -> None:
+    """Logs where some runs resume, and the table of the epochs so far."""
+    done = progress[0]
+    if 0 < done.epoch < config.num_epochs or done.steps_in_epoch:
+        log.info("resuming after epoch %d, step %d", done.epoch, done.steps_in_epoch)
+    if len(progress) > 1:
+        log.info("means of the seeds:")
+    log.info(header(term_names(config.model.name)))
+    for records in zip(*(each.history for each in progress), strict=False):
+        log.info(row(mean(records), config, 0))
+
+
+def mean(records: Sequence[Record]) -> Record:
+    """The mean over runs of each value."""
+    if len(records) == 1:
+        return records[0]
+    means = {name: float(np.mean([each[name] for each in records])) for name in records[0]}
+    return means | {name: records[0][name] for name in ("epoch",) if name in means}
+
+
 def header(terms: Sequence[str]) -> str:
     """The heading of the table whose rows `row` gives, two lines of at most 80 columns.
 
@@ -70,20 +95,20 @@ def header(terms: Sequence[str]) -> str:
     return f"{'':7}{groups}\n{'epoch':>7}{''.join(f'{name:>7}' for name in columns)}  img/s   left"
 
 
-def row(record: Record, terms: Sequence[str], num_epochs: int, seconds_left: float) -> str:
+def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
     """One epoch of the table: loss terms of training, then AUC and accuracy of validation.
 
     Args:
       record: the epoch's metrics.
-      terms: names of the loss terms.
-      num_epochs: epochs of the whole run.
+      config: the whole config.
       seconds_left: how long the rest of the run will take.
     """
+    terms = term_names(config.model.name)
     values = [record["train_loss"], *(record[f"train_{term}"] for term in _shown(terms))]
     values += [record[f"validation_auc_{name}"] for name in CLASSES]
     values += [record["validation_auc"], record["validation_accuracy"]]
     numbers = "".join(f"{value:7.4f}" for value in values)
-    epoch = f"{record['epoch']}/{num_epochs}"
+    epoch = f"{record['epoch']}/{config.num_epochs}"
     return f"{epoch:>7}{numbers}{record['images_per_second']:7.0f}{duration(seconds_left):>7}"
 
 

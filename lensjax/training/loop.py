@@ -1,246 +1,253 @@
-"""The training loop.
+"""The training loop, of one run or of several side by side.
 
-Its order, epoch by epoch: steps, evaluation, checkpoint with the evaluation's metrics, log. A run that
-is stopped at any point goes on from its newest checkpoint and ends with the same numbers.
+An epoch is, in this order: steps, evaluation, checkpoint with the evaluation's metrics, log. A run that
+is stopped at any point resumes from its newest checkpoint and ends with the same numbers.
+
+Runs side by side differ in their seeds alone: the step of one is mapped over them by `jax.vmap`, and state
+and key have a leading axis over them. A single run has no such axis.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lensjax.console import log, progress
+from lensjax.console import log, progress_bar
 from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
-from lensjax.training import engine as engines
-from lensjax.training import logs, processes
+from lensjax.models import Classifier
+from lensjax.training import engine, logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
 from lensjax.training.meter import Meter
-from lensjax.training.parallel import check_batch_size, replicated
-from lensjax.training.pretrained import start_from
-from lensjax.training.start import first_state, step_of
-from lensjax.training.state import PyTree, TrainState, zero_totals
+from lensjax.training.parallel import check_batch_size, replicate
+from lensjax.training.start import build_step, start_or_resume
+from lensjax.training.state import (
+    PyTree,
+    TrainState,
+    epoch_means,
+    split_runs,
+    stack_runs,
+    zero_totals,
+)
 from lensjax.workdir import CHECKPOINTS
-
-
-class Saving(Protocol):
-    """Where a run, or several side by side, are saved between two steps: see `Checkpoints`."""
-
-    def save(self, state: TrainState, progress: Progress, metrics: None) -> None:
-        """Saves in the background."""
-
-    def wait(self) -> None:
-        """Returns when all is on disk."""
-
 
 Evaluator = Callable[[PyTree], dict[str, float]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What does not change while runs are trained: of each run its config, checkpoints and log."""
+
+    configs: Sequence[ConfigDict]
+    checkpoints: Sequence[Checkpoints]
+    epoch_logs: Sequence[logs.EpochLog]
+    num_images: int
+    run_steps: engine.Engine
+    evaluate: Evaluator
+    stop: StopRequest
+    devices: Sequence[jax.Device]
+    meter: Meter | None
+
+
 def train(
-    config: ConfigDict,
-    model: nn.Module,
+    runs: Mapping[Path, ConfigDict],
+    model: Classifier,
     images: TrainingImages,
     evaluate: Evaluator,
-    workdir: Path,
     *,
     devices: Sequence[jax.Device],
     meter: Meter | None = None,
-) -> list[dict[str, Any]]:
-    """Trains a model, from the start or from where an earlier run in `workdir` stopped.
+) -> list[Progress]:
+    """Trains one or more runs, from the start or from their newest checkpoints.
 
     Args:
-      config: the whole config of the run.
+      runs: the config of each run by its folder, which is claimed. They differ in their seeds alone and
+        have done the same number of steps.
       model: the classifier, built for the mapped axis `parallel.AXIS`.
-      images: what to train on.
-      evaluate: gives named values of the model's variables after each epoch; one is
-        `validation_auc`, which chooses the best epoch.
-      workdir: the run's folder, claimed.
-      devices: what to train on; each takes an equal share of a batch. Those of other processes, which call
-        this too, come after those of the first, which writes.
-      meter: measures the steps; None where nobody asked for it.
+      images: the training images.
+      evaluate: gives named values of a model's variables after each epoch; `validation_auc` selects the
+        best one.
+      devices: the devices to train on, each an equal share of a batch; those of the first process, which
+        writes, come first.
+      meter: optional profiler.
 
     Returns:
-      The metrics of each epoch.
+      The progress of each run, with the metrics of every epoch.
 
     Raises:
-      Interrupted: a signal asked to stop; all is saved.
+      Interrupted: a signal asked to stop; all progress is saved.
       NonFiniteLossError: the loss became NaN or infinite.
       UserError: the devices cannot share a batch equally, or a checkpoint is of another model.
     """
+    configs = list(runs.values())
+    config = configs[0]
     check_batch_size("batch_size", config.batch_size, len(devices))
-    terms = term_names(config.model.name)
-    num_batches = math.ceil(len(images) / config.batch_size)
-    state, step_key = first_state(config, model, num_batches)
-    step = step_of(config, model, num_batches)
-    log.info("%s: %s parameters", config.model.name, f"{count_parameters(state.params):,}")
-    with Checkpoints(workdir / CHECKPOINTS, devices) as checkpoints, stop_requests(devices) as stop:
-        state, where, restored = restored_or_new(state, checkpoints, config)
-        state, step_key = replicated((state, step_key), devices)
-        engine = engines.build(step, images, step_key, config, devices, meter=meter)
-        if config.num_epochs == 0 and not restored:
-            metrics = evaluate(state.evaluated)
-            log.info("as it is: validation AUC %.4f", metrics["validation_auc"])
-            checkpoints.save(state, where, metrics)
-        if 0 < len(where.history) < config.num_epochs or where.steps_in_epoch:
-            log.info("going on after epoch %d, step %d", where.epoch, where.steps_in_epoch)
-        written = workdir if processes.is_first() else None
-        with logs.EpochLog(written, where.history) as epoch_log:
-            log.info(logs.header(terms))
-            for record in where.history:
-                log.info(logs.row(record, terms, config.num_epochs, 0))
-            while where.epoch < config.num_epochs:
-                started = time.perf_counter()
-                before = where.steps_in_epoch
-                state, where = run_epoch(
-                    state, engine, len(images), config, where, stop, checkpoints
-                )
-                trained = time.perf_counter() - started
-                num_images = max(len(images) - before * config.batch_size, 0)
-                try:
-                    with stop.at_once():
-                        metrics = epoch_means(state.totals) | evaluate(state.evaluated)
-                except Interrupted:
-                    if before < num_batches:
-                        checkpoints.save(state, where, None)
-                        checkpoints.wait()
-                    raise
-                seconds = time.perf_counter() - started
-                record = {"epoch": where.epoch + 1, **metrics}
-                record |= {"images_per_second": num_images / trained, "seconds": seconds}
-                state = state.replace(totals=replicated(zero_totals(terms), devices))
-                where = Progress(where.epoch + 1, 0, [*where.history, record])
-                checkpoints.save(state, where, metrics)
-                epoch_log.write(record)
-                left = seconds * (config.num_epochs - where.epoch)
-                log.info(logs.row(record, terms, config.num_epochs, left))
-                if meter is not None:
-                    log.info(meter.line(num_images, seconds))
+    num_steps = math.ceil(len(images) / config.batch_size)
+    with contextlib.ExitStack() as stack:
+        checkpoints = [
+            stack.enter_context(Checkpoints(folder / CHECKPOINTS, devices)) for folder in runs
+        ]
+        stop = stack.enter_context(stop_requests(devices))
+        state, key, progress, resumed = start_or_resume(configs, model, num_steps, checkpoints)
+        state, key = replicate((state, key), devices)
+        step, seeds = build_step(config, model, num_steps), [each.seed for each in configs]
+        run_steps = engine.build(step, images, key, config, devices, seeds=seeds, meter=meter)
+        epoch_logs = [
+            stack.enter_context(logs.EpochLog(folder if processes.is_first() else None, history))
+            for folder, history in zip(runs, (each.history for each in progress), strict=True)
+        ]
+        args = (configs, checkpoints, epoch_logs, len(images), run_steps, evaluate, stop, devices)
+        session = Session(*args, meter)
+        if config.num_epochs == 0 and not resumed:
+            metrics = evaluate_runs(session, state)
+            log.info("without training: validation AUC %.4f", logs.mean(metrics)["validation_auc"])
+            save(session, state, progress, metrics)
+        logs.log_start(config, progress)
+        while progress[0].epoch < config.num_epochs:
+            started, first = time.perf_counter(), progress[0].steps_in_epoch
+            state, progress = run_epoch(session, state, progress)
+            state, progress = evaluate_save_and_log(session, state, progress, first, started)
         if meter is not None:
             meter.end()
-    return where.history
-
-
-def restored_or_new(
-    state: TrainState, checkpoints: Checkpoints, config: ConfigDict
-) -> tuple[TrainState, Progress, bool]:
-    """The state and progress to go on from, and whether they are those of a checkpoint.
-
-    Args:
-      state: before the first step, of random parameters.
-      checkpoints: of the run.
-      config: the whole config of the run; may name files of weights to start from.
-
-    Raises:
-      UserError: the checkpoint is of another model, or a file of weights cannot be used.
-    """
-    restored = checkpoints.restore_newest(state)
-    if restored is not None:
-        return *restored, True
-    # Only now: a run that goes on needs the file no more.
-    start = start_from(state.variables, config.model)
-    ema = jax.tree.map(jnp.copy, start) if state.ema else {}
-    return state.replace(**start, ema=ema), Progress(), False
+    return progress
 
 
 def run_epoch(
-    state: TrainState,
-    engine: engines.Engine,
-    num_images: int,
-    config: ConfigDict,
-    where: Progress,
-    stop: StopRequest,
-    checkpoints: Saving,
-) -> tuple[TrainState, Progress]:
-    """The steps of one epoch, or of what is left of it; saves every `config.checkpoint_minutes`.
-
-    Args:
-      state: the state to go on from; used up.
-      engine: runs the steps.
-      num_images: images in an epoch.
-      config: the whole config of the run.
-      where: which epoch, and how many of its steps are done.
-      stop: looked at between steps; once it asks to stop, no further step is done.
-      checkpoints: where to save.
-
-    Returns:
-      The new state, and where it is: at the end of the epoch.
+    session: Session, state: TrainState, progress: Sequence[Progress]
+) -> tuple[TrainState, list[Progress]]:
+    """Runs the steps of an epoch that are not done; saves every `config.checkpoint_minutes`.
 
     Raises:
-      Interrupted: `stop` asked for it; all is saved.
+      Interrupted: a signal asked to stop; all progress is saved.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    size = config.batch_size
-    num_batches = math.ceil(num_images / size)
-    done = where.steps_in_epoch
-    advance = engine(where.epoch)
+    config, stop = session.configs[0], session.stop
+    epoch, done = progress[0].epoch, progress[0].steps_in_epoch
+    size, num_steps = config.batch_size, math.ceil(session.num_images / config.batch_size)
+
+    def now() -> list[Progress]:
+        return [dataclasses.replace(each, steps_in_epoch=done) for each in progress]
+
     saved, saved_at = done, time.monotonic()
-    pending: engines.Report | None = None
-    bar = progress(num_images, f"epoch {where.epoch + 1}/{config.num_epochs}", initial=done * size)
-    with bar:
-        while done < num_batches and stop.asked(done) is None:
-            state, done, report = advance(state, done)
-            # Only now, with these steps under way, are those before them waited for.
-            check_finite(pending, where.epoch)
-            pending = report
-            bar.update(min(done * size, num_images) - bar.n)
+    pending: engine.StepResult | None = None
+    steps = session.run_steps(state, epoch, done)
+    title = f"epoch {epoch + 1}/{config.num_epochs}"
+    with progress_bar(session.num_images, title, initial=done * size) as bar:
+        while done < num_steps and stop.requested(done) is None:
+            state, result = next(steps)
+            # The previous steps are waited for while these run.
+            check_finite(pending, session)
+            done, pending = result.done, result
+            bar.update(min(done * size, session.num_images) - bar.n)
             minutes = (time.monotonic() - saved_at) / 60
-            if 0 < config.checkpoint_minutes <= minutes and done < num_batches:
-                check_finite(pending, where.epoch)
-                checkpoints.save(state, dataclasses.replace(where, steps_in_epoch=done), None)
+            if 0 < config.checkpoint_minutes <= minutes and done < num_steps:
+                check_finite(pending, session)
+                save(session, state, now())
                 saved, saved_at = done, time.monotonic()
-        check_finite(pending, where.epoch)
-    where = dataclasses.replace(where, steps_in_epoch=done)
-    if (signal_number := stop.asked(done)) is not None:
+        check_finite(pending, session)
+    if (signal_number := stop.requested(done)) is not None:
         if done > saved:
-            checkpoints.save(state, where, None)
-        checkpoints.wait()
+            save(session, state, now())
+        wait_until_saved(session)
         raise Interrupted(signal_number)
-    return state, where
+    return state, now()
 
 
-def check_finite(report: engines.Report | None, epoch: int) -> None:
-    """Waits for the loss of some steps and refuses one that is not a number.
+def evaluate_save_and_log(
+    session: Session,
+    state: TrainState,
+    progress: Sequence[Progress],
+    first: int,
+    started: float,
+) -> tuple[TrainState, list[Progress]]:
+    """Ends an epoch: evaluates each run, saves it with its metrics, and logs them.
 
     Args:
-      report: how the steps went; None before the first ones.
-      epoch: whole epochs done.
+      session: see `Session`.
+      state, progress: after the epoch's steps.
+      first: steps of the epoch that were done before `started`.
+      started: `time.perf_counter()` before the steps.
 
     Raises:
-      NonFiniteLossError: the loss is NaN or infinite.
+      Interrupted: a signal asked to stop; all progress is saved.
     """
-    if report is None:
+    config, seconds_of_steps = session.configs[0], time.perf_counter() - started
+    try:
+        with session.stop.at_once():
+            evaluated = evaluate_runs(session, state)
+    except Interrupted:
+        if first * config.batch_size < session.num_images:
+            save(session, state, progress)
+            wait_until_saved(session)
+        raise
+    trained = [epoch_means(totals) for totals in split_runs(state.totals, len(progress))]
+    metrics = [{**one, **other} for one, other in zip(trained, evaluated, strict=True)]
+    num_images = max(session.num_images - first * config.batch_size, 0)
+    seconds = time.perf_counter() - started
+    epoch = progress[0].epoch + 1
+    times = {"images_per_second": num_images / seconds_of_steps, "seconds": seconds}
+    records = [{"epoch": epoch, **each, **times} for each in metrics]
+    progress = [
+        Progress(epoch, 0, [*each.history, record])
+        for each, record in zip(progress, records, strict=True)
+    ]
+    zeros = stack_runs([zero_totals(term_names(config.model.name))] * len(progress))
+    state = state.replace(totals=replicate(zeros, session.devices))
+    save(session, state, progress, metrics)
+    for epoch_log, record in zip(session.epoch_logs, records, strict=True):
+        epoch_log.write(record)
+    log.info(logs.row(logs.mean(records), config, seconds * (config.num_epochs - epoch)))
+    if session.meter is not None:
+        log.info(session.meter.line(num_images, seconds))
+    return state, progress
+
+
+def evaluate_runs(session: Session, state: TrainState) -> list[dict[str, float]]:
+    """The evaluation of each run."""
+    return [session.evaluate(each) for each in split_runs(state.evaluated, len(session.configs))]
+
+
+def save(
+    session: Session,
+    state: TrainState,
+    progress: Sequence[Progress],
+    metrics: Sequence[dict[str, float]] | None = None,
+) -> None:
+    """Saves each run in the background; `metrics` are those of a whole epoch."""
+    states = split_runs(jax.device_get(state), len(progress))
+    for run, checkpoints in enumerate(session.checkpoints):
+        checkpoints.save(states[run], progress[run], metrics and metrics[run])
+
+
+def wait_until_saved(session: Session) -> None:
+    """Returns when all checkpoints are on disk."""
+    for checkpoints in session.checkpoints:
+        checkpoints.wait()
+
+
+def check_finite(result: engine.StepResult | None, session: Session) -> None:
+    """Waits for the loss of some steps, None before the first ones.
+
+    Raises:
+      NonFiniteLossError: a loss is NaN or infinite.
+    """
+    if result is None:
         return
-    losses = np.atleast_1d(report.loss)
+    losses = np.atleast_1d(result.loss)
     if not np.isfinite(losses).all():
         run = int(np.argmin(np.isfinite(losses)))
-        number = np.broadcast_to(report.number, losses.shape)[run]
-        of = f"of seed {report.seeds[run]} " if report.seeds else ""
+        number = np.broadcast_to(result.number, losses.shape)[run]
+        of = f"of seed {session.configs[run].seed} " if len(session.configs) > 1 else ""
         raise NonFiniteLossError(
-            f"the loss {of}became {losses[run]} in epoch {epoch + 1}, batch {number}; the newest "
-            "checkpoint is from before it. A lower config.optimizer.learning_rate is the first thing to "
-            "try, and --debug-nans tells which operation it was"
+            f"the loss {of}became {losses[run]} in epoch {result.epoch + 1}, batch {number}; the newest "
+            "checkpoint is from before it. Try a lower config.optimizer.learning_rate first; "
+            "--debug-nans reports which operation it was"
         )
-
-
-def epoch_means(totals: dict[str, Any]) -> dict[str, float]:
-    """Training metrics of an epoch from its totals."""
-    values = {name: float(value) for name, value in jax.device_get(totals).items()}
-    count = values.pop("count")
-    correct = values.pop("correct")
-    means = {f"train_{name}": value / count for name, value in values.items()}
-    return means | {"train_accuracy": correct / count}
-
-
-def count_parameters(params: PyTree) -> int:
-    """How many numbers a model learns."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

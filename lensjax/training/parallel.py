@@ -1,7 +1,6 @@
-"""Data parallelism: each device gets an equal share of a batch. The only file that knows `pmap`."""
+"""Data parallelism: each device gets an equal share of a batch. The only file that uses `jax.pmap`."""
 
 import collections
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,16 +8,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lensjax.compiler_options import OLDER_LOOPS, compiled_with, if_known
 from lensjax.errors import UserError
 from lensjax.training import processes
-from lensjax.training.step import train_loop
+from lensjax.training.state import PyTree
+from lensjax.training.step import Batch
 
 AXIS = "batch"
 
 
 def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
-    """Refuses a batch that cannot be shared equally.
+    """Refuses a batch size that the devices cannot share equally.
 
     Args:
       field: the batch size's name in the config.
@@ -26,8 +25,7 @@ def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
       num_devices: devices that share it.
 
     Raises:
-      UserError: the number of devices does not divide the batch size; the message names the nearest
-        sizes that it does divide.
+      UserError: the number of devices does not divide the batch size.
     """
     if batch_size > 0 and batch_size % num_devices == 0:
         return
@@ -39,154 +37,79 @@ def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
     )
 
 
-def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """The same arrays on every device of this process, laid out as the mapped steps give them back.
+def parallelize(
+    function: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    *,
+    in_axes: Sequence[int | None],
+    out_axes: int | None = None,
+    donate_argnums: Sequence[int] = (),
+) -> Callable[..., Any]:
+    """Maps a function over devices along the axis `AXIS`.
 
-    Arrays laid out otherwise work too, but the step is compiled once more for them.
+    Args:
+      function: what each device computes.
+      devices: the devices; each process passes the arrays of its own ones.
+      in_axes: the axis of each argument that is divided over devices by `divide`; None for arguments that
+        are the same on all.
+      out_axes: the axis of the results. If it is None, one device's results are kept: they have to be
+        equal on all devices, by `psum` or `pmean` over `AXIS`.
+      donate_argnums: arguments whose memory the results take over.
     """
-    mesh = Mesh(np.asarray(processes.own(devices)), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    mapped = jax.pmap(
+        function,
+        axis_name=AXIS,
+        in_axes=tuple(in_axes),
+        out_axes=out_axes,
+        devices=devices,
+        donate_argnums=tuple(donate_argnums),
+    )
+    if devices[0].platform != "cpu":
+        return mapped
+    # Several CPU devices can deadlock for lack of threads if programs are dispatched without waiting.
+    return lambda *arguments: jax.block_until_ready(mapped(*arguments))
 
 
-class Sent(dict[str, jax.Array]):
-    """A batch that is divided and lies on its devices."""
+def divide(tree: PyTree, devices: Sequence[jax.Device], axis: int = 0) -> PyTree:
+    """Divides rows over this process's devices: `[rows, ...]` becomes `[devices, rows / devices, ...]`.
+
+    Args:
+      tree: arrays with the rows of this process's devices.
+      devices: all devices that share a batch.
+      axis: which axis has the rows; earlier axes stay.
+    """
+    number = len(processes.own(devices))
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(*leaf.shape[:axis], number, -1, *leaf.shape[axis + 1 :]), tree
+    )
 
 
-def sent_ahead(
+def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Copies arrays to every device of this process, with the layout of the mapped functions' results.
+
+    Other layouts work too, but the functions are compiled again for them.
+    """
+    return jax.device_put(tree, _sharding(devices, PartitionSpec()))
+
+
+def prefetch(
     batches: Iterable[Mapping[str, Any]], devices: Sequence[jax.Device], number: int = 2
-) -> Iterator[Sent]:
-    """The batches, each on its way to the devices while those before it are trained on.
+) -> Iterator[Batch]:
+    """Divides batches and copies them to the devices ahead of the steps that use them.
 
     Args:
-      batches: of rows for this process's devices.
-      devices: what shares them.
-      number: batches that are on their way or there.
+      batches: with the rows of this process's devices.
+      devices: all devices that share a batch.
+      number: batches on the devices at a time.
     """
-    here = processes.own(devices)
-    layout = NamedSharding(Mesh(np.asarray(here), (AXIS,)), PartitionSpec(AXIS))
-    waiting: collections.deque[Sent] = collections.deque()
+    layout = _sharding(devices, PartitionSpec(AXIS))
+    ahead: collections.deque[Batch] = collections.deque()
     for batch in batches:
-        waiting.append(Sent(jax.device_put(share(dict(batch), len(here)), layout)))
-        if len(waiting) == number:
-            yield waiting.popleft()
-    yield from waiting
+        ahead.append(jax.device_put(divide(dict(batch), devices), layout))
+        if len(ahead) == number:
+            yield ahead.popleft()
+    yield from ahead
 
 
-def parallel_train_step(
-    step: Callable[..., Any], devices: Sequence[jax.Device], *, rows_axis: int = 0
-) -> Callable[..., Any]:
-    """Maps `step(state, batch, key) -> (state, metrics)` over devices.
-
-    The state and the key are the same on all devices and the batch is divided; each process gives the rows
-    of its own devices. What the step returns
-    has to be the same on all devices, by `psum` or `pmean` over `AXIS`: only one device's value is
-    kept. The state given in is used up.
-
-    Args:
-      step: what each device does.
-      devices: what to map over.
-      rows_axis: which axis of a batch's arrays has its rows.
-    """
-    mapped = jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, rows_axis, None),
-        out_axes=(None, None),
-        devices=devices,
-        donate_argnums=0,
-    )
-    mapped = compiled_with(mapped, if_known(OLDER_LOOPS))
-    on_cpu = devices[0].platform == "cpu"
-    num_own = len(processes.own(devices))
-
-    def run(state: Any, batch: dict[str, Any], key: jax.Array) -> Any:
-        if not isinstance(batch, Sent):
-            batch = share(batch, num_own, rows_axis)
-        result = mapped(state, dict(batch), key)
-        # On a CPU, steps dispatched without waiting can starve each other of threads and hang where
-        # there are several devices; with one device waiting costs no time.
-        return jax.block_until_ready(result) if on_cpu else result
-
-    return run
-
-
-def parallel_train_loop(
-    step: Callable[..., Any], devices: Sequence[jax.Device], *, side_by_side: bool = False
-) -> Callable[..., Any]:
-    """Maps `train_loop` over devices.
-
-    The result takes a state, the whole data set (the same on all devices), `rows` and `weights`
-    `[steps, rows]`, of which each device of this process gets an equal share of the columns, the numbers of
-    the first step and of the one after the last, and the run's key. The state given in is used up.
-
-    Args:
-      step: `train_step` of one run with all but its three arguments given.
-      devices: what to map over.
-      side_by_side: whether several runs are trained at once: state, `rows`, `weights` and key have an axis
-        more, the first one, over them.
-    """
-    loop = functools.partial(train_loop, step=step)
-    if side_by_side:
-        loop = jax.vmap(loop, in_axes=(0, None, 0, 0, None, None, 0))
-    rows_axis = 2 if side_by_side else 1
-    mapped = jax.pmap(
-        loop,
-        axis_name=AXIS,
-        in_axes=(None, None, rows_axis, rows_axis, None, None, None),
-        out_axes=(None, None, None),
-        devices=devices,
-        donate_argnums=0,
-    )
-
-    def run(
-        state: Any,
-        data: Any,
-        rows: np.ndarray,
-        weights: np.ndarray,
-        first: int,
-        last: int,
-        key: Any,
-    ) -> Any:
-        shape = (*rows.shape[:-1], len(processes.own(devices)), -1)
-        return mapped(
-            state,
-            data,
-            rows.reshape(shape),
-            weights.reshape(shape),
-            np.int32(first),
-            np.int32(last),
-            key,
-        )
-
-    return run
-
-
-def parallel_eval_step(
-    step: Callable[..., Any], devices: Sequence[jax.Device]
-) -> Callable[..., Any]:
-    """Maps `step(variables, batch) -> values` over devices; the values come back one row an image."""
-    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
-    mapped = compiled_with(mapped, if_known(OLDER_LOOPS))
-
-    def run(variables: Any, batch: dict[str, np.ndarray]) -> Any:
-        values = mapped(variables, share(batch, len(devices)))
-        return jax.tree.map(
-            lambda value: value.reshape(-1, *value.shape[2:]), jax.device_get(values)
-        )
-
-    return run
-
-
-def share(batch: dict[str, Any], num_devices: int, axis: int = 0) -> dict[str, Any]:
-    """Divides the rows of every array equally: `[batch, ...]` becomes `[devices, batch / devices, ...]`.
-
-    Args:
-      batch: the arrays.
-      num_devices: how many shares.
-      axis: which one has the rows; the axes before it stay.
-    """
-
-    def shared(value: Any) -> Any:
-        return value.reshape(*value.shape[:axis], num_devices, -1, *value.shape[axis + 1 :])
-
-    return {name: shared(value) for name, value in batch.items()}
+def _sharding(devices: Sequence[jax.Device], spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.asarray(processes.own(devices)), (AXIS,)), spec)

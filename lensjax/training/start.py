@@ -1,47 +1,61 @@
-"""What a run starts from: its state, its step and its key, all of them from the config."""
+"""What a run starts from: its step, and its state and progress, new or from a checkpoint."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lensjax.compiler_options import LESS_OPTIMISED, if_known
-from lensjax.data.preparation import num_channels, prepare, prepared_size
+from lensjax.console import log
+from lensjax.data.preparation import num_channels, prepared_size
+from lensjax.models import Classifier
 from lensjax.training import optimizer
+from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.losses import term_names
-from lensjax.training.parallel import AXIS
-from lensjax.training.state import TrainState, initial_state
-from lensjax.training.step import train_step
+from lensjax.training.pretrained import start_from
+from lensjax.training.recipe import Recipe
+from lensjax.training.state import TrainState, initial_state, stack_runs
+from lensjax.training.step import StepFunction, train_step
+
+
+def build_step(config: ConfigDict, model: Classifier, num_steps: int) -> StepFunction:
+    """The training step of a config.
+
+    Args:
+      config: the whole config.
+      model: the classifier; its `axis_name` is the mapped axis that batches are divided over.
+      num_steps: steps in an epoch.
+    """
+    return functools.partial(
+        train_step,
+        model=model,
+        optimizer=_optimizer(config, num_steps),
+        recipe=Recipe.from_config(config),
+    )
 
 
 def first_state(
-    config: ConfigDict, model: nn.Module, num_batches: int
+    config: ConfigDict, model: Classifier, num_steps: int
 ) -> tuple[TrainState, Key[Array, ""]]:
-    """A run's state before its first step, and the key of its steps.
-
-    Args:
-      config: the whole config of the run.
-      model: the classifier.
-      num_batches: steps in an epoch.
-    """
-    return _compiled_start()(jax.random.key(config.seed), **_start_of(config, model, num_batches))
+    """A run's state before its first step, and the key of its steps; arguments as for `build_step`."""
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    initialize = _compiled(model, _optimizer(config, num_steps), **_settings(config))
+    return initialize(init_key), step_key
 
 
-def abstract_state(config: ConfigDict, model: nn.Module, num_batches: int) -> TrainState:
-    """The shapes and types of `first_state`'s state; nothing is computed."""
-    start = functools.partial(_start, **_start_of(config, model, num_batches))
-    return jax.eval_shape(start, jax.random.key(config.seed))[0]
+def abstract_state(config: ConfigDict, model: Classifier) -> TrainState:
+    """Shapes and types of the state of `first_state`; nothing is computed."""
+    settings = _settings(config)
+    initialize = functools.partial(initial_state, model, _optimizer(config, 1), **settings)
+    return jax.eval_shape(initialize, jax.random.key(0))
 
 
-def _start_of(config: ConfigDict, model: nn.Module, num_batches: int) -> dict[str, Any]:
+def _settings(config: ConfigDict) -> dict[str, Any]:
     return {
-        "model": model,
-        "adamw": _adamw(config, num_batches),
         "image_size": prepared_size(config.data.image_size, config.preparation.crop),
         "channels": num_channels(config.data.fit),
         "terms": term_names(config.model.name),
@@ -49,56 +63,63 @@ def _start_of(config: ConfigDict, model: nn.Module, num_batches: int) -> dict[st
     }
 
 
-def _start(
-    key: Key[Array, ""], *, model: nn.Module, adamw: optax.GradientTransformation, **how: Any
-) -> tuple[TrainState, Key[Array, ""]]:
-    init_key, step_key = jax.random.split(key)
-    return initial_state(model, adamw, init_key, **how), step_key
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    model: Classifier, adamw: optax.GradientTransformation, **settings: Any
+) -> Callable[[Key[Array, ""]], TrainState]:
+    """`initial_state` as a function of the key, compiled once for all seeds."""
+    initialize = functools.partial(initial_state, model, adamw, **settings)
+    lowered = jax.jit(initialize).lower(jax.random.key(0))
+    try:
+        # It runs once. With less optimization it compiles in a third of the time.
+        return lowered.compile(compiler_options={"xla_backend_optimization_level": 1})
+    except jax.errors.JaxRuntimeError:  # this XLA does not have the option
+        return lowered.compile()
 
 
-@functools.cache
-def _compiled_start() -> Callable[..., tuple[TrainState, Key[Array, ""]]]:
-    """One program, for all seeds: hundreds of small ones, for each array, take a second to compile."""
-    return jax.jit(
-        _start,
-        static_argnames=("model", "adamw", "image_size", "channels", "terms", "with_ema"),
-        compiler_options=if_known(LESS_OPTIMISED),
-    )
-
-
-def step_of(
-    config: ConfigDict, model: nn.Module, num_batches: int, *, axis_name: str | None = AXIS
-) -> Callable[..., Any]:
-    """A run's `train_step`, with all but its three arguments given.
+def start_or_resume(
+    configs: Sequence[ConfigDict],
+    model: Classifier,
+    num_steps: int,
+    checkpoints: Sequence[Checkpoints],
+) -> tuple[TrainState, Key[Array, "*runs"], list[Progress], bool]:
+    """State and key of some runs, the progress of each, and whether they are from checkpoints.
 
     Args:
-      config: the whole config of the run.
-      model: the classifier, built with the same `axis_name`.
-      num_batches: steps in an epoch.
-      axis_name: mapped axis that batches are divided over; None where they are not divided.
+      configs: of each run.
+      model, num_steps: see `build_step`.
+      checkpoints: of each run.
+
+    Raises:
+      UserError: a checkpoint is of another model, or a file of weights cannot be used.
     """
-    return functools.partial(
-        train_step,
-        model=model,
-        optimizer=_adamw(config, num_batches),
-        prepare=functools.partial(prepare, **config.preparation),
-        max_rotation=config.augmentation.max_rotation,
-        dihedral=config.augmentation.dihedral,
-        max_shift=config.augmentation.max_shift,
-        physics_weight=config.loss.physics_weight,
-        label_smoothing=config.loss.label_smoothing,
-        ema_decay=config.optimizer.ema_decay,
-        precision=config.precision,
-        axis_name=axis_name,
-    )
+    states, keys, progress = [], [], []
+    resumed = False
+    for config, saved in zip(configs, checkpoints, strict=True):
+        state, key = first_state(config, model, num_steps)
+        restored = saved.restore_newest(state)
+        if restored is None:
+            # Only now: a run that resumes does not need the file of weights any more.
+            variables = start_from(state.variables, config.model)
+            ema = jax.tree.map(jnp.copy, variables) if state.ema else {}
+            restored = state.replace(**variables, ema=ema), Progress()
+        else:
+            resumed = True
+        states.append(restored[0])
+        keys.append(key)
+        progress.append(restored[1])
+    size = sum(leaf.size for leaf in jax.tree.leaves(states[0].params))
+    several = f" in each of {len(states)} runs" if len(states) > 1 else ""
+    log.info("%s: %s parameters%s", configs[0].model.name, f"{size:,}", several)
+    return stack_runs(states), stack_runs(keys), progress, resumed
 
 
-def _adamw(config: ConfigDict, num_batches: int) -> optax.GradientTransformation:
-    num_steps = max(config.num_epochs, 1) * num_batches
-    return _same_adamw(FrozenConfigDict(config.optimizer), num_steps)
+def _optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    total = max(config.num_epochs, 1) * num_steps
+    return _cached_optimizer(FrozenConfigDict(config.optimizer), total)
 
 
 @functools.lru_cache(maxsize=8)
-def _same_adamw(config: FrozenConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The same object for the same settings, so that what is compiled with it serves again."""
+def _cached_optimizer(config: FrozenConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """The same object for the same settings, so that what is compiled with it is used again."""
     return optimizer.build(config, num_steps)

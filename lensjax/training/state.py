@@ -1,14 +1,16 @@
 """What a training step takes and gives back."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
+
+from lensjax.models import Classifier
 
 PyTree = Any
 
@@ -53,8 +55,17 @@ def zero_totals(terms: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
     return {name: jnp.zeros(()) for name in (*terms, "loss", "correct", "count")}
 
 
+def epoch_means(totals: dict[str, Float[Array, ""]]) -> dict[str, float]:
+    """Training metrics of an epoch, from its totals."""
+    values = {name: float(value) for name, value in jax.device_get(totals).items()}
+    count = values.pop("count")
+    correct = values.pop("correct")
+    means = {f"train_{name}": value / count for name, value in values.items()}
+    return means | {"train_accuracy": correct / count}
+
+
 def initial_state(
-    model: nn.Module,
+    model: Classifier,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
     *,
@@ -66,16 +77,16 @@ def initial_state(
     """The state before the first step.
 
     Args:
-      model: what is to be trained.
+      model: the classifier.
       optimizer: what trains it.
       key: all initial parameters follow from it.
       image_size: height and width of an image, pixels.
-      channels: of what the model is given.
+      channels: of the model's input.
       terms: names of the loss terms.
-      with_ema: whether a running mean of the parameters is kept; it starts as they do.
+      with_ema: whether to keep a running mean of the parameters; it starts equal to them.
     """
     image = jnp.zeros((1, image_size, image_size, channels))
-    variables = _initial_variables(model, image, key)
+    variables = model.init(key, image, train=False)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -83,14 +94,22 @@ def initial_state(
         opt_state=optimizer.init(variables["params"]),
         totals=zero_totals(terms),
     )
-    # A copy: the step uses its arguments up, and one buffer cannot be used up twice.
+    # A copy: a step donates its arguments, and no buffer can be donated twice.
     return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if with_ema else state
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _initial_variables(model: nn.Module, image: Array, key: Key[Array, ""]) -> dict[str, PyTree]:
-    """Compiled once for all seeds of a model."""
-    return dict(model.init(key, image, train=False))
+def stack_runs(trees: Sequence[PyTree]) -> PyTree:
+    """The trees of several runs as one with a leading axis; that of a single run as it is."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def split_runs(tree: PyTree, number: int) -> list[PyTree]:
+    """The inverse of `stack_runs`."""
+    if number == 1:
+        return [tree]
+    return [jax.tree.map(lambda leaf, run=run: leaf[run], tree) for run in range(number)]
 
 
 def running_mean(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:

@@ -1,36 +1,40 @@
-"""The two pure functions that training repeats: a step and an evaluation.
+"""The pure functions that training repeats: a step, a loop of steps, and an evaluation.
 
-Both see one device's share of a batch: a dict of
-
-* `pixels` `[batch, height, width]`, uint16 or float32, and `scale` `[batch]`: images are their ratio;
-* `labels` `[batch]`;
-* `weights` `[batch]`: 1 for real rows, 0 for padding;
-* `residuals` `[batch, height, width]` where lenses were fitted, in standard deviations.
+They act on one device's share of a batch and sum over devices by `lax.psum` over the model's `axis_name`.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from lensjax.models.precision import computed_in
-from lensjax.ordered_sums import batch_sum, device_sum
-from lensjax.training.augmentation import random_dihedral, random_rotation, random_shift
+from lensjax.models import Classifier
 from lensjax.training.losses import loss_terms
+from lensjax.training.recipe import Recipe
 from lensjax.training.state import PyTree, TrainState, running_mean
 
-Batch = dict[str, Array]
-Prepare = Callable[[Array], Array]
+# `pixels` [batch, height, width] and `scale` [batch], whose ratio is the image; `labels` [batch]; `weights`
+# [batch], 1 for real rows and 0 for padding; and, if lenses were fitted, `residuals` [batch, height, width]
+# in standard deviations.
+Batch = Mapping[str, Array]
+Metrics = dict[str, Float[Array, "*runs"]]
+
+
+class StepFunction(Protocol):
+    """A training step with its settings; of several runs if the arrays have a leading axis."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: Key[Array, "*runs"], /
+    ) -> tuple[TrainState, Metrics]:
+        """The new state, and the means of each loss term and of correct answers over the batch."""
 
 
 def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
-    """The images of a batch, from 0 to 1, and as a second channel the residuals where there are some."""
+    """The images of a batch, from 0 to 1, and the residuals as a second channel if it has them."""
     dtype = batch["scale"].dtype
     images = batch["pixels"].astype(dtype) / batch["scale"][:, None, None]
     if "residuals" not in batch:
@@ -41,15 +45,12 @@ def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
 def example_keys(
     key: Key[Array, ""], batch_size: int, axis_name: str | None
 ) -> Key[Array, " batch"]:
-    """A key for each row of this device's share, by its place in the whole batch.
-
-    The place, not the device, makes the key: the same batch gets the same keys on any number of
-    devices.
+    """One key per row of this device's share; it depends on the row's place in the whole batch alone.
 
     Args:
       key: the step's key.
       batch_size: rows on this device.
-      axis_name: mapped axis that the batch is divided over; None where it is not divided.
+      axis_name: mapped axis that the batch is divided over; None if it is not divided.
     """
     first = 0 if axis_name is None else lax.axis_index(axis_name) * batch_size
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
@@ -60,125 +61,96 @@ def train_step(
     batch: Batch,
     key: Key[Array, ""],
     *,
-    model: nn.Module,
+    model: Classifier,
     optimizer: optax.GradientTransformation,
-    prepare: Prepare,
-    max_rotation: float,
-    dihedral: bool = False,
-    max_shift: int = 0,
-    physics_weight: float,
-    label_smoothing: float = 0.0,
-    ema_decay: float = 0.0,
-    precision: str = "float32",
-    axis_name: str | None,
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One step of training on a batch that may be divided over devices.
+    recipe: Recipe,
+) -> tuple[TrainState, Metrics]:
+    """One training step on a batch that may be divided over devices.
 
     Args:
-      state: what to train further.
-      batch: this device's share; see above.
-      key: the run's key; the step's own is made from it and the step's number.
-      model: the classifier, built with the same `axis_name`.
+      state: the state to update.
+      batch: this device's share.
+      key: the run's key; the step's own key follows from it and the step's number.
+      model: the classifier; its `axis_name` is the mapped axis that the batch is divided over.
       optimizer: turns gradients into updates.
-      prepare: what is done to images before the model sees them.
-      max_rotation: largest random angle of an image, degrees.
-      dihedral: whether each image is mirrored and turned by quarters at random.
-      max_shift: largest random shift of an image along each axis, pixels.
-      physics_weight: weight of the physics loss.
-      label_smoothing: share of each label that is spread over all classes.
-      ema_decay: share of the old value in the running mean of the parameters; only where the state has
-        one.
-      precision: what the model computes in, see `models.precision`.
-      axis_name: mapped axis that the batch is divided over; None where it is not divided.
+      recipe: how images become a loss.
 
     Returns:
-      The new state, and the means over the whole batch of each loss term and of right answers.
+      The new state, and the means of each loss term and of correct answers over the whole batch.
     """
-    weights = batch["weights"]
-    step_key = jax.random.fold_in(key, state.step)
-    keys = jax.vmap(functools.partial(jax.random.split, num=2))(
-        example_keys(step_key, weights.shape[0], axis_name)
-    )
-    images = decode(batch)
-    if dihedral:
-        images = random_dihedral(images, jax.vmap(jax.random.fold_in, (0, None))(keys[:, 0], 1))
-    images = random_rotation(images, keys[:, 0], max_rotation)
-    if max_shift:
-        shift_keys = jax.vmap(jax.random.fold_in, (0, None))(keys[:, 0], 2)
-        images = random_shift(images, shift_keys, max_shift)
-    images = prepare(images)
+    weights, axis_name = batch["weights"], model.axis_name
+    keys = example_keys(jax.random.fold_in(key, state.step), len(weights), axis_name)
+    augmentation_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    images = recipe.prepare(recipe.augment(decode(batch), augmentation_keys))
 
-    count = device_sum(batch_sum(weights), axis_name)
+    def sum_over_devices(tree: PyTree) -> PyTree:
+        return tree if axis_name is None else lax.psum(tree, axis_name)
 
-    def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
-        outputs, updates = computed_in(precision, model)(
+    count = sum_over_devices(weights.sum())
+
+    def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+        outputs, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
             weights=weights,
-            keys=keys[:, 1],
+            keys=dropout_keys,
             with_physics_loss=True,
             mutable=["batch_stats"],
         )
         values = loss_terms(
             outputs,
             batch["labels"],
-            physics_weight=physics_weight,
-            label_smoothing=label_smoothing,
+            physics_weight=recipe.physics_weight,
+            label_smoothing=recipe.label_smoothing,
         )
         values["correct"] = (outputs.logits.argmax(-1) == batch["labels"]).astype(weights.dtype)
-        sums = {name: batch_sum(value * weights) for name, value in values.items()}
-        # This device's part of the batch's mean; the parts, and their gradients, add up.
+        sums = {name: (value * weights).sum() for name, value in values.items()}
+        # The devices' parts of the mean add up to the mean, and so do their gradients.
         return sums["loss"] / count, (updates.get("batch_stats", {}), sums)
 
-    # Some layers write out their own way back, which is traced after the model has returned.
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision(recipe.precision):
         gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
-    gradients, sums = device_sum((gradients, sums), axis_name)
+    gradients, sums = sum_over_devices((gradients, sums))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if ema:
-        new = {"params": params, "batch_stats": batch_stats}
-        ema = running_mean(ema, new, state.step, ema_decay)
+    new = {"params": params, "batch_stats": batch_stats}
+    added = sums | {"count": count}
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
+        **new,
         opt_state=opt_state,
-        totals={
-            name: value + (sums | {"count": count})[name] for name, value in state.totals.items()
-        },
-        ema=ema,
+        totals={name: total + added[name] for name, total in state.totals.items()},
+        ema=state.ema and running_mean(state.ema, new, state.step, recipe.ema_decay),
     )
     return new_state, {name: value / count for name, value in sums.items()}
 
 
 def train_loop(
     state: TrainState,
-    data: dict[str, Array],
+    data: Mapping[str, Array],
     rows: Int[Array, "steps batch"],
     weights: Float[Array, "steps batch"],
-    first: Int[Array, ""],
-    last: Int[Array, ""],
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
     key: Key[Array, ""],
     *,
-    step: Callable[..., tuple[TrainState, dict[str, Array]]],
+    step: StepFunction,
 ) -> tuple[TrainState, Float[Array, ""], Int[Array, ""]]:
-    """Many steps of training in one compiled loop, on images that lie on the device.
+    """Training steps in one compiled loop, on images in the device's memory.
 
     Args:
-      state: what to train further.
-      data: what a batch has but `weights`, of all images.
-      rows: of the data set in this device's share of each batch of the epoch.
+      state: the state to update.
+      data: the arrays of a batch except `weights`, for all images.
+      rows: indices into the data: this device's share of each of the epoch's batches.
       weights: 1 for real rows, 0 for padding.
-      first, last: number of the first step in the epoch, from 0, and of the one after the last.
+      start, stop: the first step of the epoch to run, from 0, and the one after the last.
       key: the run's key.
-      step: `train_step` with all but its three arguments given.
+      step: the training step.
 
     Returns:
-      The new state; the loss of the last step, or the first one that was not finite; and that step's
-      number, from 1.
+      The new state; the loss of the last step, or of the first one whose loss is not finite; and the
+      number of that step, from 1.
     """
 
     def body(
@@ -187,44 +159,35 @@ def train_loop(
         state, loss, number = carry
         batch = {name: values[rows[index]] for name, values in data.items()}
         state, metrics = step(state, batch | {"weights": weights[index]}, key)
-        good = jnp.isfinite(loss)
-        return state, jnp.where(good, metrics["loss"], loss), jnp.where(good, index + 1, number)
+        finite = jnp.isfinite(loss)
+        return state, jnp.where(finite, metrics["loss"], loss), jnp.where(finite, index + 1, number)
 
-    start = (state, jnp.zeros((), weights.dtype), first)
-    return lax.fori_loop(first, last, body, start)
+    return lax.fori_loop(start, stop, body, (state, jnp.zeros((), weights.dtype), start))
 
 
 def eval_step(
-    variables: PyTree,
-    batch: Batch,
-    *,
-    model: nn.Module,
-    prepare: Prepare,
-    physics_weight: float,
-    with_loss: bool,
-    precision: str = "float32",
-) -> dict[str, Array]:
-    """A model's answer to this device's share of a batch, image by image.
+    variables: PyTree, batch: Batch, *, model: Classifier, recipe: Recipe, with_loss: bool
+) -> dict[str, Float[Array, "batch ..."]]:
+    """A model's outputs for this device's share of a batch, padding included.
 
     Args:
       variables: the model's parameters and running statistics.
-      batch: see above; padding gets an answer too.
+      batch: this device's share.
       model: the classifier.
-      prepare: what is done to images before the model sees them.
-      physics_weight: weight of the physics loss.
-      with_loss: whether to give the loss terms too, which may cost more than the answer.
-      precision: what the model computes in, see `models.precision`.
+      recipe: how images become a loss; nothing is augmented and labels are not smoothed.
+      with_loss: whether to compute the loss terms, which may cost more than the logits.
 
     Returns:
-      `logits` `[batch, classes]`, `theta_E` `[batch]` where the model has one, and, if asked for, each
-      loss term `[batch]`.
+      `logits` `[batch, classes]`, `theta_E` `[batch]` if the model has one, and if asked for each loss
+      term `[batch]`.
     """
-    outputs: Any = computed_in(precision, model)(
-        variables, prepare(decode(batch)), train=False, with_physics_loss=with_loss
-    )
+    with jax.default_matmul_precision(recipe.precision):
+        outputs = model.apply(
+            variables, recipe.prepare(decode(batch)), train=False, with_physics_loss=with_loss
+        )
     result = {"logits": outputs.logits}
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E
     if with_loss:
-        result |= loss_terms(outputs, batch["labels"], physics_weight=physics_weight)
+        result |= loss_terms(outputs, batch["labels"], physics_weight=recipe.physics_weight)
     return result

@@ -23,7 +23,7 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     small |= {"model.name": "lens_fit_net", "model.num_blocks": 0, "model.input": "image"}
     config.update_from_flattened_dict(small | {"augmentation.dihedral": True} | changes)
     claim(folder, config)
-    model = models.build(config.model)
+    model = models.build(config)
     channels = 1 if config.data.fit == "none" else 2
     side = config.preparation.crop or config.data.image_size
     state = initial_state(

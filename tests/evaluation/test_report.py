@@ -271,7 +271,7 @@ def trained(**fields):
     """A model of random parameters, as much of a run as a view of its inside needs."""
     config = default_config()
     config.update_from_flattened_dict(fields)
-    model = models.build(config.model)
+    model = models.build(config)
     seen = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 1)).astype(np.float32)
     variables = jax.jit(lambda key: model.init(key, seen, train=False))(jax.random.key(0))
     return types.SimpleNamespace(config=config, model=model, variables=variables), seen

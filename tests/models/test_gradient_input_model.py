@@ -96,10 +96,10 @@ def test_gradients_of_a_training_step_are_torch_s_for_images_of_one_brightness_t
 def test_config_names_the_input_of_the_model():
     config = default_config()
     config.model.name = "lens_vit_pinn"
-    assert models.build(config.model).input == "image"
+    assert models.build(config).input == "image"
     config.model.input = "mixed_derivative"
     check(config)
-    assert models.build(config.model).input == "mixed_derivative"
+    assert models.build(config).input == "mixed_derivative"
 
 
 @pytest.mark.parametrize(

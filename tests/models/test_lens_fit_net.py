@@ -56,7 +56,7 @@ def test_the_recipe_s_model_is_small(pytestconfig):
     file = pytestconfig.rootpath / "configs" / "lens_fit.py"
     for variant in ("", ":quick"):
         config = command_line.parse(["--config", f"{file}{variant}"]).config
-        model = models.build(config.model)
+        model = models.build(config)
         shapes = jax.eval_shape(
             lambda model=model: model.init(
                 jax.random.key(0), jnp.zeros((1, 150, 150, 2)), train=False

@@ -50,7 +50,7 @@ def test_messages_are_the_sums_in_the_step(name, monkeypatch):
     chosen = config(**small)
     step = functools.partial(
         train_step,
-        model=models.build(chosen.model, axis_name=AXIS),
+        model=models.build(chosen, axis_name=AXIS),
         optimizer=optimizer.build(chosen.optimizer, 10),
         prepare=functools.partial(prepare, **chosen.preparation),
         max_rotation=0.0,

@@ -65,7 +65,7 @@ TRAIN, VALIDATION = image_set(44, 0), image_set(21, 1)
 def train(workdir, config=None, *, evaluate=None, devices=1, images=TRAIN):
     config = tiny_config() if config is None else config
     devices = jax.devices()[:devices]
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     claim(workdir, config)
     evaluate = evaluate or evaluator(
         predictor(config, model, devices=devices, with_loss=True), VALIDATION
@@ -128,7 +128,7 @@ class Killed(BaseException):
 
 def test_a_run_that_died_goes_on_and_ends_with_the_same_bits(expected, tmp_path):
     config = tiny_config()
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     evaluate = evaluator(
         predictor(config, model, devices=jax.devices()[:1], with_loss=True), VALIDATION
     )
@@ -279,7 +279,7 @@ def test_images_from_disk_train_and_go_on_with_the_same_bits(expected, tmp_path,
 def test_a_profile_has_a_trace_of_the_steps_and_says_where_the_time_went(tmp_path, caplog):
     config = tiny_config(num_epochs=2)
     devices = jax.devices()[:1]
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     meter = Meter(config, tmp_path, devices[0], 1)
     answers = predictor(config, model, devices=devices, with_loss=True, meter=meter)
     claim(tmp_path, config)
@@ -358,7 +358,7 @@ def test_a_run_goes_on_on_another_number_of_devices(expected, tmp_path):
 
     config = tiny_config()
     calls = iter([None])
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     evaluate = evaluator(
         predictor(config, model, devices=jax.devices()[:1], with_loss=True), VALIDATION
     )

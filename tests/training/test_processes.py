@@ -65,7 +65,7 @@ def train_here(workdir, num_devices):
     config = command_line.parse(command(workdir)[3:]).config
     devices = jax.devices()[:num_devices]
     splits = load_splits(config.data)
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     validate = evaluator(
         predictor(config, model, devices=devices, with_loss=True), splits.validation
     )

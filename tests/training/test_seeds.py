@@ -43,7 +43,7 @@ def dies_at(call):
 def train(workdir, *, evaluate=validate, devices=1, **overrides):
     """Trains all seeds, and gives the folders of their runs."""
     config = tiny_config(**SMALL | overrides)
-    model = models.build(config.model, axis_name=AXIS)
+    model = models.build(config, axis_name=AXIS)
     devices = jax.devices()[:devices]
     claim(workdir, config)
     one_or_more = loop.train if config.seeds == 1 else seeds.train

@@ -1,0 +1,183 @@
+"""Convolution and max-pooling in forms whose derivatives are fast on CPUs.
+
+`conv_general_dilated` takes the place of `jax.lax.conv_general_dilated` in Flax's `nn.Conv`, and
+`max_pool` that of `nn.max_pool`. Both compute what the originals compute. When a program is lowered,
+`jax.lax.platform_dependent` selects the forms below for CPUs and JAX's own for all other platforms. No
+form defines its own backward pass: JAX transposes a derivative in forward mode, so derivatives of any
+order and in both modes work.
+
+tools/benchmark_convolutions.py times the forms.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+# A convolution with at most this many output pixels is a product of matrices.
+_FEW_PIXELS = 100
+# Otherwise the gradient in the kernel is summed over parts of this many images, more for narrow layers,
+_PART, _WIDE = 4, 64
+# and of at most this many parts, since the compiled program grows with their number.
+_MOST_PARTS = 16
+
+_POOL = 3  # side of a pooling window, pixels
+_ROW = 4  # numbers the pixels of a window: _ROW * row + column; larger than a window is wide
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def platform_dependent(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """`jax.lax.platform_dependent`; the tests replace it to run one form on any platform."""
+    return lax.platform_dependent(*operands, cpu=cpu, default=default)
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "batch height width channels"],
+    rhs: Float[Array, "rows columns channels features"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+    **plain: Any,
+) -> Float[Array, "batch new_height new_width features"]:
+    """`jax.lax.conv_general_dilated` as `nn.Conv` calls it for a two-dimensional convolution.
+
+    Args:
+      lhs: feature maps.
+      rhs: kernel.
+      window_strides: of rows and columns.
+      padding: pixels added before and after rows and columns.
+      precision: of the products.
+      plain: what else `nn.Conv` passes; of a convolution without dilation or groups.
+    """
+    stride, pads = tuple(window_strides), tuple(map(tuple, padding))
+    one_product = functools.partial(product_convolution, stride=stride, pads=pads, precision=precision)
+    convolve = functools.partial(
+        lax.conv_general_dilated, window_strides=stride, padding=pads, precision=precision, **plain
+    )
+    _, height, width, _ = jax.eval_shape(convolve, lhs, rhs).shape
+    if rhs.shape[:2] == (1, 1) or height * width <= _FEW_PIXELS:
+        return platform_dependent(lhs, rhs, cpu=one_product, default=convolve)
+    return platform_dependent(
+        lhs, rhs, cpu=functools.partial(_convolve_in_parts, convolve), default=convolve
+    )
+
+
+def product_convolution(
+    x: Array, kernel: Array, *, stride: tuple[int, int], pads: Padding, precision: Any = None
+) -> Array:
+    """A convolution as one product of matrices: the pixels under each window times the kernel."""
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = (
+        (size - side) // step + 1
+        for size, side, step in zip(padded.shape[1:3], kernel.shape[:2], stride, strict=True)
+    )
+    windows = [
+        padded[:, row:, column:][:, : stride[0] * height : stride[0], : stride[1] * width : stride[1]]
+        for row, column in itertools.product(*map(range, kernel.shape[:2]))
+    ]
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(
+        jnp.concatenate([window[:, :height, :width] for window in windows], -1),
+        flat,
+        precision=precision,
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _convolve_in_parts(
+    convolve: Callable[[Array, Array], Array], x: Array, kernel: Array
+) -> Array:
+    """A convolution whose gradient in the kernel is a sum over parts of the batch."""
+    return convolve(x, kernel)
+
+
+@_convolve_in_parts.defjvp
+def _convolve_in_parts_jvp(
+    convolve: Callable[[Array, Array], Array],
+    primals: tuple[Array, Array],
+    tangents: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
+    part = max(_PART * max(_WIDE // kernel.shape[-1], 1), -(-len(x) // _MOST_PARTS))
+    parts = [convolve(x[at : at + part], kernel_tangent) for at in range(0, len(x), part)]
+    return convolve(x, kernel), convolve(x_tangent, kernel) + jnp.concatenate(parts)
+
+
+def max_pool(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch new_height new_width channels"]:
+    """Largest value of each 3 x 3 window, with stride 2 and one pixel of padding.
+
+    If several values in a window are equal, the first one receives the gradient, as in PyTorch.
+
+    Args:
+      x: feature maps.
+    """
+    return platform_dependent(x, cpu=_gathering_max_pool, default=_plain_max_pool)
+
+
+def _plain_max_pool(x: Array) -> Array:
+    return nn.max_pool(x, (_POOL, _POOL), strides=(2, 2), padding=[(1, 1), (1, 1)])
+
+
+@jax.custom_jvp
+def _gathering_max_pool(x: Array) -> Array:
+    """A max-pool whose gradient is gathered by each pixel, not scattered by each window."""
+    return _plain_max_pool(x)
+
+
+@_gathering_max_pool.defjvp
+def _gathering_max_pool_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    largest, place = _largest(x)
+    to_pixels = functools.partial(_to_pixels, place, x.shape[1:3])
+    return largest, jax.linear_transpose(to_pixels, largest)(tangent)[0]
+
+
+def _largest(x: Array) -> tuple[Array, Array]:
+    """The largest value of each window, and which pixel of the window it is."""
+    rows, columns = ((size + 1) // 2 for size in x.shape[1:3])
+    padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=-jnp.inf)
+    largest = jnp.full((len(x), rows, columns, x.shape[3]), -jnp.inf, x.dtype)
+    place = jnp.zeros(largest.shape, jnp.int8)
+    for row, column in itertools.product(range(_POOL), repeat=2):
+        values = padded[:, row : row + 2 * rows - 1 : 2, column : column + 2 * columns - 1 : 2]
+        place = jnp.where(values > largest, jnp.int8(_ROW * row + column), place)
+        largest = jnp.maximum(largest, values)
+    return largest, place
+
+
+def _to_pixels(place: Array, size: tuple[int, int], values: Array) -> Array:
+    """Adds the value of each window to the pixel that is the window's largest.
+
+    A pixel is in one, two or four windows. Row R of the padded image is row R % 2 of window R // 2 and, if
+    that is at most 2, row R % 2 + 2 of the window before; columns likewise.
+    """
+    rows, columns = (length // 2 + 1 for length in (size[0] + 1, size[1] + 1))
+    shape = (len(values), rows, 2, columns, 2, values.shape[-1])
+    parity = jnp.arange(2, dtype=place.dtype)
+    within = (_ROW * parity[:, None] + parity)[None, None, :, None, :, None]
+
+    def spread(windows: Array, row_back: int, column_back: int, fill: float) -> Array:
+        """At each pixel, the window so many before the pixel's own pair of rows and columns."""
+        pad = ((0, 0), (row_back, 1 - row_back), (column_back, 1 - column_back), (0, 0))
+        padded = jnp.pad(windows, pad, constant_values=fill)[:, :rows, None, :columns, None, :]
+        return jnp.broadcast_to(padded, shape)
+
+    total = jnp.zeros(shape, values.dtype)
+    for row_back, column_back in itertools.product(range(2), repeat=2):
+        here = within + jnp.int8(2 * (_ROW * row_back + column_back))
+        chosen = spread(place, row_back, column_back, -1) == here
+        total += jnp.where(chosen, spread(values, row_back, column_back, 0), 0)
+    padded = total.reshape(len(values), 2 * rows, 2 * columns, -1)
+    return padded[:, 1 : size[0] + 1, 1 : size[1] + 1]
