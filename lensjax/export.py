@@ -71,7 +71,7 @@ def read_run(workdir: Path) -> Function:
     config = trained.config
     recipe = Recipe.from_config(config)
     # Always in float32, whatever precision the run was trained in.
-    model = trained.model.clone(dtype=None)
+    model: Any = trained.model.clone(dtype=None)
 
     def logits(variables: Any, images: Array) -> Array:
         with jax.default_matmul_precision("float32"):

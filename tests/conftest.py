@@ -52,3 +52,15 @@ def real_samples() -> pathlib.Path:
     if not folder:
         pytest.skip("LENSJAX_REAL_SAMPLES names no folder of real images")
     return pathlib.Path(folder)
+
+
+@pytest.fixture(params=["cpu", "default"])
+def kernel_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with the CPU forms of convolution and pooling, and with those of accelerators."""
+    form = request.param
+
+    def select(*operands, **forms):
+        return forms[form](*operands)
+
+    monkeypatch.setattr("jax.lax.platform_dependent", select)
+    return form

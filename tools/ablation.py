@@ -159,7 +159,7 @@ def measure(
     started = time.perf_counter()
     log.setLevel(logging.WARNING)  # of each run its result is enough
     try:
-        history = loop.train(config, model, train, validate, folder, devices=devices)
+        (progress,) = loop.train({folder: config}, model, train, validate, devices=devices)
     finally:
         log.setLevel(logging.INFO)
     seconds = time.perf_counter() - started
@@ -175,7 +175,7 @@ def measure(
         "test_images": len(test),
         "seconds": seconds,
         **classification_metrics(test.labels, answers.probabilities),
-        "validation_auc": [record["validation_auc"] for record in history],
+        "validation_auc": [record["validation_auc"] for record in progress.history],
     }
 
 

@@ -1,12 +1,12 @@
-"""Times the gradient in the kernel of ResNet18's convolutions, in the forms that lensjax chooses from.
+"""Times the gradient in the kernel of ResNet18's convolutions in different forms.
 
   python tools/benchmark_convolutions.py
 
   --batch N     images (32 if not given)
-  --rounds N    turns; the least time of each form counts (5 if not given)
+  --rounds N    rounds; the shortest time of each form counts (5 if not given)
 
-On 150-pixel images, in milliseconds: XLA's own gradient and that of a product of matrices, each for
-parts of 1, 2, 4 ... images; then what `lensjax.models.layers.convolve` takes.
+On 150-pixel images, in milliseconds: XLA's own gradient, summed over parts of 2, 4 ... images; that of a
+product of matrices; and that of `lensjax.models.cpu_kernels`.
 Exit codes: 0 done; 2 something in the command is wrong.
 """
 
@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax import lax
 
 from lensjax import program
 from lensjax.console import log
-from lensjax.models import layers
+from lensjax.models import cpu_kernels
 
 # Channels in and out, side of the kernel, stride, side of the image, and how often it occurs.
 CONVOLUTIONS = (
@@ -39,6 +40,7 @@ CONVOLUTIONS = (
     (256, 512, 1, 2, 10, 1),
     (512, 512, 3, 1, 5, 3),
 )
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 Convolution = Callable[[Any, Any], Any]
 
 
@@ -53,24 +55,30 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
     program.read_flags(values, arguments)
     generator = np.random.default_rng(0)
-    sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= values.batch]
-    heading = "".join(f"{f'{form} {size}':>12}" for form in ("XLA", "product") for size in sizes)
-    log.info("%-28s%s%12s", "", heading, "lensjax")
+    sizes = [size for size in (2, 4, 8, 16, 32) if size <= values.batch]
+    heading = "".join(f"{f'XLA {size}':>10}" for size in sizes)
+    log.info("%-28s%s%10s%10s", "", heading, "product", "lensjax")
     for channels, features, side, stride, size, times in CONVOLUTIONS:
         x = jnp.asarray(generator.normal(size=(values.batch, size, size, channels)), jnp.float32)
         kernel = jnp.asarray(generator.normal(size=(side, side, channels, features)), jnp.float32)
-        plain = functools.partial(layers.plain_convolution, stride=stride)
-        product = functools.partial(layers.product_convolution, stride=stride)
-        chosen = functools.partial(layers.convolve, stride=stride)
-        given = jnp.asarray(generator.normal(size=plain(kernel, x).shape), jnp.float32)
+        options: dict[str, Any] = {"window_strides": (stride, stride)}
+        options |= {"padding": [(side // 2, side // 2)] * 2}
+        options |= {"dimension_numbers": lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT)}
+        plain: Convolution = functools.partial(lax.conv_general_dilated, **options)
+        product = functools.partial(
+            cpu_kernels.product_convolution,
+            window_strides=options["window_strides"],
+            padding=options["padding"],
+        )
+        chosen = functools.partial(cpu_kernels.conv_general_dilated, **options)
+        given = jnp.asarray(generator.normal(size=plain(x, kernel).shape), jnp.float32)
+        forms = [(plain, part) for part in sizes] + [(product, len(x)), (chosen, len(x))]
         taken = [
             milliseconds(in_parts(form, part), values.rounds, kernel, x, given)
-            for form in (plain, product)
-            for part in sizes
+            for form, part in forms
         ]
-        taken.append(milliseconds(in_parts(chosen, values.batch), values.rounds, kernel, x, given))
         name = f"{times} x {side}x{side}, {channels} to {features}, {size} px"
-        log.info("%-28s%s", name, "".join(f"{each:12.1f}" for each in taken))
+        log.info("%-28s%s", name, "".join(f"{each:10.1f}" for each in taken))
 
 
 def in_parts(form: Convolution, part: int) -> Callable[..., Any]:
@@ -79,7 +87,7 @@ def in_parts(form: Convolution, part: int) -> Callable[..., Any]:
     def gradient(kernel: Any, x: Any, given: Any) -> Any:
         def of_some(start: int) -> Any:
             rows, wanted = x[start : start + part], given[start : start + part]
-            return jax.vjp(lambda kernel: form(kernel, rows), kernel)[1](wanted)[0]
+            return jax.vjp(lambda kernel: form(rows, kernel), kernel)[1](wanted)[0]
 
         return sum(of_some(start) for start in range(0, len(x), part))
 
@@ -87,7 +95,7 @@ def in_parts(form: Convolution, part: int) -> Callable[..., Any]:
 
 
 def milliseconds(function: Callable[..., Any], rounds: int, *arguments: Any) -> float:
-    """The least time of some."""
+    """The shortest time of several rounds."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(*arguments))
     taken = []

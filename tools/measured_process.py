@@ -77,19 +77,14 @@ def first_step(words: list[str], write: Write) -> int:
     def watched_build(*arguments: Any, **options: Any) -> engine.Engine:
         built = build(*arguments, **options)
 
-        def of_epoch(epoch: int) -> engine.Advance:
-            advance = built(epoch)
+        def first(*arguments: Any) -> Any:
+            reached = time.time()
+            jax.block_until_ready(next(built(*arguments))[0])
+            write({"reached": reached, "done": time.time()})
+            sys.stdout.flush()
+            os._exit(0)
 
-            def first(state: Any, done: int) -> Any:
-                reached = time.time()
-                jax.block_until_ready(advance(state, done)[0])
-                write({"reached": reached, "done": time.time()})
-                sys.stdout.flush()
-                os._exit(0)
-
-            return first
-
-        return of_epoch
+        return first
 
     engine.build = watched_build
     return _main(words)

@@ -97,9 +97,10 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
 
     def train(most: int = task["images"]) -> None:
         nonlocal state
-        for state, result in run_steps(state, 0, 0):
-            if result.done * task["batch"] >= most:
-                break
+        steps, done = run_steps(state, 0, 0), 0
+        while done * task["batch"] < most:
+            state, result = next(steps)
+            done = result.done
         jax.block_until_ready(state)
 
     def epoch() -> None:

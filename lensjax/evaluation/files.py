@@ -97,7 +97,9 @@ def predict_files(
     try:
         with (
             part_file.opened(output, about, head, overwrite=overwrite) as part,
-            progress_bar(len(listing.names), "predicting", unit="files", initial=part.done.file) as bar,
+            progress_bar(
+                len(listing.names), "predicting", unit="files", initial=part.done.file
+            ) as bar,
         ):
             if part.done.file or part.done.image:
                 log.info("%s: going on after %s files", output, f"{part.done.file:,}")

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lensjax import models
@@ -50,7 +49,7 @@ class Trained:
     """
 
     config: ConfigDict
-    model: nn.Module
+    model: Any  # a `Classifier`
     variables: dict[str, Any]
     best_epoch: int
     history: list[dict[str, Any]]

@@ -20,7 +20,7 @@ from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import priors
 
 _STARTS = 4
-_AT_ONCE = 16  # images, on an accelerator; one after the other on a CPU
+_AT_ONCE = 16  # images on an accelerator; a CPU takes one after the other
 
 
 @jax.tree_util.register_dataclass
@@ -113,9 +113,15 @@ def _batch(
 ) -> Evidence:
     area = window(model, images.shape[1:])
     one = functools.partial(_one, area, prior, tables)
-    at_once = None if jax.default_backend() == "cpu" else _AT_ONCE
-    return jax.lax.map(
-        lambda row: one(*row), (images, valid, free, linear, *noise), batch_size=at_once
+    rows = images, valid, free, linear, *noise
+
+    def evidence(*rows: Array, at_once: int | None) -> Evidence:
+        return jax.lax.map(lambda row: one(*row), rows, batch_size=at_once)
+
+    return jax.lax.platform_dependent(
+        *rows,
+        cpu=functools.partial(evidence, at_once=None),
+        default=functools.partial(evidence, at_once=_AT_ONCE),
     )
 
 

@@ -48,9 +48,7 @@ MODELS: dict[str, tuple[Callable[..., Classifier], tuple[str, ...]]] = {
 }
 
 
-def build(
-    config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None
-) -> Classifier:
+def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None) -> Classifier:
     """The module that `config.model` and `config.precision` describe.
 
     Args:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 # A convolution with at most this many output pixels is a product of matrices.
@@ -29,13 +30,6 @@ _MOST_PARTS = 16
 
 _POOL = 3  # side of a pooling window, pixels
 _ROW = 4  # numbers the pixels of a window: _ROW * row + column; larger than a window is wide
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
-
-
-def platform_dependent(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`jax.lax.platform_dependent`; the tests replace it to run one form on any platform."""
-    return lax.platform_dependent(*operands, cpu=cpu, default=default)
 
 
 def conv_general_dilated(
@@ -57,58 +51,59 @@ def conv_general_dilated(
       precision: of the products.
       plain: what else `nn.Conv` passes; of a convolution without dilation or groups.
     """
-    stride, pads = tuple(window_strides), tuple(map(tuple, padding))
-    one_product = functools.partial(product_convolution, stride=stride, pads=pads, precision=precision)
-    convolve = functools.partial(
-        lax.conv_general_dilated, window_strides=stride, padding=pads, precision=precision, **plain
-    )
+    options = {"window_strides": window_strides, "padding": padding, "precision": precision}
+    convolve = functools.partial(lax.conv_general_dilated, **options, **plain)
     _, height, width, _ = jax.eval_shape(convolve, lhs, rhs).shape
     if rhs.shape[:2] == (1, 1) or height * width <= _FEW_PIXELS:
-        return platform_dependent(lhs, rhs, cpu=one_product, default=convolve)
-    return platform_dependent(
-        lhs, rhs, cpu=functools.partial(_convolve_in_parts, convolve), default=convolve
-    )
+        on_cpu = functools.partial(product_convolution, **options)
+    else:
+        on_cpu = functools.partial(_convolve_in_parts, convolve)
+    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=convolve)
 
 
 def product_convolution(
-    x: Array, kernel: Array, *, stride: tuple[int, int], pads: Padding, precision: Any = None
+    x: Array,
+    kernel: Array,
+    *,
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    precision: Any = None,
 ) -> Array:
     """A convolution as one product of matrices: the pixels under each window times the kernel."""
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height, width = (
-        (size - side) // step + 1
-        for size, side, step in zip(padded.shape[1:3], kernel.shape[:2], stride, strict=True)
-    )
+    rows, columns = kernel.shape[:2]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    down, right = window_strides
     windows = [
-        padded[:, row:, column:][:, : stride[0] * height : stride[0], : stride[1] * width : stride[1]]
-        for row, column in itertools.product(*map(range, kernel.shape[:2]))
+        padded[:, row : row + height : down, column : column + width : right]
+        for row, column in itertools.product(range(rows), range(columns))
     ]
     flat = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.matmul(
-        jnp.concatenate([window[:, :height, :width] for window in windows], -1),
-        flat,
-        precision=precision,
-    )
+    return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _convolve_in_parts(
-    convolve: Callable[[Array, Array], Array], x: Array, kernel: Array
-) -> Array:
+def _convolve_in_parts(convolve: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
     """A convolution whose gradient in the kernel is a sum over parts of the batch."""
     return convolve(x, kernel)
 
 
-@_convolve_in_parts.defjvp
 def _convolve_in_parts_jvp(
-    convolve: Callable[[Array, Array], Array],
-    primals: tuple[Array, Array],
-    tangents: tuple[Array, Array],
+    convolve: Callable[[Array, Array], Array], primals: tuple[Array, Array], tangents: Any
 ) -> tuple[Array, Array]:
     (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
-    part = max(_PART * max(_WIDE // kernel.shape[-1], 1), -(-len(x) // _MOST_PARTS))
-    parts = [convolve(x[at : at + part], kernel_tangent) for at in range(0, len(x), part)]
-    return convolve(x, kernel), convolve(x_tangent, kernel) + jnp.concatenate(parts)
+    y = convolve(x, kernel)
+    tangent = jnp.zeros_like(y)
+    if not isinstance(x_tangent, SymbolicZero):
+        tangent += convolve(x_tangent, kernel)
+    if not isinstance(kernel_tangent, SymbolicZero):
+        part = max(_PART * max(_WIDE // kernel.shape[-1], 1), -(-len(x) // _MOST_PARTS))
+        parts = [convolve(x[at : at + part], kernel_tangent) for at in range(0, len(x), part)]
+        tangent += jnp.concatenate(parts)
+    return y, tangent
+
+
+_convolve_in_parts.defjvp(_convolve_in_parts_jvp, symbolic_zeros=True)
 
 
 def max_pool(
@@ -121,7 +116,7 @@ def max_pool(
     Args:
       x: feature maps.
     """
-    return platform_dependent(x, cpu=_gathering_max_pool, default=_plain_max_pool)
+    return lax.platform_dependent(x, cpu=_gathering_max_pool, default=_plain_max_pool)
 
 
 def _plain_max_pool(x: Array) -> Array:
@@ -135,9 +130,7 @@ def _gathering_max_pool(x: Array) -> Array:
 
 
 @_gathering_max_pool.defjvp
-def _gathering_max_pool_jvp(
-    primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Array, Array]:
+def _gathering_max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
     largest, place = _largest(x)
     to_pixels = functools.partial(_to_pixels, place, x.shape[1:3])
@@ -157,7 +150,7 @@ def _largest(x: Array) -> tuple[Array, Array]:
     return largest, place
 
 
-def _to_pixels(place: Array, size: tuple[int, int], values: Array) -> Array:
+def _to_pixels(place: Array, size: tuple[int, ...], values: Array) -> Array:
     """Adds the value of each window to the pixel that is the window's largest.
 
     A pixel is in one, two or four windows. Row R of the padded image is row R % 2 of window R // 2 and, if
@@ -166,7 +159,7 @@ def _to_pixels(place: Array, size: tuple[int, int], values: Array) -> Array:
     rows, columns = (length // 2 + 1 for length in (size[0] + 1, size[1] + 1))
     shape = (len(values), rows, 2, columns, 2, values.shape[-1])
     parity = jnp.arange(2, dtype=place.dtype)
-    within = (_ROW * parity[:, None] + parity)[None, None, :, None, :, None]
+    within = (_ROW * parity[:, None] + parity[None, :])[None, None, :, None, :, None]
 
     def spread(windows: Array, row_back: int, column_back: int, fill: float) -> Array:
         """At each pixel, the window so many before the pixel's own pair of rows and columns."""

@@ -72,7 +72,8 @@ def messages(config: ConfigDict) -> tuple[int, int]:
     # Each has a running mean and a running variance of as many channels.
     statistics = jax.tree.leaves(state.batch_stats)
     channels = sum(leaf.size for leaf in statistics) // 2
-    return 2 + len(statistics), 4 * (gradients + 5 * channels + 1)
+    layers = len(statistics) // 2
+    return 2 + 2 * layers, 4 * (gradients + 4 * channels + layers + 1)
 
 
 def peak_operations(device: jax.Device, precision: str) -> float | None:

@@ -51,14 +51,12 @@ class StepResult:
 
 
 class Engine(Protocol):
-    """Runs the steps of an epoch, from 0, after the first `done`; yields the state after some of them.
-
-    The state passed in is donated.
-    """
+    """A function that runs the steps of an epoch."""
 
     def __call__(
         self, state: TrainState, epoch: int, done: int, /
-    ) -> Iterator[tuple[TrainState, StepResult]]: ...
+    ) -> Iterator[tuple[TrainState, StepResult]]:
+        """Yields the state after one or more steps, from the step `done` on; the state is donated."""
 
 
 def build(
@@ -85,7 +83,7 @@ def build(
     """
     measure = (lambda function: function) if meter is None else meter.training
     several = len(seeds) > 1
-    if is_resident(images, config, devices):
+    if isinstance(images, ImageSet) and is_resident(images, config, devices):
         loop: Callable[..., Any] = functools.partial(train_loop, step=step)
         if several:
             loop = jax.vmap(loop, in_axes=(0, None, -1, -1, None, None, 0))
@@ -103,10 +101,10 @@ def build(
     return functools.partial(_run_from_host, mapped, batches, key, devices)
 
 
-def is_resident(images: TrainingImages, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
+def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
     """Whether the training images are copied to the devices, as `config.data.residence` asks."""
-    if not isinstance(images, ImageSet) or config.data.residence != "auto":
-        return isinstance(images, ImageSet) and config.data.residence == "device"
+    if config.data.residence != "auto":
+        return config.data.residence == "device"
     if devices[0].platform == "cpu":
         return False
     memory = (devices[0].memory_stats() or {}).get("bytes_limit", math.inf)
@@ -156,5 +154,6 @@ def _run_on_device(
 
 def _arrays(images: ImageSet) -> dict[str, np.ndarray]:
     """The arrays of a batch except its weights, for all images."""
-    batch = gather(images, slice(None), np.ones(len(images), np.float32))
-    return {name: values for name, values in batch.items() if name != "weights"}
+    batch: dict[str, Any] = {**gather(images, slice(None), np.ones(len(images), np.float32))}
+    del batch["weights"]
+    return batch

@@ -224,7 +224,8 @@ def save(
     """Saves each run in the background; `metrics` are those of a whole epoch."""
     states = split_runs(jax.device_get(state), len(progress))
     for run, checkpoints in enumerate(session.checkpoints):
-        checkpoints.save(states[run], progress[run], metrics and metrics[run])
+        values = None if metrics is None else metrics[run]
+        checkpoints.save(states[run], progress[run], values)
 
 
 def wait_until_saved(session: Session) -> None:

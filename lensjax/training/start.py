@@ -21,6 +21,8 @@ from lensjax.training.recipe import Recipe
 from lensjax.training.state import TrainState, initial_state, stack_runs
 from lensjax.training.step import StepFunction, train_step
 
+_QUICK_COMPILATION: dict[str, Any] = {"xla_backend_optimization_level": 1}
+
 
 def build_step(config: ConfigDict, model: Classifier, num_steps: int) -> StepFunction:
     """The training step of a config.
@@ -43,7 +45,8 @@ def first_state(
 ) -> tuple[TrainState, Key[Array, ""]]:
     """A run's state before its first step, and the key of its steps; arguments as for `build_step`."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    initialize = _compiled(model, _optimizer(config, num_steps), **_settings(config))
+    arguments: Any = model, _optimizer(config, num_steps)
+    initialize = _compiled(*arguments, **_settings(config))
     return initialize(init_key), step_key
 
 
@@ -72,7 +75,7 @@ def _compiled(
     lowered = jax.jit(initialize).lower(jax.random.key(0))
     try:
         # It runs once. With less optimization it compiles in a third of the time.
-        return lowered.compile(compiler_options={"xla_backend_optimization_level": 1})
+        return lowered.compile(compiler_options=_QUICK_COMPILATION)
     except jax.errors.JaxRuntimeError:  # this XLA does not have the option
         return lowered.compile()
 

@@ -1,6 +1,5 @@
 """What a training step takes and gives back."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 

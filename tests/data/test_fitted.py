@@ -10,7 +10,7 @@ import pytest
 
 from lensjax import fitting
 from lensjax.config import default_config
-from lensjax.data import cache, fitted
+from lensjax.data import cache
 from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
 from lensjax.data.images import ImageSet
 from lensjax.data.simulated import fresh_images, simulated_images
@@ -162,7 +162,7 @@ def test_images_that_serve_twice_are_fitted_once(calls):
     assert len(calls) == 2
 
 
-def test_images_that_are_never_repeated_are_fitted_as_they_are_made(monkeypatch):
+def test_fresh_images_are_fitted_batch_by_batch(calls, monkeypatch):
     def fit_lens(images, model, *, noise):
         assert model == fitting.COMMON_TEST
         converged = jnp.arange(len(images)) != 1
@@ -172,8 +172,8 @@ def test_images_that_are_never_repeated_are_fitted_as_they_are_made(monkeypatch)
 
     fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
     monkeypatch.setattr(fitting, "fit_lens", fit_lens)
-    monkeypatch.setattr(fitted, "with_residuals", lambda images, *_, **__: images)
-    train = fit_splits(Splits(fresh, small(), small()), "common_test").train
+    train = fit_splits(Splits(fresh, small(), small(seed=1)), "common_test").train
+    assert calls == [5, 5]  # of the validation and test images alone
     batch = train.batch(0, 3)
     # The stand-in gives an image's counts where it says that it converged.
     converged = np.array([1, 0, 1])[:, None, None]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import shutil
 import sys
 import tracemalloc
@@ -134,8 +135,38 @@ def test_csv_json_lines_and_parquet_hold_the_same(classifier, tmp_path):
             assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
 
 
+class Stopping:
+    """An open file in which every second write stops halfway; after a kill nothing else is written."""
+
+    def __init__(self, stream, writes, killed):
+        self.stream, self.writes, self.killed, self.stopped = stream, writes, killed, False
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stream.close()
+
+    def write(self, content):
+        self.writes.append(content)
+        if len(self.writes) % 2 == 0:
+            self.stream.write(content[: len(content) // 2])
+            self.stream.flush()
+            self.stopped = True
+            raise KeyboardInterrupt
+        return self.stream.write(content)
+
+    def flush(self):
+        if self.killed and self.stopped:
+            raise KeyboardInterrupt
+        self.stream.flush()
+
+
 @pytest.mark.parametrize(("suffix", "killed"), [("csv", False), ("csv", True), ("parquet", False)])
-def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
+def test_a_stopped_prediction_resumes_to_the_same_bytes(
     classifier, tmp_path, monkeypatch, suffix, killed
 ):
     images = np.stack([bars(seed) for seed in range(11)])
@@ -143,31 +174,21 @@ def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
     folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert predict_files(classifier, str(folder), whole) == (19, 1)
-    append, save, calls = part_file.Part.append, part_file.Part.save, []
+    open_file, writes = pathlib.Path.open, []
 
-    def stopping(part, text, done):
-        """Stops in the midst of a write, on each second one."""
-        calls.append(done)
-        if len(calls) % 2 == 0:
-            part._stream.write(text[: len(text) // 2])
-            part._stream.flush()
-            part.dead = killed
-            raise KeyboardInterrupt
-        append(part, text, done)
+    def open_stopping(path, mode="r", *arguments, **options):
+        stream = open_file(path, mode, *arguments, **options)
+        to_table = path == part_file.part_of(output) and mode in ("wb", "r+b")
+        return Stopping(stream, writes, killed) if to_table else stream
 
-    if killed:  # a killed process notes nothing any more; and notes are written as often as can be
+    if killed:  # progress is recorded after every write, because a kill leaves no time for it
         monkeypatch.setattr(part_file, "SECONDS", 0)
-        alive = lambda part: None if getattr(part, "dead", False) else save(part)  # noqa: E731
-        monkeypatch.setattr(part_file.Part, "save", alive)
-    monkeypatch.setattr(part_file.Part, "append", stopping)
-    stops = 0
-    while not output.exists():
-        try:
-            assert predict_files(classifier, str(folder), output) == (19, 1)
-        except Interrupted:
-            stops += 1
-            assert not output.exists()
-    assert stops == 3
+    monkeypatch.setattr(pathlib.Path, "open", open_stopping)
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            predict_files(classifier, str(folder), output)
+        assert not output.exists()
+    assert predict_files(classifier, str(folder), output) == (19, 1)
     assert output.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("out*.part*"))
 
@@ -256,7 +277,14 @@ def test_an_input_without_images_is_refused(classifier, tmp_path, source, messag
     write(tmp_path / "in", {"notes.jpg": b""})
     with pytest.raises(UserError, match=message):
         predict_files(classifier, str(tmp_path / source), tmp_path / "out.csv")
-    for output, words in (("out.txt", "its suffix has to be"), ("no/out.csv", "no folder")):
-        with pytest.raises(UserError, match=words):
-            predict_files(classifier, str(tmp_path), tmp_path / output)
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("out.txt", "its suffix has to be"), ("no/out.csv", "no folder")]
+)
+def test_an_output_that_cannot_be_written_is_refused(classifier, tmp_path, output, message):
+    write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
+    with pytest.raises(UserError, match=message):
+        predict_files(classifier, str(tmp_path / "in"), tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

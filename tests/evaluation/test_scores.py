@@ -133,11 +133,15 @@ def test_the_fitted_temperature_is_the_best_on_a_grid_and_undoes_overconfidence(
     np.testing.assert_array_equal(tempered(probabilities, found).argmax(1), probabilities.argmax(1))
 
 
-def test_answers_that_are_all_right_or_all_equal_have_finite_figures_and_temperature():
+@pytest.mark.parametrize(
+    "probabilities",
+    [np.tile(np.eye(3), (10, 1)), np.full((30, 3), 1 / 3), np.tile(np.eye(3)[[1, 2, 0]], (10, 1))],
+    ids=["right", "equal", "wrong"],
+)
+def test_extreme_answers_have_finite_figures_and_temperature(probabilities):
     labels = np.arange(30) % 3
-    for probabilities in (np.eye(3)[labels], np.full((30, 3), 1 / 3), np.eye(3)[(labels + 1) % 3]):
-        temperature = fit_temperature(labels, probabilities)
-        assert 0.05 <= temperature <= 20
-        drawn = bootstrap(labels, tempered(probabilities, temperature), resample_weights(labels))
-        for values in (scores(labels, probabilities).values(), *drawn.values()):
-            assert np.isfinite(list(values)).all()
+    temperature = fit_temperature(labels, probabilities)
+    assert 0.05 <= temperature <= 20
+    drawn = bootstrap(labels, tempered(probabilities, temperature), resample_weights(labels))
+    for values in (scores(labels, probabilities).values(), *drawn.values()):
+        assert np.isfinite(list(values)).all()

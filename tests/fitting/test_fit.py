@@ -106,7 +106,8 @@ def test_a_star_and_missing_pixels_do_no_harm_where_they_are_masked(fitted, coun
     assert (np.asarray(fit.residual)[:, 100:112, 60:80] == 0).all()
 
 
-def test_a_fit_of_nothing_says_so_and_stays_finite(counts):
+@pytest.mark.parametrize("noise", [None, fitting.photon_noise(1.0)], ids=["unknown", "photons"])
+def test_a_fit_without_a_lens_does_not_converge(counts, noise):
     rng = np.random.default_rng(0)
     image = counts[0].astype(np.float32)
     bad = np.stack(
@@ -121,11 +122,10 @@ def test_a_fit_of_nothing_says_so_and_stays_finite(counts):
             np.where(np.arange(150) == 40, 1e6, 0 * image).astype(np.float32),
         ]
     )[..., None]
-    for noise in (None, fitting.photon_noise(1.0)):
-        fit = fitting.fit_lens(bad, noise=noise)
-        assert not np.asarray(fit.converged).any(), (fit.converged, fit.reduced_chi_square)
-        for leaf in jax.tree.leaves(fit):
-            assert np.isfinite(leaf).all(), leaf.shape
+    fit = fitting.fit_lens(bad, noise=noise)
+    assert not np.asarray(fit.converged).any(), (fit.converged, fit.reduced_chi_square)
+    for leaf in jax.tree.leaves(fit):
+        assert np.isfinite(leaf).all(), leaf.shape
 
 
 def test_gradients_of_the_fit_are_those_of_finite_differences():

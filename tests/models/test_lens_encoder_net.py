@@ -1,4 +1,4 @@
-"""A lens that is guessed: drawn right, differentiable, refined to the truth, and learnt from."""
+"""The lens that `LensEncoderNet` guesses: its residual, its derivatives and its refinement."""
 
 import dataclasses
 import functools
@@ -11,8 +11,7 @@ import pytest
 from oracles.numpy_lens import render
 
 from lensjax import fitting
-from lensjax.fitting.level import Level
-from lensjax.fitting.render import brightness
+from lensjax.fitting.noise import from_high_frequencies, variance
 from lensjax.models import LensEncoderNet, rendered_lens
 from lensjax.simulation.presets import COMMON_TEST
 
@@ -43,7 +42,7 @@ def images():
     return jnp.asarray(np.stack(drawn)[..., None], jnp.float32)
 
 
-def test_a_network_s_numbers_become_parameters_within_their_bounds():
+def test_any_numbers_become_parameters_within_their_bounds():
     size = len(MODEL.nonlinear)
     raw = jnp.stack([jnp.zeros(size), jnp.full(size, -1e3), jnp.full(size, 1e3)])
     middle, low, high = np.asarray(rendered_lens.within_bounds(MODEL, raw))
@@ -53,7 +52,7 @@ def test_a_network_s_numbers_become_parameters_within_their_bounds():
         np.testing.assert_allclose((middle[index], low[index], high[index]), expected, atol=1e-5)
 
 
-def test_the_true_lens_leaves_noise_and_steps_lead_to_it(images):
+def test_gauss_newton_steps_recover_the_true_lens(images):
     residuals = jax.jit(functools.partial(rendered_lens.standardised_residuals, MODEL))
     true = np.square(residuals(images, PARAMETERS)).mean((1, 2, 3))
     np.testing.assert_allclose(true, 1, atol=0.1)
@@ -64,41 +63,57 @@ def test_the_true_lens_leaves_noise_and_steps_lead_to_it(images):
     best = np.square(residuals(images, found)).mean((1, 2, 3))
     assert (best < true).all()
     np.testing.assert_allclose(found, PARAMETERS, atol=0.02)
-    assert refined(MODEL, images, start, 0) is not None
-    np.testing.assert_array_equal(refined(MODEL, images, start, 0), start)
 
 
-def test_derivatives_of_the_residual_are_those_of_finite_differences_at_constant_noise(images):
+def test_refinement_without_steps_returns_its_start(images):
+    np.testing.assert_array_equal(rendered_lens.refined(MODEL, images, PARAMETERS, 0), PARAMETERS)
+
+
+def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
+    """NumPy draws the lens and fits amplitude and sky; the derivatives are finite differences."""
+    instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=32, subpixels=1)
+    preset = dataclasses.replace(COMMON_TEST, instrument=instrument)
     with jax.enable_x64(True):
         small = dataclasses.replace(MODEL, subpixels=1)
         image = np.asarray(images[0, 16:48, 16:48, 0], np.float64)
         direction = np.random.default_rng(1).normal(size=image.shape)
         free = PARAMETERS[0].astype(np.float64) + 0.02
 
-        def along(free):
+        @jax.jit
+        @functools.partial(jax.grad, has_aux=True)
+        def slope_and_residual(free):
             given = jnp.asarray(image)[None, ..., None]
-            residual = rendered_lens.standardised_residuals(small, given, free[None])
-            return (direction * residual[0, ..., 0]).sum()
+            residual = rendered_lens.standardised_residuals(small, given, free[None])[0, ..., 0]
+            return (direction * residual).sum(), residual
 
-        gradient = np.asarray(jax.jit(jax.grad(along))(jnp.asarray(free)))
-        draw = jax.jit(functools.partial(brightness, small, Level(image.shape, 1, 1)))
-        weight = np.asarray(rendered_lens._weight(jnp.asarray(image), draw(free)))
+        def left_over(free, root):
+            """The image less the best multiple of the lens and the best sky, and that multiple."""
+            values = dict(zip(MODEL.nonlinear, free, strict=True))
+            source = render(types.SimpleNamespace(masses=[], **values), preset) - instrument.sky
+            columns = np.stack([source, np.ones_like(image)], -1)
+            rows = (columns * root[..., None]).reshape(-1, 2)
+            linear = np.linalg.lstsq(rows, (image * root).ravel(), rcond=None)[0]
+            return image - columns @ linear, linear[0] * source
+
+        everywhere = np.ones_like(image)
+        rough, flux = left_over(free, everywhere)
+        noise = from_high_frequencies(
+            *map(jnp.asarray, (rough, flux, everywhere)), jnp.asarray(np.nan)
+        )
+        root = 1 / np.sqrt(np.asarray(variance(jnp.asarray(flux), *noise)))
 
         def by_numpy(free):
-            columns = np.stack([np.asarray(draw(free)), np.ones_like(image)], -1).reshape(-1, 2)
-            root = np.sqrt(weight).ravel()
-            linear = np.linalg.lstsq(columns * root[:, None], image.ravel() * root, rcond=None)[0]
-            return (direction.ravel() * root * (image.ravel() - columns @ linear)).sum()
+            return (direction * root * left_over(free, root)[0]).sum()
 
-        for index, found in enumerate(gradient):
-            step = np.zeros_like(free)
-            step[index] = 1e-6
-            difference = (by_numpy(free + step) - by_numpy(free - step)) / 2e-6
-            np.testing.assert_allclose(found, difference, rtol=1e-5, atol=1e-4)
+        steps = 1e-6 * np.eye(len(free))
+        expected = [(by_numpy(free + step) - by_numpy(free - step)) / 2e-6 for step in steps]
+        gradient, residual = slope_and_residual(jnp.asarray(free))
+        np.testing.assert_allclose(residual, root * left_over(free, root)[0], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "term"), [(0, "class"), (1, "class"), (1, "physics")])
-def test_the_encoder_learns_from_the_classes_unless_steps_lie_between(images, steps, term):
+def test_gauss_newton_steps_block_the_classification_gradient(images, steps, term):
     model = LensEncoderNet(width=4, num_blocks=0, gauss_newton_steps=steps)
     few = images[:1, 16:48, 16:48]
     variables = jax.jit(lambda key: model.init(key, few, train=False))(jax.random.key(0))

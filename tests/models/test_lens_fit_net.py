@@ -52,14 +52,10 @@ def test_a_missing_residual_is_told(channels):
         LensFitNet(width=4, num_blocks=0).init(jax.random.key(0), channels[..., :1], train=False)
 
 
-def test_the_recipe_s_model_is_small(pytestconfig):
+@pytest.mark.parametrize("variant", ["", ":quick"])
+def test_the_recipe_s_model_is_small(pytestconfig, variant):
     file = pytestconfig.rootpath / "configs" / "lens_fit.py"
-    for variant in ("", ":quick"):
-        config = command_line.parse(["--config", f"{file}{variant}"]).config
-        model = models.build(config)
-        shapes = jax.eval_shape(
-            lambda model=model: model.init(
-                jax.random.key(0), jnp.zeros((1, 150, 150, 2)), train=False
-            )
-        )
-        assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) < 1_000_000
+    model = models.build(command_line.parse(["--config", f"{file}{variant}"]).config)
+    images = jnp.zeros((1, 150, 150, 2))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) < 1_000_000

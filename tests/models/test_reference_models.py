@@ -143,9 +143,8 @@ def test_every_gradient_and_running_statistic_of_a_training_step_is_torch_s(kind
         for key, parameter in oracle.named_parameters():
             expected = parameter.grad.numpy()
             if parameter.ndim == 1 and key.endswith("conv1.bias"):
-                # Batch norm follows: the true gradient is 0. Here it is, and torch's is rounding.
-                np.testing.assert_array_equal(found[key], 0)
-                assert np.abs(expected).max() < tolerance * largest
+                # Batch norm follows, so that the true gradient is 0 and both are rounding errors.
+                assert max(np.abs(expected).max(), np.abs(found[key]).max()) < tolerance * largest
                 continue
             scale = np.abs(expected).max()
             np.testing.assert_allclose(

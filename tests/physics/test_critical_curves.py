@@ -97,22 +97,21 @@ def test_curves_that_leave_the_grid_or_lie_apart_stay_apart():
     np.testing.assert_allclose(middles, [-1.2, 1.2], atol=0.05)
 
 
-def test_curves_meeting_at_a_saddle_point_part_as_the_middle_of_the_cell_says():
+@pytest.mark.parametrize(("offset", "sign"), [(0.001, -1), (-0.001, 1)])
+def test_curves_at_a_saddle_point_stay_apart(offset, sign):
     """x y = -+ 0.001: two branches through one cell, in opposite corners of it."""
 
-    for offset, sign in ((0.001, -1), (-0.001, 1)):
+    def bent(x, y):  # d beta / d theta has the determinant x y + offset
+        return x - (x**2 * y / 2 + offset * x), jnp.zeros_like(y)
 
-        def bent(x, y, offset=offset):  # d beta / d theta has the determinant x y + offset
-            return x - (x**2 * y / 2 + offset * x), jnp.zeros_like(y)
-
-        x, y = physics.pixel_grid(4, 0.5)
-        curves = physics.critical_curves(bent, x, y)
-        assert len(curves) == 2
-        for curve in curves:
-            inner = curve[(abs(curve) < 0.3).all(axis=1)]
-            assert len(inner) == 2
-            assert (np.sign(inner[:, 0] * inner[:, 1]) == sign).all()
-            assert (np.sign(inner[0]) == np.sign(inner[1])).all()
+    x, y = physics.pixel_grid(4, 0.5)
+    curves = physics.critical_curves(bent, x, y)
+    assert len(curves) == 2
+    for curve in curves:
+        inner = curve[(abs(curve) < 0.3).all(axis=1)]
+        assert len(inner) == 2
+        assert (np.sign(inner[:, 0] * inner[:, 1]) == sign).all()
+        assert (np.sign(inner[0]) == np.sign(inner[1])).all()
 
 
 def test_no_lens_has_no_critical_curve():

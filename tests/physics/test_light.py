@@ -14,15 +14,15 @@ def _float64():
         yield
 
 
-def test_elliptical_radius_is_that_of_the_rotated_ellipse():
+@pytest.mark.parametrize(("axis_ratio", "angle"), [(0.4, 0.3), (0.9, -1.2), (1.0, 0.0)])
+def test_elliptical_radius_is_that_of_the_rotated_ellipse(axis_ratio, angle):
     x, y = np.random.default_rng(0).uniform(-2, 2, (2, 100))
-    for axis_ratio, angle in ((0.4, 0.3), (0.9, -1.2), (1.0, 0.0)):
-        u = np.cos(angle) * x + np.sin(angle) * y
-        v = -np.sin(angle) * x + np.cos(angle) * y
-        expected = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
-        e1, e2 = physics.ellipticity(axis_ratio, angle)
-        found = physics.elliptical_radius(jnp.asarray(x), jnp.asarray(y), e1, e2)
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+    u = np.cos(angle) * x + np.sin(angle) * y
+    v = -np.sin(angle) * x + np.cos(angle) * y
+    expected = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
+    e1, e2 = physics.ellipticity(axis_ratio, angle)
+    found = physics.elliptical_radius(jnp.asarray(x), jnp.asarray(y), e1, e2)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("axis_ratio", [0.4, 0.05, 0.005])
@@ -61,19 +61,20 @@ def test_half_of_the_light_lies_within_the_half_light_radius(n_sersic):
     assert within == pytest.approx(0.5, abs=2.5e-3)
 
 
-def test_gradients_in_every_parameter_are_those_of_finite_differences():
+@pytest.mark.parametrize(("e1", "e2"), [(0.2, -0.1), (0.0, 0.0)], ids=["ellipse", "circle"])
+def test_sersic_gradients_match_finite_differences(e1, e2):
+    """The circle has no position angle."""
     x, y = (jnp.asarray(axis) for axis in np.random.default_rng(2).uniform(-1, 1, (2, 30)))
     names = ("amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")
-    for e1, e2 in ((0.2, -0.1), (0.0, 0.0)):  # the circle has no position angle
-        values = jnp.asarray([2.0, 0.6, 1.5, e1, e2, 0.05, -0.1])
+    values = jnp.asarray([2.0, 0.6, 1.5, e1, e2, 0.05, -0.1])
 
-        def total(values):
-            return jnp.sum(physics.sersic(x, y, **dict(zip(names, values, strict=True))))
+    def total(values):
+        return jnp.sum(physics.sersic(x, y, **dict(zip(names, values, strict=True))))
 
-        for index, found in enumerate(jax.grad(total)(values)):
-            nudge = 1e-6 * (jnp.arange(len(names)) == index)
-            expected = (total(values + nudge) - total(values - nudge)) / 2e-6
-            np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=names[index])
+    for index, found in enumerate(jax.grad(total)(values)):
+        nudge = 1e-6 * (jnp.arange(len(names)) == index)
+        expected = (total(values + nudge) - total(values - nudge)) / 2e-6
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=names[index])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -87,21 +88,23 @@ def test_value_and_gradient_are_finite_at_the_centre(dtype, n_sersic):
     assert np.isfinite(gradients).all()
 
 
-def test_light_is_lenstronomy_s_in_the_golden_file():
-    profiles = {
-        "sersic": physics.sersic,
-        "round_sersic": physics.sersic,
-        "gaussian": physics.gaussian_light,
-    }
+@pytest.mark.parametrize(
+    ("profile", "function"),
+    [
+        ("sersic", physics.sersic),
+        ("round_sersic", physics.sersic),
+        ("gaussian", physics.gaussian_light),
+    ],
+)
+def test_light_is_lenstronomy_s_in_the_golden_file(profile, function):
+    names = lens_profiles.tool["names"](lens_profiles.LIGHT[profile][1], profile)
+
+    def one(row):
+        return function(**dict(zip(names, row, strict=True)))
+
     with np.load(lens_profiles.GOLDEN / "light.npz") as golden:
-        for profile, function in profiles.items():
-            names = lens_profiles.tool["names"](lens_profiles.LIGHT[profile][1], profile)
-
-            def one(row, names=names, function=function):
-                return function(**dict(zip(names, row, strict=True)))
-
-            found = jax.jit(jax.vmap(one))(golden[profile])
-            np.testing.assert_allclose(found, golden[f"{profile}_truth"][:, 0], rtol=1e-8)
+        found = jax.jit(jax.vmap(one))(golden[profile])
+        np.testing.assert_allclose(found, golden[f"{profile}_truth"][:, 0], rtol=1e-8)
 
 
 def test_sampled_light_is_its_pixels_a_plane_between_them_and_dark_outside():
@@ -116,13 +119,13 @@ def test_sampled_light_is_its_pixels_a_plane_between_them_and_dark_outside():
     np.testing.assert_array_equal(physics.sampled_light(outside, outside, image, 0.1), 0)
 
 
-def test_gaussian_light_is_finite_for_no_width_and_far_away():
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+def test_gaussian_light_is_finite_near_and_far(sigma):
     far = jnp.asarray([0.0, 1e-3, 1e4], jnp.float32)
-    for sigma in (0.0, 0.3):
-        found = jax.vmap(
-            jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, s), (0, 1)), (0, None)
-        )(far, jnp.float32(sigma))
-        assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))
+    found = jax.vmap(
+        jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, s), (0, 1)), (0, None)
+    )(far, jnp.float32(sigma))
+    assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))
 
 
 def test_sampled_light_s_gradients_are_those_of_a_bilinear_interpolation_in_numpy():

@@ -63,18 +63,18 @@ def test_hessian_is_lenstronomy_s():
         )
 
 
-def test_magnification_of_a_sheared_sphere_is_the_closed_form():
+@pytest.mark.parametrize(("gamma", "angle"), [(0.0, 0.0), (0.2, 0.7)])
+def test_magnification_of_a_sheared_sphere_is_the_closed_form(gamma, angle):
     """det A = 1 - gamma^2 - (theta_E / r) (1 - gamma cos 2 (phi - phi_gamma))."""
     x, y = points()
     r, phi = np.hypot(x, y), np.arctan2(y, x)
-    for gamma, angle in ((0.0, 0.0), (0.2, 0.7)):
-        gamma1, gamma2 = gamma * np.cos(2 * angle), gamma * np.sin(2 * angle)
-        expected = 1 - gamma**2 - 1.2 / r * (1 - gamma * np.cos(2 * (phi - angle)))
-        deflection = sheared(1.2, gamma1, gamma2)
-        found = jax.jit(lambda x, y, d=deflection: physics.magnification(d, x, y))(x, y)
-        np.testing.assert_allclose(1 / found, expected, rtol=1e-9, atol=1e-9)
-        determinant = physics.inverse_magnification(deflection, x, y)
-        np.testing.assert_allclose(determinant, expected, rtol=1e-9, atol=1e-9)
+    gamma1, gamma2 = gamma * np.cos(2 * angle), gamma * np.sin(2 * angle)
+    expected = 1 - gamma**2 - 1.2 / r * (1 - gamma * np.cos(2 * (phi - angle)))
+    deflection = sheared(1.2, gamma1, gamma2)
+    found = jax.jit(lambda x, y: physics.magnification(deflection, x, y))(x, y)
+    np.testing.assert_allclose(1 / found, expected, rtol=1e-9, atol=1e-9)
+    determinant = physics.inverse_magnification(deflection, x, y)
+    np.testing.assert_allclose(determinant, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_magnification_is_the_ratio_of_small_areas_with_its_orientation():

@@ -11,7 +11,8 @@ from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import prepare
 from lensjax.models import LensFitNet
-from lensjax.training.parallel import AXIS, parallel_train_step, replicated
+from lensjax.training.parallel import AXIS, divide, parallelize, replicate
+from lensjax.training.recipe import Recipe
 from lensjax.training.state import initial_state
 from lensjax.training.step import decode, train_step
 
@@ -52,13 +53,13 @@ def test_preparation_cuts_both_channels_and_stretches_the_image_alone():
 def test_padding_and_two_devices_change_nothing():
     """Seven images, padded to eight on two devices, train as seven on one."""
     optimizer = optax.sgd(0.1)
-    whole, crop = {"image_size": SIZE, "channels": 2}, functools.partial(prepare, crop=24)
     state = initial_state(
         LensFitNet(width=4, num_blocks=0),
         optimizer,
         jax.random.key(0),
+        image_size=SIZE,
+        channels=2,
         terms=("cross_entropy",),
-        **whole,
     )
     images = image_set(7)
     (padded,) = batches(images, np.arange(7), 8)
@@ -75,20 +76,15 @@ def test_padding_and_two_devices_change_nothing():
             train_step,
             model=LensFitNet(width=4, num_blocks=0, axis_name=axis_name),
             optimizer=optimizer,
-            prepare=functools.partial(crop, stretch="none"),
-            max_rotation=10.0,
-            dihedral=True,
-            physics_weight=0.0,
-            axis_name=axis_name,
+            recipe=Recipe(crop=24, max_rotation=10.0, dihedral=True),
         )
 
     devices = jax.devices()[:2]
     with jax.enable_x64(True):
         state, padded, plain = double((state, dict(padded), plain))
         one, _ = jax.jit(step(None))(state, plain, jax.random.key(1))
-        two, _ = parallel_train_step(step(AXIS), devices)(
-            replicated(state, devices), padded, jax.random.key(1)
-        )
+        mapped = parallelize(step(AXIS), devices, in_axes=(None, 0, None))
+        two, _ = mapped(replicate(state, devices), divide(padded, devices), jax.random.key(1))
         one, two = jax.device_get((one, two))
     assert float(one.totals["loss"]) > 0
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, two)

@@ -14,7 +14,8 @@ import pytest
 
 from lensjax import models
 from lensjax.config import default_config
-from lensjax.data.batches import gathered
+from lensjax.data import epochs
+from lensjax.data.batches import gather
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.streamed import StreamedImages
@@ -24,7 +25,7 @@ from lensjax.evaluation.trained import load_trained
 from lensjax.simulation.presets import COMMON_TEST
 from lensjax.training import engine, loop
 from lensjax.training.meter import Meter
-from lensjax.training.parallel import AXIS, sent_ahead
+from lensjax.training.parallel import AXIS, prefetch
 from lensjax.workdir import METRICS, claim
 
 SIZE = 32
@@ -70,7 +71,8 @@ def train(workdir, config=None, *, evaluate=None, devices=1, images=TRAIN):
     evaluate = evaluate or evaluator(
         predictor(config, model, devices=devices, with_loss=True), VALIDATION
     )
-    return loop.train(config, model, images, evaluate, workdir, devices=devices)
+    (progress,) = loop.train({workdir: config}, model, images, evaluate, devices=devices)
+    return progress.history
 
 
 def metrics_without_times(workdir):
@@ -160,9 +162,9 @@ def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
             seen.append(arguments)
             if len(seen) == batch_number:
                 os.kill(os.getpid(), number)
-            return gathered(*arguments)
+            return gather(*arguments)
 
-        monkeypatch.setattr(engine, "gathered", signalling)
+        monkeypatch.setattr(epochs, "gather", signalling)
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path)
         monkeypatch.undo()
@@ -171,9 +173,10 @@ def test_a_run_stopped_within_an_epoch_saves_and_ends_with_the_same_bits(
         return sorted(int(path.name) for path in saved if path.is_dir())
 
     # An epoch has 6 batches; the best epoch stays beside the place where the run stopped.
-    assert stop_at(9) == [13, 18]
+    # The ninth batch is gathered while the eighth step waits to run.
+    assert stop_at(9) == [13, 16]
     assert len(metrics_without_times(tmp_path)) == 1
-    assert stop_at(1) == [13, 20]  # stopped again after one more batch
+    assert stop_at(1) == [13, 18]  # stopped again after one more batch
     train(tmp_path)
     assert metrics_without_times(tmp_path) == expected
 
@@ -203,14 +206,14 @@ def test_a_run_that_is_saved_by_the_clock_goes_on_from_there_with_the_same_bits(
     def counted(*arguments):
         if next(left, None) is None:
             raise Killed
-        return gathered(*arguments)
+        return gather(*arguments)
 
-    monkeypatch.setattr(engine, "gathered", counted)
+    monkeypatch.setattr(epochs, "gather", counted)
     with pytest.raises(Killed):
         train(tmp_path, config)
     monkeypatch.undo()
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
-    assert saved == [13, 18]
+    assert saved == [13, 16]
     train(tmp_path, config)
     assert metrics_without_times(tmp_path) == expected
 
@@ -257,12 +260,12 @@ def test_images_from_disk_train_and_go_on_with_the_same_bits(expected, tmp_path,
     left = iter(range(9))
 
     def sent(*arguments):
-        for batch in sent_ahead(*arguments):
+        for batch in prefetch(*arguments):
             if next(left, None) is None:
                 raise Killed
             yield batch
 
-    monkeypatch.setattr(engine, "sent_ahead", sent)
+    monkeypatch.setattr(engine, "prefetch", sent)
     with pytest.raises(Killed):
         train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk)
     monkeypatch.undo()
@@ -285,7 +288,7 @@ def test_a_profile_has_a_trace_of_the_steps_and_says_where_the_time_went(tmp_pat
     claim(tmp_path, config)
     with caplog.at_level(logging.INFO, "lensjax"):
         evaluate = evaluator(answers, VALIDATION)
-        loop.train(config, model, TRAIN, evaluate, tmp_path, devices=devices, meter=meter)
+        loop.train({tmp_path: config}, model, TRAIN, evaluate, devices=devices, meter=meter)
     lines = [text for text in caplog.messages if "outside steps" in text]
     assert ["compiled" in text for text in lines] == [True, False]
     for text in lines:

@@ -1,16 +1,17 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 
 from lensjax.config import default_config
 from lensjax.models import BaselineCNN
 from lensjax.models.outputs import Outputs
-from lensjax.models.precision import computed_in
+from lensjax.models.resnet import BasicBlock
+from lensjax.models.vit import Block
 from lensjax.training import optimizer
 from lensjax.training.losses import loss_terms
 from lensjax.training.state import running_mean
@@ -74,41 +75,46 @@ def test_label_smoothing_is_the_cross_entropy_with_spread_labels(smoothing):
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
 
 
-def test_bfloat16_is_near_float32_and_leaves_it_for_parameters_statistics_and_answers():
-    model = BaselineCNN(width=4, stage_sizes=(1, 1))
+def test_bfloat16_keeps_float32_parameters_statistics_and_logits():
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)), jnp.float32)
-    variables = model.init(jax.random.key(0), images, train=False)
+    exact, rounded = (
+        BaselineCNN(width=4, stage_sizes=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16)
+    )
+    variables = rounded.init(jax.random.key(0), images, train=False)
 
-    def gradient_and_logits(params, precision, train):
+    def gradient_and_updates(params):
         def loss(params):
-            outputs, updates = computed_in(precision, model)(
-                {**variables, "params": params}, images, train=train, mutable=["batch_stats"]
+            outputs, updates = rounded.apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
             )
             return (outputs.logits**2).mean(), (outputs.logits, updates)
 
         return jax.grad(loss, has_aux=True)(params)
 
-    training = jax.eval_shape(
-        lambda params: gradient_and_logits(params, "bfloat16", True), variables["params"]
-    )
-    assert {leaf.dtype for leaf in jax.tree.leaves(training)} == {jnp.float32.dtype}
+    training = jax.eval_shape(gradient_and_updates, variables["params"])
+    leaves = jax.tree.leaves((variables, training))
+    assert {leaf.dtype for leaf in leaves} == {jnp.float32.dtype}
 
-    @functools.partial(jax.jit, static_argnums=1)
-    def answer(params, precision):
-        return computed_in(precision, model)({**variables, "params": params}, images, train=False)
+    def logits(model):
+        return jax.jit(functools.partial(model.apply, train=False))(variables, images).logits
 
-    logits, exact = (
-        answer(variables["params"], precision).logits for precision in ("bfloat16", "float32")
-    )
-    assert 0 < np.abs(logits - exact).max() < 0.03 * np.abs(exact).max()
+    difference = np.abs(logits(rounded) - logits(exact)).max()
+    assert 0 < difference < 0.03 * np.abs(logits(exact)).max()
 
 
-def test_low_precision_rounds_products_alone():
-    class Affine(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return x * self.param("scale", nn.initializers.ones, (3,))[None]
+@pytest.mark.parametrize("layer", [BasicBlock(4, dtype=jnp.bfloat16), Block(2, dtype=jnp.bfloat16)])
+def test_layers_compute_in_their_dtype(layer):
+    """Every product of matrices and convolution, forward and backward."""
+    conv = isinstance(layer, BasicBlock)
+    x = jnp.ones((2, 12, 12, 4) if conv else (2, 5, 4), jnp.float32)
+    options = {"train": True, "mutable": ["batch_stats"]} if conv else {}
+    variables = layer.init(jax.random.key(0), x, **({"train": False} if conv else {}))
 
-    exact = jnp.asarray([[1 + 2**-12, 1.0, 2.0]])
-    answer = computed_in("bfloat16", Affine())({"params": {"scale": jnp.ones(3)}}, exact)
-    np.testing.assert_array_equal(answer, exact)
+    def loss(variables):
+        y = layer.apply(variables, x, **options)
+        return (y[0] if conv else y).astype(jnp.float32).sum()
+
+    text = jax.jit(jax.grad(loss)).lower(variables).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).* -> (\S+)", text)
+    assert len(products) >= 5
+    assert all("bf16" in product for product in products)

@@ -70,9 +70,9 @@ def train_here(workdir, num_devices):
         predictor(config, model, devices=devices, with_loss=True), splits.validation
     )
     claim(workdir, config)
-    return without_times(
-        loop.train(config, model, splits.train, validate, workdir, devices=devices)
-    )
+    runs = {workdir: config}
+    (progress,) = loop.train(runs, model, splits.train, validate, devices=devices)
+    return without_times(progress.history)
 
 
 def without_times(records):

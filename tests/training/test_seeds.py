@@ -46,8 +46,7 @@ def train(workdir, *, evaluate=validate, devices=1, **overrides):
     model = models.build(config, axis_name=AXIS)
     devices = jax.devices()[:devices]
     claim(workdir, config)
-    one_or_more = loop.train if config.seeds == 1 else seeds.train
-    one_or_more(config, model, TRAIN, evaluate, workdir, devices=devices)
+    seeds.train(config, model, TRAIN, evaluate, workdir, devices=devices)
     return list(runs_of(workdir, config))
 
 
@@ -117,11 +116,12 @@ def assert_near(folders, expected):
 
 def test_a_loss_that_is_not_finite_names_its_seed(tmp_path, monkeypatch):
     losses, numbers = np.array([1.0, 2.0, np.inf]), np.array([9, 9, 4])
+    session = types.SimpleNamespace(configs=[tiny_config(seed=seed) for seed in (6, 7, 8)])
     with pytest.raises(NonFiniteLossError, match="of seed 8 became inf in epoch 2, batch 4"):
-        loop.check_finite(engine.Report(losses, numbers, seeds=(6, 7, 8)), 1)
+        loop.check_finite(engine.StepResult(1, 9, losses, numbers), session)
 
-    def fails(config, *_, **__):
-        if config.seed == 4:
+    def fails(runs, *_, **__):
+        if any(config.seed == 4 for config in runs.values()):
             raise NonFiniteLossError("the loss became nan")
 
     monkeypatch.setattr(loop, "train", fails)
@@ -132,13 +132,12 @@ def test_a_loss_that_is_not_finite_names_its_seed(tmp_path, monkeypatch):
 def test_where_memory_is_short_fewer_seeds_are_trained_side_by_side(tmp_path, monkeypatch):
     tried = []
 
-    def together(runs, *_, **__):
+    def train_runs(runs, *_, **__):
         tried.append([config.seed for config in runs.values()])
         if len(runs) > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(seeds, "train_together", together)
-    monkeypatch.setattr(loop, "train", lambda config, *_, **__: tried.append([config.seed]))
+    monkeypatch.setattr(loop, "train", train_runs)
     train(tmp_path, seeds=5, seeds_at_once=5)
     assert tried == [[3, 4, 5, 6, 7], [3, 4, 5], [3, 4], [5, 6], [7]]
 

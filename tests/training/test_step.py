@@ -1,38 +1,43 @@
+"""The training and evaluation steps on one and several devices."""
+
 import collections
 import functools
 
 import jax
-import jax.extend
 import numpy as np
 import optax
 import pytest
 
-from lensjax.data.preparation import prepare
 from lensjax.errors import UserError
 from lensjax.models import BaselineCNN, LensViTPINN
-from lensjax.training.parallel import (
-    AXIS,
-    check_batch_size,
-    parallel_eval_step,
-    parallel_train_step,
-    replicated,
-)
+from lensjax.training.parallel import AXIS, check_batch_size, divide, parallelize, replicate
+from lensjax.training.recipe import Recipe
 from lensjax.training.state import initial_state
 from lensjax.training.step import eval_step, train_step
 
 SIZE = 32
-STAGES = (1, 1)  # every kind of block once: what is compiled takes most of the time
-WHOLE = functools.partial(prepare, crop=0, stretch="none")
 TERMS = {"baseline": ("cross_entropy",), "pinn": ("cross_entropy", "physics")}
+PLAIN = Recipe(physics_weight=0.01)
+ROTATED = Recipe(physics_weight=0.01, max_rotation=10.0)
+EVERYTHING = Recipe(
+    crop=28,
+    stretch="sqrt",
+    max_rotation=10.0,
+    dihedral=True,
+    max_shift=3,
+    physics_weight=0.01,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+)
 
 
 def build(kind, axis_name):
     if kind == "baseline":
-        return BaselineCNN(width=4, stage_sizes=STAGES, axis_name=axis_name)
+        return BaselineCNN(width=4, stage_sizes=(1, 1), axis_name=axis_name)
     return LensViTPINN(
         width=4,
-        stage_sizes=STAGES,
-        patch_size=8,
+        stage_sizes=(1, 1),
+        patch_size=7,
         embedding_size=16,
         depth=1,
         num_heads=2,
@@ -51,23 +56,29 @@ def batch(size, seed=0, real=None):
     }
 
 
-def new_state(kind, optimizer):
+def new_state(kind, optimizer, recipe=PLAIN):
     return initial_state(
-        build(kind, None), optimizer, jax.random.key(0), image_size=SIZE, terms=TERMS[kind]
+        build(kind, None),
+        optimizer,
+        jax.random.key(0),
+        image_size=recipe.crop or SIZE,
+        terms=TERMS[kind],
+        with_ema=recipe.ema_decay > 0,
     )
 
 
-def mapped_step(kind, optimizer, num_devices):
-    step = functools.partial(
-        train_step,
-        model=build(kind, AXIS),
-        optimizer=optimizer,
-        prepare=WHOLE,
-        max_rotation=10.0,
-        physics_weight=0.01,
-        axis_name=AXIS,
+def bound_step(kind, optimizer, recipe, axis_name=None):
+    return functools.partial(
+        train_step, model=build(kind, axis_name), optimizer=optimizer, recipe=recipe
     )
-    return parallel_train_step(step, jax.devices()[:num_devices])
+
+
+def mapped_step(kind, optimizer, num_devices, recipe=ROTATED):
+    """A step that takes and divides a whole batch."""
+    devices = jax.devices()[:num_devices]
+    step = bound_step(kind, optimizer, recipe, AXIS)
+    mapped = parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0])
+    return lambda state, rows, key: mapped(state, divide(rows, devices), key)
 
 
 def double(tree):
@@ -78,38 +89,39 @@ def double(tree):
     )
 
 
+@pytest.mark.parametrize("kind", TERMS)
 @pytest.mark.parametrize(
-    ("kind", "numbers", "prepared", "tolerance"),
+    ("optimizer", "prepared", "tolerance"),
     [
-        ("pinn", (1, 4), double, 1e-9),
-        ("baseline", (1, 2, 4), jax.device_get, 1e-5),
-        ("pinn", (1, 4), jax.device_get, 1e-5),
+        (optax.adamw(1e-4), double, 1e-9),
+        # In float32 AdamW turns rounding errors of gradients near 0 into whole steps.
+        (optax.sgd(1e-3), jax.device_get, 1e-5),
     ],
+    ids=["float64-adamw", "float32-sgd"],
 )
-def test_one_two_and_four_devices_train_alike(kind, numbers, prepared, tolerance):
-    """Losses and running statistics over ten steps, dropout, rotation and padding included."""
-    optimizer = optax.adamw(1e-4)
+def test_one_two_and_four_devices_train_alike(kind, optimizer, prepared, tolerance):
+    """Ten steps with dropout and every augmentation: losses, parameters, means and statistics."""
     runs = {}
-    size = 16 if prepared is double else 32
     with jax.enable_x64(prepared is double):
-        start = prepared(new_state(kind, optimizer))
-        for num_devices in numbers:
-            step = mapped_step(kind, optimizer, num_devices)
-            state = replicated(start, jax.devices()[:num_devices])
+        start = prepared(new_state(kind, optimizer, EVERYTHING))
+        for num_devices in (1, 2, 4):
+            step = mapped_step(kind, optimizer, num_devices, EVERYTHING)
+            state = replicate(start, jax.devices()[:num_devices])
             losses = []
             for index in range(10):
-                # The last batch is padded so far that one of four devices holds padding alone.
-                rows = prepared(batch(size, index, 11 if index == 9 else size))
+                # The last batch is padded so far that one of four devices has padding alone.
+                rows = prepared(batch(16, index, 11 if index == 9 else 16))
                 state, metrics = step(state, rows, jax.random.key(1))
                 losses.append(float(metrics["loss"]))
-            runs[num_devices] = losses, jax.device_get((state.batch_stats, state.totals))
+            state = jax.device_get(state)
+            learned = (state.params, state.batch_stats, state.ema, state.totals)
+            runs[num_devices] = np.asarray(losses), learned
     assert len(set(runs[1][0])) == 10
-    for num_devices in numbers[1:]:
-        np.testing.assert_allclose(runs[num_devices][0], runs[1][0], rtol=0, atol=tolerance)
+    for num_devices in (2, 4):
         jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=10 * tolerance, atol=tolerance),
-            runs[num_devices][1],
-            runs[1][1],
+            functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance),
+            runs[num_devices],
+            runs[1],
         )
 
 
@@ -117,15 +129,7 @@ def test_padding_changes_nothing_but_the_shape():
     """A padded batch gives the step that the same images give without padding."""
     kind = "pinn"  # whose ResNet is the baseline's
     optimizer = optax.sgd(0.1)
-    step = functools.partial(
-        train_step,
-        model=build(kind, None),
-        optimizer=optimizer,
-        prepare=WHOLE,
-        max_rotation=10.0,
-        physics_weight=0.01,
-        axis_name=None,
-    )
+    step = bound_step(kind, optimizer, ROTATED)
     padded = batch(8, real=5)
     plain = {name: value[:5] for name, value in padded.items()}
     with jax.enable_x64(True):
@@ -135,7 +139,7 @@ def test_padding_changes_nothing_but_the_shape():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, other)
 
 
-def test_totals_add_up_to_the_mean_over_the_epoch_s_real_images():
+def test_totals_add_up_to_the_epoch_mean():
     optimizer = optax.sgd(0.0)
     state = new_state("baseline", optimizer)
     step = mapped_step("baseline", optimizer, 2)
@@ -159,30 +163,17 @@ def products(jaxpr):
 @pytest.mark.parametrize(
     ("precision", "wanted"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
 )
-def test_the_model_s_products_have_the_precision_asked_for_forward_and_backward(precision, wanted):
+def test_products_have_the_requested_precision_forward_and_backward(precision, wanted):
     optimizer = optax.adamw(1e-4)
     state = new_state("pinn", optimizer)
 
     def counted(function, *arguments):
         return collections.Counter(products(jax.make_jaxpr(function)(*arguments).jaxpr))
 
-    step = functools.partial(
-        train_step,
-        model=build("pinn", None),
-        optimizer=optimizer,
-        prepare=WHOLE,
-        max_rotation=0.0,
-        physics_weight=0.01,
-        precision=precision,
-        axis_name=None,
-    )
+    recipe = Recipe(physics_weight=0.01, precision=precision)
+    step = bound_step("pinn", optimizer, recipe)
     evaluation = functools.partial(
-        eval_step,
-        model=build("pinn", None),
-        prepare=WHOLE,
-        physics_weight=0.01,
-        with_loss=True,
-        precision=precision,
+        eval_step, model=build("pinn", None), recipe=recipe, with_loss=True
     )
     training = counted(step, state, batch(4), jax.random.key(0))
     answering = counted(evaluation, state.variables, batch(4))
@@ -195,7 +186,7 @@ def test_the_model_s_products_have_the_precision_asked_for_forward_and_backward(
         assert found[asked] > 0.9 * found.total()
 
 
-def test_each_step_and_each_row_has_a_random_rotation_of_its_own():
+def test_each_step_and_row_has_its_own_rotation():
     """Without learning, the same batch still gives another loss at every step."""
     optimizer = optax.sgd(0.0)
     state, step = new_state("baseline", optimizer), mapped_step("baseline", optimizer, 1)
@@ -209,14 +200,15 @@ def test_each_step_and_each_row_has_a_random_rotation_of_its_own():
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
-def test_evaluation_gives_one_row_an_image_in_order(num_devices):
+def test_evaluation_gives_one_row_per_image_in_order(num_devices):
     optimizer = optax.sgd(0.0)
     state, model = new_state("pinn", optimizer), build("pinn", None)
-    step = functools.partial(
-        eval_step, model=model, prepare=WHOLE, physics_weight=0.01, with_loss=True
-    )
+    step = functools.partial(eval_step, model=model, recipe=PLAIN, with_loss=True)
     rows, alone_step = batch(8), jax.jit(step)
-    found = parallel_eval_step(step, jax.devices()[:num_devices])(state.variables, rows)
+    devices = jax.devices()[:num_devices]
+    mapped = parallelize(step, devices, in_axes=(None, 0), out_axes=0)
+    values = mapped(state.variables, divide(rows, devices))
+    found = {name: np.concatenate(value) for name, value in values.items()}
     for index in range(8):
         alone = {name: value[index : index + 1] for name, value in rows.items()}
         expected = alone_step(state.variables, alone)
@@ -229,13 +221,11 @@ def test_evaluation_gives_one_row_an_image_in_order(num_devices):
     ("size", "devices", "advice"),
     [(30, 4, "use 28 or 32"), (3, 4, "use 4"), (0, 2, "use 2"), (9, 2, "use 8 or 10")],
 )
-def test_a_batch_that_devices_cannot_share_is_refused_with_sizes_that_they_can(
-    size, devices, advice
-):
+def test_indivisible_batch_is_refused_with_divisible_sizes(size, devices, advice):
     with pytest.raises(UserError, match=rf"config\.batch_size={size} .* {advice}"):
         check_batch_size("batch_size", size, devices)
 
 
 @pytest.mark.parametrize(("size", "devices"), [(32, 4), (4, 4), (7, 1)])
-def test_a_batch_that_devices_can_share_is_taken(size, devices):
+def test_divisible_batch_is_accepted(size, devices):
     check_batch_size("batch_size", size, devices)

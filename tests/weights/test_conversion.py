@@ -98,28 +98,26 @@ def test_the_stages_of_another_resnet_are_seen_and_a_block_with_a_gap_is_not_who
         convert(state)
 
 
-def test_everybodys_names_of_one_vit_give_the_same_variables(dino):
-    expected = flatten(convert(dino).variables)
-    tensors = {name: torch.from_numpy(array) for name, array in dino.items()}
-    theirs = arrays(hugging_face(tensors))
-    pooler = {"pooler.dense.weight": np.zeros((2, 2), np.float32)}
-    head = {"head.last_layer.weight_g": np.ones((3, 1), np.float32)}
-    sources = {
-        "Hugging Face": (theirs | pooler, {"pooler.dense.weight"}, ""),
-        "ViTForImageClassification": (
-            prefixed("vit.", theirs) | {"classifier.bias": np.zeros(2, np.float32)},
-            {"classifier.bias"},
-            "vit.",
-        ),
-        "DINO's teacher": (prefixed("backbone.", dino) | head, set(head), "backbone."),
-        "parallel": (prefixed("module.backbone.", dino), set(), "module.backbone."),
-    }
-    for name, (state, extras, prefix) in sources.items():
-        found = convert(state)
-        assert_same(flatten(found.variables), expected)
-        assert found.names.architecture == "dino_vits16", name
-        assert set(found.names.extras) == extras, name
-        assert found.names.prefix == prefix, name
+@pytest.mark.parametrize(
+    ("prefix", "by_hugging_face", "extras"),
+    [
+        ("", True, {"pooler.dense.weight": np.zeros((2, 2), np.float32)}),
+        ("vit.", True, {"classifier.bias": np.zeros(2, np.float32)}),
+        ("backbone.", False, {"head.last_layer.weight_g": np.ones((3, 1), np.float32)}),
+        ("module.backbone.", False, {}),
+    ],
+    ids=["Hugging Face", "ViTForImageClassification", "DINO's teacher", "parallel"],
+)
+def test_every_naming_of_a_vit_gives_equal_variables(dino, prefix, by_hugging_face, extras):
+    state = dino
+    if by_hugging_face:
+        tensors = {name: torch.from_numpy(array) for name, array in dino.items()}
+        state = arrays(hugging_face(tensors))
+    found = convert(prefixed(prefix, state) | extras)
+    assert_same(flatten(found.variables), flatten(convert(dino).variables))
+    assert found.names.architecture == "dino_vits16"
+    assert set(found.names.extras) == set(extras)
+    assert found.names.prefix == prefix
 
 
 def test_resnet18_keeps_its_classifier_where_it_has_one(resnet18):
@@ -131,15 +129,13 @@ def test_resnet18_keeps_its_classifier_where_it_has_one(resnet18):
         convert(headless | {"fc.weight": resnet18["fc.weight"]})
 
 
-def test_there_and_back_is_bit_exact(resnet18, dino, baseline, pinn):
-    for state in (resnet18, dino, baseline, pinn):
-        there = convert(state)
-        back = to_torch(
-            there.variables,
-            there.names.architecture,
-            batch_counts=there.names.batch_counts,
-        )
-        assert_same(dict(sorted(back.items())), dict(sorted(state.items())))
+@pytest.mark.parametrize("name", ["resnet18", "dino", "baseline", "pinn"])
+def test_conversion_and_back_is_bit_exact(request, name):
+    state = request.getfixturevalue(name)
+    there = convert(state)
+    names = there.names
+    back = to_torch(there.variables, names.architecture, batch_counts=names.batch_counts)
+    assert_same(dict(sorted(back.items())), dict(sorted(state.items())))
 
 
 def test_all_that_is_wrong_is_said_in_one_message(baseline):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import http.client
 import http.server
 import threading
 
@@ -133,17 +134,12 @@ def test_a_part_that_is_already_whole_is_fetched_again(server, tmp_path):
     assert fetch(Official(server.url, ""), tmp_path)[1] == DIGEST
 
 
-def test_a_file_with_another_hash_is_deleted(server, tmp_path):
-    for official, sha256 in (
-        (Official(server.url, "00000000"), ""),
-        (Official(server.url, ""), "0"),
-    ):
-        with pytest.raises(
-            UserError, match=rf"came with SHA-256 {DIGEST}, expected 0+; .* deleted"
-        ):
-            fetch(official, tmp_path, sha256=sha256)
-        assert not (tmp_path / "net.pth").exists()
-        assert not leftovers(tmp_path)
+@pytest.mark.parametrize(("published", "given"), [("00000000", ""), ("", "0")])
+def test_a_file_with_another_hash_is_deleted(server, tmp_path, published, given):
+    with pytest.raises(UserError, match=rf"came with SHA-256 {DIGEST}, expected 0+; .* deleted"):
+        fetch(Official(server.url, published), tmp_path, sha256=given)
+    assert not (tmp_path / "net.pth").exists()
+    assert not leftovers(tmp_path)
 
 
 def test_a_web_page_in_the_place_of_a_file_is_not_kept(server, tmp_path):
@@ -173,16 +169,32 @@ def test_without_network_the_url_and_the_place_for_the_file_are_said(server, tmp
     assert not leftovers(tmp_path)
 
 
-def test_only_https_is_taken_at_first_and_after_a_redirection(server, tmp_path):
-    with pytest.raises(UserError, match="is not https"):
+def test_an_address_without_https_is_refused(server, tmp_path):
+    with pytest.raises(UserError, match=f"{server.url} is not https"):
         download.fetch(Official(server.url, ""), tmp_path)
     assert not server.requests
-    handler = download._Redirects(https_only=True)
-    with pytest.raises(UserError, match=r"http://elsewhere/net\.pth is not https"):
-        handler.redirect_request(None, None, 302, "Found", {}, "http://elsewhere/net.pth")
-    server.redirect_to = "/moved/net.pth"
-    assert fetch(Official(server.url, ""), tmp_path)[1] == DIGEST
-    assert [path for path, _ in server.requests] == ["/net.pth", "/moved/net.pth"]
+
+
+@pytest.fixture
+def https_server(server, monkeypatch):
+    """The server, reached by https addresses; the connections are not encrypted."""
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", http.client.HTTPConnection.connect)
+    server.url = server.url.replace("http:", "https:")
+    return server
+
+
+def test_a_redirection_is_followed_within_https(https_server, tmp_path):
+    https_server.redirect_to = "/moved/net.pth"
+    assert download.fetch(Official(https_server.url, ""), tmp_path)[1] == DIGEST
+    assert [path for path, _ in https_server.requests] == ["/net.pth", "/moved/net.pth"]
+
+
+def test_a_redirection_away_from_https_is_refused(https_server, tmp_path):
+    https_server.redirect_to = "http://127.0.0.1:9/moved/net.pth"
+    with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:9/moved/net\.pth is not https"):
+        download.fetch(Official(https_server.url, ""), tmp_path)
+    assert [path for path, _ in https_server.requests] == ["/net.pth"]
+    assert not leftovers(tmp_path)
 
 
 def test_a_second_process_does_not_fetch_the_same_file_beside_the_first(server, tmp_path):

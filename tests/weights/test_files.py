@@ -157,15 +157,22 @@ def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, sa
         weights.read_torch(file)
 
 
-def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no tensors found; its entries are 'epoch', 'student'"):
-        weights.read_torch(save(tmp_path / "x.pth", {"epoch": 3, "student": STATE}))
-    with pytest.raises(UserError, match="holds a Tensor, not a state dict"):
-        weights.read_torch(save(tmp_path / "y.pth", torch.ones(2)))
-    with pytest.raises(UserError, match="weights under teacher and model"):
-        weights.read_torch(save(tmp_path / "z.pth", {"model": STATE, "teacher": STATE}))
-    with pytest.raises(UserError, match=r"a is no plain array \(torch\.sparse_coo"):
-        weights.read_torch(save(tmp_path / "s.pth", {"a": torch.eye(2).to_sparse()}))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3, "student": STATE}, "no tensors found; its entries are 'epoch', 'student'"),
+        (torch.ones(2), "holds a Tensor, not a state dict"),
+        ({"model": STATE, "teacher": STATE}, "weights under teacher and model"),
+        ({"a": torch.eye(2).to_sparse()}, r"a is no plain array \(torch\.sparse_coo"),
+    ],
+    ids=["no tensors", "a tensor", "two state dicts", "a sparse tensor"],
+)
+def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        weights.read_torch(save(tmp_path / "x.pth", content))
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         weights.read_torch(tmp_path / "none.pth")
     with pytest.raises(UserError, match="is a folder"):
