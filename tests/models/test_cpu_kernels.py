@@ -86,7 +86,7 @@ SMALL = {
     "pinn": models.LensViTPINN(
         width=2, stage_sizes=(1,), patch_size=12, embedding_size=8, depth=1, num_heads=2
     ),
-    "lens_fit": models.LensFitNet(width=2, num_blocks=1),
+    "lens_fit": models.LensFitNet(width=2, num_blocks=0),
 }
 
 

@@ -33,10 +33,10 @@ EVERYTHING = Recipe(
 
 def build(kind, axis_name):
     if kind == "baseline":
-        return BaselineCNN(width=4, stage_sizes=(1, 1), axis_name=axis_name)
+        return BaselineCNN(width=4, stage_sizes=(1,), axis_name=axis_name)
     return LensViTPINN(
         width=4,
-        stage_sizes=(1, 1),
+        stage_sizes=(1,),
         patch_size=7,
         embedding_size=16,
         depth=1,
@@ -178,7 +178,7 @@ def test_products_have_the_requested_precision_forward_and_backward(precision, w
     training = counted(step, state, batch(4), jax.random.key(0))
     answering = counted(evaluation, state.variables, batch(4))
     exact, asked = ((getattr(jax.lax.Precision, name),) * 2 for name in ("HIGHEST", wanted))
-    assert training.total() > 2 * answering.total() > 40
+    assert training.total() > 2 * answering.total() > 30
     for found in (training, answering):
         found = collections.Counter([precision for _, precision in found.elements()])
         # The position embeddings are always resized exactly.
