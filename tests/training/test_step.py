@@ -183,7 +183,7 @@ def test_products_have_the_requested_precision_forward_and_backward(precision, w
         found = collections.Counter([precision for _, precision in found.elements()])
         # The position embeddings are always resized exactly.
         assert found.keys() <= {asked, exact}
-        assert found[asked] > 0.9 * found.total()
+        assert found[asked] > 0.8 * found.total()
 
 
 def test_each_step_and_row_has_its_own_rotation():
