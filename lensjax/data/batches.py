@@ -10,7 +10,7 @@ from lensjax.data.images import ImageSet
 
 
 class Batch(TypedDict):
-    """What one step of training or evaluation is given.
+    """What one step of training or evaluation is given; several runs have an axis after `batch`.
 
     Attributes:
       pixels: `[batch, height, width]`, as the set keeps them; an image is `pixels / scale`.
@@ -33,9 +33,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]
     return np.random.default_rng((seed, epoch)).permutation(num_images)
 
 
-def batches(
-    image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int, start: int = 0
-) -> Iterator[Batch]:
+def batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int) -> Iterator[Batch]:
     """Yields the images in `order`, `batch_size` at a time.
 
     The last batch is filled up by its own first images, which then weigh 0; no image is left out.
@@ -44,22 +42,9 @@ def batches(
       image_set: the images.
       order: indices into the set, such as `epoch_order` gives.
       batch_size: images in each batch.
-      start: how many batches to pass over, for a run that resumes within an epoch.
-
-    Raises:
-      ValueError: `batch_size` is below 1 or `start` below 0.
     """
-    if batch_size < 1 or start < 0:
-        raise ValueError(f"batch_size {batch_size} must be at least 1, start {start} at least 0")
-    return _batches(image_set, order, batch_size, start)
-
-
-def _batches(
-    image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int, start: int
-) -> Iterator[Batch]:
-    rows, weights = rows_of_batches(order, batch_size)
-    for number in range(start, len(rows)):
-        yield gather(image_set, rows[number], weights[number])
+    for rows, weights in zip(*rows_of_batches(order, batch_size), strict=True):
+        yield gather(image_set, rows, weights)
 
 
 def rows_of_batches(
@@ -92,7 +77,7 @@ def gather(
 
     Args:
       image_set: the images.
-      rows: indices into the set; an axis over several runs adds one to every array.
+      rows: indices into the set, or a slice of it; an axis over several runs adds one to every array.
       weights: of each row, 1 or 0.
     """
     batch = Batch(

@@ -16,7 +16,7 @@ from lensjax.console import progress_bar
 from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
 from lensjax.evaluation.metrics import classification_metrics
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 from lensjax.training import processes
 from lensjax.training.meter import Meter
 from lensjax.training.parallel import check_batch_size, divide, parallelize
@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 def predictor(
     config: ConfigDict,
-    model: Classifier,
+    model: ClassifierModule,
     *,
     devices: Sequence[jax.Device],
     with_loss: bool = False,

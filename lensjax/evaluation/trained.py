@@ -41,7 +41,7 @@ class Trained:
 
     Attributes:
       config: the run's config.
-      model: the classifier's module.
+      model: the classifier's module, in float32.
       variables: its parameters and running statistics.
       best_epoch: the epoch's number, from 1.
       history: the metrics of each epoch up to the newest checkpoint.
@@ -49,7 +49,7 @@ class Trained:
     """
 
     config: ConfigDict
-    model: Any  # a `Classifier`
+    model: Any
     variables: dict[str, Any]
     best_epoch: int
     history: list[dict[str, Any]]
@@ -107,7 +107,7 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
         history = checkpoints.newest_history()
     return Trained(
         config,
-        model,
+        model.clone(dtype=None),
         variables,
         best_epoch,
         history,

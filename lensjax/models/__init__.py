@@ -10,13 +10,13 @@ from lensjax.models.baseline_cnn import BaselineCNN
 from lensjax.models.lens_encoder_net import LensEncoderNet
 from lensjax.models.lens_fit_net import LensFitNet
 from lensjax.models.lens_vit_pinn import LensViTPINN
-from lensjax.models.outputs import Classifier, Outputs
+from lensjax.models.outputs import ClassifierModule, Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT, resize_position_embeddings
 
 __all__ = [
     "BaselineCNN",
-    "Classifier",
+    "ClassifierModule",
     "LensEncoderNet",
     "LensFitNet",
     "LensViTPINN",
@@ -27,7 +27,7 @@ __all__ = [
     "resize_position_embeddings",
 ]
 
-MODELS: dict[str, tuple[Callable[..., Classifier], tuple[str, ...]]] = {
+MODELS: dict[str, tuple[Callable[..., ClassifierModule], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width", "stage_sizes")),
     "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
     "lens_fit_net": (LensFitNet, ("width", "num_blocks", "input")),
@@ -48,7 +48,9 @@ MODELS: dict[str, tuple[Callable[..., Classifier], tuple[str, ...]]] = {
 }
 
 
-def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None) -> Classifier:
+def build(
+    config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None
+) -> ClassifierModule:
     """The module that `config.model` and `config.precision` describe.
 
     Args:

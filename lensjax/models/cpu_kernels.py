@@ -23,10 +23,9 @@ from jaxtyping import Array, Float
 
 # A convolution with at most this many output pixels is a product of matrices.
 _FEW_PIXELS = 100
-# Otherwise the gradient in the kernel is summed over parts of this many images, more for narrow layers,
-_PART, _WIDE = 4, 64
-# and of at most this many parts, since the compiled program grows with their number.
-_MOST_PARTS = 16
+# The gradient of other convolutions with respect to the kernel is summed over parts of this many images, or
+# more if there are fewer than _WIDE features. The compiled program grows with the number of parts.
+_PART, _WIDE, _MOST_PARTS = 4, 64, 16
 
 _POOL = 3  # side of a pooling window, pixels
 _ROW = 4  # numbers the pixels of a window: _ROW * row + column; larger than a window is wide
@@ -39,7 +38,7 @@ def conv_general_dilated(
     padding: Sequence[tuple[int, int]],
     *,
     precision: Any = None,
-    **plain: Any,
+    **others: Any,
 ) -> Float[Array, "batch new_height new_width features"]:
     """`jax.lax.conv_general_dilated` as `nn.Conv` calls it for a two-dimensional convolution.
 
@@ -49,10 +48,16 @@ def conv_general_dilated(
       window_strides: of rows and columns.
       padding: pixels added before and after rows and columns.
       precision: of the products.
-      plain: what else `nn.Conv` passes; of a convolution without dilation or groups.
+      others: further arguments from `nn.Conv`, for a convolution without dilation or feature groups.
+
+    Raises:
+      NotImplementedError: dilation or feature groups.
     """
+    dilations = {*(others.get("lhs_dilation") or (1,)), *(others.get("rhs_dilation") or (1,))}
+    if dilations != {1} or others.get("feature_group_count", 1) != 1:
+        raise NotImplementedError("a convolution with dilation or feature groups")
     options = {"window_strides": window_strides, "padding": padding, "precision": precision}
-    convolve = functools.partial(lax.conv_general_dilated, **options, **plain)
+    convolve = functools.partial(lax.conv_general_dilated, **options, **others)
     _, height, width, _ = jax.eval_shape(convolve, lhs, rhs).shape
     if rhs.shape[:2] == (1, 1) or height * width <= _FEW_PIXELS:
         on_cpu = functools.partial(product_convolution, **options)
@@ -69,22 +74,38 @@ def product_convolution(
     padding: Sequence[tuple[int, int]],
     precision: Any = None,
 ) -> Array:
-    """A convolution as one product of matrices: the pixels under each window times the kernel."""
+    """A convolution as one product of matrices: the pixels in each window times the kernel.
+
+    Args:
+      x: feature maps `[batch, height, width, channels]`.
+      kernel: `[rows, columns, channels, features]`.
+      window_strides, padding, precision: see `conv_general_dilated`.
+    """
     rows, columns = kernel.shape[:2]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    batch, height, width, channels = padded.shape
     down, right = window_strides
-    windows = [
-        padded[:, row : row + height : down, column : column + width : right]
-        for row, column in itertools.product(range(rows), range(columns))
-    ]
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
+    if (rows, columns) == (down, right):  # windows without overlap
+        high, wide = height // rows, width // columns
+        tiles = padded[:, : high * rows, : wide * columns]
+        tiles = tiles.reshape(batch, high, rows, wide, columns, channels).swapaxes(2, 3)
+        windows = tiles.reshape(batch, high, wide, -1)
+    else:
+        shifted = [
+            padded[
+                :,
+                row : height - rows + 1 + row : down,
+                column : width - columns + 1 + column : right,
+            ]
+            for row, column in itertools.product(range(rows), range(columns))
+        ]
+        windows = jnp.concatenate(shifted, -1)
+    return jnp.matmul(windows, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _convolve_in_parts(convolve: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
-    """A convolution whose gradient in the kernel is a sum over parts of the batch."""
+    """A convolution whose gradient with respect to the kernel is a sum over parts of the batch."""
     return convolve(x, kernel)
 
 

@@ -20,14 +20,19 @@ class Outputs(struct.PyTreeNode):
     physics_loss: Float[Array, " batch"] | None = None
 
 
-class Classifier(Protocol):
+class ClassifierModule(Protocol):
     """A Flax module that classifies images.
 
     Attributes:
       axis_name: mapped axis that a training batch is divided over; None if it is not divided.
+      dtype: of products; that of inputs and parameters if None.
     """
 
     axis_name: str | None
+    dtype: Any
+
+    def clone(self, **changes: Any) -> "ClassifierModule":
+        """See `flax.linen.Module.clone`."""
 
     def init(self, *arguments: Any, **options: Any) -> Any:
         """See `flax.linen.Module.init`."""

@@ -38,10 +38,15 @@ class Attention(nn.Module):
         qkv = linear(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.num_heads)
-        attention = nn.softmax(scores)
+        scores = jnp.einsum(
+            "bqhd,bkhd->bhqk",
+            query,
+            key,
+            preferred_element_type=jnp.promote_types(qkv.dtype, jnp.float32),
+        )
+        attention = nn.softmax(scores / math.sqrt(width // self.num_heads))
         self.sow("intermediates", "attention", attention)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", attention.astype(value.dtype), value)
         return linear(width, dtype=self.dtype, name="proj")(mixed.reshape(batch, tokens, width))
 
 
@@ -79,8 +84,8 @@ class ViT(nn.Module):
       num_heads: heads of each block's attention.
       position_grid: side of the square of position embeddings, in patches; they are resized to the
         image's own number of patches.
-      dtype: of the tokens and products; that of inputs and parameters if not given. The output is
-        float32 or better.
+      dtype: of the tokens and products; that of inputs and parameters if not given. Attention weights and
+        the output are float32 or better.
     """
 
     patch_size: int = 16

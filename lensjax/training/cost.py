@@ -60,9 +60,10 @@ def step_operations(config: ConfigDict) -> float:
 def messages(config: ConfigDict) -> tuple[int, int]:
     """How many sums over devices a training step has, and the bytes that each device puts into them.
 
-    One is of all gradients; each batch normalisation has one on the way forward (counts, sums, sums of
-    squares) and one on the way back; and one tells the number of images. The arrays of each are one message,
-    since XLA joins sums that do not wait for each other.
+    One is of all gradients and one of the number of images. Each batch normalization has one in the forward
+    pass (a count, and of each channel the sum and the sum of squares) and one in the backward pass (two
+    values per channel). The arrays of each are one message, since XLA joins sums that do not wait for each
+    other.
 
     Args:
       config: the whole config of a run.

@@ -121,7 +121,8 @@ def _run_from_host(
     epoch: int,
     done: int,
 ) -> Iterator[tuple[TrainState, StepResult]]:
-    ahead = prefetch(batches(epoch, start=done), devices)
+    # CPUs would only share their cores between a step and the next batch.
+    ahead = prefetch(batches(epoch, start=done), devices, 1 if devices[0].platform == "cpu" else 2)
     for number, batch in enumerate(ahead, done + 1):
         state, metrics = step(state, batch, key)
         yield state, StepResult(epoch, number, metrics["loss"], number)
@@ -137,15 +138,16 @@ def _run_on_device(
     epoch: int,
     done: int,
 ) -> Iterator[tuple[TrainState, StepResult]]:
-    mine = processes.own_rows(rows_of(epoch)[0].shape[1], devices)
-    rows, weights = (divide(part[:, mine], devices, axis=1) for part in rows_of(epoch))
+    rows, weights = rows_of(epoch)
+    mine = processes.own_rows(rows.shape[1], devices)
+    rows, weights = (divide(part[:, mine], devices, axis=1) for part in (rows, weights))
     at_once = _FIRST_STEPS
     while done < len(rows):
         stop = min(done + at_once, len(rows))
         started = time.perf_counter()
         steps = np.int32(done), np.int32(stop)
         state, loss, number = jax.block_until_ready(loop(state, data, rows, weights, *steps, key))
-        # All processes choose the same number of steps, which affects nothing but how soon the host hears.
+        # The same in all processes; it affects only how often the host regains control.
         seconds = processes.largest(time.perf_counter() - started, devices) / (stop - done)
         at_once = max(1, min(2 * at_once, int(_SECONDS_AT_ONCE / seconds)))
         done = stop

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from lensjax.console import log, progress_bar
 from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 from lensjax.training import engine, logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
@@ -44,7 +44,7 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What does not change while runs are trained: of each run its config, checkpoints and log."""
+    """The fixed parts of training, with one config, set of checkpoints and log per run."""
 
     configs: Sequence[ConfigDict]
     checkpoints: Sequence[Checkpoints]
@@ -59,7 +59,7 @@ class Session:
 
 def train(
     runs: Mapping[Path, ConfigDict],
-    model: Classifier,
+    model: ClassifierModule,
     images: TrainingImages,
     evaluate: Evaluator,
     *,
@@ -104,8 +104,17 @@ def train(
             stack.enter_context(logs.EpochLog(folder if processes.is_first() else None, history))
             for folder, history in zip(runs, (each.history for each in progress), strict=True)
         ]
-        args = (configs, checkpoints, epoch_logs, len(images), run_steps, evaluate, stop, devices)
-        session = Session(*args, meter)
+        session = Session(
+            configs=configs,
+            checkpoints=checkpoints,
+            epoch_logs=epoch_logs,
+            num_images=len(images),
+            run_steps=run_steps,
+            evaluate=evaluate,
+            stop=stop,
+            devices=devices,
+            meter=meter,
+        )
         if config.num_epochs == 0 and not resumed:
             metrics = evaluate_runs(session, state)
             log.info("without training: validation AUC %.4f", logs.mean(metrics)["validation_auc"])
@@ -221,8 +230,10 @@ def save(
     progress: Sequence[Progress],
     metrics: Sequence[dict[str, float]] | None = None,
 ) -> None:
-    """Saves each run in the background; `metrics` are those of a whole epoch."""
-    states = split_runs(jax.device_get(state), len(progress))
+    """Saves each run in the background, in the first process; `metrics` are those of a whole epoch."""
+    if not processes.is_first():
+        return
+    states = list(split_runs(jax.device_get(state), len(progress)))
     for run, checkpoints in enumerate(session.checkpoints):
         values = None if metrics is None else metrics[run]
         checkpoints.save(states[run], progress[run], values)

@@ -55,6 +55,9 @@ def parallelize(
       out_axes: the axis of the results. If it is None, one device's results are kept: they have to be
         equal on all devices, by `psum` or `pmean` over `AXIS`.
       donate_argnums: arguments whose memory the results take over.
+
+    Returns:
+      The mapped function, of whole arrays and divided ones.
     """
     mapped = jax.pmap(
         function,
@@ -72,6 +75,8 @@ def parallelize(
 
 def divide(tree: PyTree, devices: Sequence[jax.Device], axis: int = 0) -> PyTree:
     """Divides rows over this process's devices: `[rows, ...]` becomes `[devices, rows / devices, ...]`.
+
+    Their number has to be a multiple of that of the devices, see `check_batch_size`.
 
     Args:
       tree: arrays with the rows of this process's devices.
@@ -93,14 +98,14 @@ def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
 
 
 def prefetch(
-    batches: Iterable[Mapping[str, Any]], devices: Sequence[jax.Device], number: int = 2
+    batches: Iterable[Mapping[str, Any]], devices: Sequence[jax.Device], number: int
 ) -> Iterator[Batch]:
     """Divides batches and copies them to the devices ahead of the steps that use them.
 
     Args:
       batches: with the rows of this process's devices.
       devices: all devices that share a batch.
-      number: batches on the devices at a time.
+      number: batches copied when a step asks for one, that one included.
     """
     layout = _sharding(devices, PartitionSpec(AXIS))
     ahead: collections.deque[Batch] = collections.deque()

@@ -19,7 +19,8 @@ class Recipe:
       max_rotation, dihedral, max_shift: see `random_rotation`, `random_dihedral` and `random_shift`.
       physics_weight, label_smoothing: see `losses.loss_terms`.
       ema_decay: weight of the old value in the running mean of the parameters, if there is one.
-      precision: of products, as in `jax.default_matmul_precision`; in "bfloat16" the model has that dtype.
+      precision: of products, as in `jax.default_matmul_precision`; with "bfloat16" the model also has that
+        dtype.
     """
 
     crop: int = 0

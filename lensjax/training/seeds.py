@@ -19,7 +19,7 @@ from lensjax.console import log
 from lensjax.data.splits import TrainingImages
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import NonFiniteLossError, UserError
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 from lensjax.training import loop, processes
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.meter import Meter
@@ -28,7 +28,7 @@ from lensjax.workdir import CHECKPOINTS
 
 def train(
     config: ConfigDict,
-    model: Classifier,
+    model: ClassifierModule,
     images: TrainingImages,
     evaluate: loop.Evaluator,
     workdir: Path,
@@ -42,7 +42,8 @@ def train(
       config: the whole config.
       workdir: the folder of the whole, claimed and locked; that of each run is in
         `workdir.runs_of(workdir, config)`.
-      model, images, evaluate, devices, meter: see `loop.train`.
+      model, images, evaluate, devices: see `loop.train`.
+      meter: optional profiler of a single run.
 
     Raises:
       Interrupted: a signal asked to stop; all progress is saved.
@@ -106,7 +107,7 @@ def _place(folder: Path, devices: Sequence[jax.Device]) -> tuple[int, int]:
 
 def _train_group(
     runs: Mapping[Path, ConfigDict],
-    model: Classifier,
+    model: ClassifierModule,
     images: TrainingImages,
     evaluate: loop.Evaluator,
     devices: Sequence[jax.Device],

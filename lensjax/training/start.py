@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lensjax.console import log
 from lensjax.data.preparation import num_channels, prepared_size
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 from lensjax.training import optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.losses import term_names
@@ -24,7 +24,7 @@ from lensjax.training.step import StepFunction, train_step
 _QUICK_COMPILATION: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
-def build_step(config: ConfigDict, model: Classifier, num_steps: int) -> StepFunction:
+def build_step(config: ConfigDict, model: ClassifierModule, num_steps: int) -> StepFunction:
     """The training step of a config.
 
     Args:
@@ -41,16 +41,16 @@ def build_step(config: ConfigDict, model: Classifier, num_steps: int) -> StepFun
 
 
 def first_state(
-    config: ConfigDict, model: Classifier, num_steps: int
+    config: ConfigDict, model: ClassifierModule, num_steps: int
 ) -> tuple[TrainState, Key[Array, ""]]:
     """A run's state before its first step, and the key of its steps; arguments as for `build_step`."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     arguments: Any = model, _optimizer(config, num_steps)
-    initialize = _compiled(*arguments, **_settings(config))
+    initialize = _compile_initialization(*arguments, **_settings(config))
     return initialize(init_key), step_key
 
 
-def abstract_state(config: ConfigDict, model: Classifier) -> TrainState:
+def abstract_state(config: ConfigDict, model: ClassifierModule) -> TrainState:
     """Shapes and types of the state of `first_state`; nothing is computed."""
     settings = _settings(config)
     initialize = functools.partial(initial_state, model, _optimizer(config, 1), **settings)
@@ -67,8 +67,8 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(
-    model: Classifier, adamw: optax.GradientTransformation, **settings: Any
+def _compile_initialization(
+    model: ClassifierModule, adamw: optax.GradientTransformation, **settings: Any
 ) -> Callable[[Key[Array, ""]], TrainState]:
     """`initial_state` as a function of the key, compiled once for all seeds."""
     initialize = functools.partial(initial_state, model, adamw, **settings)
@@ -82,7 +82,7 @@ def _compiled(
 
 def start_or_resume(
     configs: Sequence[ConfigDict],
-    model: Classifier,
+    model: ClassifierModule,
     num_steps: int,
     checkpoints: Sequence[Checkpoints],
 ) -> tuple[TrainState, Key[Array, "*runs"], list[Progress], bool]:

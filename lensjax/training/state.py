@@ -1,6 +1,6 @@
 """What a training step takes and gives back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 
 PyTree = Any
 
@@ -64,7 +64,7 @@ def epoch_means(totals: dict[str, Float[Array, ""]]) -> dict[str, float]:
 
 
 def initial_state(
-    model: Classifier,
+    model: ClassifierModule,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
     *,
@@ -104,11 +104,10 @@ def stack_runs(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def split_runs(tree: PyTree, number: int) -> list[PyTree]:
-    """The inverse of `stack_runs`."""
-    if number == 1:
-        return [tree]
-    return [jax.tree.map(lambda leaf, run=run: leaf[run], tree) for run in range(number)]
+def split_runs(tree: PyTree, number: int) -> Iterator[PyTree]:
+    """The inverse of `stack_runs`, one run at a time."""
+    for run in range(number):
+        yield tree if number == 1 else jax.tree.map(lambda leaf, run=run: leaf[run], tree)
 
 
 def running_mean(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from lensjax.models import Classifier
+from lensjax.models import ClassifierModule
 from lensjax.training.losses import loss_terms
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import PyTree, TrainState, running_mean
@@ -61,7 +61,7 @@ def train_step(
     batch: Batch,
     key: Key[Array, ""],
     *,
-    model: Classifier,
+    model: ClassifierModule,
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
 ) -> tuple[TrainState, Metrics]:
@@ -166,7 +166,7 @@ def train_loop(
 
 
 def eval_step(
-    variables: PyTree, batch: Batch, *, model: Classifier, recipe: Recipe, with_loss: bool
+    variables: PyTree, batch: Batch, *, model: ClassifierModule, recipe: Recipe, with_loss: bool
 ) -> dict[str, Float[Array, "batch ..."]]:
     """A model's outputs for this device's share of a batch, padding included.
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import strategies as st
 
 from lensjax.data.batches import batches, epoch_order
+from lensjax.data.epochs import epoch_batches
 from lensjax.data.images import ImageSet
 
 
@@ -57,14 +58,23 @@ def test_the_last_batch_is_filled_by_its_own_first_images_at_weight_zero():
 
 
 @pytest.mark.parametrize("start", range(5))
-def test_a_resumed_epoch_gives_the_batches_that_were_left(start):
-    images, order = image_set(10), epoch_order(1, 2, 10)
-    whole = list(batches(images, order, 3))
-    rest = list(batches(images, order, 3, start=start))
+def test_resumed_epoch_gives_the_remaining_batches(start):
+    images, options = image_set(10), (3, [1], 2)
+    whole = list(batches(images, epoch_order(1, 2, 10), 3))
+    rest = list(epoch_batches(images, *options, start=start, share=slice(1, 3)))
     assert len(rest) == len(whole) - start
     for batch, wanted in zip(rest, whole[start:], strict=True):
         for name in wanted:
-            np.testing.assert_array_equal(batch[name], wanted[name])
+            np.testing.assert_array_equal(batch[name], wanted[name][1:3])
+
+
+def test_several_runs_have_an_axis_after_the_batch():
+    images = image_set(10)
+    runs = [list(epoch_batches(images, 4, [seed], 0)) for seed in (5, 6)]
+    for together, *each in zip(epoch_batches(images, 4, [5, 6], 0), *runs, strict=True):
+        for name in together:
+            expected = np.stack([batch[name] for batch in each], axis=1)
+            np.testing.assert_array_equal(together[name], expected)
 
 
 def test_the_order_follows_from_seed_and_epoch_alone():
@@ -72,9 +82,3 @@ def test_the_order_follows_from_seed_and_epoch_alone():
     assert len(set(orders)) == 4
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert orders[1] == tuple(epoch_order(0, 1, 20))
-
-
-@pytest.mark.parametrize(("batch_size", "start"), [(0, 0), (-1, 0), (4, -1)])
-def test_impossible_batches_are_refused_at_once(batch_size, start):
-    with pytest.raises(ValueError, match="must be at least"):
-        batches(image_set(3), np.arange(3), batch_size, start)
