@@ -22,40 +22,69 @@ def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
     return initialize
 
 
+# Normal with variance 2 / fan_out.
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
 def conv(
     features: int,
     kernel_size: int,
     *,
     stride: int = 1,
-    bias_fan_in: int | None = None,
+    kernel_init: nn.initializers.Initializer = fan_out_normal,
     dtype: DTypeLike | None = None,
-    name: str,
+    name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution with PyTorch's symmetric padding of half the kernel.
+    """A square convolution without bias, with PyTorch's symmetric padding of half the kernel.
 
     Args:
       features: channels of the output.
       kernel_size: side of the kernel, pixels; odd.
       stride: step, pixels.
-      bias_fan_in: number of inputs of an output value, for a convolution with a bias and PyTorch's default
-        initial values. If not given, there is no bias and the kernel is initialized as torchvision's
-        ResNets are: normal with variance 2 / fan_out.
+      kernel_init: initial values; by default those of torchvision's ResNets.
       dtype: of the products; that of inputs and parameters if not given.
       name: of the parameters.
     """
-    initial = fan_in_uniform(bias_fan_in) if bias_fan_in else None
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=stride,
         padding=kernel_size // 2,
-        use_bias=initial is not None,
-        kernel_init=initial or nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        bias_init=initial or nn.initializers.zeros,
+        use_bias=False,
+        kernel_init=kernel_init,
         dtype=dtype,
         name=name,
         conv_general_dilated=cpu_kernels.conv_general_dilated,
     )
+
+
+class StemConv(nn.Module):
+    """A 7 x 7 convolution with stride 2 and a bias, before batch normalization.
+
+    Batch normalization subtracts the bias with the mean, so that in training its gradient is exactly 0.
+    Computed, it would be a rounding error, from which AdamW, which divides by the gradient's size, makes
+    full steps.
+
+    Attributes:
+      features: channels of the output.
+      dtype: see `conv`.
+    """
+
+    features: int
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch new_height new_width features"]:
+        """The feature maps; `train` as for `BatchNorm`."""
+        initial = fan_in_uniform(7 * 7 * x.shape[-1])
+        convolution = conv(self.features, 7, stride=2, kernel_init=initial, dtype=self.dtype)
+        nn.share_scope(self, convolution)
+        y = convolution(x)
+        bias = self.param("bias", initial, (self.features,))
+        bias = lax.stop_gradient(bias) if train else bias
+        return y + bias.astype(y.dtype)[None, None, None, :]
 
 
 def dense(features: int, *, fan_in: int, name: str) -> nn.Dense:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, DTypeLike, Float
 
 from lensjax.models.cpu_kernels import max_pool
-from lensjax.models.layers import BatchNorm, conv, dense
+from lensjax.models.layers import BatchNorm, StemConv, conv, dense
 
 
 class BasicBlock(nn.Module):
@@ -79,8 +79,7 @@ class ResNet(nn.Module):
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch classes"]:
         """Logits; arguments as for `BatchNorm`."""
-        stem = functools.partial(conv, stride=2, bias_fan_in=7 * 7 * x.shape[-1], dtype=self.dtype)
-        x = stem(self.width, 7, name="conv1")(x)
+        x = StemConv(self.width, self.dtype, name="conv1")(x, train=train)
         norm = BatchNorm(self.axis_name, dtype=self.dtype, name="bn1")
         x = max_pool(nn.relu(norm(x, train=train, weights=weights)))
         for stage, num_blocks in enumerate(self.stage_sizes):
