@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "models": {"physics", "fitting", "config"},
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", "weights", *COMMON},
+    "training": {"models", "data", "weights", "host_memory", *COMMON},
     "evaluation": {"models", "data", "training", "fitting", "physics", *COMMON},
 }
 ONLY_IN = {

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
+from lensjax import host_memory
 from lensjax.data.batches import gather
 from lensjax.data.epochs import epoch_batches, epoch_rows
 from lensjax.data.fresh import FreshImages
@@ -98,7 +99,7 @@ def build(
     mapped = measure(parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0]))
     share = processes.own_rows(config.batch_size, devices)
     batches = functools.partial(epoch_batches, images, config.batch_size, seeds, share=share)
-    return functools.partial(_run_from_host, mapped, batches, key, devices)
+    return functools.partial(_run_from_host, mapped, batches, key, devices, host_memory.watch())
 
 
 def is_resident(images: ImageSet, config: ConfigDict, devices: Sequence[jax.Device]) -> bool:
@@ -117,6 +118,7 @@ def _run_from_host(
     batches: Callable[..., Iterator[Mapping[str, Any]]],
     key: Array,
     devices: Sequence[jax.Device],
+    look_at_memory: Callable[[], None],
     state: TrainState,
     epoch: int,
     done: int,
@@ -125,6 +127,7 @@ def _run_from_host(
     ahead = prefetch(batches(epoch, start=done), devices, 1 if devices[0].platform == "cpu" else 2)
     for number, batch in enumerate(ahead, done + 1):
         state, metrics = step(state, batch, key)
+        look_at_memory()
         yield state, StepResult(epoch, number, metrics["loss"], number)
 
 
