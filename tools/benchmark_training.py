@@ -8,6 +8,7 @@
   --rounds N         rounds; medians count (3 if not given)
   --loop             also lensjax's loop over images on the device, which CPUs do not train with
   --alone            one contestant after the other, where memory does not hold all of them
+  --against DIR      another checkout of lensjax in place of PyTorch, to compare two commits
   --compile          torch.compile for the best PyTorch on a CPU too
   --output FILE      also write the figures as JSON
   --growth FILE      instead, how lensjax's cost grows with batch, image size and number of
@@ -51,6 +52,7 @@ from lensjax.console import log
 from lensjax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
+CONTESTANTS = "tools/training_contestants.py"
 MODELS = ("baseline", "pinn", "lens_fit")
 JOBS = ("train", "infer", "epoch")
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
@@ -77,13 +79,20 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("compile", "loop", "alone"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
-    flags.DEFINE_string("growth", None, "", flag_values=values)
+    for name in ("growth", "against"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
     program.read_flags(values, arguments)
     for name in values.models:
         if name not in MODELS:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
     if not all(text.isdigit() and int(text) for text in values.batches):
         raise UserError(f"--batches {','.join(values.batches)}: not numbers of images")
+    roots = {}
+    if values.against:
+        other = Path(values.against).resolve()
+        if not (other / CONTESTANTS).is_file():
+            raise UserError(f"--against {values.against}: not a checkout of lensjax")
+        roots[f"lensjax at {commit_of(other)}"] = str(other)
     # Contestants share a GPU: none may take most of its memory beforehand, nor this process.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     device = jax.local_devices()[0]
@@ -101,7 +110,8 @@ def main(arguments: Sequence[str]) -> None:
             log.info("\n%s, batch %d", model, batch)
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
-            names = contestants(model, on_cpu, loop=values.loop)
+            names = ["lensjax", *roots] if roots else contestants(model, on_cpu, loop=values.loop)
+            task["roots"] = roots
             found = compared(task, names, values.rounds, alone=values.alone)
             show(found)
             figures["results"].append({"model": model, "batch": batch, "contestants": found})
@@ -112,17 +122,20 @@ def main(arguments: Sequence[str]) -> None:
 
 def about(device: jax.Device) -> dict[str, Any]:
     """The machine, the versions and the commit."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
-    )
     return {
         "device": processor() if device.platform == "cpu" else device.device_kind,
         "cores": os.cpu_count(),
         "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit_of(ROOT) or "unknown",
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def processor() -> str:
@@ -173,9 +186,11 @@ class Worker:
         }
         if task["devices"] > 1:  # XLA's CPU client hangs with fewer threads; alone they only cost
             settings["NPROC"] = "16"
+        root = Path(task.get("roots", {}).get(task["contestant"], ROOT))
+        settings["PYTHONPATH"] = str(root)
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tools" / "training_contestants.py")],
+            [sys.executable, str(root / CONTESTANTS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
