@@ -46,7 +46,7 @@ def run(
     except NonFiniteLossError as error:
         return _fail(name, str(error), 1)
     except Interrupted as request:
-        message = f"{request}; all is saved, and the same command goes on from here"
+        message = f"{request}; progress saved, rerun the same command to resume"
         return _fail(name, message, 128 + request.signal_number)
     except KeyboardInterrupt:
         return _fail(name, stopped, 130)

@@ -140,7 +140,7 @@ def raising(error):
     [
         (UserError("x.npy: truncated"), 2, "lensjax: x.npy: truncated\n"),
         (NonFiniteLossError("the loss became nan"), 1, "lensjax: the loss became nan\n"),
-        (Interrupted(15), 143, "lensjax: stopped by SIGTERM; all is saved"),
+        (Interrupted(15), 143, "lensjax: stopped by SIGTERM; progress saved"),
         (KeyboardInterrupt(), 130, "lensjax: stopped\n"),
     ],
 )
