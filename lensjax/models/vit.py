@@ -38,13 +38,8 @@ class Attention(nn.Module):
         qkv = linear(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
-        scores = jnp.einsum(
-            "bqhd,bkhd->bhqk",
-            query,
-            key,
-            preferred_element_type=jnp.promote_types(qkv.dtype, jnp.float32),
-        )
-        attention = nn.softmax(scores / math.sqrt(width // self.num_heads))
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.num_heads)
+        attention = nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
         self.sow("intermediates", "attention", attention)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", attention.astype(value.dtype), value)
         return linear(width, dtype=self.dtype, name="proj")(mixed.reshape(batch, tokens, width))

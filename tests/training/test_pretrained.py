@@ -37,10 +37,11 @@ def files(tmp_path_factory):
 
 
 def initial(name, **fields):
-    config = default_config().model
+    whole = default_config()
+    config = whole.model
     config.update(name=name, **fields)
     images = jnp.zeros((1, 64, 64, 1))
-    module = models.build(config)
+    module = models.build(whole)
     shapes = jax.eval_shape(lambda key: module.init(key, images, train=False), jax.random.key(0))
     return config, jax.tree.map(lambda leaf: jnp.full(leaf.shape, -1, leaf.dtype), dict(shapes))
 
