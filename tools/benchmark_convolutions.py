@@ -1,4 +1,4 @@
-"""Times the gradient in the kernel of ResNet18's convolutions in different forms.
+"""Times the gradient of ResNet18's convolutions with respect to the kernel in different forms.
 
   python tools/benchmark_convolutions.py
 
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def in_parts(form: Convolution, part: int) -> Callable[..., Any]:
-    """The gradient in the kernel, as a sum over parts of the batch."""
+    """The gradient with respect to the kernel, as a sum over parts of the batch."""
 
     def gradient(kernel: Any, x: Any, given: Any) -> Any:
         def of_some(start: int) -> Any:
