@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lensjax.errors import UserError
 
 STRETCHES = ("none", "sqrt", "band_pass")
-RESIDENCES = ("auto", "device", "host", "disk")
+RESIDENCES = ("auto", "host", "disk")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 SCHEDULES = ("constant", "cosine")
 FITS = ("none", "common_test", "general")
@@ -58,11 +58,9 @@ def default_config() -> ConfigDict:
     # A smooth lens that is fitted to each image, for models that see the residual: "none", "common_test"
     # (what is known of those images is known to the fit) or "general" (docs/fitting.md).
     config.data.fit = "none"
-    # Where training images live: on the "device", on the "host", on "disk" (prepared data sets alone, read
-    # ahead by Grain), or "auto": on disk where they are more than half of the host's memory, else on an
-    # accelerator where they take up no more than this share of its memory, else, and for CPUs, on the host.
+    # Where training images are stored: on the "host" in memory, on "disk" (prepared data sets only; Grain
+    # reads ahead), or "auto": on disk if they take up more than half of the host's memory.
     config.data.residence = "auto"
-    config.data.device_share = 0.5
 
     config.preparation = ConfigDict()
     # Side of the central square that the model sees, pixels; 0 for the whole image.
@@ -216,7 +214,6 @@ def check(config: ConfigDict) -> None:
         **dict.fromkeys(not_negative, (0, math.inf)),
         "model.dropout_rate": (0, 0.99),
         "data.validation_fraction": (0.0001, 0.99),
-        "data.device_share": (0, 1),
         "preparation.crop": (0, config.data.image_size),
         "augmentation.max_shift": (0, config.data.image_size // 2),
         "loss.label_smoothing": (0, 0.99),

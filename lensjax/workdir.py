@@ -58,10 +58,11 @@ def check_same_config(workdir: Path, config: ConfigDict) -> None:
       UserError: there is no run, or its config is another; the message names the fields.
     """
     there, here = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
+    # Fields that only an earlier version of lensjax had do not matter.
     differences = [
-        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        f"{name} is {there[name]!r} there and {here[name]!r} here"
+        for name in sorted(here)
+        if there[name] != here[name]
     ]
     if differences:
         raise UserError(

@@ -6,7 +6,6 @@
   --batches N,..     images in a step (32,256 if not given)
   --images N         images in a round (256 if not given; 4096 on a GPU)
   --rounds N         rounds; medians count (3 if not given)
-  --loop             also lensjax's loop over images on the device, which CPUs do not train with
   --alone            one contestant after the other, where memory does not hold all of them
   --against DIR      another checkout of lensjax in place of PyTorch, to compare two commits
   --compile          torch.compile for the best PyTorch on a CPU too
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_list("batches", ["32", "256"], "", flag_values=values)
     flags.DEFINE_integer("images", None, "", lower_bound=32, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    for name in ("compile", "loop", "alone"):
+    for name in ("compile", "alone"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
     for name in ("growth", "against"):
@@ -110,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
             log.info("\n%s, batch %d", model, batch)
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
-            names = ["lensjax", *roots] if roots else contestants(model, on_cpu, loop=values.loop)
+            names = ["lensjax", *roots] if roots else contestants(model, on_cpu)
             task["roots"] = roots
             found = compared(task, names, values.rounds, alone=values.alone)
             show(found)
@@ -154,11 +153,9 @@ def version(package: str) -> str | None:
         return None
 
 
-def contestants(model: str, on_cpu: bool, *, loop: bool) -> list[str]:
+def contestants(model: str, on_cpu: bool) -> list[str]:
     """Who takes part."""
     ours = ["lensjax"] if on_cpu else ["lensjax", "lensjax bfloat16"]
-    if loop:
-        ours.append("lensjax, one loop")
     if model == "lens_fit" or version("torch") is None:
         return ours
     return [*ours, "PyTorch, reference", "PyTorch, best"]

@@ -70,23 +70,23 @@ def first_step(words: list[str], write: Write) -> int:
     """When a run called its first training step and when that was done; the run ends there."""
     import jax
 
-    from lensjax.training import engine
+    from lensjax.training import loop
 
-    build = engine.build
+    parallelize_step = loop.parallelize_step
 
-    def watched_build(*arguments: Any, **options: Any) -> engine.Engine:
-        built = build(*arguments, **options)
+    def parallelize_first_step(*arguments: Any, **options: Any) -> Any:
+        step = parallelize_step(*arguments, **options)
 
         def first(*arguments: Any) -> Any:
             reached = time.time()
-            jax.block_until_ready(next(built(*arguments))[0])
+            jax.block_until_ready(step(*arguments))
             write({"reached": reached, "done": time.time()})
             sys.stdout.flush()
             os._exit(0)
 
         return first
 
-    engine.build = watched_build
+    loop.parallelize_step = parallelize_first_step
     return _main(words)
 
 

@@ -8,6 +8,7 @@ peak memory.
 import contextlib
 import functools
 import importlib
+import itertools
 import json
 import resource
 import sys
@@ -56,15 +57,15 @@ def resident_bytes() -> int:
 
 
 def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
-    """What lensjax does: the engine and the predictor that `lensjax.main` trains and validates with."""
+    """The steps and the predictor that `lensjax.main` trains and validates with."""
     del folder
     import jax
 
     from lensjax import command_line, compilation_cache, host_memory, models
+    from lensjax.data.epochs import epoch_batches
     from lensjax.data.images import ImageSet
     from lensjax.evaluation.prediction import evaluator, predictor
-    from lensjax.training import engine
-    from lensjax.training.parallel import AXIS, replicate
+    from lensjax.training.parallel import AXIS, parallelize_step, prefetch, replicate
     from lensjax.training.start import build_step, first_state
 
     compilation_cache.keep_compiled_programs()
@@ -73,8 +74,6 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     config = config.copy_and_resolve_references()
     config.batch_size = config.eval_batch_size = task["batch"]
     config.precision = "bfloat16" if "bfloat16" in task["contestant"] else "float32"
-    if "one loop" in task["contestant"]:
-        config.data.residence = "device"
     config.data.image_size = task["size"]
     devices = jax.local_devices()[: task["devices"]]
 
@@ -88,19 +87,17 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         return ImageSet(pixels, np.full(number, 800, np.float32), labels, names, residuals)
 
     model = models.build(config, axis_name=AXIS)
-    step = build_step(config, model, 1_000)
+    step = parallelize_step(build_step(config, model, 1_000), devices)
     state, key = replicate(first_state(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
-    run_steps = engine.build(step, training, key, config, devices, seeds=[config.seed])
     predict = predictor(config, model, devices=devices)
     validate = evaluator(predictor(config, model, devices=devices, with_loss=True), validation)
 
     def train(most: int = task["images"]) -> None:
         nonlocal state
-        steps, done = run_steps(state, 0, 0), 0
-        while done * task["batch"] < most:
-            state, result = next(steps)
-            done = result.done
+        batches = prefetch(epoch_batches(training, task["batch"], [config.seed], 0), devices, 1)
+        for batch in itertools.islice(batches, -(-most // task["batch"])):
+            state, _ = step(state, batch, key)
         jax.block_until_ready(state)
 
     def epoch() -> None:

@@ -9,25 +9,30 @@ and key have a leading axis over them. A single run has no such axis.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from lensjax.console import log, progress_bar
+from lensjax.data.epochs import epoch_batches
+from lensjax.data.fresh import FreshImages
 from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.models import ClassifierModule
-from lensjax.training import engine, logs, processes
+from lensjax.training import logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests
 from lensjax.training.losses import term_names
 from lensjax.training.meter import Meter
-from lensjax.training.parallel import check_batch_size, replicate
+from lensjax.training.parallel import check_batch_size, parallelize_step, prefetch, replicate
 from lensjax.training.start import build_step, start_or_resume
 from lensjax.training.state import (
     PyTree,
@@ -37,6 +42,7 @@ from lensjax.training.state import (
     stack_runs,
     zero_totals,
 )
+from lensjax.training.step import StepFunction
 from lensjax.workdir import CHECKPOINTS
 
 Evaluator = Callable[[PyTree], dict[str, float]]
@@ -49,8 +55,10 @@ class Session:
     configs: Sequence[ConfigDict]
     checkpoints: Sequence[Checkpoints]
     epoch_logs: Sequence[logs.EpochLog]
+    step: StepFunction
+    key: Key[Array, "*runs"]
     num_images: int
-    run_steps: engine.Engine
+    batches: Callable[..., Iterator[Mapping[str, Any]]]
     evaluate: Evaluator
     stop: StopRequest
     devices: Sequence[jax.Device]
@@ -98,8 +106,12 @@ def train(
         stop = stack.enter_context(stop_requests(devices))
         state, key, progress, resumed = start_or_resume(configs, model, num_steps, checkpoints)
         state, key = replicate((state, key), devices)
-        step, seeds = build_step(config, model, num_steps), [each.seed for each in configs]
-        run_steps = engine.build(step, images, key, config, devices, seeds=seeds, meter=meter)
+        step = parallelize_step(
+            build_step(config, model, num_steps),
+            devices,
+            num_runs=len(runs),
+            same_batch=isinstance(images, FreshImages),
+        )
         epoch_logs = [
             stack.enter_context(logs.EpochLog(folder if processes.is_first() else None, history))
             for folder, history in zip(runs, (each.history for each in progress), strict=True)
@@ -108,8 +120,16 @@ def train(
             configs=configs,
             checkpoints=checkpoints,
             epoch_logs=epoch_logs,
+            step=step if meter is None else meter.training(step),
+            key=key,
             num_images=len(images),
-            run_steps=run_steps,
+            batches=functools.partial(
+                epoch_batches,
+                images,
+                config.batch_size,
+                [each.seed for each in configs],
+                share=processes.own_rows(config.batch_size, devices),
+            ),
             evaluate=evaluate,
             stop=stop,
             devices=devices,
@@ -146,22 +166,28 @@ def run_epoch(
         return [dataclasses.replace(each, steps_in_epoch=done) for each in progress]
 
     saved, saved_at = done, time.monotonic()
-    pending: engine.StepResult | None = None
-    steps = session.run_steps(state, epoch, done)
+    loss = None
+    # On CPUs, preparing further batches would compete with the step for the same cores.
+    number_ahead = 1 if session.devices[0].platform == "cpu" else 2
+    batches = prefetch(session.batches(epoch, start=done), session.devices, number_ahead)
     title = f"epoch {epoch + 1}/{config.num_epochs}"
     with progress_bar(session.num_images, title, initial=done * size) as bar:
-        while done < num_steps and stop.requested(done) is None:
-            state, result = next(steps)
-            # The previous steps are waited for while these run.
-            check_finite(pending, session)
-            done, pending = result.done, result
+        for batch in batches:
+            if stop.requested(done) is not None:
+                break
+            previous = loss
+            state, metrics = session.step(state, batch, session.key)
+            loss = metrics["loss"]
+            # Waits for the previous step while this one runs.
+            check_finite(previous, session, epoch, done)
+            done += 1
             bar.update(min(done * size, session.num_images) - bar.n)
             minutes = (time.monotonic() - saved_at) / 60
             if 0 < config.checkpoint_minutes <= minutes and done < num_steps:
-                check_finite(pending, session)
+                check_finite(loss, session, epoch, done)
                 save(session, state, now())
                 saved, saved_at = done, time.monotonic()
-        check_finite(pending, session)
+        check_finite(loss, session, epoch, done)
     if (signal_number := stop.requested(done)) is not None:
         if done > saved:
             save(session, state, now())
@@ -245,21 +271,26 @@ def wait_until_saved(session: Session) -> None:
         checkpoints.wait()
 
 
-def check_finite(result: engine.StepResult | None, session: Session) -> None:
-    """Waits for the loss of some steps, None before the first ones.
+def check_finite(
+    loss: Float[Array, "*runs"] | None, session: Session, epoch: int, number: int
+) -> None:
+    """Waits for the loss of a step, None before the first one.
+
+    Args:
+      loss: of each run.
+      session: see `Session`.
+      epoch: number of the epoch, from 0.
+      number: the step's number in the epoch, from 1.
 
     Raises:
       NonFiniteLossError: a loss is NaN or infinite.
     """
-    if result is None:
+    if loss is None or np.isfinite(losses := np.atleast_1d(loss)).all():
         return
-    losses = np.atleast_1d(result.loss)
-    if not np.isfinite(losses).all():
-        run = int(np.argmin(np.isfinite(losses)))
-        number = np.broadcast_to(result.number, losses.shape)[run]
-        of = f"of seed {session.configs[run].seed} " if len(session.configs) > 1 else ""
-        raise NonFiniteLossError(
-            f"the loss {of}became {losses[run]} in epoch {result.epoch + 1}, batch {number}; the newest "
-            "checkpoint is from before it. Try a lower config.optimizer.learning_rate first; "
-            "--debug-nans reports which operation it was"
-        )
+    run = int(np.argmin(np.isfinite(losses)))
+    of = f"of seed {session.configs[run].seed} " if len(session.configs) > 1 else ""
+    raise NonFiniteLossError(
+        f"the loss {of}became {losses[run]} in epoch {epoch + 1}, batch {number}; the newest checkpoint "
+        "is from before it. Try a lower config.optimizer.learning_rate first; --debug-nans reports "
+        "which operation it was"
+    )

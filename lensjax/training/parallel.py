@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lensjax.errors import UserError
 from lensjax.training import processes
 from lensjax.training.state import PyTree
-from lensjax.training.step import Batch
+from lensjax.training.step import Batch, StepFunction
 
 AXIS = "batch"
 
@@ -50,8 +50,8 @@ def parallelize(
     Args:
       function: what each device computes.
       devices: the devices; each process passes the arrays of its own ones.
-      in_axes: the axis of each argument that is divided over devices by `divide`; None for arguments that
-        are the same on all.
+      in_axes: 0 for arguments that are divided over devices, as by `divide`; None for arguments that are
+        the same on all.
       out_axes: the axis of the results. If it is None, one device's results are kept: they have to be
         equal on all devices, by `psum` or `pmean` over `AXIS`.
       donate_argnums: arguments whose memory the results take over.
@@ -73,7 +73,28 @@ def parallelize(
     return lambda *arguments: jax.block_until_ready(mapped(*arguments))
 
 
-def divide(tree: PyTree, devices: Sequence[jax.Device], axis: int = 0) -> PyTree:
+def parallelize_step(
+    step: StepFunction,
+    devices: Sequence[jax.Device],
+    *,
+    num_runs: int = 1,
+    same_batch: bool = False,
+) -> StepFunction:
+    """Maps a training step over devices, and over runs that are trained side by side.
+
+    Args:
+      step: the step of one run on one device; its state is donated.
+      devices: the devices that share a batch.
+      num_runs: number of runs; if there are several, state and key have a leading axis over them, and
+        batches have one after `batch`.
+      same_batch: whether all runs get the same batch, without an axis over runs.
+    """
+    if num_runs > 1:
+        step = jax.vmap(step, in_axes=(0, None if same_batch else 1, 0))
+    return parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0])
+
+
+def divide(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Divides rows over this process's devices: `[rows, ...]` becomes `[devices, rows / devices, ...]`.
 
     Their number has to be a multiple of that of the devices, see `check_batch_size`.
@@ -81,12 +102,9 @@ def divide(tree: PyTree, devices: Sequence[jax.Device], axis: int = 0) -> PyTree
     Args:
       tree: arrays with the rows of this process's devices.
       devices: all devices that share a batch.
-      axis: which axis has the rows; earlier axes stay.
     """
     number = len(processes.own(devices))
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(*leaf.shape[:axis], number, -1, *leaf.shape[axis + 1 :]), tree
-    )
+    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:

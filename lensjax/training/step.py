@@ -1,4 +1,4 @@
-"""The pure functions that training repeats: a step, a loop of steps, and an evaluation.
+"""The pure functions that training repeats: a step and an evaluation.
 
 They act on one device's share of a batch and sum over devices by `lax.psum` over the model's `axis_name`.
 """
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from lensjax.models import ClassifierModule
 from lensjax.training.losses import loss_terms
@@ -124,45 +124,6 @@ def train_step(
         ema=state.ema and running_mean(state.ema, new, state.step, recipe.ema_decay),
     )
     return new_state, {name: value / count for name, value in sums.items()}
-
-
-def train_loop(
-    state: TrainState,
-    data: Mapping[str, Array],
-    rows: Int[Array, "steps batch"],
-    weights: Float[Array, "steps batch"],
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    key: Key[Array, ""],
-    *,
-    step: StepFunction,
-) -> tuple[TrainState, Float[Array, ""], Int[Array, ""]]:
-    """Training steps in one compiled loop, on images in the device's memory.
-
-    Args:
-      state: the state to update.
-      data: the arrays of a batch except `weights`, for all images.
-      rows: indices into the data: this device's share of each of the epoch's batches.
-      weights: 1 for real rows, 0 for padding.
-      start, stop: the first step of the epoch to run, from 0, and the one after the last.
-      key: the run's key.
-      step: the training step.
-
-    Returns:
-      The new state; the loss of the last step, or of the first one whose loss is not finite; and the
-      number of that step, from 1.
-    """
-
-    def body(
-        index: Array, carry: tuple[TrainState, Array, Array]
-    ) -> tuple[TrainState, Array, Array]:
-        state, loss, number = carry
-        batch = {name: values[rows[index]] for name, values in data.items()}
-        state, metrics = step(state, batch | {"weights": weights[index]}, key)
-        finite = jnp.isfinite(loss)
-        return state, jnp.where(finite, metrics["loss"], loss), jnp.where(finite, index + 1, number)
-
-    return lax.fori_loop(start, stop, body, (state, jnp.zeros((), weights.dtype), start))
 
 
 def eval_step(
