@@ -5,8 +5,9 @@ The files are array_record, which needs no TensorFlow, neither to write nor to r
 
 import contextlib
 import io
+import math
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lensjax import console
 from lensjax.data.file_tree import natural_key
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.reference_layout import read_reference_layout
+from lensjax.data.splits import Source
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
@@ -127,58 +129,21 @@ def prepare(source: Path, data_dir: Path, image_size: int) -> Path:
     return folder
 
 
-def read_prepared(
-    path: Path, image_size: int, *, wanted: Callable[[Collection[str]], str] | None = None
-) -> dict[str, ImageSet]:
-    """Reads a prepared data set back into memory, as it was before it was written.
+def open_prepared(path: Path, image_size: int, *, memory: float = math.inf) -> Source:
+    """Opens a prepared data set. Images are read only on request, as they were before it was written.
 
     Args:
       path: the data set's own folder, or the data_dir it was prepared in.
       image_size: expected height and width, pixels.
-      wanted: chooses, of the parts that are there, the only one to read; all are read if not given.
+      memory: how much memory the training images may take up, bytes. If they need more, reading gives
+        `StreamedImages`.
 
     Returns:
-      The images of each split.
+      A source with the parts of the data set. Reading it raises UserError if a part is damaged.
 
     Raises:
-      UserError: there is no such data set, it is another one, or it is damaged.
+      UserError: the data set does not exist, is a different one, or is damaged.
     """
-    builder, pixel_types = _open(path, image_size)
-    return {
-        split: _read_split(builder, split, pixel_types[split])
-        for split in (pixel_types if wanted is None else [wanted(list(pixel_types))])
-    }
-
-
-def stream_prepared(
-    path: Path, image_size: int, *, memory: float
-) -> dict[str, ImageSet | StreamedImages]:
-    """A prepared data set whose training images stay on disk where they are too many.
-
-    Args:
-      path: the data set's own folder, or the data_dir it was prepared in.
-      image_size: expected height and width, pixels.
-      memory: how much the training images may take up in memory, bytes.
-
-    Returns:
-      The images of each split.
-
-    Raises:
-      UserError: there is no such data set, it is another one, or it is damaged.
-    """
-    builder, pixel_types = _open(path, image_size)
-    count = builder.info.splits["train"].num_examples
-    is_small = count * image_size**2 * pixel_types["train"].itemsize <= memory
-    return {
-        split: _read_split(builder, split, pixel_type)
-        if split != "train" or is_small
-        else _streamed_split(builder, split, pixel_type)
-        for split, pixel_type in pixel_types.items()
-    }
-
-
-def _open(path: Path, image_size: int) -> tuple[tfds.core.DatasetBuilder, dict[str, np.dtype]]:
-    """A prepared data set, and the type of the pixels of each split."""
     folder = _find_prepared(path)
     try:
         builder = tfds.builder_from_directory(folder)
@@ -198,7 +163,15 @@ def _open(path: Path, image_size: int) -> tuple[tfds.core.DatasetBuilder, dict[s
             f"{folder}: images of shape {shape}, expected {(image_size, image_size)}; "
             f"set config.data.image_size={shape[0]}"
         )
-    return builder, {split: np.dtype(name) for split, name in pixel_types.items()}
+
+    def read(part: str) -> ImageSet | StreamedImages:
+        pixel_type = np.dtype(pixel_types[part])
+        size = info.splits[part].num_examples * image_size**2 * pixel_type.itemsize
+        if part == "train" and size > memory:
+            return _streamed_split(builder, part, pixel_type)
+        return _read_split(builder, part, pixel_type)
+
+    return Source(list(pixel_types), lambda parts: {part: read(part) for part in parts})
 
 
 def _find_prepared(path: Path) -> Path:

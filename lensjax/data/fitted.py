@@ -14,7 +14,7 @@ from lensjax.data import cache
 from lensjax.data.counts import whole_counts
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
-from lensjax.data.splits import Splits, TrainingImages
+from lensjax.data.splits import Splits
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
@@ -25,28 +25,30 @@ _CHUNK = 1024  # images in a cache file; what an interrupted run has fitted is f
 
 
 def fit_splits(splits: Splits, model_name: str) -> Splits:
-    """The splits with residuals of each image; unchanged where the model is "none".
+    """Adds the residuals of lens fits to the images; with the model "none", returns the splits unchanged.
+
+    Args:
+      splits: the images. Freshly simulated training images are fitted later, in each batch.
+      model_name: see `with_residuals`.
 
     Raises:
-      UserError: there is no such model, or the training images are not in memory.
+      UserError: the model is unknown, or the training images are not in memory.
     """
     if model_name == NONE:
         return splits
-    train: TrainingImages
-    if isinstance(splits.train, StreamedImages):
+    train, validation, test = splits.train, splits.validation, splits.test
+    if isinstance(train, StreamedImages):
         raise UserError(
             f"config.data.fit={model_name!r}: lenses are fitted to images in memory alone, and the training "
             "images stay on disk; set config.data.residence=host"
         )
-    if isinstance(splits.train, FreshImages):
-        fitting.smooth_model(model_name)
-        train = dataclasses.replace(splits.train, fit=model_name)  # fitted as they are made
+    if isinstance(train, FreshImages):
+        train = dataclasses.replace(train, fit=model_name)
     else:
-        train = with_residuals(splits.train, model_name, name="train")
-    validation = with_residuals(splits.validation, model_name, name="validation")
-    if splits.test is splits.validation:
-        return Splits(train, validation=validation, test=validation)
-    return Splits(train, validation, test=with_residuals(splits.test, model_name, name="test"))
+        train = with_residuals(train, model_name, name="train")
+    fitted = with_residuals(validation, model_name, name="validation")
+    test = fitted if test is validation else with_residuals(test, model_name, name="test")
+    return Splits(train, validation=fitted, test=test)
 
 
 def with_residuals(

@@ -1,11 +1,11 @@
 """The published layout: train/ and val/, each with the folders no, sphere and vort of .npy files.
 
-A folder or a zip archive; test/ is read where there is one.
+The source is a folder or a zip archive. It may also have test/.
 """
 
 import concurrent.futures
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from lensjax.data.counts import whole_counts
 from lensjax.data.file_tree import FileTree, Subtree, open_tree
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.problems import Problem, raise_problems
+from lensjax.data.splits import Source
 from lensjax.errors import UserError
 
 REQUIRED_SPLITS = ("train", "val")
@@ -40,29 +41,39 @@ class NotWholeCountsError(Exception):
     """An image has no whole counts behind it, so its split cannot be kept as counts."""
 
 
-def read_reference_layout(
-    path: Path, image_size: int, *, wanted: Callable[[Collection[str]], str] | None = None
-) -> dict[str, ImageSet]:
-    """Reads every image of a folder or zip archive in the published layout.
+def open_reference_layout(path: Path, image_size: int) -> Source:
+    """Opens a folder or zip archive in the published layout. Images are read only on request.
+
+    A part whose images are all whole counts becomes uint16, and any other part becomes float32. Images are
+    in the order of classes, then in the natural order of file names.
 
     Args:
-      path: the folder that holds train/ and val/ or the archive of it; both may lie inside one other
-        folder.
+      path: the folder that contains train/ and val/, or an archive of it. Both may be inside another folder.
       image_size: expected height and width, pixels.
-      wanted: chooses, of the parts that are there, the only one to read; all are read if not given.
 
     Returns:
-      "train", "val" and, where there is one, "test", each in the order of classes, then natural order of
-      file names. A split whose images are all whole counts is kept as uint16, any other as float32.
+      A source with "train", "val" and, if the folder has it, "test". Reading it raises a UserError that names
+      the first ten bad files and says how many there are.
 
     Raises:
-      UserError: what is missing or wrong: the first ten bad files and how many there are.
+      UserError: the path cannot be opened, or train/ or val/ is missing.
     """
     tree = _below_one_folder(open_tree(path))
+    return Source(_parts(tree), functools.partial(_read_parts, tree, image_size))
+
+
+def read_reference_layout(path: Path, image_size: int) -> dict[str, ImageSet]:
+    """Reads all images of a folder or zip archive; see `open_reference_layout`."""
+    tree = _below_one_folder(open_tree(path))
+    return _read_parts(tree, image_size, _parts(tree))
+
+
+def _parts(tree: FileTree) -> list[str]:
+    return [*REQUIRED_SPLITS, *(OPTIONAL_SPLITS & set(tree.contents("").folders))]
+
+
+def _read_parts(tree: FileTree, image_size: int, splits: Collection[str]) -> dict[str, ImageSet]:
     problems: list[Problem] = []
-    splits = [*REQUIRED_SPLITS, *(OPTIONAL_SPLITS & set(tree.contents("").folders))]
-    if wanted is not None:
-        splits = [wanted(splits)]
     listing = {split: _list_split(tree, split, problems) for split in splits}
     total = sum(map(len, listing.values()))
     if any(problem.stops_reading for problem in problems):

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -13,16 +13,9 @@ from lensjax.console import log
 from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
-from lensjax.data.reference_layout import read_reference_layout
+from lensjax.data.reference_layout import open_reference_layout
 from lensjax.data.simulated import FRESH, fresh_images, simulated_images
-from lensjax.data.splits import (
-    SELECTIONS,
-    Splits,
-    TrainingImages,
-    part_of,
-    select,
-    select_from,
-)
+from lensjax.data.splits import SELECTIONS, Source, Splits, TrainingImages, select
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 
@@ -34,117 +27,109 @@ FORMS = (
 
 
 def load_splits(data_config: ConfigDict) -> Splits:
-    """Reads or simulates the images that a config asks for, and logs how many of each class.
+    """Loads the images of all splits, and logs how many images of each class they have.
 
     Args:
       data_config: the `data` part of a config.
 
+    Returns:
+      The images, with residuals if the config asks for lens fits. Validation and test images are in memory.
+
     Raises:
-      UserError: the source is of no known form, is not there, or holds what cannot be used.
+      UserError: the source has no known form, does not exist, or contains files that cannot be used.
     """
-    check_choice("config.data.selection", data_config.selection, SELECTIONS)
-    check_choice("config.data.fit", data_config.fit, FITS)
-    scheme, rest = _split_scheme(data_config.source)
-    if scheme == "simulated":
-        splits = _simulated_splits(rest, data_config)
-    else:
-        splits = select(
-            _read_parts(scheme, Path(rest).expanduser(), data_config),
-            data_config.selection,
-            validation_fraction=data_config.validation_fraction,
-            seed=data_config.seed,
-        )
-    for name in ("train", "validation", "test"):
-        log.info("%-10s %s", name, describe(getattr(splits, name)))
+    images = _select(data_config, ("train", "validation", "test"))
+    splits = Splits(
+        images["train"],
+        validation=_in_memory(images["validation"]),
+        test=_in_memory(images["test"]),
+    )
+    for name, part in vars(splits).items():
+        log.info("%-10s %s", name, describe(part))
     return fit_splits(splits, data_config.fit)
 
 
-def _read_parts(
-    scheme: str, path: Path, data_config: ConfigDict
-) -> Mapping[str, ImageSet | StreamedImages]:
-    on_disk = data_config.residence == "disk"
-    if scheme != "tfds":
-        if on_disk:
-            raise UserError(
-                "config.data.residence=disk: images are read from disk while the model trains only from a "
-                "prepared data set; make one with tools/prepare_tfds.py and name it as tfds:FOLDER"
-            )
-        return read_reference_layout(path, data_config.image_size)
-    # Only who asks for it needs TFDS.
-    from lensjax.data.deep_lense import stream_prepared
+def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
+    """Loads the images of one split, the same as `load_splits`. Other splits are not simulated or fitted.
 
-    limits = {"disk": 0.0, "host": math.inf}
-    memory = limits.get(data_config.residence, MEMORY_SHARE * _memory())
-    return stream_prepared(path, data_config.image_size, memory=memory)
+    Args:
+      data_config: the `data` part of a config.
+      split: the split to load.
+
+    Returns:
+      The images, in memory, with residuals if the config asks for lens fits.
+
+    Raises:
+      UserError: see `load_splits`; or the split is "train", and training images are never repeated.
+    """
+    images = _in_memory(_select(data_config, (split,))[split])
+    log.info("%-10s %s", split, describe(images))
+    return with_residuals(images, data_config.fit, name=split)
+
+
+def _select(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split, TrainingImages]:
+    check_choice("config.data.selection", data_config.selection, SELECTIONS)
+    check_choice("config.data.fit", data_config.fit, FITS)
+    return select(
+        _open(data_config),
+        splits,
+        data_config.selection,
+        validation_fraction=data_config.validation_fraction,
+        seed=data_config.seed,
+    )
+
+
+def _in_memory(images: TrainingImages) -> ImageSet:
+    if isinstance(images, FreshImages):
+        raise UserError("--split=train: the run's training images are never repeated; name another")
+    return images.loaded() if isinstance(images, StreamedImages) else images
+
+
+def _open(data_config: ConfigDict) -> Source:
+    scheme, rest = _split_scheme(data_config.source)
+    if scheme == "simulated":
+        return _simulated(rest, data_config)
+    path = Path(rest).expanduser()
+    if scheme == "tfds":
+        from lensjax.data.deep_lense import open_prepared  # TensorFlow Datasets is slow to import
+
+        limits = {"disk": 0.0, "host": math.inf}
+        memory = limits.get(data_config.residence, MEMORY_SHARE * _memory())
+        return open_prepared(path, data_config.image_size, memory=memory)
+    if data_config.residence == "disk":
+        raise UserError(
+            "config.data.residence=disk: images are read from disk while the model trains only from a "
+            "prepared data set; make one with tools/prepare_tfds.py and name it as tfds:FOLDER"
+        )
+    return open_reference_layout(path, data_config.image_size)
+
+
+def _simulated(preset: str, data_config: ConfigDict) -> Source:
+    split_of: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}
+    scenes = {"seed": data_config.seed, "image_size": data_config.image_size}
+
+    def simulate(split: Split) -> TrainingImages:
+        num_images = data_config[f"num_{split}"]
+        if split == "train" and preset.endswith(FRESH):
+            return fresh_images(preset, num_images=num_images, **scenes)
+        return simulated_images(preset, split=split, num_images=num_images, **scenes)
+
+    def read(parts: Collection[str]) -> dict[str, TrainingImages]:
+        return {part: simulate(split_of[part]) for part in parts}
+
+    return Source(tuple(split_of), read)
 
 
 def _memory() -> float:
-    """The machine's memory, bytes; without a limit where the system does not tell."""
+    """Memory of the machine, bytes; infinite if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return math.inf
 
 
-def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
-    """The images of one split, as `load_splits` would give them; no other is read, simulated or fitted.
-
-    Args:
-      data_config: the `data` part of a config.
-      split: which one.
-
-    Raises:
-      UserError: as of `load_splits`, or the training images are never repeated.
-    """
-    check_choice("config.data.selection", data_config.selection, SELECTIONS)
-    check_choice("config.data.fit", data_config.fit, FITS)
-    scheme, rest = _split_scheme(data_config.source)
-    if scheme == "simulated":
-        images = _simulated_split(rest, data_config, split)
-    else:
-        images = _read_split(scheme, Path(rest).expanduser(), data_config, split)
-    log.info("%-10s %s", split, describe(images))
-    return with_residuals(images, data_config.fit, name=split)
-
-
-def _read_split(scheme: str, path: Path, data_config: ConfigDict, split: Split) -> ImageSet:
-    if scheme == "tfds":
-        from lensjax.data.deep_lense import read_prepared as read
-    else:
-        read = read_reference_layout
-    available: list[str] = []
-
-    def wanted(parts: Collection[str]) -> str:
-        available.extend(parts)
-        return part_of(split, data_config.selection, parts)
-
-    (part,) = read(path, data_config.image_size, wanted=wanted).values()
-    return select_from(
-        part,
-        split,
-        data_config.selection,
-        available,
-        validation_fraction=data_config.validation_fraction,
-        seed=data_config.seed,
-    )
-
-
-def _simulated_split(preset: str, data_config: ConfigDict, split: Split) -> ImageSet:
-    if split == "train" and preset.endswith(FRESH):
-        raise UserError("--split=train: the run's training images are never repeated; name another")
-    if split == "test" and data_config.selection == "reference":
-        split = "validation"
-    return simulated_images(
-        preset,
-        split=split,
-        num_images=data_config[f"num_{split}"],
-        seed=data_config.seed,
-        image_size=data_config.image_size,
-    )
-
-
 def describe(images: TrainingImages) -> str:
-    """One line on a set: how many images, of which classes, which size, and how they are kept."""
+    """Describes a set in one line: number of images, classes, size, and how the images are stored."""
     if isinstance(images, FreshImages):
         size = images.preset.instrument.image_size
         return f"{len(images):,} images an epoch, never repeated, {size} x {size} pixels"
@@ -152,47 +137,20 @@ def describe(images: TrainingImages) -> str:
         f"{count:,} {name}" for name, count in zip(CLASSES, images.class_counts(), strict=True)
     )
     if isinstance(images, StreamedImages):
-        height, width = images.shape
-        return f"{len(images):,} images ({per_class}), {height} x {width} pixels, read from disk"
-    height, width = images.pixels.shape[1:]
-    kept = "whole counts" if images.pixels.dtype == "uint16" else "float32"
+        (height, width), kept = images.shape, "read from disk"
+    else:
+        height, width = images.pixels.shape[1:]
+        kept = "whole counts" if images.pixels.dtype == "uint16" else "float32"
     return f"{len(images):,} images ({per_class}), {height} x {width} pixels, {kept}"
 
 
 def _split_scheme(source: str) -> tuple[str, str]:
-    """What stands before the colon ("tfds", "simulated", or "" for a path), and what after it."""
+    """Splits a source into what precedes the colon ("tfds", "simulated" or, for a path, "") and the rest."""
     match = re.fullmatch(r"(tfds|simulated):(.+)", source)
     if match:
         return match[1], match[2]
-    # A drive letter of Windows is no scheme.
-    looks_like_scheme = re.match(r"[A-Za-z][A-Za-z0-9_+.-]+:", source)
-    if not source or source in ("tfds", "simulated") or looks_like_scheme:
-        if source and Path(source).exists():
-            return "", source
+    # One letter before a colon is a Windows drive.
+    looks_like_scheme = re.fullmatch(r"tfds|simulated|[A-Za-z][A-Za-z0-9_+.-]+:.*", source)
+    if not source or (looks_like_scheme and not Path(source).exists()):
         raise UserError(f"config.data.source={source!r}: not a source of images; give {FORMS}")
     return "", source
-
-
-def _simulated_splits(preset: str, data_config: ConfigDict) -> Splits:
-    def simulate(split: Split, num_images: int) -> ImageSet:
-        return simulated_images(
-            preset,
-            split=split,
-            num_images=num_images,
-            seed=data_config.seed,
-            image_size=data_config.image_size,
-        )
-
-    if preset.endswith(FRESH):
-        train: TrainingImages = fresh_images(
-            preset,
-            num_images=data_config.num_train,
-            seed=data_config.seed,
-            image_size=data_config.image_size,
-        )
-    else:
-        train = simulate("train", data_config.num_train)
-    validation = simulate("validation", data_config.num_validation)
-    if data_config.selection == "reference":
-        return Splits(train, validation=validation, test=validation)
-    return Splits(train, validation=validation, test=simulate("test", data_config.num_test))

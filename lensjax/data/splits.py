@@ -1,12 +1,11 @@
-"""Which images train, which choose the best epoch, and which give the final figures."""
+"""Which images train a model, which choose its best epoch, and which give the final figures."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from lensjax.config import check_choice
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.data.streamed import StreamedImages
@@ -31,82 +30,65 @@ class Splits:
     test: ImageSet
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An open source of images, from which no image has been read.
+
+    Attributes:
+      parts: the parts that the source has: "train", "val" and, in some sources, "test".
+      read: takes names of parts, reads only those parts, and returns their images by name.
+    """
+
+    parts: Collection[str]
+    read: Callable[[Collection[str]], Mapping[str, TrainingImages]]
+
+
 def select(
-    sets: Mapping[str, ImageSet | StreamedImages],
+    source: Source,
+    splits: Sequence[Split],
     selection: str,
     *,
     validation_fraction: float,
     seed: int,
-) -> Splits:
-    """The splits of a source that has "train", "val" and perhaps "test".
+) -> dict[Split, TrainingImages]:
+    """Reads the images of some splits, and only the parts of the source that they need.
 
-    "reference", the published protocol, chooses the best epoch and reports on the same images, val.
-    "held_out" reports on images that chose nothing: where there is no "test", val becomes the test set
-    and a part of train, the same share of each class, becomes the validation set.
+    "reference" is the published protocol: val is both the validation set and the test set. With "held_out",
+    the test images choose nothing. If the source has no "test", val becomes the test set, and a random part
+    of train, with the same share of each class, becomes the validation set.
 
     Args:
-      sets: the source's own parts.
+      source: the source.
+      splits: the splits to read.
       selection: one of `SELECTIONS`.
-      validation_fraction: share of each class of train that is held out, where there is no "test".
-      seed: chooses which images those are.
+      validation_fraction: share of each class of train that becomes the validation set.
+      seed: seed of the random choice of these images.
+
+    Returns:
+      The images of each split. They do not depend on which other splits are read.
 
     Raises:
-      UserError: unknown selection, or too few images in a class.
+      UserError: the source cannot be read, or a class has too few images to divide it.
     """
-    check_choice("config.data.selection", selection, SELECTIONS)
-    train, val = sets["train"], _in_memory(sets["val"])
+    part_of: dict[Split, str]
     if selection == "reference":
-        return Splits(train, validation=val, test=val)
-    if "test" in sets:
-        return Splits(train, validation=val, test=_in_memory(sets["test"]))
-    held_out = _stratified_part(train.labels, validation_fraction, seed)
-    validation = _in_memory(train.subset(np.flatnonzero(held_out)))
-    return Splits(train.subset(np.flatnonzero(~held_out)), validation=validation, test=val)
-
-
-def _in_memory(images: ImageSet | StreamedImages) -> ImageSet:
-    return images.loaded() if isinstance(images, StreamedImages) else images
-
-
-def part_of(split: Split, selection: str, available: Collection[str]) -> str:
-    """Which of a source's own parts holds the images of a split: all `select` would look at for it.
-
-    Args:
-      split: which split.
-      selection: one of `SELECTIONS`.
-      available: the parts that the source has.
-    """
-    if split == "train":
-        return "train"
-    if selection == "held_out" and "test" not in available:
-        return "train" if split == "validation" else "val"
-    return "test" if selection == "held_out" and split == "test" else "val"
-
-
-def select_from(
-    part: ImageSet,
-    split: Split,
-    selection: str,
-    available: Collection[str],
-    *,
-    validation_fraction: float,
-    seed: int,
-) -> ImageSet:
-    """The split that `select` would give, from the part that `part_of` names.
-
-    Args:
-      part: its images.
-      split, selection, available: see `part_of`.
-      validation_fraction, seed: see `select`.
-
-    Raises:
-      UserError: too few images in a class.
-    """
-    divided = selection == "held_out" and "test" not in available and split != "test"
-    if not divided:
-        return part
-    held_out = _stratified_part(part.labels, validation_fraction, seed)
-    return part.subset(np.flatnonzero(held_out == (split == "validation")))
+        part_of = {"train": "train", "validation": "val", "test": "val"}
+    elif "test" in source.parts:
+        part_of = {"train": "train", "validation": "val", "test": "test"}
+    else:
+        part_of = {"train": "train", "validation": "train", "test": "val"}
+    sets = source.read(list(dict.fromkeys(part_of[split] for split in splits)))
+    images = {split: sets[part_of[split]] for split in splits}
+    if part_of["validation"] == "train" and "train" in sets:
+        train = sets["train"]
+        # For the type checker: a source of fresh images has a test part.
+        assert not isinstance(train, FreshImages)
+        held_out = _stratified_part(train.labels, validation_fraction, seed)
+        for split in splits:
+            if split != "test":
+                rows = np.flatnonzero(held_out == (split == "validation"))
+                images[split] = train.subset(rows)
+    return images
 
 
 def _stratified_part(

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
 
-from lensjax.data.deep_lense import prepare, read_prepared
+from lensjax.data.deep_lense import open_prepared, prepare
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "prepare_tfds.py"
+
+
+def read_prepared(path, image_size):
+    source = open_prepared(path, image_size)
+    return source.read(source.parts)
 
 
 def assert_same(sets, wanted):

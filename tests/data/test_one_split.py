@@ -1,4 +1,4 @@
-"""One split alone is what it is among the three, and nothing else is read for it."""
+"""A split that is loaded alone has the same images as among the three, and no other part is read."""
 
 import numpy as np
 import pytest
@@ -37,12 +37,11 @@ def assert_same(one, other):
 @pytest.mark.parametrize("parts", [("train", "val"), ("train", "val", "test")])
 def test_a_split_read_alone_is_what_it_is_among_all(tmp_path, parts, selection):
     folder = write_parts(tmp_path / "data", parts)
-    sources = [str(folder)]
-    if "test" in parts:
-        sources.append(f"tfds:{prepare(folder, tmp_path / 'tfds', SIZE)}")
-    for source in sources:
+    prepared = f"tfds:{prepare(folder, tmp_path / 'tfds', SIZE)}"
+    splits = load_splits(data_config(str(folder), selection))
+    for source, residence in ((str(folder), "auto"), (prepared, "auto"), (prepared, "disk")):
         config = data_config(source, selection)
-        splits = load_splits(config)
+        config.residence = residence
         for split in SPLITS:
             assert_same(load_split(config, split), getattr(splits, split))
 

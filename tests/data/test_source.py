@@ -118,8 +118,10 @@ def test_an_unprefixed_prepared_data_set_is_told_with_the_prefix(tmp_path, files
 
 
 def test_an_unknown_selection_is_told_before_anything_is_read():
-    with pytest.raises(UserError, match=r"config\.data\.selection='holdout': not one of held_out"):
-        load_splits(data_config("nowhere", selection="holdout"))
+    with pytest.raises(
+        UserError, match=r"config\.data\.selection='heldout': not one of .*'held_out'"
+    ):
+        load_splits(data_config("nowhere", selection="heldout"))
 
 
 def test_a_source_that_is_not_there_is_told():

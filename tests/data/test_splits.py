@@ -4,8 +4,10 @@ import pytest
 from hypothesis import strategies as st
 
 from lensjax.data.images import CLASSES, ImageSet
-from lensjax.data.splits import select
+from lensjax.data.splits import Source, select
 from lensjax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
 
 
 def image_set(name, *counts):
@@ -18,36 +20,50 @@ def image_set(name, *counts):
     )
 
 
-def held_out(sets, fraction=0.1, seed=0):
-    return select(sets, "held_out", validation_fraction=fraction, seed=seed)
+def select_from(sets, selection="held_out", fraction=0.1, seed=0, splits=SPLITS):
+    """The images of the splits by name, and the names of the parts that were read."""
+    parts = []
+
+    def read(names):
+        parts.extend(names)
+        return {name: sets[name] for name in names}
+
+    source = Source(tuple(sets), read)
+    return select(source, splits, selection, validation_fraction=fraction, seed=seed), parts
+
+
+def held_out(sets, **options):
+    return select_from(sets, **options)[0]
 
 
 def test_reference_chooses_and_reports_on_the_same_images():
     sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
-    splits = select(sets, "reference", validation_fraction=0.1, seed=0)
-    assert splits.train is sets["train"]
-    assert splits.validation is sets["val"]
-    assert splits.test is sets["val"]
+    splits, parts = select_from(sets, "reference")
+    assert splits["train"] is sets["train"]
+    assert splits["validation"] is sets["val"]
+    assert splits["test"] is sets["val"]
+    assert parts == ["train", "val"]
 
 
 def test_held_out_takes_the_sources_own_test_images():
     sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
     splits = held_out(sets)
-    assert splits.train is sets["train"]
-    assert splits.validation is sets["val"]
-    assert splits.test is sets["test"]
+    assert splits["train"] is sets["train"]
+    assert splits["validation"] is sets["val"]
+    assert splits["test"] is sets["test"]
 
 
 @hypothesis.given(st.tuples(*[st.integers(4, 60)] * 3), st.floats(0.01, 0.6), st.integers(0, 2**32))
 def test_held_out_validation_is_a_stratified_part_of_train(counts, fraction, seed):
     sets = {"train": image_set("train", *counts), "val": image_set("val", 1, 1, 1)}
-    splits = held_out(sets, fraction, seed)
-    assert splits.test is sets["val"]
-    assert set(splits.train.names) | set(splits.validation.names) == set(sets["train"].names)
-    assert len(splits.train) + len(splits.validation) == sum(counts)
-    for count, part in zip(counts, splits.validation.class_counts(), strict=True):
+    splits = held_out(sets, fraction=fraction, seed=seed)
+    train, validation = splits["train"], splits["validation"]
+    assert splits["test"] is sets["val"]
+    assert set(train.names) | set(validation.names) == set(sets["train"].names)
+    assert len(train) + len(validation) == sum(counts)
+    for count, part in zip(counts, validation.class_counts(), strict=True):
         assert part == max(1, round(fraction * count))
-    for part in (splits.train, splits.validation):
+    for part in (train, validation):
         rows = [int(name.split("/")[1]) for name in part.names]
         np.testing.assert_array_equal(part.pixels, sets["train"].pixels[rows])
         np.testing.assert_array_equal(part.labels, sets["train"].labels[rows])
@@ -55,7 +71,7 @@ def test_held_out_validation_is_a_stratified_part_of_train(counts, fraction, see
 
 def test_the_seed_decides_which_images_are_held_out():
     sets = {"train": image_set("train", 50, 50, 50), "val": image_set("val", 1, 1, 1)}
-    names = [held_out(sets, seed=seed).validation.names for seed in (0, 0, 1)]
+    names = [held_out(sets, seed=seed)["validation"].names for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
 
 
@@ -63,11 +79,24 @@ def test_the_seed_decides_which_images_are_held_out():
 def test_a_class_too_small_to_hold_out_from_is_told_with_the_ways_out(count, fraction):
     sets = {"train": image_set("train", 9, count, 9), "val": image_set("val", 1, 1, 1)}
     with pytest.raises(UserError) as caught:
-        held_out(sets, fraction)
+        held_out(sets, fraction=fraction)
     assert str(caught.value).startswith(f"class {CLASSES[1]} has {count} images in train/")
     assert "config.data.selection=reference" in str(caught.value)
 
 
-def test_an_unknown_selection_is_told_with_the_known_ones():
-    with pytest.raises(UserError, match="not one of held_out, reference; did you mean 'held_out'"):
-        select({}, "heldout", validation_fraction=0.1, seed=0)
+@pytest.mark.parametrize(
+    ("parts", "selection", "needed"),
+    [
+        (("train", "val"), "held_out", ("train", "train", "val")),
+        (("train", "val", "test"), "held_out", ("train", "val", "test")),
+        (("train", "val", "test"), "reference", ("train", "val", "val")),
+    ],
+)
+def test_only_the_part_that_a_split_needs_is_read(parts, selection, needed):
+    sets = {name: image_set(name, 5, 5, 5) for name in parts}
+    together, _ = select_from(sets, selection)
+    for split, part in zip(SPLITS, needed, strict=True):
+        alone, read = select_from(sets, selection, splits=(split,))
+        assert read == [part]
+        assert list(alone) == [split]
+        assert alone[split].names == together[split].names
