@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lensjax.evaluation.classifier import Classifier
+    from lensjax.prediction.classifier import Classifier
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,6 @@ def load(workdir: str | os.PathLike[str]) -> "Classifier":
     # Importing lensjax alone stays cheap.
     from pathlib import Path
 
-    from lensjax.evaluation.classifier import load_classifier
+    from lensjax.prediction.classifier import load_classifier
 
     return load_classifier(Path(workdir))

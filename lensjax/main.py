@@ -10,15 +10,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lensjax import command_line, models, program, workdir
-from lensjax.command_line import Options
-from lensjax.console import log
+from lensjax import models, workdir
+from lensjax.cli import runner
+from lensjax.cli.options import USAGE, Options, parse
 from lensjax.data.source import load_split, load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
-from lensjax.evaluation import tta
-from lensjax.evaluation.prediction import evaluator, predictor
-from lensjax.evaluation.trained import Trained, load_trained
+from lensjax.prediction import tta
+from lensjax.prediction.predictor import evaluator, predictor
+from lensjax.prediction.trained import Trained, load_trained
+from lensjax.runtime.progress import log
 from lensjax.training import processes, seeds
 from lensjax.training.meter import Meter
 from lensjax.training.parallel import AXIS
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       UserError: something in the command, the config or the files is wrong.
     """
-    options = command_line.parse(arguments)
+    options = parse(arguments)
     if options.distributed:
         processes.join(options.coordinator, options.num_processes, options.process_id)
         log.setLevel(logging.INFO if processes.is_first() else logging.WARNING)
@@ -83,8 +84,8 @@ def report(
     options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]
 ) -> None:
     """Calibrates what was trained on the validation images, and reports on the test images."""
-    from lensjax.evaluation.assessment import assess, calibrate
-    from lensjax.evaluation.seeds import assess_seeds
+    from lensjax.report.assessment import assess, calibrate
+    from lensjax.report.seeds import assess_seeds
 
     runs = load_runs(options.workdir, config, devices)
     for run in runs:
@@ -96,8 +97,8 @@ def report(
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     """Reports on the best epoch of a run, or of each seed's, on the split asked for and no other."""
-    from lensjax.evaluation.assessment import assess
-    from lensjax.evaluation.seeds import assess_seeds
+    from lensjax.report.assessment import assess
+    from lensjax.report.seeds import assess_seeds
 
     config = workdir.read_config(options.workdir)
     if options.tta == "d4":
@@ -125,8 +126,8 @@ def tell(folder: Path, table: str) -> None:
 
 def predict(options: Options, devices: Sequence[jax.Device]) -> int:
     """Classifies image files with the best epoch of a run; 1 where some images could not be."""
-    from lensjax.evaluation.classifier import load_classifier
-    from lensjax.evaluation.files import predict_files
+    from lensjax.prediction.classifier import load_classifier
+    from lensjax.prediction.files import predict_files
 
     num_good, num_bad = predict_files(
         load_classifier(options.workdir, devices=devices),
@@ -146,7 +147,7 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
     """Compares the best epochs of runs on the same images."""
-    from lensjax.evaluation.comparison import compare
+    from lensjax.report.comparison import compare
 
     runs = [load_trained(folder, devices=devices) for folder in options.workdirs]
     table = compare(
@@ -162,7 +163,7 @@ def compare_runs(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def run() -> int:
     """The console script `lensjax`."""
-    code = program.run(main, command_line.USAGE, name="lensjax")
+    code = runner.run(main, USAGE, name="lensjax")
     processes.leave(code)
     return code
 

@@ -6,7 +6,7 @@ import os
 # Before jax is imported. XLA's CPU client deadlocks with more devices than threads; NPROC sets those.
 os.environ["NPROC"] = "16"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Commands that tests run in this process leave its memory as it is (lensjax/host_memory.py); 128 kB is usual.
+# Keeps lensjax/runtime/host_memory.py from changing this process; 128 kB is the default.
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
 # What tests do is mostly to compile: fully optimised, as with XLA_FLAGS=" ", they take 1.7 times as long.
 os.environ.setdefault(
@@ -19,6 +19,7 @@ import tempfile
 
 import jax
 import pytest
+from helpers.random_runs import make_run
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -64,3 +65,9 @@ def kernel_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("jax.lax.platform_dependent", select)
     return form
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run on images of 32 x 32 pixels, which was trained on rotated images according to its config."""
+    return make_run(tmp_path_factory.mktemp("runs") / "run")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
-COMMON = {"config", "console", "errors", "workdir"}
+COMMON = {"config", "errors", "runtime", "workdir"}
 MAY_IMPORT = {
     "physics": set(),
     "simulation": {"physics", "errors"},
@@ -15,12 +15,15 @@ MAY_IMPORT = {
     "models": {"physics", "fitting", "config"},
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
-    "training": {"models", "data", "weights", "host_memory", *COMMON},
-    "evaluation": {"models", "data", "training", "fitting", "physics", *COMMON},
+    "training": {"models", "data", "weights", *COMMON},
+    "evaluation": {"data", "errors", "workdir"},
+    "prediction": {"models", "data", "training", "evaluation", "weights", *COMMON},
+    "report": {"prediction", "evaluation", "models", "data", "fitting", "physics", *COMMON},
+    "runtime": set(),
 }
 ONLY_IN = {
     "torch": ["weights/"],
-    "matplotlib": ["evaluation/"],
+    "matplotlib": ["report/"],
     "tensorflow_datasets": ["data/deep_lense.py"],
 }
 
@@ -60,7 +63,7 @@ def test_physics_imports_jax_numpy_and_jaxtyping_alone():
 
 def test_no_code_asks_for_the_default_backend():
     users = [file.name for file in PACKAGE.rglob("*.py") if "default_backend" in file.read_text()]
-    assert users == ["cache.py"]  # it names files by the backend that made them
+    assert users == ["user_cache.py"]  # it names files by the backend that made them
 
 
 def test_pmap_is_called_in_one_file():

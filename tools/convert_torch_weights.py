@@ -35,9 +35,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lensjax import program, weights
-from lensjax.console import log, progress_bar
+from lensjax import weights
+from lensjax.cli import runner
 from lensjax.errors import UserError
+from lensjax.runtime.progress import log, progress_bar
 from lensjax.weights.download import MB, OFFICIAL, fetch, weights_folder
 from lensjax.weights.shapes import PUBLISHED, Sizes
 from lensjax.weights.store import is_lensjax_file
@@ -197,7 +198,7 @@ def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
     import jax  # after the flags: loading these takes a moment
 
     from lensjax.config import default_config
-    from lensjax.evaluation.trained import load_trained
+    from lensjax.prediction.trained import load_trained
 
     trained = load_trained(workdir, devices=jax.devices()[:1])
     config = trained.config
@@ -250,7 +251,7 @@ class _Parser(argparse.ArgumentParser):
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    return program.run(main, __doc__, name="convert_torch_weights")
+    return runner.run(main, __doc__, name="convert_torch_weights")
 
 
 if __name__ == "__main__":

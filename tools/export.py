@@ -31,9 +31,9 @@ from pathlib import Path
 
 from absl import flags
 
-from lensjax import program
-from lensjax.console import log
+from lensjax.cli import runner
 from lensjax.errors import UserError
+from lensjax.runtime.progress import log
 from lensjax.weights.writing import check_new
 
 TOLERANCE = 1e-4  # largest difference of logits
@@ -55,10 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     flags.DEFINE_enum("format", None, NAMES, "", flag_values=values)
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    program.read_flags(values, arguments)
+    runner.read_flags(values, arguments)
     if not (values.workdir and values.format and values.output):
         raise UserError("--workdir, --format and --output are all needed; see --help")
-    from lensjax import export  # after the flags: loading it takes a moment
+    from lensjax.prediction import export  # after the flags: loading it takes a moment
 
     output, form = Path(values.output).expanduser(), export.FORMATS[values.format]
     if output.suffix not in form.suffixes:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    return program.run(main, __doc__, name="export")
+    return runner.run(main, __doc__, name="export")
 
 
 if __name__ == "__main__":

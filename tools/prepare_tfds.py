@@ -20,9 +20,9 @@ from pathlib import Path
 
 from absl import flags
 
-from lensjax import program
-from lensjax.console import log
+from lensjax.cli import runner
 from lensjax.errors import UserError
+from lensjax.runtime.progress import log
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("source", None, "", flag_values=values)
     flags.DEFINE_string("data_dir", None, "", flag_values=values)
     flags.DEFINE_integer("image_size", 150, "", lower_bound=1, flag_values=values)
-    program.read_flags(values, list(map(_with_underscores, arguments)))
+    runner.read_flags(values, list(map(_with_underscores, arguments)))
     if not values.source or not values.data_dir:
         raise UserError("--source and --data-dir are both needed; see --help")
     from lensjax.data.deep_lense import prepare  # after the flags: loading TFDS takes a moment
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    return program.run(main, __doc__, name="prepare_tfds")
+    return runner.run(main, __doc__, name="prepare_tfds")
 
 
 def _with_underscores(word: str) -> str:

@@ -32,10 +32,11 @@ import numpy as np
 from absl import flags
 
 import lensjax
-from lensjax import program, simulation
-from lensjax.console import log, progress_bar
+from lensjax import simulation
+from lensjax.cli import runner
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.errors import UserError
+from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_enum("format", "npy", ["npy", "array_record"], "", flag_values=values)
     flags.DEFINE_string("montage", None, "", flag_values=values)
-    program.read_flags(values, arguments)
+    runner.read_flags(values, arguments)
     if not values.output and not values.montage:
         raise UserError("--output or --montage is needed; see --help")
     simulation.preset(values.preset)
@@ -251,7 +252,7 @@ def _write_whole(file: Path, data: bytes) -> None:
 
 def run() -> int:
     """Runs the command and gives its exit code."""
-    return program.run(main, __doc__, name="simulate", stopped="stopped; the same command goes on")
+    return runner.run(main, __doc__, name="simulate", stopped="stopped; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lensjax import console
 from lensjax.data.file_tree import natural_key
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.data.splits import Source
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
+from lensjax.runtime.progress import progress_bar
 
 FEATURES = {"pixels", "scale", "label", "name"}
 READ_AT_A_TIME = 256
@@ -87,7 +87,7 @@ class DeepLense(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         images = self._sets[split]
         pixel_type = self.info.features["pixels"].np_dtype
-        with console.progress_bar(len(images), f"writing {split}") as bar:
+        with progress_bar(len(images), f"writing {split}") as bar:
             for row in range(len(images)):
                 yield (
                     row,
@@ -188,7 +188,7 @@ def _find_prepared(path: Path) -> Path:
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype) -> ImageSet:
     count = builder.info.splits[split].num_examples
-    with console.progress_bar(count, f"reading {split}") as bar:
+    with progress_bar(count, f"reading {split}") as bar:
         return _read_rows(
             builder, _source(builder, split), np.arange(count), pixel_type, bar.update
         )
@@ -201,7 +201,7 @@ def _streamed_split(
     source = _source(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
     labels = np.empty(count, np.int32)
     try:
-        with console.progress_bar(count, f"reading labels of {split}") as bar:
+        with progress_bar(count, f"reading labels of {split}") as bar:
             for start in range(0, count, READ_AT_A_TIME):
                 rows = range(start, min(start + READ_AT_A_TIME, count))
                 labels[rows] = [example["label"] for example in source.__getitems__(rows)]

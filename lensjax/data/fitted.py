@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from lensjax import console, fitting
-from lensjax.console import log
-from lensjax.data import cache
+from lensjax import fitting
 from lensjax.data.counts import whole_counts
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.splits import Splits
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
+from lensjax.runtime import user_cache
+from lensjax.runtime.progress import log, progress_bar
 
 CODE_FOLDERS = ("fitting", "physics")
 VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
@@ -72,7 +72,7 @@ def with_residuals(
         return image_set
     model = fitting.smooth_model(model_name)
     parts = []
-    with console.progress_bar(len(image_set), f"fitting {name}") as bar:
+    with progress_bar(len(image_set), f"fitting {name}") as bar:
         for first in range(0, max(len(image_set), 1), _CHUNK):
             chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
             make = functools.partial(_fits, chunk, model, bar.update)
@@ -97,13 +97,13 @@ def _cached(
     report: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
     """The fits of some images from the cache; made, and kept there, where it has none."""
-    key = cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
-    file = cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
+    key = user_cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
+    file = user_cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
     shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(VALUES, (len(chunk),))
-    arrays = cache.load(file, shapes)
+    arrays = user_cache.load(file, shapes)
     if arrays is None:
         arrays = make()
-        cache.save(file, arrays)
+        user_cache.save(file, arrays)
     else:
         report(len(chunk))
     return arrays

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lensjax import console
 from lensjax.data import npy
 from lensjax.data.counts import whole_counts
 from lensjax.data.file_tree import FileTree, Subtree, open_tree
@@ -20,6 +19,7 @@ from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.problems import Problem, raise_problems
 from lensjax.data.splits import Source
 from lensjax.errors import UserError
+from lensjax.runtime.progress import progress_bar
 
 REQUIRED_SPLITS = ("train", "val")
 OPTIONAL_SPLITS = {"test"}
@@ -201,7 +201,7 @@ def _read_as(
     starts = range(0, len(files), FILES_AT_A_TIME)
     executor = concurrent.futures.ThreadPoolExecutor(THREADS)
     try:
-        with console.progress_bar(len(files), f"reading {split}") as bar:
+        with progress_bar(len(files), f"reading {split}") as bar:
             for start, bad_files in zip(starts, executor.map(read_rows, starts), strict=True):
                 problems += bad_files
                 bar.update(min(FILES_AT_A_TIME, len(files) - start))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lensjax import console, simulation
-from lensjax.data import cache
+from lensjax import simulation
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.errors import UserError
+from lensjax.runtime import user_cache
+from lensjax.runtime.progress import progress_bar
 
 CODE_FOLDERS = ("simulation", "physics")
 FRESH = "?fresh"  # after the name of a preset: train on images that are never repeated
@@ -39,10 +40,10 @@ def simulated_images(
     digest = cache_key(repr(definition), split=split, num_images=num_images, seed=seed)
     file = cache_folder() / f"{preset}-{split}-{num_images}-{digest[:16]}.npz"
     shapes = {"pixels": (num_images, image_size, image_size)}
-    arrays = cache.load(file, shapes | dict.fromkeys(("scale", "labels"), (num_images,)))
+    arrays = user_cache.load(file, shapes | dict.fromkeys(("scale", "labels"), (num_images,)))
     if arrays is None:
         arrays = _simulate(preset, split, num_images, seed)
-        cache.save(file, arrays)
+        user_cache.save(file, arrays)
     names = (f"{split}/{CLASSES[label]}/{row}" for row, label in enumerate(arrays["labels"]))
     return ImageSet(arrays["pixels"], arrays["scale"], arrays["labels"], tuple(names))
 
@@ -76,16 +77,16 @@ def _checked_preset(preset: str, image_size: int) -> simulation.Preset:
 
 def cache_key(definition: str, *, split: Split, num_images: int, seed: int) -> str:
     """SHA-256 over all that decides the pixels: preset, seed, code, versions, kind of device."""
-    return cache.digest((definition, split, num_images, seed), code=CODE_FOLDERS)
+    return user_cache.digest((definition, split, num_images, seed), code=CODE_FOLDERS)
 
 
 def cache_folder() -> Path:
     """Where simulated images are kept."""
-    return cache.folder("simulated")
+    return user_cache.folder("simulated")
 
 
 def _simulate(preset: str, split: Split, num_images: int, seed: int) -> dict[str, np.ndarray]:
-    with console.progress_bar(num_images, f"simulating {split}") as bar:
+    with progress_bar(num_images, f"simulating {split}") as bar:
         images = simulation.simulate_split(
             preset, seed=seed, split=split, num_images=num_images, report=bar.update
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from lensjax.config import FITS, check_choice
-from lensjax.console import log
 from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
@@ -18,6 +17,7 @@ from lensjax.data.simulated import FRESH, fresh_images, simulated_images
 from lensjax.data.splits import SELECTIONS, Source, Splits, TrainingImages, select
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
+from lensjax.runtime.progress import log
 
 MEMORY_SHARE = 0.5  # of a machine's memory that training images may take up
 FORMS = (

@@ -6,7 +6,7 @@
 form defines its own backward pass: JAX transposes a derivative in forward mode, so derivatives of any
 order and in both modes work.
 
-tools/benchmark_convolutions.py times the forms.
+tools/benchmarks/convolutions.py times the forms.
 """
 
 import functools

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lensjax.console import duration, log
 from lensjax.data.images import CLASSES
+from lensjax.runtime.progress import duration, log
 from lensjax.training.checkpoints import Progress
 from lensjax.training.losses import term_names
 from lensjax.workdir import METRICS, write_atomically

@@ -21,12 +21,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from lensjax.console import log, progress_bar
 from lensjax.data.epochs import epoch_batches
 from lensjax.data.fresh import FreshImages
 from lensjax.data.splits import TrainingImages
 from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.models import ClassifierModule
+from lensjax.runtime.progress import log, progress_bar
 from lensjax.training import logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.interrupt import StopRequest, stop_requests

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lensjax.console import log
+from lensjax.runtime.progress import log
 from lensjax.training import cost
 
 TRACE = "profile"

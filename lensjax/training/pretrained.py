@@ -11,9 +11,9 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from lensjax import weights
-from lensjax.console import log
 from lensjax.errors import UserError
 from lensjax.models import resize_position_embeddings
+from lensjax.runtime.progress import log
 
 PyTree = Any
 Flat = dict[str, Any]

@@ -15,11 +15,11 @@ import jax
 from ml_collections import ConfigDict
 
 from lensjax import workdir as folders
-from lensjax.console import log
 from lensjax.data.splits import TrainingImages
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import NonFiniteLossError, UserError
 from lensjax.models import ClassifierModule
+from lensjax.runtime.progress import log
 from lensjax.training import loop, processes
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.meter import Meter

@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lensjax.console import log
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.models import ClassifierModule
+from lensjax.runtime.progress import log
 from lensjax.training import optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.losses import term_names

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import pytest
-from data_files import count_image, npy_bytes, write_folder, write_zip
+from helpers.data_files import count_image, npy_bytes, write_folder, write_zip
 
 from lensjax.data.images import CLASSES
 

@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
+from helpers.data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
 
 from lensjax.data.deep_lense import open_prepared, prepare
 from lensjax.data.reference_layout import read_reference_layout

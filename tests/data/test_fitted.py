@@ -10,13 +10,13 @@ import pytest
 
 from lensjax import fitting
 from lensjax.config import default_config
-from lensjax.data import cache
 from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
 from lensjax.data.images import ImageSet
 from lensjax.data.simulated import fresh_images, simulated_images
 from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
+from lensjax.runtime import user_cache
 
 
 def lenses():
@@ -131,7 +131,7 @@ def test_what_an_interrupted_run_has_fitted_is_not_fitted_again(calls):
 
 def test_a_damaged_file_of_fits_is_made_again(calls, caplog):
     first = with_residuals(small(), "common_test")
-    (file,) = cache.folder("fits").iterdir()
+    (file,) = user_cache.folder("fits").iterdir()
     file.write_bytes(file.read_bytes()[:300])
     with caplog.at_level(logging.WARNING, "lensjax"):
         assert_same(with_residuals(small(), "common_test"), first)

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.extra.numpy
 import numpy as np
 import pytest
-from data_files import SIZE, count_image, npy_bytes
+from helpers.data_files import SIZE, count_image, npy_bytes
 from hypothesis import strategies as st
 
 from lensjax.data.npy import bytes_to_read, min_max_scaled, parse_image

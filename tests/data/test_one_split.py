@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data_files import SIZE, count_image, npy_bytes, write_folder
+from helpers.data_files import SIZE, count_image, npy_bytes, write_folder
 
 from lensjax.config import default_config
 from lensjax.data.deep_lense import prepare

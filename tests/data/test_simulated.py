@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from data_files import SIZE
+from helpers.data_files import SIZE
 
 import lensjax
 from lensjax import simulation

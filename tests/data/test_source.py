@@ -3,7 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from data_files import SIZE, write_folder, write_zip
+from helpers.data_files import SIZE, write_folder, write_zip
 
 from lensjax.config import default_config
 from lensjax.data import source

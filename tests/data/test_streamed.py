@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data_files import SIZE, write_zip
+from helpers.data_files import SIZE, write_zip
 
 from lensjax.config import default_config
 from lensjax.data.batches import batches, epoch_order, rows_of_batches

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pairs import (
+from helpers.model_pairs import (
     apply,
     as_jax,
     as_torch,

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax import command_line, models
+from lensjax import models
+from lensjax.cli.options import parse
 from lensjax.models import LensFitNet, ResNet
 
 
@@ -55,7 +56,7 @@ def test_a_missing_residual_is_told(channels):
 @pytest.mark.parametrize("variant", ["", ":quick"])
 def test_the_recipe_s_model_is_small(pytestconfig, variant):
     file = pytestconfig.rootpath / "configs" / "lens_fit.py"
-    model = models.build(command_line.parse(["--config", f"{file}{variant}"]).config)
+    model = models.build(parse(["--config", f"{file}{variant}"]).config)
     images = jnp.zeros((1, 150, 150, 2))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) < 1_000_000

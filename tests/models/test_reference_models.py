@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pairs import (
+from helpers.model_pairs import (
     PRECISIONS,
     apply,
     as_jax,

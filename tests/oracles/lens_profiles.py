@@ -12,7 +12,7 @@ from lensjax import physics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "physics" / "golden"
-tool = runpy.run_path(str(ROOT / "tools" / "make_golden.py"))
+tool = runpy.run_path(str(ROOT / "tests" / "oracles" / "make_golden.py"))
 MASS, LIGHT = tool["MASS"], tool["LIGHT"]
 NUMBER = 200  # rows of each table, always, so that each profile is compiled once a precision
 

@@ -20,8 +20,8 @@ from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
-from lensjax.evaluation.prediction import evaluator, predictor
-from lensjax.evaluation.trained import load_trained
+from lensjax.prediction.predictor import evaluator, predictor
+from lensjax.prediction.trained import load_trained
 from lensjax.simulation.presets import COMMON_TEST
 from lensjax.training import loop
 from lensjax.training.meter import Meter

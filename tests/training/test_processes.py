@@ -12,9 +12,10 @@ import time
 import jax
 import pytest
 
-from lensjax import command_line, models
+from lensjax import models
+from lensjax.cli.options import parse
 from lensjax.data.source import load_splits
-from lensjax.evaluation.prediction import evaluator, predictor
+from lensjax.prediction.predictor import evaluator, predictor
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 from lensjax.workdir import claim
@@ -62,7 +63,7 @@ def start_two(workdir):
 
 def train_here(workdir, num_devices):
     """The same run in this process."""
-    config = command_line.parse(command(workdir)[3:]).config
+    config = parse(command(workdir)[3:]).config
     devices = jax.devices()[:num_devices]
     splits = load_splits(config.data)
     model = models.build(config, axis_name=AXIS)

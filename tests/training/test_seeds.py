@@ -10,7 +10,7 @@ from test_loop import SIZE, TRAIN, Killed, metrics_without_times, tiny_config
 from lensjax import models
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import NonFiniteLossError, UserError
-from lensjax.evaluation.trained import load_trained
+from lensjax.prediction.trained import load_trained
 from lensjax.training import loop, seeds
 from lensjax.training.parallel import AXIS
 from lensjax.workdir import claim, runs_of

@@ -10,8 +10,7 @@ from lensjax.weights import check_whole, convert, to_torch
 from lensjax.weights.trees import flatten
 
 torch = pytest.importorskip("torch")
-from oracles import torch_models  # noqa: E402 (needs torch)
-from weight_sources import (  # noqa: E402
+from helpers.weight_sources import (  # noqa: E402
     arrays,
     assert_same,
     dino_vits16,
@@ -19,6 +18,7 @@ from weight_sources import (  # noqa: E402
     prefixed,
     torchvision_resnet18,
 )
+from oracles import torch_models  # noqa: E402 (needs torch)
 
 TINY = {"patch_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "grid": 3}
 

@@ -14,7 +14,7 @@ from lensjax.errors import UserError
 from lensjax.weights.writing import write_whole
 
 torch = pytest.importorskip("torch")
-from weight_sources import assert_same  # noqa: E402 (needs torch)
+from helpers.weight_sources import assert_same  # noqa: E402 (needs torch)
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 ARRAYS = {name: tensor.numpy() for name, tensor in STATE.items()}

@@ -1,0 +1,1 @@
+"""The command line: options, console and the frame that all commands share."""

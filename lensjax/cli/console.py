@@ -1,0 +1,25 @@
+"""Log lines on the terminal."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lensjax.runtime.progress import log
+
+
+@contextlib.contextmanager
+def terminal_output() -> Iterator[None]:
+    """Sends lensjax's log lines to standard output, bare, for the length of a command."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        with logging_redirect_tqdm(loggers=[log]):
+            yield
+    finally:
+        log.removeHandler(handler)

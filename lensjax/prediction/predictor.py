@@ -1,0 +1,120 @@
+"""A trained model's answers to sets of images."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from scipy.special import softmax
+from tqdm import tqdm
+
+from lensjax.data.batches import batches
+from lensjax.data.images import ImageSet
+from lensjax.evaluation.metrics import classification_metrics
+from lensjax.models import ClassifierModule
+from lensjax.runtime.progress import progress_bar
+from lensjax.training import processes
+from lensjax.training.meter import Meter
+from lensjax.training.parallel import check_batch_size, divide, parallelize
+from lensjax.training.recipe import Recipe
+from lensjax.training.step import eval_step
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Answers to a set of images, in its order.
+
+    Attributes:
+      probabilities: of each class.
+      theta_E: Einstein radius in the model's own units; None for models without one.
+      losses: each loss term by name; empty where not asked for.
+    """
+
+    probabilities: Float[np.ndarray, "n classes"]
+    theta_E: Float[np.ndarray, " n"] | None
+    losses: dict[str, Float[np.ndarray, " n"]]
+
+
+class Predictor(Protocol):
+    """A function of a model's variables and an image set; `quiet` shows no progress."""
+
+    def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
+        """The model's answers."""
+
+
+def predictor(
+    config: ConfigDict,
+    model: ClassifierModule,
+    *,
+    devices: Sequence[jax.Device],
+    with_loss: bool = False,
+    meter: Meter | None = None,
+) -> Predictor:
+    """A function of a model's variables and an image set, compiled once for all sets.
+
+    Args:
+      config: the whole config of the run.
+      model: the classifier.
+      devices: each of this process takes an equal share of a batch; where there are others, the processes
+        share the images.
+      with_loss: whether to give the loss terms too.
+      meter: measures the steps; None where nobody asked for it.
+
+    Raises:
+      UserError: the devices cannot share a batch equally.
+    """
+    here = processes.own(devices)
+    check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
+    step = parallelize(
+        functools.partial(
+            eval_step, model=model, recipe=Recipe.from_config(config), with_loss=with_loss
+        ),
+        here,
+        in_axes=(None, 0),
+        out_axes=0,
+    )
+    if meter is not None:
+        step = meter.evaluating(step)
+
+    def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
+        parts: list[dict[str, np.ndarray]] = []
+        rows = processes.share_of(len(images), devices)
+        with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
+            for batch in batches(images, rows, config.eval_batch_size):
+                real = batch["weights"] > 0
+                values = jax.device_get(step(variables, divide(dict(batch), here)))
+                parts.append({name: np.concatenate(value)[real] for name, value in values.items()})
+                bar.update(int(real.sum()))
+        values = {
+            name: processes.joined_rows(np.concatenate([part[name] for part in parts]), devices)[
+                : len(images)
+            ]
+            for name in parts[0]
+        }
+        logits = values.pop("logits").astype(np.float64)
+        return Predictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
+
+    return predict
+
+
+def evaluator(predict: Predictor, images: ImageSet) -> Callable[[PyTree], dict[str, float]]:
+    """A function of a model's variables alone that gives the named validation metrics.
+
+    Args:
+      predict: made by `predictor` with the loss terms.
+      images: the validation images.
+    """
+
+    def evaluate(variables: PyTree) -> dict[str, float]:
+        predictions = predict(variables, images)
+        values = classification_metrics(images.labels, predictions.probabilities)
+        values |= {name: float(losses.mean()) for name, losses in predictions.losses.items()}
+        return {f"validation_{name}": value for name, value in values.items()}
+
+    return evaluate

@@ -1,0 +1,150 @@
+"""Which image files a path names: a file, a folder or zip of them at any depth, or a glob."""
+
+import dataclasses
+import glob
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+
+from lensjax.data.file_tree import FileTree, is_hidden, open_tree
+from lensjax.errors import UserError
+from lensjax.prediction.readers import SUFFIXES
+
+_IN_MEMORY = 2**30  # bytes of one file inside a zip archive
+_KINDS = ".npz, .fits, .png, .tif or .h5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Files to be read, in sorted order.
+
+    Attributes:
+      top: the folder that names are relative to, or the zip archive.
+      names: of the files, with forward slashes.
+      archive: the zip archive that holds them; None for files on disk.
+    """
+
+    top: Path
+    names: list[str]
+    archive: FileTree | None = None
+
+    def open(self, name: str) -> BufferedIOBase:
+        """A file's content, seekable.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        if self.archive is not None:
+            content = self.archive.read(name, _IN_MEMORY + 1)
+            if len(content) > _IN_MEMORY:
+                raise UserError("is larger than 1 GiB inside an archive; unpack the archive first")
+            return io.BytesIO(content)
+        path = self.top / name
+        try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                link = "is a link to a folder that it lies in, and is not followed"
+                raise UserError(link if path.is_symlink() else "is a folder that cannot be read")
+            if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+                raise UserError("is no regular file")
+            return path.open("rb")
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"cannot be read: {reason}") from error
+
+    def digest(self) -> str:
+        """The same for the same names in the same place."""
+        key = hashlib.sha256(os.fsencode(self.top.absolute()))
+        for name in self.names:
+            key.update(os.fsencode(name) + b"\0")
+        return key.hexdigest()
+
+
+def find(source: str) -> Listing:
+    """The image files that `source` names, hidden ones left out.
+
+    Args:
+      source: a file, a folder, a zip archive, or a glob such as `new/**/*.fits`.
+
+    Raises:
+      UserError: nothing is there, or no image file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UserError(f"{source}: cannot be read: you have no permission")
+        listing = Listing(path, sorted(_walk(path, "", ())))
+    elif path.suffix.lower() == ".zip" and path.is_file():
+        archive = open_tree(path)
+        listing = Listing(path, sorted(_archived(archive)), archive)
+    elif os.path.lexists(path):
+        if not _is_image(path.name):
+            known = ", ".join(SUFFIXES)
+            raise UserError(f"{source}: its suffix is none of {known}, .zip; convert it")
+        return Listing(path.parent, [path.name])
+    elif glob.has_magic(source):
+        found = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
+        listing = Listing(Path(), sorted(name for name in found if _is_file(name)))
+    else:
+        raise UserError(f"{source}: no such file or folder; check --input")
+    if not listing.names:
+        raise UserError(f"{source} has no .npy file, nor a {_KINDS} one; check --input")
+    return listing
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _is_file(name: str) -> bool:
+    return _is_image(name) and not Path(name).is_dir()
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Files below a folder. Links to folders are followed, but for those that lead back up."""
+    try:
+        status = folder.stat()
+        place = (status.st_dev, status.st_ino)
+        with os.scandir(folder) as found:
+            children = [entry for entry in found if not is_hidden(entry.name)]
+    except OSError:
+        yield prefix.rstrip("/")  # opening it tells why
+        return
+    for child in children:
+        name = prefix + child.name
+        if not _is_folder(child):
+            if _is_image(child.name):
+                yield name
+        elif child.is_symlink() and _place(child) in (*above, place):
+            yield name
+        else:
+            yield from _walk(folder / child.name, f"{name}/", (*above, place))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _place(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
+
+
+def _archived(archive: FileTree) -> Iterator[str]:
+    """Files in an archive."""
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        contents = archive.contents(folder)
+        prefix = f"{folder}/" if folder else ""
+        folders += [prefix + name for name in contents.folders]
+        yield from (prefix + name for name in contents.files if _is_image(name))

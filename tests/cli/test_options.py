@@ -1,0 +1,179 @@
+"""What a command's words mean, and what is said of wrong ones."""
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+from lensjax.cli import runner
+from lensjax.cli.options import USAGE, parse
+from lensjax.config import flatten
+from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+LENS_FIT = str(CONFIGS / "lens_fit.py")
+PINN = str(CONFIGS / "pinn.py")
+BASELINE = str(CONFIGS / "baseline.py")
+
+
+def test_the_shortest_command_trains_in_a_folder_named_after_its_config():
+    options = parse(["--config", f"{PINN}:quick"])
+    assert options.mode == "train"
+    assert options.workdir == pathlib.Path("runs/pinn-quick")
+    assert options.config.model.name == "lens_vit_pinn"
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config):
+    full = parse([f"--config={config}"]).config
+    sizes = full.data.num_train, full.data.num_validation, full.batch_size, full.num_epochs
+    assert sizes == (30_000, 7_500, 32, 50)
+    quick = parse([f"--config={config}:quick"]).config
+    assert quick.data.num_train < 30_000
+    assert quick.model.name == full.model.name
+
+
+def test_any_field_can_be_given_another_value():
+    words = [
+        "--config",
+        PINN,
+        "--config.optimizer.learning_rate=3e-3",
+        "--config.data.source=x.zip",
+    ]
+    config = parse(words).config
+    assert config.optimizer.learning_rate == 3e-3
+    assert config.data.source == "x.zip"
+
+
+@pytest.mark.parametrize(("file", "rate"), [(BASELINE, 1e-4), (PINN, 2e-4)])
+def test_a_recipe_has_the_reference_s_optimizer(file, rate):
+    config = parse(["--config", file]).config
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, 0.01)
+    assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
+    assert config.augmentation.max_rotation == 10
+
+
+def test_the_pinn_has_the_reference_s_loss_and_dropout():
+    config = parse(["--config", PINN]).config
+    assert config.loss.physics_weight == 0.01
+    assert config.model.dropout_rate == 0.3
+
+
+BAD = {
+    "nothing asked for": ([], "--mode train needs --config FILE"),
+    "mode": (["--config", PINN, "--mode", "tran"], "--mode=tran: .*<train|evaluate|predict>"),
+    "flag": (["--config", PINN, "--wrkdir=x"], "'wrkdir'.*Did you mean: workdir"),
+    "word": (["--config", PINN, "train"], "'train' is not a flag"),
+    "config file": (["--config", "configs/pin.py"], "configs/pin.py: there is no such file"),
+    "variant": (["--config", f"{PINN}:quik"], "'quik' is not known; known variants: fast, quick"),
+    "field": (
+        ["--config", PINN, "--config.optimizer.lerning_rate=1"],
+        "no such field; did you mean --config.optimizer.learning_rate?",
+    ),
+    "field's group": (
+        ["--config", PINN, "--config.optimiser.learning_rate=1"],
+        "no such field; did you mean --config.optimizer.learning_rate?",
+    ),
+    "type": (["--config", PINN, "--config.seed=abc"], "--config.seed=abc: invalid literal"),
+    "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: has to be at least 1"),
+    "rate": (
+        ["--config", PINN, "--config.model.dropout_rate=1.5"],
+        "dropout_rate=1.5: .* 0 to 0.99",
+    ),
+    "no stages": (
+        ["--config", PINN, "--config.model.stage_sizes=()"],
+        r"stage_sizes=\(\): has to be",
+    ),
+    "empty stage": (
+        ["--config", PINN, "--config.model.stage_sizes=2,0"],
+        r"stage_sizes=\(2, 0\): has to be whole numbers of at least 1, as \(2, 2, 2, 2\)",
+    ),
+    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "whole numbers"),
+    "heads": (["--config", PINN, "--config.model.num_heads=7"], "has to be a multiple of"),
+    "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
+    "residuals without a fit": (
+        ["--config", LENS_FIT, "--config.data.fit=none"],
+        "'image_and_residual': there are no residuals; set config.data.fit='common_test'",
+    ),
+    "residuals for another model": (
+        ["--config", PINN, "--config.model.input=residual"],
+        "needs config.model.name='lens_fit_net'",
+    ),
+    "fit for another model": (
+        ["--config", PINN, "--config.data.fit=general"],
+        "lens_vit_pinn does not see residuals; use config.model.name='lens_fit_net'",
+    ),
+    "another model's input": (
+        ["--config", LENS_FIT, "--config.model.input=gradient_product"],
+        "lens_fit_net has no such input; use 'image_and_residual'",
+    ),
+    "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
+    "nothing to predict": (["--mode", "predict", "--workdir", "x"], "needs --input"),
+    "evaluate of nothing": (["--mode", "evaluate"], "needs --workdir FOLDER"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
+def test_wrong_words_are_refused_in_one_line_that_says_what_to_do(words, message):
+    with pytest.raises(UserError, match=message) as refused:
+        parse(words)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_file_that_fails_is_named_with_its_error(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config(name):\n    return 1 / 0\n")
+    with pytest.raises(UserError, match=r"broken\.py: ZeroDivisionError: division by zero"):
+        parse(["--config", str(file)])
+
+
+def raising(error):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("x.npy: truncated"), 2, "lensjax: x.npy: truncated\n"),
+        (NonFiniteLossError("the loss became nan"), 1, "lensjax: the loss became nan\n"),
+        (Interrupted(15), 143, "lensjax: stopped by SIGTERM; progress saved"),
+        (KeyboardInterrupt(), 130, "lensjax: stopped\n"),
+    ],
+)
+def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, code, message):
+    monkeypatch.setattr(sys, "argv", ["lensjax"])
+    assert runner.run(raising(error), "", name="lensjax") == code
+    streams = capsys.readouterr()
+    assert streams.err.startswith(message)
+    assert streams.err.count("\n") == 1
+
+
+IN_HELP = dict(re.findall(r"([a-z_][a-z_.]*)=([^ ,\n]+)", USAGE.partition("all):")[2]))
+
+
+def test_help_gives_values_of_many_fields():
+    assert len(IN_HELP) >= 20
+
+
+@pytest.mark.parametrize(("name", "value"), IN_HELP.items(), ids=IN_HELP)
+def test_a_field_takes_its_value_from_the_help(name, value):
+    config = parse(["--config", BASELINE, f"--config.{name}={value}"]).config
+    found = flatten(config.to_dict())[name]
+    if isinstance(found, bool):
+        assert str(found).lower() == value
+    else:
+        assert found == type(found)(value)
+
+
+def test_help_is_told_on_standard_output_and_is_no_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lensjax", "--help"])
+    assert runner.run(raising(AssertionError()), USAGE, name="lensjax") == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for flag in ("--config", "--workdir", "--mode", "--split", "--input", "--output"):
+        assert flag in text

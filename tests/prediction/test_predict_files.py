@@ -1,0 +1,289 @@
+"""Prediction of files: every kind of file, every kind of bad one, and a stop at any time."""
+
+import csv
+import json
+import pathlib
+import shutil
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers.image_files import (
+    bad_files,
+    bars,
+    every_kind,
+    fits_bytes,
+    h5_bytes,
+    npy_bytes,
+    npz_bytes,
+    picture_bytes,
+    write,
+)
+from pyarrow import parquet
+
+import lensjax
+from lensjax.errors import Interrupted, UserError
+from lensjax.main import main
+from lensjax.prediction import part_file, readers
+from lensjax.prediction.files import predict_files
+
+
+@pytest.fixture(scope="module")
+def classifier(run):
+    return lensjax.load(run)
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {row["file"]: row for row in csv.DictReader(stream)}
+
+
+def probability(row):
+    return float(row["probability_no"])
+
+
+def test_an_image_has_one_answer_whatever_file_it_is_in(classifier, tmp_path):
+    image = bars(0)
+    folder = write(tmp_path / "in", every_kind(image))
+    assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (14, 0)
+    expected = classifier.predict(image)
+    other = classifier.predict(bars(1)).probabilities[0, 0]
+    assert abs(expected.probabilities[0, 0] - other) > 1e-3  # images do differ
+    for row in table(tmp_path / "out.csv").values():
+        assert probability(row) == pytest.approx(expected.probabilities[0, 0], abs=1e-6), row
+        assert float(row["entropy"]) == pytest.approx(expected.entropy[0], abs=1e-6)
+        assert row["class"] == expected.classes[0]
+
+
+def test_a_file_of_many_images_has_a_row_an_image_in_their_order(classifier, tmp_path):
+    images = np.stack([bars(seed) for seed in range(3)])
+    files = {
+        "a.npy": npy_bytes(images),
+        "b.npy": npy_bytes(images[:, None]),
+        "c.npz": npz_bytes(images=images[..., None], table=np.zeros((3, 5))),
+        "d.h5": h5_bytes(**{"group/images": images, "labels": np.zeros(3), "x": np.zeros((3, 2))}),
+        "e.fits": fits_bytes(*images, names=("", "", "")),
+        "f.fits": fits_bytes(images),
+        "g.tif": picture_bytes("TIFF", *images),
+    }
+    folder = write(tmp_path / "in", files)
+    assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (21, 0)
+    expected = classifier.predict(images).probabilities[:, 0]
+    rows = table(tmp_path / "out.csv")
+    assert list(rows) == [
+        *("a.npy[0]", "a.npy[1]", "a.npy[2]", "b.npy[0]", "b.npy[1]", "b.npy[2]"),
+        *("c.npz:images[0]", "c.npz:images[1]", "c.npz:images[2]"),
+        *("d.h5:group/images[0]", "d.h5:group/images[1]", "d.h5:group/images[2]"),
+        *("e.fits:1", "e.fits:2", "e.fits:3", "f.fits[0]", "f.fits[1]", "f.fits[2]"),
+        *("g.tif[0]", "g.tif[1]", "g.tif[2]"),
+    ]
+    found = np.array([probability(row) for row in rows.values()]).reshape(7, 3)
+    np.testing.assert_allclose(found, np.tile(expected, (7, 1)), atol=1e-6)
+
+
+def test_two_thousand_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path, capsys):
+    files = {}
+    for seed in range(89):
+        kinds = every_kind(bars(seed))
+        files |= {f"{seed}/{name}": content for name, content in kinds.items()}
+    wrong = {}
+    for seed in range(35):
+        for name, (content, message) in bad_files(bars(seed)).items():
+            files[f"bad {seed}/{name}"] = content
+            wrong[f"bad {seed}/{name}"] = message
+    folder = write(tmp_path / "in", files)
+    (folder / "notes.txt").write_text("is no image and has no row")
+    (folder / "._0.npy").write_text("is hidden and has no row")
+    (folder / "self.npy").symlink_to("self.npy")
+    for name in ("gone.npy", "gone.fits", "gone.h5"):
+        (folder / name).symlink_to("nowhere")
+        wrong[name] = "No such file"
+    (folder / "0" / "up").symlink_to("..")
+    (folder / "again").symlink_to("1")
+    wrong |= {"self.npy": "symbolic links", "0/up": "link to a folder"}
+    words = ["--mode=predict", f"--workdir={run}", f"--input={folder}"]
+    assert main([*words, f"--output={tmp_path / 'out.csv'}"]) == 1
+    rows = table(tmp_path / "out.csv")
+    assert len(rows) == 89 * 14 + 35 * 21 + 5 + 14 == 2000
+    assert [row["file"] for row in rows.values()] == sorted(rows)
+    for name, row in rows.items():
+        if name in wrong:
+            assert wrong[name] in row["error"], row
+            assert row["class"] == row["probability_no"] == ""
+        else:
+            assert row["error"] == ""
+            assert row["class"] in ("no", "sphere", "vort")
+    assert "Traceback" not in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out.csv"}
+
+
+def test_csv_json_lines_and_parquet_hold_the_same(classifier, tmp_path):
+    names = {"a.npy": npy_bytes(bars(0)), "b.npy": b"", 'c,"\n.npy': npy_bytes(bars(2))}
+    folder = write(tmp_path / "in", names)
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert predict_files(classifier, str(folder), tmp_path / f"out.{suffix}") == (2, 1)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == lines
+    rows = list(table(tmp_path / "out.csv").values())
+    assert [row["file"] for row in rows] == [line["file"] for line in lines] == sorted(names)
+    for row, line in zip(rows, lines, strict=True):
+        assert list(row) == list(line)
+        assert row["error"] == (line["error"] or "")
+        if not line["error"]:
+            assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
+
+
+class Stopping:
+    """An open file in which every second write stops halfway; after a kill nothing else is written."""
+
+    def __init__(self, stream, writes, killed):
+        self.stream, self.writes, self.killed, self.stopped = stream, writes, killed, False
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stream.close()
+
+    def write(self, content):
+        self.writes.append(content)
+        if len(self.writes) % 2 == 0:
+            self.stream.write(content[: len(content) // 2])
+            self.stream.flush()
+            self.stopped = True
+            raise KeyboardInterrupt
+        return self.stream.write(content)
+
+    def flush(self):
+        if self.killed and self.stopped:
+            raise KeyboardInterrupt
+        self.stream.flush()
+
+
+@pytest.mark.parametrize(("suffix", "killed"), [("csv", False), ("csv", True), ("parquet", False)])
+def test_a_stopped_prediction_resumes_to_the_same_bytes(
+    classifier, tmp_path, monkeypatch, suffix, killed
+):
+    images = np.stack([bars(seed) for seed in range(11)])
+    files = {f"{seed}.npy": npy_bytes(bars(seed)) for seed in range(9)} | {"2.npy": b""}
+    folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
+    whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    assert predict_files(classifier, str(folder), whole) == (19, 1)
+    open_file, writes = pathlib.Path.open, []
+
+    def open_stopping(path, mode="r", *arguments, **options):
+        stream = open_file(path, mode, *arguments, **options)
+        to_table = path == part_file.part_of(output) and mode in ("wb", "r+b")
+        return Stopping(stream, writes, killed) if to_table else stream
+
+    if killed:  # progress is recorded after every write, because a kill leaves no time for it
+        monkeypatch.setattr(part_file, "SECONDS", 0)
+    monkeypatch.setattr(pathlib.Path, "open", open_stopping)
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            predict_files(classifier, str(folder), output)
+        assert not output.exists()
+    assert predict_files(classifier, str(folder), output) == (19, 1)
+    assert output.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("out*.part*"))
+
+
+def test_what_was_made_is_not_replaced_nor_mixed_with_another_prediction(
+    classifier, tmp_path, monkeypatch
+):
+    folder = write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
+    other = write(tmp_path / "other", {"a.npy": npy_bytes(bars(1)), "b.npy": npy_bytes(bars(2))})
+    output = tmp_path / "out.csv"
+    predict_files(classifier, str(folder), output)
+    before = output.read_bytes()
+    with pytest.raises(UserError, match=r"out\.csv exists; .* add --overwrite"):
+        predict_files(classifier, str(other), output)
+    assert output.read_bytes() == before
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lensjax.prediction.files.answer", stop)
+        with pytest.raises(Interrupted):
+            predict_files(classifier, str(folder), output, overwrite=True)
+    assert output.read_bytes() == before  # until the new one is whole
+    output.unlink()
+    with pytest.raises(UserError, match=r"another prediction: .*files was 1 and is 2"):
+        predict_files(classifier, str(other), output)
+    assert predict_files(classifier, str(other), output, overwrite=True) == (2, 0)
+
+
+def test_a_zip_a_glob_and_a_folder_give_the_same_answers(classifier, tmp_path):
+    folder = write(tmp_path / "in", every_kind(bars(0)) | {"deep/er/one.fits": fits_bytes(bars(1))})
+    shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
+    sources = {"folder": folder, "zip": tmp_path / "packed.zip", "glob": f"{folder}/**/*"}
+    found = {}
+    for name, source in sources.items():
+        assert predict_files(classifier, str(source), tmp_path / f"{name}.csv") == (15, 0)
+        rows = table(tmp_path / f"{name}.csv")
+        found[name] = {
+            key.removeprefix(f"{folder}/"): row["probability_no"] for key, row in rows.items()
+        }
+    assert found["zip"] == found["folder"] == found["glob"]
+
+
+def test_a_package_that_is_missing_is_named_in_the_row(classifier, tmp_path, monkeypatch):
+    kinds = every_kind(bars(0))
+    files = {name: kinds[name] for name in ("one.h5", "one.fits", "sixteen.png", "plain.npy")}
+    folder = write(tmp_path / "in", files)
+    for name in ("h5py", "astropy", "astropy.io", "PIL"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("hdf5", "fits_files", "pictures"):
+        monkeypatch.delitem(sys.modules, f"lensjax.prediction.readers.{name}", raising=False)
+    assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (1, 3)
+    rows = table(tmp_path / "out.csv")
+    for file, package in {"one.h5": "h5py", "one.fits": "astropy", "sixteen.png": "pillow"}.items():
+        assert rows[file]["error"] == f'needs {package}: pip install "lensjax[formats]"'
+
+
+def test_a_stack_is_read_an_image_at_a_time(tmp_path):
+    file = tmp_path / "stack.npy"
+    number = 100_000  # 400 MB, of which the disk holds none
+    header = npy_bytes(np.zeros((1, 32, 32), np.float32))[:128]
+    head = header.replace(b"(1, 32, 32)", f"({number}, 32, 32)".encode())[:127] + b"\n"
+    with file.open("wb") as stream:
+        stream.write(head)
+        stream.truncate(128 + number * 4096)
+    tracemalloc.start()
+    with file.open("rb") as stream:
+        for index, entry in zip(range(1000), readers.entries(stream, file.name), strict=False):
+            assert entry.part == f"[{index}]"
+            assert readers.load(entry).shape == (32, 32)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "no such file or folder; check --input"),
+        ("in/notes.jpg", r"its suffix is none of \.npy"),
+        ("in/*.fits", "has no .npy file, nor a"),
+    ],
+)
+def test_an_input_without_images_is_refused(classifier, tmp_path, source, message):
+    write(tmp_path / "in", {"notes.jpg": b""})
+    with pytest.raises(UserError, match=message):
+        predict_files(classifier, str(tmp_path / source), tmp_path / "out.csv")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("out.txt", "its suffix has to be"), ("no/out.csv", "no folder")]
+)
+def test_an_output_that_cannot_be_written_is_refused(classifier, tmp_path, output, message):
+    write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
+    with pytest.raises(UserError, match=message):
+        predict_files(classifier, str(tmp_path / "in"), tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

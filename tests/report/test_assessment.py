@@ -1,0 +1,109 @@
+"""The report of a run on a split: what it holds, and that no other split is read for it."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.image_files import bars, npy_bytes, write
+from helpers.random_runs import SIZE, make_run
+from scipy.special import softmax
+from sklearn import metrics
+
+from lensjax.config import default_config
+from lensjax.data.images import CLASSES, ImageSet
+from lensjax.errors import UserError
+from lensjax.evaluation.scores import NAMES
+from lensjax.main import main
+from lensjax.prediction.predictor import Predictions
+from lensjax.report.run_facts import facts
+from lensjax.report.writer import table, write_report
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on a folder whose training images are damaged, and whose validation images are its own part."""
+    folder = tmp_path_factory.mktemp("assessed")
+    files = {
+        f"{part}/{name}/{index}.npy": npy_bytes(bars(17 * label + 5 * index + 100 * place))
+        for place, part in enumerate(("train", "val", "test"))
+        for label, name in enumerate(CLASSES)
+        for index in range(4)
+    }
+    write(folder / "data", files | {"train/no/0.npy": b"damaged"})
+    return make_run(folder / "run", **{"data.source": str(folder / "data")})
+
+
+def evaluate(run, *words):
+    assert main(["--mode=evaluate", f"--workdir={run}", *words]) == 0
+
+
+def report(run, *parts):
+    return json.loads(run.joinpath("report", *parts, "metrics.json").read_text())
+
+
+def test_each_split_is_reported_on_alone_and_validation_gives_the_temperature(run):
+    evaluate(run)
+    before = report(run)
+    assert before["calibration"] is None
+    evaluate(run, "--split=validation")
+    calibration = json.loads((run / "calibration.json").read_text())
+    assert calibration["images"] == 12
+    assert report(run, "validation")["calibration"]["temperature"] == calibration["temperature"]
+    evaluate(run)
+    after = report(run)
+    improved = report(run, "validation")["calibration"]
+    assert improved["nll_after"] < improved["nll_before"]
+    assert after.pop("calibration")["temperature"] == calibration["temperature"]
+    assert before.pop("calibration") is None
+    assert after == before
+    with pytest.raises(UserError, match=r"train/no/0\.npy"):
+        evaluate(run, "--split=train")
+
+
+def test_a_report_has_every_figure_with_an_interval_around_it(run):
+    if not (run / "report" / "metrics.json").exists():
+        evaluate(run, "--split=test")
+    found = report(run)
+    for name in NAMES:
+        low, high = found["intervals"][name]
+        assert 0 <= low <= high
+        assert name == "ece" or low - 1e-9 <= found[name] <= high + 1e-9
+    assert found["bootstrap"]["resamples"] == 1000
+    counts = np.array(found["confusion_matrix"])
+    assert found["accuracy"] == np.trace(counts) / counts.sum()
+
+
+def test_the_mean_over_views_has_a_report_of_its_own(run, tmp_path):
+    evaluate(run, "--tta=d4")
+    assert report(run, "d4")["tta"] == "d4"
+    assert report(run, "d4")["nll"] != report(run)["nll"]
+    other = make_run(tmp_path / "run", **{"augmentation.dihedral": False, "data.source": "no"})
+    with pytest.raises(UserError, match="needs a classifier that was trained on turned images"):
+        evaluate(other, "--tta=d4", "--split=validation")
+
+
+def test_the_table_fits_a_terminal_and_says_what_the_report_says(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 1000).astype(np.int32)
+    probabilities = softmax(generator.normal(size=(3000, 3)) + np.eye(3)[labels], axis=1)
+    pixels = np.broadcast_to(np.float32(0.5), (3000, SIZE, SIZE))
+    images = ImageSet(pixels, np.ones(3000, np.float32), labels, ("",) * 3000)
+    words = write_report(
+        tmp_path,
+        facts=facts(default_config(), tmp_path, split="validation", tta="d4"),
+        images=images,
+        predictions=Predictions(probabilities, None, {}),
+        best_epoch=100,
+        history=[],
+        temperature=10.5,
+    )
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert table(content) == words
+    assert max(map(len, words.splitlines())) <= 80
+    for name in NAMES:
+        assert f"{content[name]:.4f} (" in words, name
+    assert content["auc"] == pytest.approx(
+        metrics.roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-12
+    )
+    assert "1,000" in words
+    assert "T = 10.500" in words

@@ -1,0 +1,50 @@
+"""Simulated images against real ones, by the statistics of tools/studies/compare_simulated.py."""
+
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+TOOL = runpy.run_path(
+    str(pathlib.Path(__file__).parents[2] / "tools" / "studies" / "compare_simulated.py")
+)
+
+
+@pytest.fixture(scope="module")
+def pair(real_samples):
+    simulated = TOOL["simulated_statistics"]("common_test", 600)
+    return simulated, TOOL["real_statistics"](real_samples)
+
+
+def test_real_images_lie_within_the_range_of_simulated_ones(pair):
+    """Every statistic of every real image lies within what 600 simulated ones span."""
+    simulated, real = pair
+    for name, values in real.items():
+        assert simulated[name].min() < values.min(), name
+        assert values.max() < simulated[name].max(), name
+
+
+def test_real_images_are_on_average_as_simulated_ones(pair):
+    """Means over the real images within four standard errors of the simulated mean."""
+    simulated, real = pair
+    for name, values in real.items():
+        error = simulated[name].std() / np.sqrt(len(values))
+        assert abs(values.mean() - simulated[name].mean()) < 4 * error, name
+
+
+def test_statistics_find_what_was_put_in():
+    """An elongated blob of known widths on a background of known noise, all Poisson."""
+    axis = (np.arange(150) - 74.5) * 0.05
+    x, y = np.meshgrid(axis, axis)
+    rate = 20 + 900 * np.exp(-(x**2) / (2 * 1.0**2) - y**2 / (2 * 0.5**2))
+    counts = np.random.default_rng(0).poisson(rate)
+    found = TOOL["statistics"](counts - counts.min())
+    assert found["background_variance"] == pytest.approx(20, rel=0.1)
+    assert found["background_mean"] == pytest.approx(20 - counts.min(), rel=0.02)
+    assert found["elongation"] == pytest.approx(2, rel=0.05)
+    assert found["noise_slope"] == pytest.approx(1, rel=0.15)
+    assert abs(found["correlation"]) < 0.1
+    smooth = (counts[1:, 1:] + counts[:-1, 1:] + counts[1:, :-1] + counts[:-1, :-1]) / 4
+    assert TOOL["statistics"](smooth)["correlation"] > 0.3
+    assert TOOL["statistics"](smooth)["noise_slope"] < 0.5

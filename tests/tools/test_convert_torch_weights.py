@@ -1,0 +1,256 @@
+"""The command itself: PyTorch to lensjax and back, a run to PyTorch, and what it refuses."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lensjax import workdir
+from lensjax.config import default_config
+from lensjax.models import LensViTPINN, build
+from lensjax.training.checkpoints import Checkpoints, Progress
+from lensjax.training.state import TrainState
+from lensjax.weights import download, load
+
+torch = pytest.importorskip("torch")
+from helpers.weight_sources import (  # noqa: E402
+    arrays,
+    assert_same,
+    hugging_face,
+    prefixed,
+    torchvision_resnet18,
+    vit_module,
+)
+from oracles import torch_models  # noqa: E402 (needs torch)
+
+TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_torch_weights.py"
+TINY = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 3}
+FLAX_TINY = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
+
+
+@pytest.fixture(scope="module")
+def module():
+    specification = importlib.util.spec_from_file_location("convert_torch_weights", TOOL)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(module, monkeypatch, capsys):
+    """Runs the command; gives its exit code, and what it said on both streams."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["convert_torch_weights.py", *map(str, words)])
+        code = module.run()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def pinn():
+    oracle = torch_models.LensVITPINN(32, 4, dropout=0.0, **TINY)
+    torch_models.randomize(oracle, 0)
+    for name, tensor in oracle.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(1200)
+    return oracle.eval()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    file = tmp_path / "pinn.pth"
+    torch.save({"state_dict": prefixed("module.", pinn().state_dict())}, file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_checkpoint_converts_and_back_and_loads_strictly_bit_for_bit(
+    tool, checkpoint, tmp_path, suffix
+):
+    middle, back = tmp_path / "pinn.safetensors", tmp_path / f"back{suffix}"
+    assert tool("--input", checkpoint, "--output", middle)[0] == 0
+    code, said = tool("--to-torch", "--input", middle, "--output", back)
+    assert code == 0
+    assert "width 4" in said
+    if suffix == ".pth":
+        state = torch.load(back, weights_only=True)
+    else:
+        from safetensors.torch import load_file
+
+        state = load_file(back)
+    module = torch_models.LensVITPINN(32, 4, **TINY)
+    module.load_state_dict(state, strict=True)
+    assert_same(arrays(module.state_dict()), arrays(pinn().state_dict()))
+
+
+def test_a_converted_checkpoint_classifies_as_in_torch(tool, checkpoint, tmp_path):
+    file = tmp_path / "pinn.safetensors"
+    assert tool("--input", checkpoint, "--output", file)[0] == 0
+    variables, metadata = load(file)
+    x = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 1)).astype(np.float32)
+    expected = pinn()(torch.tensor(np.moveaxis(x, -1, 1))).detach().numpy()
+    model = LensViTPINN(width=4, dropout_rate=0.0, **FLAX_TINY)
+    found = jax.jit(functools.partial(model.apply, train=False))(variables, jnp.asarray(x)).logits
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert metadata["architecture"] == "lens_vit_pinn"
+    assert metadata["source_file"] == "pinn.pth"
+    assert metadata["source_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert json.loads(metadata["sizes"]) == {
+        "embedding_size": 16,
+        "depth": 1,
+        "patch_size": 8,
+        "position_grid": 3,
+        "image_size": 32,
+        "width": 4,
+        "stage_sizes": [2, 2, 2, 2],
+    }
+
+
+def test_the_best_epoch_of_a_run_becomes_a_checkpoint_for_the_references_module(tool, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "run.pth"
+    config = default_config()
+    config.model.width = 4
+    config.data.image_size = 48
+    config.preparation.crop = 32
+    workdir.claim(run, config)
+    model, image = build(config), jnp.zeros((1, 32, 32, 1))
+    shapes = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
+    generator = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype("f"), shapes)
+    state = TrainState(step=jnp.zeros((), int), opt_state={}, totals={}, **variables)
+    with Checkpoints(run / workdir.CHECKPOINTS) as checkpoints:
+        checkpoints.save(state, Progress(epoch=7), {"validation_auc": 0.9})
+        checkpoints.wait()
+    code, said = tool("--to-torch", "--input", run, "--output", file)
+    assert code == 0, said
+    assert "epoch 7, the best" in said
+    assert "not in the state dict: the preparation of its images (crop 32, stretch none)" in said
+    module = torch_models.BaselineCNN(4)
+    module.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    kernel = state.params["resnet"]["layer2_0"]["downsample_conv"]["kernel"]
+    found = module.resnet.layer2[0].downsample[0].weight.detach().numpy()
+    np.testing.assert_array_equal(found, np.transpose(kernel, (3, 2, 0, 1)))
+    code, said = tool("--input", run, "--output", tmp_path / "x.safetensors")
+    assert code == 2
+    assert "is a folder; --to-torch turns the folder of a run into a checkpoint" in said
+
+
+def test_what_was_not_used_and_what_was_done_is_said(tool, tmp_path):
+    state = {
+        name: torch.zeros(tensor.shape, dtype=torch.float16)
+        for name, tensor in vit_module().state_dict().items()
+    }
+    state = prefixed("vit.", hugging_face(state)) | {"classifier.weight": torch.zeros(2, 384)}
+    source = tmp_path / "hf.pth"
+    torch.save({"model": state, "epoch": 3}, source)
+    code, said = tool("--input", source, "--output", tmp_path / "x.safetensors")
+    assert code == 0, said
+    assert "dino_vits16, names of Hugging Face: 150 arrays, 21.7 million numbers" in said
+    assert "taken off the names: vit." in said
+    assert "not used: classifier.weight (a classifier on top)" in said
+    assert "left in the file: epoch" in said
+    assert "198 arrays were float16 and are float32 now" in said
+
+
+def test_nothing_is_overwritten_unless_asked(tool, checkpoint, tmp_path):
+    file = tmp_path / "x.safetensors"
+    file.write_text("mine")
+    code, said = tool("--input", checkpoint, "--output", file)
+    assert code == 2
+    assert said.splitlines() == [
+        f"convert_torch_weights: {file} is there already; name another file, or replace it with "
+        "--overwrite"
+    ]
+    assert file.read_text() == "mine"
+    assert tool("--input", checkpoint, "--output", file, "--overwrite")[0] == 0
+    assert load(file)[1]["architecture"] == "lens_vit_pinn"
+
+
+def test_a_hash_that_is_given_is_held_to(tool, checkpoint, tmp_path):
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    words = ("--input", checkpoint, "--output", tmp_path / "x.safetensors", "--sha256")
+    code, said = tool(*words, "0" * 64)
+    assert code == 2
+    assert f"has SHA-256 {digest}, expected {'0' * 64}" in said
+    assert tool(*words, digest.upper())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--input and --output are both needed"),
+        (("--inptu", "x"), "unrecognized arguments: --inptu x; see --help"),
+        (("--arch", "resnet50"), "invalid choice: 'resnet50'"),
+        (("--input", "x.pth", "--output", "x.npz"), "x.npz: has to end in .safetensors"),
+        (("--to-torch", "--input", "x", "--output", "x.npz"), "end in .pth or .pt or .safetensors"),
+        (("--input", "x.safetensors", "--output", "./x.safetensors"), "are the same file"),
+        (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: there is no such file"),
+        (
+            ("--to-torch", "--input", "none", "--output", "x.pth"),
+            "none: there is no such file; tools/",
+        ),
+        (("--download", "resnet18", "--input", "x"), "--download goes with --output"),
+        (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_code_2(tool, words, said):
+    code, output = tool(*words)
+    assert code == 2
+    assert said in output
+    assert len(output.splitlines()) == 1
+
+
+def test_files_that_go_the_other_way_are_refused(tool, checkpoint, tmp_path):
+    middle = tmp_path / "pinn.safetensors"
+    assert tool("--input", checkpoint, "--output", middle)[0] == 0
+    _, said = tool("--input", middle, "--output", tmp_path / "x.safetensors")
+    assert "is lensjax's already; --to-torch turns it into a checkpoint" in said
+    _, said = tool("--to-torch", "--input", checkpoint, "--output", tmp_path / "x.pth")
+    assert "is a PyTorch checkpoint; convert it" in said
+    _, said = tool(
+        "--to-torch", "--arch", "resnet18", "--input", middle, "--output", tmp_path / "x.pth"
+    )
+    assert "is of lens_vit_pinn, not of resnet18" in said
+
+
+def test_download_fetches_into_the_cache_and_converts(tool, module, monkeypatch, tmp_path):
+    source = tmp_path / "server" / "net.pth"
+    source.parent.mkdir()
+    torch.save(torchvision_resnet18(), source)
+    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def fetch(official, folder, *, sha256, report):
+        asked.append((official, folder, sha256))
+        size = source.stat().st_size
+        report(0, size)
+        report(size, size)
+        return source, hashlib.sha256(source.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(module, "fetch", fetch)
+    output = tmp_path / "resnet18.safetensors"
+    code, said = tool("--download", "resnet18", "--output", output)
+    assert code == 0, said
+    assert asked == [(download.OFFICIAL["resnet18"], tmp_path / "cache" / "weights", "")]
+    assert load(output)[0]["params"]["fc"]["kernel"].shape == (512, 1000)
+    code, said = tool("--download", "dino_vits16")
+    assert code == 0
+    assert "its authors publish no SHA-256 to compare with" in said
+    assert f"--input {source} --output FILE" in said
+
+
+def test_help_names_every_flag_and_no_other(module):
+    text = module.__doc__
+    named = set(re.findall(r"^  (--[a-z0-9-]+)", text, re.MULTILINE))
+    options = vars(module.parse(["--download", "resnet18"]))
+    assert named == {"--" + name.replace("_", "-") for name in options}

@@ -1,0 +1,190 @@
+"""Exported classifiers answer as the runs that they come from, and a file that does not is never left."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers.random_runs import SIZE, make_run
+from scipy.special import softmax
+
+from lensjax import weights
+from lensjax.prediction import export
+from lensjax.prediction.trained import load_trained
+
+TOOL = pathlib.Path(__file__).parents[2] / "tools" / "export.py"
+TINY_VIT = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
+PINN = {"model.name": "lens_vit_pinn"} | {f"model.{name}": size for name, size in TINY_VIT.items()}
+BAND_PASS = {"preparation.crop": 24, "preparation.stretch": "band_pass"}
+LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BAND_PASS}
+
+
+@pytest.fixture(scope="module")
+def module():
+    specification = importlib.util.spec_from_file_location("export_tool", TOOL)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(module, monkeypatch, capsys):
+    """Runs the command; gives its exit code and what it said on both streams."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
+        return module.run(), "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pinn(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("pinn") / "run", seed=1, **PINN)
+
+
+@pytest.fixture(scope="module")
+def lens_fit(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("lens_fit") / "run", **LENS_FIT)
+
+
+def own_logits(workdir, images):
+    """The run's logits without `export`, for images that need no preparation."""
+    trained = load_trained(workdir, devices=jax.devices()[:1])
+    return np.asarray(trained.model.apply(trained.variables, images, train=False).logits)
+
+
+def test_a_stablehlo_file_alone_answers_any_number_of_images_on_every_platform(
+    tool, pinn, tmp_path
+):
+    file = tmp_path / "new" / "pinn.stablehlo"
+    code, said = tool("--workdir", pinn, "--format", "stablehlo", "--output", file)
+    assert code == 0
+    assert f"12 x {SIZE} x {SIZE} x 1 images differ by" in said
+    exported = jax.export.deserialize(bytearray(file.read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", exported.mlir_module())
+    assert products
+    assert all(product.count("HIGHEST") == 2 for product in products)  # float32, not TensorFloat-32
+    images = export.example_images((SIZE, SIZE, 1), 5)
+    expected = own_logits(pinn, images)
+    assert np.ptp(expected[:, 0]) > 1e-3
+    logits, probabilities = exported.call(images)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities, softmax(expected, 1), atol=1e-6)
+    np.testing.assert_allclose(exported.call(images[:1])[0], expected[:1], atol=1e-5)
+
+
+def test_an_onnx_file_answers_any_number_of_images_with_their_preparation(tool, lens_fit, tmp_path):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "lens_fit.onnx"
+    code, said = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
+    assert code == 0, said
+    session = onnxruntime.InferenceSession(str(file))
+    assert session.get_modelmeta().custom_metadata_map["classes"] == '["no", "sphere", "vort"]'
+    function = export.read_run(lens_fit)
+    images = export.example_images((SIZE, SIZE, 2), 5)
+    for some in (images, images[:1]):
+        logits, probabilities = session.run(["logits", "probabilities"], {"images": some})
+        expected = np.asarray(function.logits(function.variables, jax.numpy.asarray(some)))
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        np.testing.assert_allclose(probabilities, softmax(expected, 1), atol=1e-6)
+
+
+def test_a_state_dict_gives_the_reference_implementation_the_same_logits(tool, pinn, tmp_path):
+    torch = pytest.importorskip("torch")
+    from oracles import torch_models
+
+    file = tmp_path / "pinn.pth"
+    assert tool("--workdir", pinn, "--format=torch", "--output", file)[0] == 0
+    sizes = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 3}
+    reference = torch_models.LensVITPINN(SIZE, 4, **sizes).eval()
+    reference.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    images = export.example_images((SIZE, SIZE, 1), 3)
+    with torch.no_grad():
+        found = reference(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    np.testing.assert_allclose(found.numpy(), own_logits(pinn, images), atol=1e-4)
+
+
+def test_a_safetensors_file_has_the_variables_of_the_best_epoch(tool, lens_fit, tmp_path):
+    file = tmp_path / "lens_fit.safetensors"
+    assert tool("--workdir", lens_fit, "--format=safetensors", "--output", file)[0] == 0
+    variables, metadata = weights.load(file)
+    assert metadata["architecture"] == "lens_fit_net"
+    trained = load_trained(lens_fit, devices=jax.devices()[:1])
+    jax.tree.map(np.testing.assert_array_equal, variables, dict(trained.variables))
+
+
+@pytest.mark.parametrize("wrong", [2e-4, np.nan])
+def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
+    tool, lens_fit, tmp_path, monkeypatch, wrong
+):
+    def write(function, path):
+        bias = function.variables["params"]["resnet"]["fc"]["bias"]
+        bias = bias + np.float32([0, wrong, 0])
+        resnet = function.variables["params"]["resnet"] | {"fc": {}}
+        fc = function.variables["params"]["resnet"]["fc"] | {"bias": bias}
+        variables = function.variables | {"params": {"resnet": resnet | {"fc": fc}}}
+        export.write_safetensors(dataclasses.replace(function, variables=variables), path)
+
+    form = dataclasses.replace(export.FORMATS["safetensors"], write=write)
+    monkeypatch.setitem(export.FORMATS, "safetensors", form)
+    file = tmp_path / "lens_fit.safetensors"
+    words = ("--workdir", lens_fit, "--format=safetensors", "--output", file)
+    code, said = tool(*words)
+    assert code == 1
+    assert "above 1e-04" in said.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+    file.write_text("older")
+    assert tool(*words, "--overwrite")[0] == 1
+    assert file.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "message"),
+    [
+        ("torch", "a.pth", "PyTorch has no module of lens_fit_net"),
+        ("torch", "a.onnx", "has to end in .pth or .pt"),
+        ("safetensors", "there.safetensors", "is there already"),
+        ("tflite", "a.tflite", "--format"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(tool, lens_fit, tmp_path, form, name, message):
+    (tmp_path / "there.safetensors").write_text("mine")
+    code, said = tool(f"--workdir={lens_fit}", f"--format={form}", f"--output={tmp_path / name}")
+    assert code == 2
+    assert message in said.splitlines()[-1]
+    assert [file.name for file in tmp_path.iterdir()] == ["there.safetensors"]
+    assert (tmp_path / "there.safetensors").read_text() == "mine"
+
+
+def test_what_no_converter_knows_is_said_in_one_line(tool, lens_fit, tmp_path, monkeypatch):
+    class Converter:
+        """jax2onnx, faced with something new."""
+
+        def to_onnx(self, *args, **options):
+            raise NotImplementedError("No plugins registered for primitive 'eigh'\nand more")
+
+    for name in ("jax2onnx", "onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, Converter())
+    output = tmp_path / "a.onnx"
+    code, said = tool("--workdir", lens_fit, "--format=onnx", "--output", output)
+    assert code == 2
+    last = said.splitlines()[-1]
+    assert "jax2onnx cannot convert lens_fit_net" in last
+    assert "primitive 'eigh'" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_flag_and_format(tool):
+    code, said = tool("--help")
+    assert code == 0
+    for word in ("--workdir", "--format", "--output", "--overwrite", *export.FORMATS):
+        assert word in said
+    assert max(map(len, said.splitlines())) <= 90

@@ -1,0 +1,168 @@
+"""Times the lens fit beside scipy's least squares with lenstronomy's rendering of the same model.
+
+  python tools/benchmarks/fitting.py
+
+  --images N      simulated common_test images to fit (240 if not given)
+  --peer N        how many of them the peer fits; 0 for none (4 if not given)
+  --batch N       images at once (what suits the device if not given)
+  --rounds N      the least time of each counts (3 if not given)
+
+The peer gets what the fit has to find for itself: the noise of each pixel, and a start within
+5 % of the true lens. It stops by scipy's own defaults.
+Exit codes: 0 done; 2 something in the command is wrong.
+"""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from lensjax import fitting, simulation
+from lensjax.cli import runner
+from lensjax.runtime.progress import log
+
+PRESET = simulation.preset("common_test")
+NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the comparison.
+
+    Raises:
+      UserError: a flag is wrong.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_integer("images", 240, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("peer", 4, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("batch", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
+    runner.read_flags(values, arguments)
+    device = jax.devices()[0]
+    log.info("%s, %d cores, common_test images of 150 px", device.device_kind, os.cpu_count() or 1)
+    images = simulation.simulate_split(
+        "common_test", seed=0, split="test", num_images=max(values.images, values.peer)
+    )
+    scaled = (images.pixels / images.scale[:, None, None])[..., None].astype(np.float32)
+    noise = fitting.photon_noise(images.scale)
+
+    def ours() -> fitting.LensFit:
+        return fitting.fit_in_batches(scaled, noise=noise, batch_size=values.batch)
+
+    started = time.perf_counter()
+    ours()
+    first = time.perf_counter() - started
+    seconds, processor, fit = least(ours, values.rounds)
+    number = len(scaled)
+    log.info("  first call, compilation included: %.1f s", first)
+    report("lensjax", number, seconds, processor)
+    if not values.peer:
+        return
+    try:
+        fit_one = lenstronomy_fit(images)
+    except ImportError as error:
+        log.info("  lenstronomy with scipy: not installed (%s)", error)
+        return
+    theirs, peer_processor, found = least(lambda: [fit_one(i) for i in range(values.peer)], 1)
+    report("scipy and lenstronomy", values.peer, theirs, peer_processor)
+    log.info("  ratio of the rates: %.0f", (theirs / values.peer) / (seconds / number))
+    log.info("  reduced chi-square less the peer's, same images, and theta_E less theirs in sigma:")
+    for row, (chi_square, theta_E) in enumerate(found):
+        deviation = (fit.parameters["theta_E"][row] - theta_E) / fit.covariance[row, 0, 0] ** 0.5
+        excess = fit.reduced_chi_square[row] - chi_square
+        log.info("    image %d: %+.5f %+.3f", row, excess, deviation)
+
+
+def least(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
+    """Least wall and processor time of some rounds, seconds, and what the last one gave."""
+    times = []
+    for _ in range(rounds):
+        wall, processor = time.perf_counter(), time.process_time()
+        result = function()
+        times.append((time.perf_counter() - wall, time.process_time() - processor))
+    return min(wall for wall, _ in times), min(processor for _, processor in times), result
+
+
+def report(name: str, number: int, seconds: float, processor: float) -> None:
+    """Logs a rate."""
+    log.info(
+        "  %-24s %8.1f images/s, %8.1f ms of processor time an image",
+        *(name, number / seconds, 1e3 * processor / number),
+    )
+
+
+def lenstronomy_fit(
+    images: simulation.SimulatedImages,
+) -> Callable[[int], tuple[float, float]]:
+    """A fit of one image by scipy, its model drawn by lenstronomy: reduced chi-square and theta_E."""
+
+    def module(name: str) -> Any:
+        return importlib.import_module(name)
+
+    instrument, source = PRESET.instrument, PRESET.source
+    margin = instrument.psf_size // 2
+    size, scale = instrument.image_size + 2 * margin, instrument.pixel_scale
+    start = -(size - 1) / 2 * scale
+    grid = module("lenstronomy.Data.imaging_data").ImageData(
+        image_data=np.zeros((size, size)),
+        ra_at_xy_0=start,
+        dec_at_xy_0=start,
+        transform_pix2angle=np.eye(2) * scale,
+        background_rms=1.0,
+        exposure_time=1.0,
+    )
+    offset = np.arange(-margin, margin + 1)
+    axis = np.exp(-0.5 * (offset * scale / instrument.psf_sigma) ** 2)
+    kernel = np.outer(axis, axis) / axis.sum() ** 2
+    renderer = module("lenstronomy.ImSim.image_model").ImageModel(
+        grid,
+        module("lenstronomy.Data.psf").PSF(psf_type="PIXEL", kernel_point_source=kernel),
+        lens_model_class=module("lenstronomy.LensModel.lens_model").LensModel(["SIS", "SHEAR"]),
+        source_model_class=module("lenstronomy.LightModel.light_model").LightModel(
+            ["SERSIC_ELLIPSE"]
+        ),
+        kwargs_numerics={"supersampling_factor": instrument.subpixels},
+    )
+
+    def model(values: np.ndarray) -> np.ndarray:
+        theta_E, gamma1, gamma2, x, y, e1, e2, amp, sky = values
+        lens = [
+            {"theta_E": theta_E, "center_x": 0.0, "center_y": 0.0},
+            {"gamma1": gamma1, "gamma2": gamma2},
+        ]
+        shape = {"amp": amp / scale**2, "R_sersic": source.R_sersic, "n_sersic": source.n_sersic}
+        light = [{**shape, "e1": e1, "e2": e2, "center_x": x, "center_y": y}]
+        return renderer.image(lens, light)[margin:-margin, margin:-margin] + sky
+
+    def fit(row: int) -> tuple[float, float]:
+        rng = np.random.default_rng(row)
+        true = np.array([getattr(images.scenes, name)[row] for name in NAMES], np.float64)
+        first = true + 0.05 * np.abs(true) * rng.uniform(-1, 1, len(true))
+        counts = images.pixels[row].astype(np.float64)
+        # The noise of the true model; the smallest count is what the sky has lost.
+        smooth = model(np.array([*true, source.amp, instrument.sky]))
+        deviation = np.sqrt(smooth)
+
+        def residual(values: np.ndarray) -> np.ndarray:
+            return ((counts - model(values)) / deviation).ravel()
+
+        result = module("scipy.optimize").least_squares(
+            residual, [*first, source.amp, instrument.sky], x_scale="jac"
+        )
+        return 2 * result.cost / (counts.size - len(result.x)), result.x[0]
+
+    return fit
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(main, __doc__, name="benchmark_fitting")
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,153 @@
+"""Times the lens fit's solver beside optimistix's Levenberg-Marquardt on the same least squares.
+
+  python tools/benchmarks/solvers.py
+
+  --images N      simulated common_test images of the class without substructure (8 if not given)
+  --away N        how far from the optimum both set out, standard deviations (10 if not given)
+  --rounds N      the least time of each counts (3 if not given)
+  --path DIR      a folder to look in for optimistix, if it is not installed here
+
+Both draw the image with lensjax.fitting's renderer, on the image's own pixels, with the same
+weights, in one compiled batch: optimistix once with the amplitude and the sky among the
+parameters and once with both eliminated. Its Jacobian is forward-mode, its tolerances 1e-4.
+Exit codes: 0 done; 2 something in the command is wrong.
+"""
+
+import functools
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jaxtyping import Array
+
+from lensjax import fitting, simulation
+from lensjax.cli import runner
+from lensjax.errors import UserError
+from lensjax.fitting.level import Level
+from lensjax.fitting.render import brightness, brightness_and_slopes
+from lensjax.fitting.solve import Normal, best_linear, minimise, normal_equations
+from lensjax.runtime.progress import log
+
+MODEL = fitting.COMMON_TEST
+LEVEL = Level((150, 150), 1, MODEL.subpixels)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the comparison.
+
+    Raises:
+      UserError: a flag is wrong, or optimistix is not installed.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_integer("images", 8, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("away", 10.0, "", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("path", None, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    if values.path:
+        sys.path.append(values.path)
+    try:
+        optimistix = importlib.import_module("optimistix")
+    except ImportError as error:
+        raise UserError(
+            f"{error}: pip install optimistix, or name its folder with --path"
+        ) from error
+    log.info("%s, %d cores", jax.devices()[0].device_kind, os.cpu_count() or 1)
+    images, weights, best, start = problems(values.images, values.away)
+    contestants: dict[str, Callable[..., Any]] = {
+        "lensjax": here,
+        "optimistix, amplitude and sky eliminated": functools.partial(
+            there, optimistix, eliminated=True
+        ),
+        "optimistix, all parameters": functools.partial(there, optimistix, eliminated=False),
+    }
+    times: dict[str, float] = {}
+    for name, solve in contestants.items():
+        times[name], found, steps = timed(
+            jax.jit(jax.vmap(solve)), (images, weights, start), values.rounds
+        )
+        off = np.abs((found[:, : best[0].shape[1]] - best[0]) / best[1]).max()
+        log.info(
+            "  %-42s %8.1f ms of processor time an image, %5.1f x%s, %.3f sigma off",
+            *(name, times[name], times[name] / times["lensjax"]),
+            *("" if np.isnan(steps) else f", {steps:.1f} steps", off),
+        )
+
+
+def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, np.ndarray], Array]:
+    """Images, weights of their pixels, optimum with its deviations, and where to set out."""
+    simulated = simulation.simulate_split(
+        "common_test", seed=0, split="test", num_images=3 * number
+    )
+    rows = np.flatnonzero(simulated.labels == 0)
+    images = (simulated.pixels / simulated.scale[:, None, None])[rows].astype(np.float32)
+    noise = fitting.photon_noise(simulated.scale[rows])
+    fit = fitting.fit_in_batches(images[..., None], noise=noise)
+    names = MODEL.nonlinear
+    best = np.stack([fit.parameters[name] for name in names], axis=1)
+    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))[:, : len(names)]
+    signs = np.random.default_rng(0).choice([-1, 1], best.shape)
+    start = (best + away * signs * deviation).astype(np.float32)
+    flux = fit.model_image[..., 0] - fit.parameters["sky"][:, None, None]
+    weights = 1 / (fit.background_variance[:, None, None] + fit.gain[:, None, None] * flux)
+    return jnp.asarray(images), jnp.asarray(weights), (best, deviation), jnp.asarray(start)
+
+
+def here(image: Array, weight: Array, start: Array) -> tuple[Array, Array]:
+    """The optimum by lensjax's solver; the number of its steps is not told."""
+
+    def evaluate(free: Array) -> Normal:
+        source, slopes = brightness_and_slopes(MODEL, LEVEL, free)
+        return normal_equations(MODEL, free, source, slopes, image, weight)
+
+    found = minimise(MODEL, evaluate, start, most_steps=20, tolerance=1e-3, damping=1e-5)
+    return found[0], jnp.full((), jnp.nan)
+
+
+def there(
+    optimistix: Any, image: Array, weight: Array, start: Array, *, eliminated: bool
+) -> tuple[Array, Array]:
+    """The optimum by optimistix, and how many steps it took."""
+
+    def residual(free: Array, _: None) -> Array:
+        source = brightness(MODEL, LEVEL, free[: len(MODEL.nonlinear)])
+        amp, sky = best_linear(source, image, weight) if eliminated else free[-2:]
+        return ((image - amp * source - sky) * jnp.sqrt(weight)).ravel()
+
+    if not eliminated:
+        linear = best_linear(brightness(MODEL, LEVEL, start), image, weight)
+        start = jnp.concatenate([start, linear])
+    solver = optimistix.LevenbergMarquardt(rtol=1e-4, atol=1e-4)
+    solution = optimistix.least_squares(
+        residual, solver, start, options={"jac": "fwd"}, max_steps=50, throw=False
+    )
+    return solution.value, solution.stats["num_steps"]
+
+
+def timed(
+    solve: Callable[..., Any], given: tuple[Array, ...], rounds: int
+) -> tuple[float, np.ndarray, float]:
+    """Least processor time of an image, ms; what was found; mean number of steps."""
+    found, steps = jax.block_until_ready(solve(*given))
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        jax.block_until_ready(solve(*given))
+        times.append(time.process_time() - started)
+    return 1e3 * min(times) / len(given[0]), np.asarray(found), float(jnp.mean(steps))
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(main, __doc__, name="benchmark_solvers")
+
+
+if __name__ == "__main__":
+    sys.exit(run())

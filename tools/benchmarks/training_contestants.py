@@ -1,0 +1,243 @@
+"""One contestant of tools/benchmarks/training.py, in a process of its own; not meant to be started by hand.
+
+It is told by lines of JSON on standard input what to do, and answers each with a line of JSON: after its
+first step with what that took, then for "train", "infer" and "epoch" with the seconds, for "end" with its
+peak memory.
+"""
+
+import contextlib
+import functools
+import importlib
+import itertools
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent.parent
+Jobs = dict[str, Callable[[], Any]]
+
+
+def main() -> None:
+    """Serves standard input until it ends or says so."""
+    task = json.loads(sys.stdin.readline())
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # libraries talk too
+    with tempfile.TemporaryDirectory() as folder:
+        make = lensjax_jobs if task["contestant"].startswith("lensjax") else torch_jobs
+        jobs, memory = make(task, Path(folder))
+        jobs["first step"]()
+        print(json.dumps({"ready": True}), file=answers, flush=True)
+        for line in sys.stdin:
+            if line.strip() == "end":
+                print(json.dumps({"peak_bytes": memory()}), file=answers, flush=True)
+                return
+            started = time.perf_counter()
+            jobs[line.strip()]()
+            seconds = time.perf_counter() - started
+            print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+
+
+def noise(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts without meaning, and labels: what is in images does not change the time."""
+    pixels = np.random.default_rng(0).integers(0, 800, (number, size, size)).astype(np.uint16)
+    return pixels, (np.arange(number) % 3).astype(np.int32)
+
+
+def resident_bytes() -> int:
+    """The most memory that this process has had, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
+    """The steps and the predictor that `lensjax.main` trains and validates with."""
+    del folder
+    import jax
+
+    from lensjax import models
+    from lensjax.cli import options
+    from lensjax.data.epochs import epoch_batches
+    from lensjax.data.images import ImageSet
+    from lensjax.prediction.predictor import evaluator, predictor
+    from lensjax.runtime import compilation_cache, host_memory
+    from lensjax.training.parallel import AXIS, parallelize_step, prefetch, replicate
+    from lensjax.training.start import build_step, first_state
+
+    compilation_cache.keep_compiled_programs()
+    host_memory.keep_freed_memory()
+    config = options.load_config(str(ROOT / "configs" / f"{task['model']}.py"))
+    config = config.copy_and_resolve_references()
+    config.batch_size = config.eval_batch_size = task["batch"]
+    config.precision = "bfloat16" if "bfloat16" in task["contestant"] else "float32"
+    config.data.image_size = task["size"]
+    devices = jax.local_devices()[: task["devices"]]
+
+    def images(number: int) -> ImageSet:
+        pixels, labels = noise(number, task["size"])
+        residuals = None
+        if config.data.fit != "none":
+            draw = np.random.default_rng(1).normal(size=pixels.shape)
+            residuals = draw.astype(np.float16)
+        names = tuple(map(str, range(number)))
+        return ImageSet(pixels, np.full(number, 800, np.float32), labels, names, residuals)
+
+    model = models.build(config, axis_name=AXIS)
+    step = parallelize_step(build_step(config, model, 1_000), devices)
+    state, key = replicate(first_state(config, model, 1_000), devices)
+    training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
+    predict = predictor(config, model, devices=devices)
+    validate = evaluator(predictor(config, model, devices=devices, with_loss=True), validation)
+
+    def train(most: int = task["images"]) -> None:
+        nonlocal state
+        batches = prefetch(epoch_batches(training, task["batch"], [config.seed], 0), devices, 1)
+        for batch in itertools.islice(batches, -(-most // task["batch"])):
+            state, _ = step(state, batch, key)
+        jax.block_until_ready(state)
+
+    def epoch() -> None:
+        train()
+        validate(state.variables)
+
+    def warm() -> None:
+        predict(state.variables, images(1), quiet=True)
+        validate(state.variables)
+
+    def memory() -> int:
+        return (devices[0].memory_stats() or {}).get("peak_bytes_in_use") or resident_bytes()
+
+    return {
+        "first step": lambda: train(1),
+        "warm": warm,
+        "train": train,
+        "infer": lambda: predict(state.variables, training, quiet=True),
+        "epoch": epoch,
+    }, memory
+
+
+def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
+    """The reference's own loop, or the best that PyTorch can do with the same model."""
+    sys.path.insert(0, str(ROOT))
+    torch: Any = importlib.import_module("torch")
+    peers: Any = importlib.import_module("tests.oracles.torch_models")
+    metrics: Any = importlib.import_module("sklearn.metrics")
+    functional = torch.nn.functional
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    is_best = "best" in task["contestant"]
+    if is_best:
+        importlib.import_module("lensjax.runtime.host_memory").keep_freed_memory()
+    is_pinn = task["model"] == "pinn"
+    batch = task["batch"]
+    pixels, classes = noise(task["images"], task["size"])
+    number_checked = max(task["images"] // 4, batch)
+    model = (peers.LensVITPINN if is_pinn else peers.BaselineCNN)().to(device)
+    adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    mixed: Callable[[], Any] = contextlib.nullcontext
+    if is_best:
+        model = model.to(memory_format=torch.channels_last)
+        if device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+            mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
+
+    def objective(inputs: Any, labels: Any) -> tuple[Any, Any]:
+        with mixed():
+            logits = model(inputs)
+            loss = functional.cross_entropy(logits.float(), labels)
+            # The reference runs its transformer a second time for the physics loss.
+            return loss + 0.01 * model.physics_loss(inputs) if is_pinn else loss, logits
+
+    computed = torch.compile(objective) if is_best and task["compile"] else objective
+
+    def turned(images: Any) -> Any:
+        """Each image by an angle of its own, the nearest pixel, as torchvision's RandomRotation(10)."""
+        angle = (torch.rand(len(images), device=images.device) * 20 - 10) * np.pi / 180
+        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).reshape(-1, 2, 3)
+        grid = functional.affine_grid(matrix, images.shape, align_corners=False)
+        return functional.grid_sample(images, grid, mode="nearest", align_corners=False)
+
+    class Files(torch.utils.data.Dataset):
+        """Images in .npy files, as the reference reads them."""
+
+        def __init__(self, number: int, turn: bool) -> None:
+            self.number, self.turn = number, turn
+
+        def __len__(self) -> int:
+            return self.number
+
+        def __getitem__(self, row: int) -> Any:
+            image = torch.from_numpy(np.load(folder / f"{row}.npy")).float()
+            return turned(image[None])[0] if self.turn else image, int(classes[row])
+
+    scaled = pixels.astype(np.float64) / 800
+    if not is_best:
+        for row, image in enumerate(scaled):
+            np.save(folder / f"{row}.npy", image[None])
+    whole = torch.from_numpy(scaled.astype(np.float32))[:, None].to(device) if is_best else None
+    labels = torch.from_numpy(classes).long()
+
+    def batches(number: int, train: bool) -> Iterator[tuple[Any, Any]]:
+        if whole is not None:
+            order = torch.randperm(number) if train else torch.arange(number)
+            for rows in order.split(batch):
+                inputs = whole[rows.to(device)]
+                yield turned(inputs) if train else inputs, labels[rows].to(device)
+            return
+        loader = torch.utils.data.DataLoader(
+            Files(number, train), batch, shuffle=train, num_workers=4
+        )
+        for inputs, answers in loader:
+            yield inputs.to(device), answers.to(device)
+
+    def train(number: int = task["images"]) -> None:
+        model.train()
+        for inputs, answers in batches(number, True):
+            if is_best:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            adamw.zero_grad()
+            loss, _ = computed(inputs, answers)
+            loss.backward()
+            adamw.step()
+            if not is_best:
+                loss.item()
+        if is_best:
+            loss.item()
+
+    @torch.inference_mode()
+    def answers_to(number: int) -> np.ndarray:
+        model.eval()
+        found = []
+        for inputs, _ in batches(number, False):
+            if is_best:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with mixed():
+                found.append(model(inputs).float().softmax(1).cpu().numpy())
+        return np.concatenate(found)
+
+    def epoch() -> None:
+        train()
+        known = np.eye(3)[classes[:number_checked]]
+        metrics.roc_auc_score(known, answers_to(number_checked), average=None)
+
+    def memory() -> int:
+        return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes()
+
+    return {
+        "first step": lambda: train(batch),
+        "warm": lambda: answers_to(batch),
+        "train": train,
+        "infer": lambda: answers_to(task["images"]),
+        "epoch": epoch,
+    }, memory
+
+
+if __name__ == "__main__":
+    main()

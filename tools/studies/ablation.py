@@ -1,0 +1,312 @@
+"""Measures what lens physics brings a classifier: one small ResNet on different inputs.
+
+  python tools/studies/ablation.py --output runs/ablation
+
+  --output DIR      where runs and results.jsonl are kept; the same command goes on there
+  --sizes N,N       training images (300,3000 if not given)
+  --inputs NAME,..  which of the inputs below (all but gauss_newton if not given)
+  --seeds N         how many seeds of each (3 if not given)
+  --epochs N,N      epochs for each size (30 for 300, 12 for 3,000, 5 for 30,000 if not given)
+  --test N          test images (7,500 if not given)
+  --figure FILE     also draw the learning curves
+
+Inputs: image; reference (image and the reference's theta_S); residual; both (image and residual);
+other (image and another image's residual, a control); encoder (image and residual of the lens that
+an encoder guesses, trained end to end); gauss_newton (the same, refined by three steps).
+Prints a table of the runs of these sizes and epochs: mean test AUC of the best epoch by validation, and its
+95 % interval over seeds (Student's t). Images are simulated (common_test) and lenses fitted once.
+Exit codes: 0 done; 2 something in the command is wrong.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+from scipy import stats
+
+from lensjax import models, workdir
+from lensjax.cli import options, runner
+from lensjax.data.images import CLASSES, ImageSet
+from lensjax.data.source import load_splits
+from lensjax.data.splits import Splits
+from lensjax.errors import UserError
+from lensjax.evaluation.metrics import classification_metrics
+from lensjax.prediction.predictor import evaluator, predictor
+from lensjax.prediction.trained import load_trained
+from lensjax.runtime.progress import duration, log
+from lensjax.training import loop
+from lensjax.training.parallel import AXIS
+
+FIT: dict[str, Any] = {"data.fit": "common_test"}
+ENCODER = {"model.name": "lens_encoder_net", "model.input": "image", "loss.physics_weight": 1.0}
+INPUTS: dict[str, dict[str, Any]] = {
+    "image": {"model.input": "image"},
+    "reference": {"model.input": "image_and_reference_source"},
+    "residual": FIT | {"model.input": "residual"},
+    "both": FIT | {"model.input": "image_and_residual"},
+    "other": FIT | {"model.input": "image_and_residual"},
+    "encoder": ENCODER,
+    "gauss_newton": ENCODER | {"model.gauss_newton_steps": 3},
+}
+TITLES = {
+    "image": "image",
+    "reference": "image and the reference's source",
+    "residual": "residual",
+    "both": "image and residual",
+    "other": "image and another's residual",
+    "encoder": "end-to-end encoder",
+    "gauss_newton": "encoder and 3 steps",
+}
+EPOCHS = {300: 30, 3_000: 12, 30_000: 5}
+VALIDATION = 600
+RESULTS = "results.jsonl"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains what is missing, and prints the table.
+
+    Raises:
+      UserError: a flag is wrong.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("output", None, "", flag_values=values)
+    flags.DEFINE_list("sizes", ["300", "3000"], "", flag_values=values)
+    flags.DEFINE_list("inputs", list(INPUTS)[:-1], "", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("epochs", None, "", flag_values=values)
+    flags.DEFINE_integer("test", 7_500, "", lower_bound=3, flag_values=values)
+    flags.DEFINE_string("figure", None, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    if not values.output:
+        raise UserError("--output is missing; see --help")
+    for name in values.inputs:
+        if name not in INPUTS:
+            raise UserError(f"--inputs {name}: not one of {', '.join(INPUTS)}")
+    sizes = _numbers("sizes", values.sizes)
+    epochs = dict(zip(sizes, _numbers("epochs", values.epochs), strict=False)) or EPOCHS
+    for size in sizes:
+        if size not in epochs:
+            raise UserError(f"--epochs says nothing of {size} images")
+    output = Path(values.output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+
+    done = read(output)
+    missing = [
+        (size, seed, name)
+        for size in sizes
+        for seed in range(values.seeds)
+        for name in values.inputs
+        if not any(_key(result) == (name, size, seed, epochs[size]) for result in done)
+    ]
+    if missing:
+        splits = images(max(sizes), values.test)
+        for number, (size, seed, name) in enumerate(missing, 1):
+            log.info("%d of %d: %s, %s images, seed %d", number, len(missing), name, size, seed)
+            result = measure(name, splits, size, seed, epochs[size], output)
+            with (output / RESULTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            log.info("test AUC %.4f in %s\n", result["auc"], duration(result["seconds"]))
+    results = [
+        result
+        for result in read(output)
+        if result["size"] in sizes and result["epochs"] == epochs[result["size"]]
+    ]
+    log.info("%s", table(results))
+    if values.figure:
+        draw(results, Path(values.figure))
+
+
+def recipe() -> ConfigDict:
+    """The config of the lens fit."""
+    file = Path(__file__).parent.parent.parent / "configs" / "lens_fit.py"
+    return options.load_config(str(file))
+
+
+def images(num_train: int, num_test: int) -> Splits:
+    """All images with their fits."""
+    config = recipe()
+    config.data.num_train = num_train
+    config.data.num_validation = VALIDATION
+    config.data.num_test = num_test
+    return load_splits(config.data)
+
+
+def measure(
+    name: str, splits: Splits, size: int, seed: int, epochs: int, output: Path
+) -> dict[str, Any]:
+    """Trains on one input, and evaluates the best epoch on the test images."""
+    config = config_of(name, size, seed, epochs)
+    prepared = {
+        field.name: with_input(name, getattr(splits, field.name), seed)
+        for field in dataclasses.fields(splits)
+    }
+    train = first_of_each_class(prepared["train"], size)
+    folder = output / f"{name}-{size}-{epochs}-{seed}"
+    workdir.claim(folder, config)
+    devices = jax.local_devices()
+    model = models.build(config, axis_name=AXIS)
+    predict = predictor(config, model, devices=devices, with_loss=True)
+    validate = evaluator(predict, prepared["validation"])
+    started = time.perf_counter()
+    log.setLevel(logging.WARNING)  # of each run its result is enough
+    try:
+        (progress,) = loop.train({folder: config}, model, train, validate, devices=devices)
+    finally:
+        log.setLevel(logging.INFO)
+    seconds = time.perf_counter() - started
+    trained = load_trained(folder, devices=devices)
+    test = prepared["test"]
+    answers = predict(trained.variables, test)
+    return {
+        "input": name,
+        "size": size,
+        "seed": seed,
+        "epochs": epochs,
+        "best_epoch": trained.best_epoch,
+        "test_images": len(test),
+        "seconds": seconds,
+        **classification_metrics(test.labels, answers.probabilities),
+        "validation_auc": [record["validation_auc"] for record in progress.history],
+    }
+
+
+def config_of(name: str, size: int, seed: int, epochs: int) -> ConfigDict:
+    """The whole config of a run."""
+    config = recipe()
+    config.data.fit = "none"
+    config.update_from_flattened_dict(INPUTS[name])
+    config.data.num_train = size
+    config.data.num_validation = VALIDATION
+    config.seed = seed
+    config.num_epochs = epochs
+    return config.lock()
+
+
+def with_input(name: str, image_set: ImageSet, seed: int) -> ImageSet:
+    """The set with the residuals that an input has: its own, another image's, or none."""
+    if name == "other":
+        assert image_set.residuals is not None  # for the type checker: all sets are fitted
+        order = np.random.default_rng([seed, 1]).permutation(len(image_set))
+        return dataclasses.replace(image_set, residuals=image_set.residuals[order])
+    if INPUTS[name].get("data.fit"):
+        return image_set
+    return dataclasses.replace(image_set, residuals=None, fit=None)
+
+
+def first_of_each_class(image_set: ImageSet, size: int) -> ImageSet:
+    """The first images of each class, as many of each as make up `size`."""
+    rows = [np.flatnonzero(image_set.labels == label) for label in range(len(CLASSES))]
+    return image_set.subset(np.sort(np.concatenate([row[: size // len(CLASSES)] for row in rows])))
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    file = output / RESULTS
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def groups(results: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """Results by number of training images and input, in the order of `INPUTS`."""
+    found: dict[tuple[int, str], list[Any]] = {}
+    for size in sorted({result["size"] for result in results}):
+        for name in INPUTS:
+            same = [r for r in results if (r["size"], r["input"]) == (size, name)]
+            if same:
+                found[size, name] = same
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval; NaN for a single value."""
+    if len(values) < 2:
+        return float(np.mean(values)), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values)), float(half)
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table, in Markdown."""
+    lines = [
+        "| training images | input | seeds | no | sphere | vort | mean |",
+        "|---|---|" + "---|" * 5,
+    ]
+    for (size, name), same in groups(results).items():
+        columns = []
+        for metric in (*(f"auc_{label}" for label in CLASSES), "auc"):
+            mean, half = interval([result[metric] for result in same])
+            columns.append(f"{mean:.4f}" + ("" if np.isnan(half) else f" ± {half:.4f}"))
+        head = [f"{size:,}", TITLES[name], str(len(same))]
+        lines.append("| " + " | ".join([*head, *columns]) + " |")
+    return "\n".join(lines)
+
+
+def draw(results: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Validation AUC over the epochs, one panel a size, and test AUC over the number of images."""
+    found = groups(results)
+    sizes = sorted({size for size, _ in found})
+    colours = {name: f"C{index}" for index, name in enumerate(INPUTS)}
+    figure, axes = plt.subplots(
+        1, len(sizes) + 1, figsize=(4.2 * (len(sizes) + 1), 4), layout="constrained", sharey=True
+    )
+    for axis, size in zip(axes, sizes, strict=False):
+        for name in INPUTS:
+            curves = [result["validation_auc"] for result in found.get((size, name), [])]
+            for curve in curves:
+                axis.plot(range(1, len(curve) + 1), curve, color=colours[name], lw=1, alpha=0.7)
+        axis.set(title=f"{size:,} training images", xlabel="epoch")
+    last = axes[-1]
+    for name in INPUTS:
+        points = [
+            (size, interval([r["auc"] for r in found[size, name]]))
+            for size in sizes
+            if (size, name) in found
+        ]
+        if points:
+            where = [size for size, _ in points]
+            means = [mean for _, (mean, _) in points]
+            halves = np.nan_to_num([half for _, (_, half) in points])
+            last.errorbar(where, means, halves, marker="o", color=colours[name], label=TITLES[name])
+    last.set(title="best epoch, test images", xlabel="training images", xscale="log")
+    last.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    last.minorticks_off()
+    last.legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.68))
+    axes[0].set_ylabel("AUC, mean of the classes")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(result[name] for name in ("input", "size", "seed", "epochs"))
+
+
+def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
+    try:
+        return [int(word) for word in words or []]
+    except ValueError as error:
+        raise UserError(f"--{flag} {','.join(words or [])}: expected numbers") from error
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(
+        main, __doc__, name="ablation", stopped="stopped; the same command goes on from here"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run())

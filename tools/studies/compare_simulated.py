@@ -1,0 +1,183 @@
+"""Compares simulated images with real ones by their summary statistics.
+
+  python tools/studies/compare_simulated.py --real DIR --figure FILE
+
+  --real DIR       a folder of real images, .npy files at any depth; without it the simulated
+                   ones are shown alone
+  --preset NAME    what to compare them with (common_test if not given)
+  --number N       of simulated images (1,000 if not given)
+  --figure FILE    draws the distributions, with a mark for each real image
+
+Prints for each statistic the range of the simulated images, that of the real ones, and how many
+of these lie within.
+Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from jaxtyping import Float
+
+from lensjax import simulation
+from lensjax.cli import runner
+from lensjax.data.counts import whole_counts
+from lensjax.data.npy import parse_image
+from lensjax.errors import UserError
+from lensjax.runtime.progress import log, progress_bar
+
+TITLES = {
+    "largest": "largest count N",
+    "background_mean": "background above the least pixel, counts",
+    "background_variance": "variance of the background, counts$^2$",
+    "mean": "mean pixel, in units of the largest",
+    "ring_radius": "mean radius of the light, arcsec",
+    "elongation": "width of the light / height",
+    "noise_slope": "growth of the variance with brightness",
+    "correlation": "correlation of neighbouring pixels",
+}
+CORNER = 20  # pixels on each side of the squares in the corners that stand for the background
+
+
+def statistics(
+    counts: Float[np.ndarray, "height width"], pixel_scale: float = 0.05
+) -> dict[str, float]:
+    """Summary statistics of an image of counts above its smallest pixel.
+
+    Args:
+      counts: whole counts, the smallest 0.
+      pixel_scale: side of a pixel, arcsec.
+
+    Returns:
+      The values of `TITLES`, by name.
+    """
+    image = counts.astype(np.float64)
+    size = len(image)
+    axis = (np.arange(size) - (size - 1) / 2) * pixel_scale
+    x, y = np.meshgrid(axis, axis)
+    ends = (slice(0, CORNER), slice(-CORNER, None))
+    corners = [image[rows, columns] for rows in ends for columns in ends]
+    background = np.concatenate([corner.ravel() for corner in corners])
+    light = np.clip(image - 0.05 * image.max(), 0, None)
+    light /= light.sum()
+    center_x, center_y = (light * x).sum(), (light * y).sum()
+    width = np.sqrt((light * (x - center_x) ** 2).sum())
+    height = np.sqrt((light * (y - center_y) ** 2).sum())
+    # In a difference of differences what varies slowly cancels; what is left has a pixel's variance.
+    parts = image[:-1, :-1], image[:-1, 1:], image[1:, :-1], image[1:, 1:]
+    square = ((parts[0] - parts[1] - parts[2] + parts[3]) / 2).ravel() ** 2
+    local = np.mean(parts, axis=0).ravel()
+    faint = local < 0.5 * image.max()
+    pairs = [
+        (one - background.mean(), other - background.mean())
+        for corner in corners
+        for one, other in ((corner[1:], corner[:-1]), (corner[:, 1:], corner[:, :-1]))
+    ]
+    products = np.concatenate([(one * other).ravel() for one, other in pairs])
+    return {
+        "largest": image.max(),
+        "background_mean": background.mean(),
+        "background_variance": background.var(),
+        "mean": image.mean() / image.max(),
+        "ring_radius": (light * np.hypot(x - center_x, y - center_y)).sum(),
+        "elongation": width / height,
+        "noise_slope": np.polyfit(local[faint], square[faint], 1)[0],
+        "correlation": products.mean() / background.var(),
+    }
+
+
+def simulated_statistics(preset: str, number: int, seed: int = 3) -> dict[str, np.ndarray]:
+    """The statistics of simulated images of all classes, by name."""
+    with progress_bar(number, "simulating") as bar:
+        images = simulation.simulate_split(
+            preset, seed=seed, split="test", num_images=number, report=bar.update
+        )
+    scale = simulation.preset(preset).instrument.pixel_scale
+    return _columns([statistics(pixels, scale) for pixels in images.pixels])
+
+
+def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.ndarray]:
+    """The statistics of the images in a folder, by name.
+
+    Raises:
+      UserError: the folder holds no images, or one that is not whole counts.
+    """
+    instrument = simulation.preset(preset).instrument
+    rows = []
+    for file in sorted(folder.rglob("*.npy")):
+        found = whole_counts(parse_image(file.read_bytes(), instrument.image_size))
+        if found is None:
+            raise UserError(f"{file}: is not whole counts")
+        rows.append(statistics(found[0], instrument.pixel_scale))
+    if not rows:
+        raise UserError(f"{folder}: holds no .npy files")
+    return _columns(rows)
+
+
+def draw(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarray] | None) -> None:
+    """Draws a histogram for each statistic, with a mark for each real image."""
+    from matplotlib.figure import Figure  # loading it takes a moment
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(2, 4).flat, TITLES.items(), strict=True):
+        values = simulated[name]
+        low, high = np.percentile(values, [0.1, 99.9])
+        axis.hist(values, np.linspace(low, high, 40), color="#0072B2", alpha=0.6)
+        if real is not None:
+            top = axis.get_ylim()[1]
+            marks = np.full(len(real[name]), 0.05 * top)
+            axis.plot(real[name], marks, "|", color="#D55E00", markersize=14, markeredgewidth=1.6)
+        axis.set_xlabel(title, fontsize=8)
+        axis.set_yticks([])
+    number = len(simulated["mean"])
+    marks_are = f"; marks: {len(real['mean'])} real ones" if real is not None else ""
+    figure.suptitle(f"{number:,} simulated images{marks_are}", fontsize=10)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=110)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be written: {error}") from error
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compares as the words after the program's name ask for.
+
+    Raises:
+      UserError: something in the command or the images is wrong.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("real", None, "", flag_values=values)
+    flags.DEFINE_string("preset", "common_test", "", flag_values=values)
+    flags.DEFINE_integer("number", 1_000, "", lower_bound=3, flag_values=values)
+    flags.DEFINE_string("figure", None, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    real = None
+    if values.real:
+        real = real_statistics(Path(values.real).expanduser(), values.preset)
+    simulated = simulated_statistics(values.preset, values.number)
+    log.info("%-20s %22s %22s  within", "", "simulated, 0.1-99.9 %", "real")
+    for name, array in simulated.items():
+        low, high = np.percentile(array, [0.1, 99.9])
+        line = f"{name:<20} {low:>10.4g} .. {high:<8.4g}"
+        if real is not None:
+            found = real[name]
+            inside = int(((found >= array.min()) & (found <= array.max())).sum())
+            line += f" {found.min():>10.4g} .. {found.max():<8.4g}  {inside} of {len(found)}"
+        log.info("%s", line)
+    if values.figure:
+        draw(Path(values.figure).expanduser(), simulated, real)
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(main, __doc__, name="compare_simulated")
+
+
+if __name__ == "__main__":
+    sys.exit(run())

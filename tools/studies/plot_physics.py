@@ -1,0 +1,245 @@
+"""Draws pictures of lensjax.physics: deflection, critical curves, time delays, a source brought back.
+
+  python tools/studies/plot_physics.py --output FOLDER
+
+  --output FOLDER     where physics_deflection.png, physics_caustics.png,
+                      physics_time_delay.png and physics_source.png go; the folder
+                      is made if it is not there
+  --overwrite         replace pictures of these names
+
+Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from lensjax import physics
+from lensjax.cli import runner
+from lensjax.errors import UserError
+from lensjax.runtime.progress import log
+
+# Okabe and Ito's colours, told apart by colour-blind readers.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+THETA_E, GAMMA1, GAMMA2 = 1.2, 0.12, -0.06
+BETA = (0.09, 0.05)  # of the source, arcsec
+Z_LENS, Z_SOURCE = 0.5, 1.5
+HALF = 2.2  # half the side of the image plane shown, arcsec
+
+
+def deflection(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """An isothermal sphere with shear."""
+    sphere = physics.sis_deflection(x, y, THETA_E)
+    shear = physics.shear_deflection(x, y, GAMMA1, GAMMA2)
+    return sphere[0] + shear[0], sphere[1] + shear[1]
+
+
+def potential(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Its potential."""
+    return physics.sis_potential(x, y, THETA_E) + physics.shear_potential(x, y, GAMMA1, GAMMA2)
+
+
+def light(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Two clumps of a source."""
+    first = physics.sersic(
+        x, y, 1.0, 0.25, 1.0, e1=0.15, e2=0.1, center_x=BETA[0], center_y=BETA[1]
+    )
+    return first + physics.sersic(x, y, 1.5, 0.08, 1.0, center_x=-0.25, center_y=-0.2)
+
+
+@functools.cache
+def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions and magnifications of the source's images."""
+    found = jax.jit(lambda: physics.image_positions(deflection, *BETA))()
+    mask = np.asarray(found.mask)
+    return tuple(np.asarray(part)[mask] for part in (found.x, found.y, found.magnification))
+
+
+def deflection_figure() -> Figure:
+    """The deflection as arrows, over its length."""
+    figure = Figure(figsize=(5.6, 4.7), layout="constrained")
+    axes = figure.subplots()
+    x, y = physics.pixel_grid(300, 2 * HALF / 300)
+    length = np.hypot(*deflection(x, y))
+    picture = axes.imshow(length, origin="lower", extent=_extent(), cmap="cividis")
+    x, y = physics.pixel_grid(16, 2 * HALF / 16)
+    to_scale: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 6}
+    axes.quiver(x, y, *deflection(x, y), color="white", width=0.004, **to_scale)
+    for curve in physics.critical_curves(deflection, *physics.pixel_grid(120, 2 * HALF / 120)):
+        axes.plot(*curve.T, color=RED, linewidth=1.5)
+    figure.colorbar(picture, label="length of the deflection (arcsec)")
+    _label(axes, "Deflection, arrows a sixth of its length, and the critical curve")
+    return figure
+
+
+def caustics_figure() -> Figure:
+    """Critical curves with the images of a source, and caustics with the source."""
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.18, 1))
+    grid = physics.pixel_grid(240, 2 * HALF / 240)
+    size = jnp.abs(physics.magnification(deflection, *grid))
+    picture = left.imshow(
+        size, origin="lower", extent=_extent(), cmap="Greys", norm=LogNorm(0.1, 100)
+    )
+    curves = physics.critical_curves(deflection, *grid)
+    for curve in curves:
+        left.plot(*curve.T, color=RED, linewidth=1.5, label="critical curve")
+    x, y, magnification = images()
+    for sign, color, name in ((1, BLUE, "minimum"), (-1, ORANGE, "saddle point")):
+        of_sign = np.sign(magnification) == sign
+        style: dict[str, Any] = {"s": 12 * abs(magnification[of_sign]), "edgecolor": "white"}
+        left.scatter(x[of_sign], y[of_sign], color=color, label=name, zorder=3, **style)
+    for at_x, at_y, value in zip(x, y, magnification, strict=True):
+        place: dict[str, Any] = {"xytext": (8, 8), "textcoords": "offset points", "fontsize": 9}
+        box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        left.annotate(f"{value:+.1f}", (at_x, at_y), bbox=box, **place)
+    left.legend(loc="lower left", fontsize=8, markerscale=0.6)
+    figure.colorbar(picture, ax=left, label="magnification, without its sign")
+    _label(left, "Image plane")
+    for caustic in physics.caustics(deflection, curves):
+        right.plot(*caustic.T, color=RED, linewidth=1.5, label="caustic")
+    angle = jnp.linspace(0, 2 * jnp.pi, 400)
+    cut = physics.inverse_ray_shoot(deflection, 1e-3 * jnp.cos(angle), 1e-3 * jnp.sin(angle))
+    right.plot(*cut, color="0.5", linestyle="--", linewidth=1.2, label="cut")
+    right.scatter(*BETA, marker="*", s=90, color=GREEN, zorder=3, label="source")
+    grey: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.35"}
+    right.text(-1.12, 1.12, "1 image", **grey)
+    right.text(-0.62, 0.62, "2 images", **grey)
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.8}
+    right.annotate("4 images", (0.03, -0.08), xytext=(0.5, -0.55), arrowprops=line, **grey)
+    right.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+    right.legend(loc="lower left", fontsize=8)
+    _label(right, "Source plane", "beta")
+    return figure
+
+
+def time_delay_figure() -> Figure:
+    """Arrival time over the image plane, with contours through the saddle points."""
+    figure = Figure(figsize=(5.6, 4.7), layout="constrained")
+    axes = figure.subplots()
+    x, y = physics.pixel_grid(400, 2 * HALF / 400)
+    at_x, at_y, magnification = images()
+
+    def delay(x: jax.Array, y: jax.Array) -> np.ndarray:
+        return np.asarray(physics.time_delay(potential, x, y, *BETA, Z_LENS, Z_SOURCE))
+
+    at_images = delay(jnp.asarray(at_x), jnp.asarray(at_y))
+    first = at_images.min()
+    surface = delay(x, y) - first
+    top = 90.0
+    picture = axes.imshow(
+        surface, origin="lower", extent=_extent(), cmap="cividis", vmin=0, vmax=top
+    )
+    axes.contour(x, y, surface, np.arange(0, top, 10), colors="white", linewidths=0.4)
+    saddles = np.sort(at_images[magnification < 0] - first)
+    axes.contour(x, y, surface, saddles, colors=ORANGE, linewidths=1.3)
+    for one_x, one_y, value, sign in zip(
+        at_x, at_y, at_images - first, np.sign(magnification), strict=True
+    ):
+        color = BLUE if sign > 0 else ORANGE
+        axes.scatter(one_x, one_y, color=color, edgecolor="white", s=50, zorder=3)
+        place: dict[str, Any] = {"xytext": (9, 7), "textcoords": "offset points", "fontsize": 9}
+        box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+        axes.annotate(f"{value:.1f} d", (one_x, one_y), bbox=box, **place)
+    figure.colorbar(picture, label="arrival after the first image (days)", extend="max")
+    _label(axes, f"Arrival time, lens at z = {Z_LENS}, source at z = {Z_SOURCE}")
+    return figure
+
+
+def source_figure() -> Figure:
+    """An image, the source made of it in two ways, and what is left after lensing that again."""
+    figure = Figure(figsize=(10.4, 6.2), layout="constrained")
+    axes = figure.subplots(2, 3)
+    scale, size, source = 2 * HALF / 88, 88, {"source_size": 40, "source_scale": 0.04}
+    x, y = physics.pixel_grid(size, scale)
+    image = physics.relens(light, deflection, x, y)
+    truth = light(*physics.pixel_grid(40, 0.04))
+    brightest = float(truth.max())
+    style: dict[str, Any] = {"origin": "lower", "cmap": "inferno", "vmin": 0, "vmax": brightest}
+    axes[0, 0].imshow(image, extent=_extent(), **style)
+    _label(axes[0, 0], "Image")
+    picture = axes[1, 0].imshow(truth, extent=_extent(0.8), **style)
+    _label(axes[1, 0], "True source", "beta")
+    for column, (method, name) in enumerate(
+        (("fixed_point", "fixed point"), ("splat", "splatting"))
+    ):
+        found = physics.source_image(image, deflection, scale, method=method, **source)  # type: ignore[arg-type]
+        axes[1, 1 + column].imshow(found, extent=_extent(0.8), **style)
+        _label(axes[1, 1 + column], f"Source by {name}", "beta")
+        again = physics.relens(found, deflection, x, y, source_scale=0.04)
+        left = 100 * (image - again) / brightest
+        residual = axes[0, 1 + column].imshow(
+            left, origin="lower", extent=_extent(), cmap="RdBu_r", vmin=-10, vmax=10
+        )
+        _label(axes[0, 1 + column], f"Residual, relensed ({name})")
+    figure.colorbar(
+        residual, ax=list(axes[0]), label="residual (% of the source's peak)", extend="both"
+    )
+    figure.colorbar(picture, ax=list(axes[1]), label="surface brightness, of the image too")
+    return figure
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "physics_deflection.png": deflection_figure,
+    "physics_caustics.png": caustics_figure,
+    "physics_time_delay.png": time_delay_figure,
+    "physics_source.png": source_figure,
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draws the pictures that the words after the program's name ask for.
+
+    Raises:
+      UserError: something in the command is wrong.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("output", None, "", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    if not values.output:
+        raise UserError("--output is needed: a folder for the pictures; see --help")
+    folder = Path(values.output).expanduser()
+    there = [str(folder / name) for name in FIGURES if (folder / name).exists()]
+    if there and not values.overwrite:
+        raise UserError(f"{', '.join(there)}: already there; --overwrite replaces them")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, draw in FIGURES.items():
+            draw().savefig(folder / name, dpi=110)
+            log.info("wrote %s", folder / name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; name another") from error
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(main, __doc__, name="plot_physics")
+
+
+def _extent(half: float = HALF) -> tuple[float, float, float, float]:
+    return (-half, half, -half, half)
+
+
+def _label(axes: Axes, title: str, angle: str = "theta") -> None:
+    axes.set(
+        title=title,
+        xlabel=rf"$\{angle}_x$ (arcsec)",
+        ylabel=rf"$\{angle}_y$ (arcsec)",
+        aspect="equal",
+    )
+    axes.title.set_fontsize(10)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

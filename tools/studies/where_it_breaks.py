@@ -1,0 +1,200 @@
+"""Measures what a trained lens-fit run loses where one thing is not what the fit takes for known.
+
+  python tools/studies/where_it_breaks.py --workdir RUN
+
+Simulated common_test images in which one thing differs, none of which the run has seen, are fitted
+and classified: first with the fit that the run was trained with, then with the general one in its
+place, unless that is the same. docs/where_it_breaks.md has the table.
+
+  --workdir RUN    a trained run with a lens fit, such as runs/lens_fit-quick
+  --images N       of each condition, all classes together (600 if not given)
+  --seed N         seed of their simulation (1 if not given)
+  --conditions A,B only these (all if not given)
+  --fits A,B       fits to try (the run's own and general if not given)
+  --output FILE    writes the table as JSON
+
+Intervals are the middle 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
+Exit codes: 0 done; 2 something in the command is wrong.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Small matrix decompositions: the library's threads would only wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import jax
+import numpy as np
+from absl import flags
+
+from lensjax import fitting, physics, simulation
+from lensjax.cli import runner
+from lensjax.data.fitted import NONE, with_residuals
+from lensjax.data.images import CLASSES, ImageSet
+from lensjax.errors import UserError
+from lensjax.evaluation import scores
+from lensjax.prediction.trained import Trained, load_trained
+from lensjax.runtime.progress import log
+
+BATCH = 32
+LENS_LIGHT = 0.3  # of the source's brightest pixel
+AXIS_RATIO = 0.8
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the table.
+
+    Raises:
+      UserError: a flag is wrong, or the run has no lens fit.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_integer("images", 600, "", lower_bound=6, flag_values=values)
+    flags.DEFINE_integer("seed", 1, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_list("conditions", list(CONDITIONS), "", flag_values=values)
+    flags.DEFINE_list("fits", None, "", flag_values=values)
+    flags.DEFINE_string("output", None, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    if values.workdir is None:
+        raise UserError("name a trained run with --workdir; see --help")
+    for name in values.conditions:
+        if name not in CONDITIONS:
+            raise UserError(f"no condition {name!r}: there is {', '.join(CONDITIONS)}")
+    output = None if values.output is None else Path(values.output).expanduser()
+    if output is not None and output.exists():
+        raise UserError(f"{output} is there already; move it away or name another file")
+    trained = load_trained(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
+    own = trained.config.data.fit
+    if own == NONE:
+        raise UserError(f"{values.workdir} was trained without a lens fit; name a run with one")
+    fits = values.fits or list(dict.fromkeys([own, "general"]))
+    for name in fits:
+        fitting.smooth_model(name)
+    rows = []
+    log.info("%d images of each condition; AUC with its interval", values.images)
+    log.info(
+        "%-22s %-12s %6s %6s %6s %6s %15s %9s %10s",
+        *("condition", "fit", *CLASSES, "mean", "", "converged", "chi-square"),
+    )
+    for row in table(trained, values.conditions, fits, values.images, values.seed):
+        log.info(
+            "%-22s %-12s %6.4f %6.4f %6.4f %6.4f (%.4f-%.4f) %9.3f %10.3f",
+            *(row["condition"], row["fit"], *(row[f"auc_{name}"] for name in CLASSES)),
+            *(row["auc"], *row["auc_interval"], row["converged"], row["chi_square"]),
+        )
+        rows.append(row)
+    if output is not None:
+        record = {
+            "run": {"best_epoch": trained.best_epoch, "fit": own},
+            "images": values.images,
+            "seed": values.seed,
+            "conditions": rows,
+        }
+        output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def table(
+    trained: Trained, conditions: Sequence[str], fits: Sequence[str], number: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """What each condition and fit gives, one after the other."""
+    for condition in conditions:
+        images = CONDITIONS[condition](number, seed)
+        weights = scores.resample_weights(images.labels)
+        for name in fits:
+            fitted = with_residuals(images, name, keep=False)
+            probabilities = trained.predict(fitted).probabilities
+            assert fitted.fit is not None
+            found = scores.scores(images.labels, probabilities)
+            draws = scores.bootstrap(images.labels, probabilities, weights)
+            yield {
+                "condition": condition,
+                "fit": name,
+                **found,
+                "auc_interval": scores.intervals(draws)["auc"],
+                "converged": float(fitted.fit["fit_converged"].mean()),
+                "chi_square": float(np.median(fitted.fit["reduced_chi_square"])),
+            }
+
+
+def drawn_from(preset: simulation.Preset, number: int, seed: int) -> ImageSet:
+    """Test images of a preset."""
+    images = simulation.simulate_split(preset, seed=seed, split="test", num_images=number)
+    return image_set(images.pixels, images.labels)
+
+
+def image_set(pixels: np.ndarray, labels: np.ndarray) -> ImageSet:
+    """Counts as a set of images."""
+    pixels = pixels - pixels.min((1, 2), keepdims=True)
+    names = tuple(f"simulated/{CLASSES[label]}/{row}" for row, label in enumerate(labels))
+    return ImageSet(pixels.astype(np.uint16), pixels.max((1, 2)).astype(np.float32), labels, names)
+
+
+def with_source(**factors: float) -> Callable[[int, int], ImageSet]:
+    """Images whose source has some of its numbers multiplied."""
+    source = COMMON.source
+    changed = {name: factor * getattr(source, name) for name, factor in factors.items()}
+    preset = dataclasses.replace(COMMON, source=dataclasses.replace(source, **changed))
+    return lambda number, seed: drawn_from(preset, number, seed)
+
+
+def with_psf(factor: float) -> Callable[[int, int], ImageSet]:
+    """Images with a point-spread function of another width."""
+    instrument = dataclasses.replace(
+        COMMON.instrument, psf_sigma=factor * COMMON.instrument.psf_sigma
+    )
+    preset = dataclasses.replace(COMMON, instrument=instrument)
+    return lambda number, seed: drawn_from(preset, number, seed)
+
+
+def with_elliptical_lens(number: int, seed: int) -> ImageSet:
+    """Images of an isothermal ellipsoid, half a right angle from the shear."""
+    e2 = (1 - AXIS_RATIO) / (1 + AXIS_RATIO)
+    return drawn_from(dataclasses.replace(COMMON, lens_e2=e2), number, seed)
+
+
+def with_lens_light(number: int, seed: int) -> ImageSet:
+    """Images with the light of the main lens: a round Sersic profile in the centre."""
+    scenes = simulation.split_scenes(COMMON, seed=seed, split="test", num_images=number)
+    instrument = COMMON.instrument
+    render = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON)))
+    x, y = physics.pixel_grid(instrument.image_size, instrument.pixel_scale)
+    # The core stands for the blur, which takes the cusp away.
+    light = np.asarray(physics.sersic(x, y, 1.0, 0.4, 2.0, core=instrument.psf_sigma))
+    rng = np.random.default_rng(seed)
+    pixels = []
+    for first in range(0, number, BATCH):
+        rows = np.minimum(np.arange(first, first + BATCH), number - 1)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], scenes)
+        expected = np.asarray(render(part), np.float64)[: number - first]
+        peak = expected.max((1, 2), keepdims=True) - instrument.sky
+        pixels.append(rng.poisson(expected + LENS_LIGHT * peak * light / light.max()))
+    return image_set(np.concatenate(pixels), np.asarray(scenes.label))
+
+
+COMMON = simulation.preset("common_test")
+CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
+    "as trained": with_source(),
+    "n_sersic + 20 %": with_source(n_sersic=1.2),
+    "n_sersic - 20 %": with_source(n_sersic=0.8),
+    "R_sersic + 20 %": with_source(R_sersic=1.2),
+    "R_sersic - 20 %": with_source(R_sersic=0.8),
+    "PSF 10 % wider": with_psf(1.1),
+    "PSF 10 % narrower": with_psf(0.9),
+    "elliptical lens": with_elliptical_lens,
+    "lens light": with_lens_light,
+    "model_1": lambda number, seed: drawn_from(simulation.preset("model_1"), number, seed),
+}
+
+
+def run() -> int:
+    """Runs the command and gives its exit code."""
+    return runner.run(main, __doc__, name="where_it_breaks")
+
+
+if __name__ == "__main__":
+    sys.exit(run())
