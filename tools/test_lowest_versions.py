@@ -1,0 +1,82 @@
+"""Runs the core tests with the lowest versions of the direct dependencies that pyproject.toml allows.
+
+  python3.11 tools/test_lowest_versions.py [--venv FOLDER] [PYTEST_ARGUMENT ...]
+
+  --venv FOLDER     where to make the virtual environment, which is kept; without it the
+                    environment is temporary
+  PYTEST_ARGUMENT   arguments for pytest instead of the core tests
+
+Use the oldest Python that pyproject.toml allows: newer ones have no wheels of some of the lowest versions.
+Each bound `name>=version` of the dependencies, of the extra `formats` and of the test runner is installed
+as `name==version`, so that bounds that contradict each other, or that no release has, are errors. Packages
+that pyproject.toml does not name are the newest that pip finds. Tests that need lenstronomy or torch are
+skipped. Warnings are not errors here: old releases warn about each other.
+"""
+
+import argparse
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_RUNNER = ("beartype", "hypothesis", "pytest")
+# Every direct dependency is used: simulation, fits, training, checkpoints, the report, predictions from files.
+CORE_TESTS = ("tests/physics", "tests/models", "tests/prediction/test_predict_files.py")
+BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
+
+
+def lowest_requirements(project: Path) -> list[str]:
+    """The requirements to test, each `name>=version` as `name==version`.
+
+    Args:
+      project: a pyproject.toml.
+
+    Raises:
+      ValueError: a requirement has no lower bound.
+    """
+    metadata = tomllib.loads(project.read_text())["project"]
+    extras = metadata["optional-dependencies"]
+    runner = [entry for entry in extras["test"] if re.split(r"[>=<]", entry)[0] in TEST_RUNNER]
+    lowest = []
+    for entry in [*metadata["dependencies"], *extras["formats"], *runner]:
+        bound = BOUND.match(entry)
+        if bound is None:
+            raise ValueError(f"{project}: {entry!r} has no lower bound; write it as name>=version")
+        marker = "".join(entry.partition(";")[1:])
+        lowest.append(f"{bound['name']}=={bound['version']}{marker}")
+    return lowest
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Installs the lowest versions and runs the tests; returns the exit status of pip or pytest."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--venv", type=Path)
+    options, pytest_arguments = parser.parse_known_args(arguments)
+    requirements = lowest_requirements(ROOT / "pyproject.toml")
+    with contextlib.ExitStack() as stack:
+        folder = options.venv or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        venv.create(folder, with_pip=True)
+        python = str((folder / "bin" / "python").absolute())
+        pip = [python, "-m", "pip", "install", "--quiet"]
+        for command in (
+            [*pip, *requirements],
+            [*pip, "--no-deps", "--editable", "."],
+            [python, "-m", "pip", "list"],
+            [python, "-m", "pytest", "-W", "default", *(pytest_arguments or CORE_TESTS)],
+        ):
+            status = subprocess.run(command, cwd=ROOT, check=False).returncode
+            if status:
+                return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
