@@ -1,26 +1,63 @@
-"""lensjax: dark-matter substructure from images of strong gravitational lenses, in JAX."""
+"""lensjax: dark-matter substructure in images of strong gravitational lenses, in JAX."""
 
+import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lensjax import (
+        data,
+        evaluation,
+        fitting,
+        models,
+        physics,
+        prediction,
+        report,
+        simulation,
+        training,
+        weights,
+    )
     from lensjax.prediction.classifier import Classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+__all__ = [
+    "__version__",
+    "data",
+    "evaluation",
+    "fitting",
+    "load",
+    "models",
+    "physics",
+    "prediction",
+    "report",
+    "simulation",
+    "training",
+    "weights",
+]
 
 
 def load(workdir: str | os.PathLike[str]) -> "Classifier":
-    """The classifier that a run made: `lensjax.load("runs/lens_fit").predict(images)`.
+    """Loads the classifier of a run: `lensjax.load("runs/lens_fit").predict(images)`.
 
     Args:
       workdir: the folder of a run.
 
     Raises:
-      UserError: there is no run or no whole epoch.
+      UserError: if there is no run, or it has no checkpoint of a whole epoch.
     """
-    # Importing lensjax alone stays cheap.
     from pathlib import Path
 
     from lensjax.prediction.classifier import load_classifier
 
     return load_classifier(Path(workdir))
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a package when it is first used, so that `import lensjax` is fast."""
+    if name in __all__:
+        return importlib.import_module(f"lensjax.{name}")
+    raise AttributeError(f"module 'lensjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 
+from lensjax.cli import convert_weights
 from lensjax.errors import UserError
 from lensjax.main import main
 
@@ -304,9 +305,7 @@ def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run
     oracle = randomize(make(), seed=0).eval()
     torch.save(oracle.state_dict(), tmp_path / "reference.pth")
     file, workdir, back = tmp_path / "w.safetensors", tmp_path / "run", tmp_path / "back.pth"
-    path = pathlib.Path(__file__).parent.parent / "tools" / "convert_torch_weights.py"
-    tool = runpy.run_path(str(path))
-    tool["main"](["--input", str(tmp_path / "reference.pth"), "--output", str(file)])
+    convert_weights.main(["--input", str(tmp_path / "reference.pth"), "--output", str(file)])
     config = config_file(tmp_path, data, name)
     words = [f"--config.model.pretrained={file}", "--config.num_epochs=0"]
     assert main(["--config", config, "--workdir", str(workdir), *words]) == 0

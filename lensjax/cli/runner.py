@@ -1,4 +1,4 @@
-"""What every command has in common: flags read, help told, its end turned into an exit code."""
+"""The frame of all commands: reads flags, shows help, turns errors into exit codes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -17,24 +17,26 @@ def run(
     usage: str | None,
     *,
     name: str,
+    arguments: Sequence[str] | None = None,
     stopped: str = "stopped",
 ) -> int:
-    """Runs a command on the words it was called with, and gives its exit code.
+    """Runs a command and returns its exit code.
 
-    What the user got wrong becomes one line on standard error and code 2; a failed run, one line and
-    code 1; a run that was asked to stop, 128 and the signal's number, as shells count.
+    An error of the user becomes one line on standard error and code 2; a failed run one line and code 1; a
+    run that a signal stopped 128 plus the signal's number, as in shells.
 
     Args:
-      main: the command, a function of the words after its name; None is taken for 0.
-      usage: what --help says.
-      name: what the command's messages begin with.
-      stopped: what is said after Ctrl-C.
+      main: the command, a function of its words; None counts as code 0.
+      usage: the text for --help.
+      name: prefix of error messages.
+      arguments: the words of the command; those of this process if None.
+      stopped: message after Ctrl-C.
     """
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
         sys.stdout.write(usage or "")
         return 0
-    # Libraries below say much that is no concern of the reader; what lensjax says goes another way.
+    # Silence absl's logging; lensjax has its own logger.
     absl_logging.set_verbosity(absl_logging.ERROR)
     keep_compiled_programs()
     keep_freed_memory()
@@ -53,14 +55,14 @@ def run(
 
 
 def read_flags(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Reads the words of a command that takes nothing but flags.
+    """Parses the words of a command that has only flags.
 
     Args:
-      values: the flags that it has; filled in.
-      arguments: the words after its name.
+      values: the defined flags; their values are set.
+      arguments: the words of the command.
 
     Raises:
-      UserError: a word is no flag, or a value is wrong.
+      UserError: if a word is not a flag, or a value is wrong.
     """
     try:
         rest = values(["", *arguments])

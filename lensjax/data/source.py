@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lensjax.config import FITS, check_choice
+from lensjax.config import FIT_CHOICES, check_choice
 from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
@@ -69,7 +69,7 @@ def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
 
 def _select(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split, TrainingImages]:
     check_choice("config.data.selection", data_config.selection, SELECTIONS)
-    check_choice("config.data.fit", data_config.fit, FITS)
+    check_choice("config.data.fit", data_config.fit, FIT_CHOICES)
     return select(
         _open(data_config),
         splits,

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 from helpers.data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
 
+from lensjax.cli import prepare_tfds
 from lensjax.data.deep_lense import open_prepared, prepare
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "prepare_tfds.py"
 
 
 def read_prepared(path, image_size):
@@ -141,13 +140,9 @@ def test_no_other_part_of_the_data_package_loads_tfds():
 
 @pytest.fixture
 def tool(monkeypatch):
-    specification = importlib.util.spec_from_file_location("prepare_tfds", TOOL)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["prepare_tfds.py", *map(str, arguments)])
-        return module.run()
+        return prepare_tfds.run()
 
     return run
 

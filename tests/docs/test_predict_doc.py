@@ -3,7 +3,8 @@
 import pathlib
 import re
 
-from lensjax.cli import options
+from lensjax.cli.help import help_text
+from lensjax.cli.options import FLAGS, MODES
 from lensjax.config import default_config, flatten
 from lensjax.evaluation.scores import NAMES
 from lensjax.prediction import table_files
@@ -14,9 +15,11 @@ PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "predict.md").read_text()
 
 def test_every_flag_of_the_page_is_in_the_help_and_the_other_way_round():
     told = set(re.findall(r"--[a-z][a-z-]*", PAGE))
-    helped = set(re.findall(r"--[a-z][a-z-]*", options.USAGE))
+    helped = {
+        flag for mode in MODES for flag in re.findall(r"--[a-z][a-z-]*", help_text([mode, "--help"]))
+    }
     assert told <= helped
-    here = {f"--{name}" for name, modes in options.FLAG_MODES.items() if modes != ("train",)}
+    here = {f"--{name}" for name, flag in FLAGS.items() if flag.modes != ("train",)}
     assert here <= told & helped
 
 

@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, workdir, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mode=evaluate", "--workdir=x", "--calibrated"], "--calibrated is for --mode predict"),
+        (["--mode=evaluate", "--workdir=x", "--calibrated"], "--calibrated is for predict, not for evaluate"),
         (["--mode=evaluate", "--workdir=x", "--pixel-scale=0.1"], "--pixel-scale is for"),
         (["--mode=predict", "--workdir=x", "--input=y", "--split=test"], "evaluate or compare"),
         (["--mode=predict", "--workdir=x", "--input=y", "--pixel-scale=-1"], "pixel-scale"),

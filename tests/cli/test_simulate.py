@@ -1,18 +1,14 @@
-"""tools/simulate.py: what it writes, reads back, resumes and refuses."""
+"""The command simulate: what it writes, reads back, resumes and refuses."""
 
 import csv
-import pathlib
-import runpy
 
 import numpy as np
 import pytest
 
 from lensjax import simulation
+from lensjax.cli.simulate import main
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError
-
-TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "simulate.py"))
-main = TOOL["main"]
 
 
 def words(folder, **changes):

@@ -1,8 +1,6 @@
 """Exported classifiers answer as the runs that they come from, and a file that does not is never left."""
 
 import dataclasses
-import importlib.util
-import pathlib
 import re
 import sys
 
@@ -13,31 +11,25 @@ from helpers.random_runs import SIZE, make_run
 from scipy.special import softmax
 
 from lensjax import weights
+from lensjax.cli import export as export_command
 from lensjax.prediction import export
 from lensjax.prediction.trained import load_trained
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "export.py"
 TINY_VIT = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
 PINN = {"model.name": "lens_vit_pinn"} | {f"model.{name}": size for name, size in TINY_VIT.items()}
 BAND_PASS = {"preparation.crop": 24, "preparation.stretch": "band_pass"}
 LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BAND_PASS}
 
 
-@pytest.fixture(scope="module")
-def module():
-    specification = importlib.util.spec_from_file_location("export_tool", TOOL)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def tool(module, monkeypatch, capsys):
+def tool(monkeypatch, capsys):
     """Runs the command; gives its exit code and what it said on both streams."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
-        return module.run(), "".join(capsys.readouterr())
+        return export_command.run(), "".join(capsys.readouterr())
 
     return run
 

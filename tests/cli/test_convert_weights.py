@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import importlib.util
 import json
-import pathlib
 import re
 import sys
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from lensjax import workdir
+from lensjax.cli import convert_weights
 from lensjax.config import default_config
 from lensjax.models import LensViTPINN, build
 from lensjax.training.checkpoints import Checkpoints, Progress
@@ -31,26 +30,19 @@ from helpers.weight_sources import (  # noqa: E402
 )
 from oracles import torch_models  # noqa: E402 (needs torch)
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_torch_weights.py"
 TINY = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 3}
 FLAX_TINY = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
 
 
-@pytest.fixture(scope="module")
-def module():
-    specification = importlib.util.spec_from_file_location("convert_torch_weights", TOOL)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def tool(module, monkeypatch, capsys):
+def tool(monkeypatch, capsys):
     """Runs the command; gives its exit code, and what it said on both streams."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["convert_torch_weights.py", *map(str, words)])
-        code = module.run()
+        code = convert_weights.run()
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -223,7 +215,7 @@ def test_files_that_go_the_other_way_are_refused(tool, checkpoint, tmp_path):
     assert "is of lens_vit_pinn, not of resnet18" in said
 
 
-def test_download_fetches_into_the_cache_and_converts(tool, module, monkeypatch, tmp_path):
+def test_download_fetches_into_the_cache_and_converts(tool, monkeypatch, tmp_path):
     source = tmp_path / "server" / "net.pth"
     source.parent.mkdir()
     torch.save(torchvision_resnet18(), source)
@@ -237,7 +229,7 @@ def test_download_fetches_into_the_cache_and_converts(tool, module, monkeypatch,
         report(size, size)
         return source, hashlib.sha256(source.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(convert_weights, "fetch", fetch)
     output = tmp_path / "resnet18.safetensors"
     code, said = tool("--download", "resnet18", "--output", output)
     assert code == 0, said
@@ -249,8 +241,8 @@ def test_download_fetches_into_the_cache_and_converts(tool, module, monkeypatch,
     assert f"--input {source} --output FILE" in said
 
 
-def test_help_names_every_flag_and_no_other(module):
-    text = module.__doc__
+def test_help_names_every_flag_and_no_other():
+    text = convert_weights.__doc__
     named = set(re.findall(r"^  (--[a-z0-9-]+)", text, re.MULTILINE))
-    options = vars(module.parse(["--download", "resnet18"]))
+    options = vars(convert_weights.parse(["--download", "resnet18"]))
     assert named == {"--" + name.replace("_", "-") for name in options}

@@ -1,0 +1,133 @@
+"""The commands train, evaluate, predict and compare."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from lensjax import models, workdir
+from lensjax.cli.options import Options
+from lensjax.data.source import load_split, load_splits
+from lensjax.data.splits import Splits
+from lensjax.errors import UserError
+from lensjax.prediction import tta
+from lensjax.prediction.predictor import evaluator, predictor
+from lensjax.prediction.trained import Trained, load_trained
+from lensjax.runtime.progress import log
+from lensjax.training import processes, seeds
+from lensjax.training.parallel import AXIS
+from lensjax.training.profiler import Profiler
+
+# Modules that import Matplotlib or scikit-learn are imported when they are needed: training starts sooner.
+
+
+def train(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Trains a model, or resumes, and reports on the test images."""
+    config = options.config if options.config is not None else workdir.read_config(options.workdir)
+    if options.debug_nans:
+        jax.config.update("jax_debug_nans", True)
+    if options.profile and config.seeds > 1:
+        raise UserError(f"--profile: measures one run; set config.seeds=1 (it is {config.seeds})")
+    first = processes.is_first()
+    if first:
+        workdir.claim(options.workdir, config)
+    with workdir.locked(options.workdir) if first else contextlib.nullcontext():
+        splits = load_splits(config.data)
+        model = models.build(config, axis_name=AXIS)
+        profiler = None
+        if options.profile:
+            profiler = Profiler(config, options.workdir, devices[0], len(devices))
+        predict = predictor(config, model, devices=devices, with_loss=True, profiler=profiler)
+        seeds.train(
+            config,
+            model,
+            splits.train,
+            evaluator(predict, splits.validation),
+            options.workdir,
+            devices=devices,
+            profiler=profiler,
+        )
+        if first:
+            report(options, config, splits, processes.local_devices(devices))
+    return 0
+
+
+def report(
+    options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]
+) -> None:
+    """Calibrates each run on the validation images, and reports on the test images."""
+    from lensjax.report.assessment import assess, calibrate
+    from lensjax.report.seeds import assess_seeds
+
+    runs = load_runs(options.workdir, config, devices)
+    for run in runs:
+        calibrate(run, splits.validation)
+        log_report(run.workdir, assess(run, splits.test, split="test"))
+    if len(runs) > 1:
+        log_report(options.workdir, assess_seeds(options.workdir, runs, splits.test, split="test"))
+
+
+def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Reports on the best epoch of each run, on one split."""
+    from lensjax.report.assessment import assess
+    from lensjax.report.seeds import assess_seeds
+
+    config = workdir.read_config(options.workdir)
+    if options.tta == "d4":
+        tta.check(config, options.workdir)
+    runs = load_runs(options.workdir, config, devices)
+    images = load_split(config.data, options.split)
+    if len(runs) > 1:
+        table = assess_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
+    else:
+        table = assess(runs[0], images, split=options.split, tta=options.tta)
+    log_report(options.workdir, table)
+    return 0
+
+
+def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[Trained]:
+    """Loads the best epoch of the run of each seed."""
+    return [load_trained(each, devices=devices) for each in workdir.runs_of(folder, config)]
+
+
+def log_report(folder: Path, table: str) -> None:
+    """Logs the table of a report, and the contents of the run's folder."""
+    log.info("\n%s\n\n%s", table, workdir.describe(folder))
+
+
+def predict(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Classifies image files; the exit code is 1 if some images could not be classified."""
+    from lensjax.prediction.classifier import load_classifier
+    from lensjax.prediction.files import predict_files
+
+    num_good, num_bad = predict_files(
+        load_classifier(options.workdir, devices=devices),
+        str(options.input),
+        options.output,
+        crop=options.crop,
+        pixel_scale=options.pixel_scale,
+        overwrite=options.overwrite,
+        calibrated=options.calibrated,
+        tta=options.tta,
+    )
+    log.info("%s: %s images classified", options.output, f"{num_good:,}")
+    if num_bad:
+        log.info("%s images failed; the column 'error' has the reasons", f"{num_bad:,}")
+    return 1 if num_bad else 0
+
+
+def compare(options: Options, devices: Sequence[jax.Device]) -> int:
+    """Compares the best epochs of runs on the same images."""
+    from lensjax.report import comparison
+
+    table = comparison.compare(
+        [load_trained(folder, devices=devices) for folder in options.workdirs],
+        options.output,
+        split=options.split,
+        d4=options.tta == "d4",
+        overwrite=options.overwrite,
+    )
+    log.info("\n%s\n\n%s/: comparison.json, roc.png, roc.pdf", table, options.output)
+    return 0

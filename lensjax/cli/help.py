@@ -1,0 +1,126 @@
+"""Help texts, made from the tables of commands, flags and config fields."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lensjax.cli.configs import names
+from lensjax.cli.options import FLAGS, MODES, take_mode
+from lensjax.config import FIELDS
+
+COMMANDS = {
+    "convert-weights": "convert weights from and to PyTorch files",
+    "export": "export a run to StableHLO, ONNX, safetensors or PyTorch",
+    "prepare-tfds": "prepare a TFDS data set from an archive of images",
+    "simulate": "write simulated images to files",
+}
+_WIDTH = 80
+_INDENT = 28
+_EXAMPLES = {
+    "train": ("--config lens_fit:quick", "--config configs/pinn.py --config.batch_size=64"),
+    "evaluate": ("--workdir runs/lens_fit-quick",),
+    "predict": ("--workdir runs/lens_fit-quick --input FOLDER",),
+    "compare": ("--workdir runs/baseline,runs/pinn",),
+}
+_CODES = (
+    "Exit codes: 0 success; 1 failure, or some images could not be predicted; 2 the command, the config or a "
+    "file is wrong, as the message says."
+)
+
+
+def help_text(arguments: Sequence[str]) -> str:
+    """The help for a command line that asks for it: of one command, or of all."""
+    words = [word.partition("=")[2] if word.startswith("--mode=") else word for word in arguments]
+    mode, _ = take_mode([word for word in words if word in MODES])
+    return _command_help(mode) if mode else _overview()
+
+
+def _overview() -> str:
+    lines = ["lensjax: dark-matter substructure in images of strong gravitational lenses.", ""]
+    for mode, examples in _EXAMPLES.items():
+        lines += [f"  lensjax {mode} {example}" for example in examples[:1]]
+    lines += ["", "Commands; lensjax COMMAND --help describes the flags of each:"]
+    for name, description in (MODES | COMMANDS).items():
+        lines += _entry(name, description)
+    lines += [
+        "",
+        *_wrap(
+            "In a checkout, python -m lensjax.main --mode COMMAND does the same as lensjax COMMAND."
+        ),
+        "",
+        *_wrap(_CODES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _command_help(mode: str) -> str:
+    lines = [f"lensjax {mode}: {MODES[mode]}.", ""]
+    lines += [f"  lensjax {mode} {example}" for example in _EXAMPLES[mode]]
+    lines += ["", "Flags:"]
+    if mode == "train":
+        lines += _entry(
+            "--config FILE[:VARIANT]",
+            f"Config: a Python file, or one of {', '.join(names())}; and a variant of it, such as quick.",
+        )
+        lines += _entry("--config.FIELD=VALUE", "Another value of a field; see below.")
+    for name, flag in FLAGS.items():
+        if mode in flag.modes:
+            lines += _entry(f"--{name} {flag.value}".rstrip(), flag.help)
+    if mode == "train":
+        lines += ["", "Fields of a config, with their defaults (--config.FIELD=VALUE):"]
+        for name, field in FIELDS.items():
+            allowed = "" if field.choices and _mentions_all(field) else _brackets(field.allowed)
+            lines += _entry(f"{name}={_written(field.default)}", field.help + allowed)
+    return "\n".join([*lines, "", *_wrap(_CODES)]) + "\n"
+
+
+def fields_page() -> str:
+    """The page docs/config.md."""
+    rows = [
+        f"| `{name}` | {_code(_written(field.default))} | {_cell(field.allowed)} | {_cell(field.help)} |"
+        for name, field in FIELDS.items()
+    ]
+    return (
+        "# Config fields\n\n"
+        "Every field can be set on the command line, as in `--config.optimizer.learning_rate=3e-4`, or in a "
+        "config file.\nThis page is made from the table in `lensjax/config.py` by `python "
+        "docs/site/config_page.py`.\n\n"
+        "| field | default | allowed | what it sets |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _mentions_all(field: Any) -> bool:
+    return all(choice in field.help for choice in field.choices)
+
+
+def _brackets(allowed: str) -> str:
+    return f" [{allowed}]" if allowed else ""
+
+
+def _written(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _entry(name: str, description: str) -> Iterator[str]:
+    """A name and its description beside it, or below it if the name is long."""
+    lines = textwrap.wrap(description, _WIDTH - _INDENT)
+    if len(name) > _INDENT - 4:
+        yield f"  {name}"
+    else:
+        yield f"  {name:<{_INDENT - 2}}{lines.pop(0)}"
+    yield from (" " * _INDENT + line for line in lines)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH)

@@ -1,0 +1,264 @@
+"""Simulates a set of lens images in the published layout, with the truth behind each.
+
+  lensjax simulate --preset common_test --train 30000 --val 7500 --output DIR
+
+  --preset NAME       common_test, model_1, model_2 or model_3 (common_test if not given)
+  --train N, --val N  images in each split, the classes in turn
+  --seed N            another seed gives other scenes (0 if not given)
+  --output DIR        where the images go: train/ and val/, each with the folders no, sphere
+                      and vort of .npy files, float64 of shape (1, height, width); beside
+                      them truth.csv with every true parameter of each image
+  --format FORMAT     npy (if not given), or array_record for a TensorFlow Datasets data set
+                      that --config.data.source=tfds:DIR reads
+  --montage FILE      writes a labelled contact sheet; without --output it is all that is done
+
+A run that was stopped goes on where it was when it is started again with the same words; a
+folder that holds anything else is left alone. Image by image, these are the images of
+--config.data.source=simulated:NAME with the same seed.
+Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
+"""
+
+import concurrent.futures
+import csv
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import lensjax
+from lensjax import simulation
+from lensjax.cli import runner
+from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
+from lensjax.errors import UserError
+from lensjax.runtime.progress import log, progress_bar
+from lensjax.simulation.images import Split
+
+SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
+AT_A_TIME = 512
+MANIFEST, TRUTH = "simulation.json", "truth.csv"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Does what the words after the program's name ask for.
+
+    Raises:
+      UserError: something in the command is wrong, or the folder holds something else.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("preset", "common_test", "", flag_values=values)
+    flags.DEFINE_integer("train", 0, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("val", 0, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_string("output", None, "", flag_values=values)
+    flags.DEFINE_enum("format", "npy", ["npy", "array_record"], "", flag_values=values)
+    flags.DEFINE_string("montage", None, "", flag_values=values)
+    runner.read_flags(values, arguments)
+    if not values.output and not values.montage:
+        raise UserError("--output or --montage is needed; see --help")
+    simulation.preset(values.preset)
+    if values.output:
+        numbers = {"train": values.train, "val": values.val}
+        for folder, number in numbers.items():
+            if number < len(CLASSES):
+                raise UserError(f"--{folder} has to be at least {len(CLASSES)}; see --help")
+        output = Path(values.output).expanduser()
+        write = write_layout if values.format == "npy" else write_array_record
+        try:
+            claim(output, values.preset, values.seed, numbers, values.format)
+            write(output, values.preset, values.seed, numbers)
+            write_truth(output / TRUTH, values.preset, values.seed, numbers)
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+        log.info("%s: %s images of %s", output, f"{sum(numbers.values()):,}", values.preset)
+    if values.montage:
+        write_montage(Path(values.montage).expanduser(), values.preset, values.seed)
+
+
+def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: str) -> None:
+    """Notes in a new folder what will be in it, or checks that this is what it is for.
+
+    Raises:
+      UserError: the folder holds something else.
+    """
+    wanted = {
+        **{"preset": preset, "definition": repr(simulation.preset(preset)), "seed": seed},
+        **{"format": form, "lensjax": lensjax.__version__, **numbers},
+    }
+    manifest = output / MANIFEST
+    if manifest.exists():
+        try:
+            found = json.loads(manifest.read_text())
+            differing = [name for name in wanted if found.get(name) != wanted[name]]
+        except (ValueError, AttributeError):
+            raise UserError(f"{manifest}: is damaged; give another --output") from None
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{output}: was made with another {name} ({str(found.get(name))[:40]}, not "
+                f"{str(wanted[name])[:40]}); give another --output"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: is there already and not from here; give another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    _write_whole(manifest, json.dumps(wanted, indent=1).encode())
+
+
+def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
+    """Writes the images that are not there yet, each whole or not at all."""
+    for folder, number in numbers.items():
+        for name in CLASSES:
+            (output / folder / name).mkdir(parents=True, exist_ok=True)
+        starts = range(0, number, AT_A_TIME)
+        with (
+            progress_bar(number, f"writing {folder}") as bar,
+            concurrent.futures.ThreadPoolExecutor() as threads,
+        ):
+            for first in starts:
+                rows = range(first, min(first + AT_A_TIME, number))
+                files = [output / _name(folder, row) for row in rows]
+                if not all(file.exists() for file in files):
+                    images = simulation.simulate_split(
+                        preset,
+                        seed=seed,
+                        split=SPLIT_OF_FOLDER[folder],
+                        num_images=len(rows),
+                        first=first,
+                    )
+                    list(threads.map(_write_image, files, images.pixels, images.scale))
+                bar.update(len(rows))
+
+
+def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
+    """Writes both splits as one data set of TensorFlow Datasets, or leaves a finished one alone."""
+    from lensjax.data.deep_lense import DeepLense  # loading TFDS takes a moment
+
+    if (output / "deep_lense").exists():
+        log.info("%s: is written already", output / "deep_lense")
+        return
+    sets = {}
+    for folder, number in numbers.items():
+        with progress_bar(number, f"simulating {folder}") as bar:
+            images = simulation.simulate_split(
+                preset,
+                seed=seed,
+                split=SPLIT_OF_FOLDER[folder],
+                num_images=number,
+                report=bar.update,
+            )
+        names = tuple(_name(folder, row) for row in range(number))
+        sets[folder] = ImageSet(images.pixels, images.scale, images.labels, names)
+    with tempfile.TemporaryDirectory() as downloads:
+        DeepLense(sets=sets, data_dir=output).download_and_prepare(download_dir=downloads)
+
+
+def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
+    """Writes a table with a row for each image: its file, class and every true parameter."""
+    temporary = file.with_suffix(".part")
+    with temporary.open("w", newline="") as stream:
+        writer: Any = None
+        for folder, number in numbers.items():
+            scenes = simulation.split_scenes(
+                preset, seed=seed, split=SPLIT_OF_FOLDER[folder], num_images=number
+            )
+            for row, truth in enumerate(truth_rows(scenes)):
+                named = {"file": _name(folder, row), "class": CLASSES[row % len(CLASSES)], **truth}
+                if writer is None:
+                    writer = csv.DictWriter(stream, named)
+                    writer.writeheader()
+                writer.writerow(named)
+    temporary.replace(file)
+
+
+def truth_rows(scenes: simulation.Scene) -> Iterator[dict[str, str]]:
+    """The parameters of each scene by name; the masses as `mass_0_theta_E`, `mass_0_x`, `mass_0_y`..."""
+    fields = {field.name: getattr(scenes, field.name) for field in dataclasses.fields(scenes)}
+    masses = fields.pop("masses")
+    for row in range(len(masses)):
+        values = {name: f"{array[row]:.9g}" for name, array in fields.items()}
+        for number, mass in enumerate(masses[row]):
+            for part, value in zip(("theta_E", "x", "y"), mass, strict=True):
+                values[f"mass_{number}_{part}"] = f"{value:.9g}"
+        yield values
+
+
+def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
+    """Draws a contact sheet: a row of images for each class, and what made each of them.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    import matplotlib.pyplot as plt  # loading it takes a moment
+
+    images = simulation.simulate_split(
+        preset, seed=seed, split="test", num_images=columns * len(CLASSES)
+    )
+    size = (1.7 * columns, 2.0 * len(CLASSES))
+    figure, axes = plt.subplots(len(CLASSES), columns, figsize=size, layout="constrained")
+    for index, (pixels, scale, label) in enumerate(
+        zip(images.pixels, images.scale, images.labels, strict=True)
+    ):
+        axis = axes[label, index // len(CLASSES)]
+        # The root of the brightness shows arcs and noise alike.
+        axis.imshow(np.sqrt(pixels / scale), origin="lower", cmap="magma")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_title(_caption(images.scenes, index), fontsize=6)
+        if index < len(CLASSES):
+            axis.set_ylabel(DISPLAY_NAMES[label])
+    figure.suptitle(f"{preset}, seed {seed}: root of the brightness", fontsize=9)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=80)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
+    log.info("%s: %s images of %s", file, len(images.labels), preset)
+
+
+def _caption(scenes: simulation.Scene, index: int) -> str:
+    shear = np.hypot(scenes.gamma1[index], scenes.gamma2[index])
+    caption = f'$\\theta_E$ {scenes.theta_E[index]:.2f}", shear {shear:.2f}'
+    if scenes.axion_mass[index]:
+        return f"{caption}\naxion {scenes.axion_mass[index]:.1e} eV"
+    strongest = scenes.masses[index, :, 0].max()
+    return f'{caption}\nmasses up to {strongest:.3f}"' if strongest else f"{caption}\nsmooth"
+
+
+def _name(folder: str, row: int) -> str:
+    return f"{folder}/{CLASSES[row % len(CLASSES)]}/{row:07d}.npy"
+
+
+def _write_image(file: Path, pixels: np.ndarray, scale: np.ndarray) -> None:
+    image = pixels.astype(np.float64) / float(scale)
+    temporary = file.with_suffix(".part")
+    with temporary.open("wb") as stream:
+        np.save(stream, image[None])
+    temporary.replace(file)
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    temporary = file.with_suffix(".part")
+    temporary.write_bytes(data)
+    temporary.replace(file)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code.
+
+    Args:
+      arguments: the words after the command; those of this process if None.
+    """
+    return runner.run(
+        main,
+        __doc__,
+        name="lensjax simulate",
+        arguments=arguments,
+        stopped="stopped; the same command goes on",
+    )
