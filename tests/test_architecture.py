@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "torch": ["weights/"],
-    "matplotlib": ["report/"],
+    "matplotlib": ["report/", "cli/"],
     "tensorflow_datasets": ["data/deep_lense.py"],
 }
 
