@@ -62,9 +62,9 @@ class LensEncoderNet(nn.Module):
         encoder = ResNet(len(model.nonlinear), *options, name="encoder")
         # In the root, photon noise has the same size everywhere.
         seen = jnp.sqrt(jnp.maximum(images, 1e-6))
-        guess = rendered_lens.within_bounds(model, encoder(seen, train=train, weights=weights))
-        free = rendered_lens.refined(model, images, guess, self.gauss_newton_steps)
-        residual = rendered_lens.standardised_residuals(model, images, free)
+        guess = rendered_lens.constrain(model, encoder(seen, train=train, weights=weights))
+        free = rendered_lens.refine(model, images, guess, self.gauss_newton_steps)
+        residual = rendered_lens.standardized_residuals(model, images, free)
         classifier = ResNet(self.num_classes, *options, name="resnet")
         channels = jnp.concatenate([images, jnp.arcsinh(residual)], -1)
         logits = classifier(channels, train=train, weights=weights)
@@ -72,6 +72,6 @@ class LensEncoderNet(nn.Module):
         if not with_physics_loss:
             return Outputs(logits, theta_E)
         if self.gauss_newton_steps:
-            residual = rendered_lens.standardised_residuals(model, images, guess)
+            residual = rendered_lens.standardized_residuals(model, images, guess)
         chi_square = jnp.square(residual).mean((1, 2, 3))
         return Outputs(logits, theta_E, jnp.log(chi_square))

@@ -15,7 +15,7 @@ from lensjax.fitting.solve import Normal, best_linear, bounds, minimise, normal_
 _GAIN_OF_LAST_STEP = 0.3  # in chi-square
 
 
-def within_bounds(
+def constrain(
     model: SmoothModel, raw: Float[Array, "batch nonlinear"]
 ) -> Float[Array, "batch nonlinear"]:
     """Any numbers as parameters within their bounds; 0 is the middle of where fits set out from.
@@ -31,7 +31,7 @@ def within_bounds(
     return low[None] + (high - low)[None] * jax.nn.sigmoid(raw + offset[None])
 
 
-def standardised_residuals(
+def standardized_residuals(
     model: SmoothModel,
     images: Float[Array, "batch height width 1"],
     free: Float[Array, "batch nonlinear"],
@@ -49,7 +49,7 @@ def standardised_residuals(
     return jax.vmap(functools.partial(_residual, model))(images[..., 0], free)[..., None]
 
 
-def refined(
+def refine(
     model: SmoothModel,
     images: Float[Array, "batch height width 1"],
     free: Float[Array, "batch nonlinear"],
@@ -66,7 +66,7 @@ def refined(
     if steps == 0:
         return free
     images, free = jax.lax.stop_gradient((images, free))
-    return jax.vmap(functools.partial(_refined, model, steps))(images[..., 0], free)
+    return jax.vmap(functools.partial(_refine, model, steps))(images[..., 0], free)
 
 
 def _residual(model: SmoothModel, image: Array, free: Array) -> Array:
@@ -76,7 +76,7 @@ def _residual(model: SmoothModel, image: Array, free: Array) -> Array:
     return (image - amp * source - sky) * jnp.sqrt(weight)
 
 
-def _refined(model: SmoothModel, steps: int, image: Array, start: Array) -> Array:
+def _refine(model: SmoothModel, steps: int, image: Array, start: Array) -> Array:
     level = _level(model, image)
     weight = _weight(image, brightness(model, level, start))
 

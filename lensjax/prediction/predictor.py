@@ -18,8 +18,8 @@ from lensjax.evaluation.metrics import classification_metrics
 from lensjax.models import ClassifierModule
 from lensjax.runtime.progress import progress_bar
 from lensjax.training import processes
-from lensjax.training.meter import Meter
-from lensjax.training.parallel import check_batch_size, divide, parallelize
+from lensjax.training.parallel import check_batch_size, parallelize, shard
+from lensjax.training.profiler import Profiler
 from lensjax.training.recipe import Recipe
 from lensjax.training.step import eval_step
 
@@ -54,7 +54,7 @@ def predictor(
     *,
     devices: Sequence[jax.Device],
     with_loss: bool = False,
-    meter: Meter | None = None,
+    profiler: Profiler | None = None,
 ) -> Predictor:
     """A function of a model's variables and an image set, compiled once for all sets.
 
@@ -64,12 +64,12 @@ def predictor(
       devices: each of this process takes an equal share of a batch; where there are others, the processes
         share the images.
       with_loss: whether to give the loss terms too.
-      meter: measures the steps; None where nobody asked for it.
+      profiler: measures the steps; None where nobody asked for it.
 
     Raises:
       UserError: the devices cannot share a batch equally.
     """
-    here = processes.own(devices)
+    here = processes.local_devices(devices)
     check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
     step = parallelize(
         functools.partial(
@@ -79,20 +79,20 @@ def predictor(
         in_axes=(None, 0),
         out_axes=0,
     )
-    if meter is not None:
-        step = meter.evaluating(step)
+    if profiler is not None:
+        step = profiler.time_evaluation(step)
 
     def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
         parts: list[dict[str, np.ndarray]] = []
-        rows = processes.share_of(len(images), devices)
+        rows = processes.local_row_indices(len(images), devices)
         with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
             for batch in batches(images, rows, config.eval_batch_size):
                 real = batch["weights"] > 0
-                values = jax.device_get(step(variables, divide(dict(batch), here)))
+                values = jax.device_get(step(variables, shard(dict(batch), here)))
                 parts.append({name: np.concatenate(value)[real] for name, value in values.items()})
                 bar.update(int(real.sum()))
         values = {
-            name: processes.joined_rows(np.concatenate([part[name] for part in parts]), devices)[
+            name: processes.gather_rows(np.concatenate([part[name] for part in parts]), devices)[
                 : len(images)
             ]
             for name in parts[0]

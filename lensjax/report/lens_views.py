@@ -98,9 +98,9 @@ def of_encoder(trained: Trained, seen: Float[Array, "few height width 1"]) -> Vi
     @jax.jit
     def look(variables: Any, seen: Array) -> tuple[Array, ...]:
         kept = _kept(trained.model, variables, seen)
-        guess = rendered_lens.within_bounds(model, kept["encoder"][1])
-        free = rendered_lens.refined(model, seen, guess, steps)
-        residual = rendered_lens.standardised_residuals(model, seen, free)[..., 0]
+        guess = rendered_lens.constrain(model, kept["encoder"][1])
+        free = rendered_lens.refine(model, seen, guess, steps)
+        residual = rendered_lens.standardized_residuals(model, seen, free)[..., 0]
         return free, residual, *jax.vmap(draw)(seen[..., 0], free)
 
     found = map(np.asarray, look(trained.variables, seen))

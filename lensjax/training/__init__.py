@@ -1,1 +1,1 @@
-"""Fitting a classifier: state, steps, devices, checkpoints and the loop around them."""
+"""Training of classifiers: state, steps, devices, checkpoints and the training loop."""

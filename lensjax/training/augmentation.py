@@ -1,4 +1,4 @@
-"""Random changes of training images."""
+"""Random augmentation of training images."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,15 @@ from jaxtyping import Array, Float, Int, Key
 def rotate(
     image: Float[Array, "height width channels"], angle: Float[Array, ""]
 ) -> Float[Array, "height width channels"]:
-    """Turns an image about its centre, taking the nearest pixel; what comes from outside is 0.
+    """Rotates an image about its center with nearest-neighbor interpolation.
+
+    Pixels from outside the image are 0.
 
     Args:
       image: one image.
-      angle: radians, counter-clockwise as the image is shown with its first row on top.
+      angle: radians, counter-clockwise when the first row is displayed on top.
 
-    Reference: torchvision's `rotate` of tensors (nearest, no expansion); ties go to the even pixel.
+    Reference: torchvision's `rotate` for tensors (nearest, no expansion); ties go to the even pixel.
     """
     height, width, _ = image.shape
     y = jnp.arange(height) - (height - 1) / 2
@@ -31,12 +33,12 @@ def random_rotation(
     keys: Key[Array, " batch"],
     max_degrees: float,
 ) -> Float[Array, "batch height width channels"]:
-    """Turns each image by an angle of its own, uniform between -max_degrees and max_degrees.
+    """Rotates each image by a random angle, uniform in [-max_degrees, max_degrees].
 
     Args:
       images: a batch.
-      keys: one key an image.
-      max_degrees: largest angle either way, degrees; 0 gives the images back.
+      keys: one key per image.
+      max_degrees: largest angle, degrees; 0 returns the images unchanged.
     """
     if max_degrees == 0:
         return images
@@ -50,34 +52,36 @@ def random_shift(
     keys: Key[Array, " batch"],
     max_pixels: int,
 ) -> Float[Array, "batch height width channels"]:
-    """Moves each image by whole pixels of its own along each axis; what comes from outside is 0.
+    """Shifts each image by a random whole number of pixels along each axis.
+
+    Pixels from outside the image are 0.
 
     Args:
       images: a batch.
-      keys: one key an image.
-      max_pixels: largest shift either way; 0 gives the images back.
+      keys: one key per image.
+      max_pixels: largest shift in either direction, pixels; 0 returns the images unchanged.
     """
     if max_pixels == 0:
         return images
-    around = ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels), (0, 0))
+    padding = ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels), (0, 0))
     shape = images.shape[1:]
 
-    def move(padded: Array, key: Array) -> Array:
+    def shift(padded: Array, key: Array) -> Array:
         start = jax.random.randint(key, (2,), 0, 2 * max_pixels + 1)
         return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), shape)
 
-    return jax.vmap(move)(jnp.pad(images, around), keys)
+    return jax.vmap(shift)(jnp.pad(images, padding), keys)
 
 
-def dihedral(
+def apply_dihedral(
     image: Float[Array, "height width channels"], element: Int[Array, ""]
 ) -> Float[Array, "height width channels"]:
-    """Turns by quarters and mirrors a square image; no pixel changes its value.
+    """Applies one of the square's eight symmetries to an image; pixel values do not change.
 
     Args:
-      image: one image.
-      element: which of the square's eight symmetries, 0 (none) to 7: its bits mirror the rows, mirror the
-        columns, and then exchange rows and columns.
+      image: a square image.
+      element: the symmetry, from 0 (identity) to 7. Bit 0 reverses the rows, bit 1 reverses the columns and
+        bit 2 then transposes the image.
     """
     image = jnp.where(element & 1 > 0, image[::-1], image)
     image = jnp.where(element & 2 > 0, image[:, ::-1], image)
@@ -87,11 +91,11 @@ def dihedral(
 def random_dihedral(
     images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"]
 ) -> Float[Array, "batch height width channels"]:
-    """Each image as one of the square's eight symmetries, drawn for itself, shows it.
+    """Applies a random one of the square's eight symmetries to each image.
 
     Args:
       images: a batch of square images.
-      keys: one key an image.
+      keys: one key per image.
     """
     elements = jax.vmap(lambda key: jax.random.randint(key, (), 0, 8))(keys)
-    return jax.vmap(dihedral)(images, elements)
+    return jax.vmap(apply_dihedral)(images, elements)

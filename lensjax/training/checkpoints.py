@@ -1,7 +1,7 @@
-"""Checkpoints in a run's folder: the newest, to go on from, and the best, to use.
+"""Checkpoints of a run: the newest one, to resume from, and the best one, to predict with.
 
-Each holds three items: `model` (parameters and running statistics, all that prediction needs), `rest`
-(what else training needs) and `progress` (where in the run it was, and the metrics of every epoch).
+Each has three items: `model` (parameters and running statistics), `rest` (the remaining training state) and
+`progress` (position in the run and metrics of every epoch).
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ METRIC = "validation_auc"
 
 @dataclasses.dataclass
 class Progress:
-    """Where in a run a checkpoint was taken.
+    """Position of a checkpoint in its run.
 
     Attributes:
-      epoch: whole epochs done.
-      steps_in_epoch: steps done of the epoch after those.
-      history: the metrics of each whole epoch.
+      epoch: number of completed epochs.
+      steps_in_epoch: number of completed steps of the current epoch.
+      history: the metrics of each completed epoch.
     """
 
     epoch: int = 0
@@ -39,15 +39,15 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-      folder: where they lie; made if it is not there.
-      devices: of all processes that train together; the first one alone reads and writes the folder.
+      folder: folder of the checkpoints; created if it does not exist.
+      devices: devices of all processes of the run. Only the first process reads and writes the folder.
     """
 
     def __init__(self, folder: Path, devices: Sequence[jax.Device] = ()) -> None:
         self.folder = folder
         self._devices = devices
-        # None in the other processes, of which `restore_newest` is all that is asked.
-        self._manager: Any = _manager(folder) if processes.is_first() else None
+        # None in the other processes, which only call `save`, `wait`, `restore_newest` and `newest_position`.
+        self._manager: Any = _create_manager(folder) if processes.is_first() else None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -57,21 +57,21 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, state: TrainState, progress: Progress, metrics: dict[str, float] | None) -> None:
-        """Saves in the background; returns once the state has been copied.
+        """Saves a checkpoint in the background; returns once the state has been copied.
 
         Args:
-          state: what is saved.
-          progress: where in the run it is.
-          metrics: what the checkpoint is ranked by; None for one between two epochs.
+          state: the training state.
+          progress: the position in the run.
+          metrics: metrics that rank the checkpoint; None within an epoch.
         """
         if self._manager is None:
             return
         host_state = jax.device_get(state)
         self._manager.save(
-            # An epoch's last step may be saved twice: before its evaluation, where that was stopped.
+            # The last step of an epoch is saved twice if its evaluation is interrupted.
             2 * int(host_state.step) + (metrics is not None),
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave(host_state.evaluated),
+                model=ocp.args.StandardSave(host_state.evaluation_variables),
                 rest=ocp.args.StandardSave(_rest(host_state)),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
@@ -79,63 +79,64 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns when what was saved lies safely on disk."""
+        """Waits until all checkpoints are on disk."""
         if self._manager is not None:
             self._manager.wait_until_finished()
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """The state and progress to go on from, or None where nothing was saved yet.
+        """State and progress of the newest checkpoint; None if there is no checkpoint.
 
         Args:
-          like: a state of the same model and optimiser.
+          like: a state of the same model and optimizer.
 
         Raises:
-          UserError: the checkpoint is of another model.
+          UserError: if the checkpoint is of a different model.
         """
         step = None if self._manager is None else self._manager.latest_step()
-        step = processes.text_from_first(step, self._devices)
+        step = processes.broadcast_json(step, self._devices)
         if step is None:
             return None
         if self._manager is None:
-            state, where = like, None
+            state, progress = like, None
         else:
-            model = self._restore(step, "model", like.evaluated)
+            model = self._restore(step, "model", like.evaluation_variables)
             rest = self._restore(step, "rest", _rest(like))
-            # Where a running mean is kept, it is the model, and what is trained on lies with the rest.
+            # With a running mean of the parameters, `model` is the mean and `rest` has the parameters.
             trained = rest.pop("trained", None)
             state = TrainState(**(trained or model), **rest, ema=model if trained else {})
-            where = dataclasses.asdict(self._progress(step))
-        where = processes.text_from_first(where, self._devices)
-        return processes.from_first(state, self._devices), Progress(**where)
+            progress = dataclasses.asdict(self._progress(step))
+        progress = processes.broadcast_json(progress, self._devices)
+        return processes.broadcast(state, self._devices), Progress(**progress)
 
     def restore_best(self, like: PyTree) -> tuple[PyTree, int]:
-        """Parameters and running statistics of the best epoch, and the epoch's number from 1.
+        """Parameters and running statistics of the best epoch, and its number from 1.
 
         Args:
           like: variables of the same model.
 
         Raises:
-          UserError: there is no whole epoch yet, or the checkpoint is of another model.
+          UserError: if no epoch is complete, or the checkpoint is of a different model.
         """
         step = self._manager.best_step()
         if step is None or self._manager.metrics(step) is None:
-            raise UserError(f"{self.folder} has no checkpoint of a whole epoch yet; train further")
+            raise UserError(f"{self.folder} has no checkpoint of a completed epoch; train longer")
         return self._restore(step, "model", like), self._progress(step).epoch
 
-    def newest_place(self) -> tuple[int, int] | None:
-        """Whole epochs done and steps of the one after, at the newest checkpoint; None before the first.
+    def newest_position(self) -> tuple[int, int] | None:
+        """Completed epochs, and completed steps of the current epoch, at the newest checkpoint.
 
-        The same in all processes.
+        Returns:
+          The same value in all processes; None if there is no checkpoint.
         """
-        found = None
+        position = None
         if self._manager is not None and (step := self._manager.latest_step()) is not None:
             progress = self._progress(step)
-            found = progress.epoch, progress.steps_in_epoch
-        found = processes.text_from_first(found, self._devices)
-        return None if found is None else (found[0], found[1])
+            position = progress.epoch, progress.steps_in_epoch
+        position = processes.broadcast_json(position, self._devices)
+        return None if position is None else (position[0], position[1])
 
     def newest_history(self) -> list[dict[str, Any]]:
-        """The metrics of each epoch up to the newest checkpoint."""
+        """Metrics of each epoch up to the newest checkpoint."""
         step = self._manager.latest_step()
         if step is None:
             return []
@@ -148,16 +149,16 @@ class Checkpoints:
         return Progress(**saved["progress"])
 
     def _restore(self, step: int, item: str, like: PyTree) -> PyTree:
-        """One item of a checkpoint, after a look at whether it fits."""
+        """One item of a checkpoint, whose shapes must equal those of `like`."""
         found = self._manager.item_metadata(step)[item]
         found_shapes = _shapes(found.tree if hasattr(found, "tree") else found)
-        wanted_shapes = _shapes(like)
-        for name in sorted({*found_shapes, *wanted_shapes}):
-            one, other = found_shapes.get(name), wanted_shapes.get(name)
-            if one != other:
+        expected_shapes = _shapes(like)
+        for name in sorted({*found_shapes, *expected_shapes}):
+            shape, expected = found_shapes.get(name), expected_shapes.get(name)
+            if shape != expected:
                 raise UserError(
-                    f"{self.folder}/{step} is of another model: {name} is {one or 'not there'} in the "
-                    f"checkpoint and {other or 'not there'} in the config's model"
+                    f"{self.folder}/{step} is of a different model: {name} is {_describe(shape)} in the "
+                    f"checkpoint and {_describe(expected)} in the config's model"
                 )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.device_get(like))
         restored = self._manager.restore(
@@ -166,13 +167,13 @@ class Checkpoints:
         return restored[item]
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
+def _create_manager(folder: Path) -> ocp.CheckpointManager:
     policies = [
         LatestN(1),
         BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    alone = ocp.options.MultiprocessingOptions(
+    first_process_only = ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
     )
     return ocp.CheckpointManager(
@@ -187,7 +188,7 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
             best_mode="max",
             preservation_policy=AnyPreservationPolicy(policies),
             create=False,
-            **({"multiprocessing_options": alone} if jax.process_count() > 1 else {}),
+            **({"multiprocessing_options": first_process_only} if jax.process_count() > 1 else {}),
         ),
     )
 
@@ -197,13 +198,17 @@ def _metric(metrics: dict[str, float]) -> float:
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:
-    """What training needs beyond the model itself."""
+    """The training state without the evaluated model."""
     rest = {"step": state.step, "opt_state": state.opt_state, "totals": state.totals}
     return rest | ({"trained": state.variables} if state.ema else {})
 
 
+def _describe(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {shape}"
+
+
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """The shape of every array in a tree, by its path."""
+    """Shape of each array in a tree, by its path."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)

@@ -1,7 +1,4 @@
-"""What a training step costs: operations, messages between devices, and the peak of a device.
-
-Source of the peaks: the makers' data sheets, without sparsity; float32 is that of the ordinary units.
-"""
+"""Cost of a training step: floating-point operations, communication between devices, peak of a device."""
 
 import time
 from typing import Any
@@ -14,8 +11,9 @@ from lensjax import models
 from lensjax.training import start
 from lensjax.training.state import TrainState
 
-# Operations a second in "float32", "tensorfloat32" and "bfloat16", by a part of the device's name.
-PEAKS = {
+# Peak FLOP/s in float32, tensorfloat32 and bfloat16, by a part of the device's name. Source: the
+# manufacturers' data sheets, without sparsity; float32 is the rate of the ordinary (not tensor) cores.
+PEAK_FLOPS = {
     "H100": (67e12, 494e12, 989e12),
     "H200": (67e12, 494e12, 989e12),
     "A100": (19.5e12, 156e12, 312e12),
@@ -31,14 +29,18 @@ _SIDE = 1024  # of the matrices whose product measures a CPU
 
 
 def abstract_state(config: ConfigDict) -> TrainState:
-    """The shapes of all that training changes; nothing is computed."""
+    """Shapes and types of the training state; nothing is computed.
+
+    Args:
+      config: the whole config of a run.
+    """
     return start.abstract_state(config, models.build(config))
 
 
-def step_operations(config: ConfigDict) -> float:
-    """Floating-point operations of one training step, as XLA counts them before it optimises.
+def step_flops(config: ConfigDict) -> float:
+    """Floating-point operations of one training step, as XLA counts them before optimization.
 
-    A multiplication and an addition are two. It takes as long as tracing the step does.
+    A multiplication and an addition count as two. The step is traced, not compiled.
 
     Args:
       config: the whole config of a run.
@@ -57,47 +59,48 @@ def step_operations(config: ConfigDict) -> float:
     return float(lowered.cost_analysis()["flops"])
 
 
-def messages(config: ConfigDict) -> tuple[int, int]:
-    """How many sums over devices a training step has, and the bytes that each device puts into them.
+def all_reduces(config: ConfigDict) -> tuple[int, int]:
+    """Number of all-reduces in a training step, and the bytes that each device contributes to them.
 
-    One is of all gradients and one of the number of images. Each batch normalization has one in the forward
-    pass (a count, and of each channel the sum and the sum of squares) and one in the backward pass (two
-    values per channel). The arrays of each are one message, since XLA joins sums that do not wait for each
-    other.
+    There is one for all gradients and one for the number of images. Each batch normalization has one in the
+    forward pass (a count, and the sum and the sum of squares of each channel) and one in the backward pass
+    (two values per channel). The arrays of each count as one message, since XLA combines all-reduces that do
+    not depend on each other.
 
     Args:
       config: the whole config of a run.
     """
     state = abstract_state(config)
     gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    # Each has a running mean and a running variance of as many channels.
+    # Each layer has a running mean and a running variance per channel.
     statistics = jax.tree.leaves(state.batch_stats)
     channels = sum(leaf.size for leaf in statistics) // 2
     layers = len(statistics) // 2
     return 2 + 2 * layers, 4 * (gradients + 4 * channels + layers + 1)
 
 
-def peak_operations(device: jax.Device, precision: str) -> float | None:
-    """The most operations a second that a device is said to do, or a CPU was seen to do.
+def peak_flops(device: jax.Device, precision: str) -> float | None:
+    """Peak FLOP/s of a device.
 
-    Of a CPU it is what a product of two matrices of 1,024 x 1,024 reaches just now.
+    For a CPU this is the rate of a product of two 1,024 x 1,024 matrices, which is measured at each call; for
+    other devices it is the data sheet's.
 
     Args:
-      device: any.
-      precision: of products, as `config.precision`.
+      device: the device.
+      precision: precision of products, one of the values of `config.precision`.
 
     Returns:
-      None for a device that is not known.
+      The peak; None if the device is not listed in `PEAK_FLOPS`.
     """
     if device.platform == "cpu":
-        return _product_rate()
-    for name, peaks in PEAKS.items():
+        return _measure_product_flops()
+    for name, peaks in PEAK_FLOPS.items():
         if name in device.device_kind:
             return peaks[_PRECISIONS.index(precision)]
     return None
 
 
-def _product_rate() -> float:
+def _measure_product_flops() -> float:
     ones = jnp.ones((_SIDE, _SIDE))
     product = jax.jit(jnp.matmul)
     product(ones, ones).block_until_ready()

@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C or SIGTERM at a place where nothing is lost."""
+"""Clean stops on SIGINT (Ctrl-C) and SIGTERM, with all progress saved."""
 
 import contextlib
 import signal
@@ -11,64 +11,67 @@ import jax
 from lensjax.errors import Interrupted
 from lensjax.training import processes
 
-_STEPS_BETWEEN_LOOKS = 8  # a look at the other processes waits for the steps under way
+# Asking the other processes waits for the steps in flight.
+_STEPS_BETWEEN_POLLS = 8
 
 
 class StopRequest:
-    """Whether a signal has asked to stop.
+    """Records a signal that asks the run to stop.
 
     Args:
-      devices: of all processes that train together, which stop together.
+      devices: devices of all processes of the run; they stop together.
 
     Attributes:
-      signal_number: the signal's number; None until there was one.
+      signal_number: number of the received signal; None if there was none.
     """
 
     def __init__(self, devices: Sequence[jax.Device] = ()) -> None:
         self.signal_number: int | None = None
-        self._at_once = False
+        self._immediate = False
         self._devices = devices
         self._agreed: int | None = None
-        self._looked: int | None = None
+        self._polled: int | None = None
 
-    def requested(self, step: int) -> int | None:
-        """The number of the signal that asks to stop before this step, the same in all processes.
+    def poll(self, step: int) -> int | None:
+        """Number of the signal that asks to stop before a step; None if there is none.
+
+        All processes get the same value, and must call this method at the same steps.
 
         Args:
-          step: the number of steps done in the epoch; all processes have to ask at the same ones.
+          step: number of completed steps of the epoch.
         """
-        if not processes.are_several(self._devices):
+        if not processes.is_multiprocess(self._devices):
             return self.signal_number
-        if self._looked is None or not 0 < step - self._looked < _STEPS_BETWEEN_LOOKS:
-            self._looked = step
-            noted = int(processes.largest(self.signal_number or 0, self._devices))
-            self._agreed = self._agreed or noted or None
+        if self._polled is None or not 0 < step - self._polled < _STEPS_BETWEEN_POLLS:
+            self._polled = step
+            received = int(processes.max_over_processes(self.signal_number or 0, self._devices))
+            self._agreed = self._agreed or received or None
         return self._agreed
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within, a request to stop raises `Interrupted` where it comes, for work that is done again.
+    def raise_immediately(self) -> Iterator[None]:
+        """Context in which a signal raises `Interrupted` at once, for work that can be repeated.
 
-        Where several processes do the work together, none can leave it before its end.
+        With several processes it has no effect, because no process can leave the shared work early.
         """
-        if processes.are_several(self._devices):
+        if processes.is_multiprocess(self._devices):
             yield
             return
-        self._at_once = True
+        self._immediate = True
         try:
             if self.signal_number is not None:
                 raise Interrupted(self.signal_number)
             yield
         finally:
-            self._at_once = False
+            self._immediate = False
 
 
 @contextlib.contextmanager
-def stop_requests(devices: Sequence[jax.Device] = ()) -> Iterator[StopRequest]:
-    """Takes note of SIGINT and SIGTERM instead of dying of them; a second one acts as it always does.
+def catch_stop_signals(devices: Sequence[jax.Device] = ()) -> Iterator[StopRequest]:
+    """Context that records the first SIGINT or SIGTERM; a second one has its usual effect.
 
     Args:
-      devices: of all processes that train together.
+      devices: devices of all processes of the run.
     """
     request = StopRequest(devices)
     previous: dict[int, Any] = {}
@@ -77,15 +80,15 @@ def stop_requests(devices: Sequence[jax.Device] = ()) -> Iterator[StopRequest]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         del frame
         request.signal_number = number
         restore()
-        if request._at_once:
+        if request._immediate:
             raise Interrupted(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, note)
+        previous[number] = signal.signal(number, record)
     try:
         yield request
     finally:

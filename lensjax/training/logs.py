@@ -1,4 +1,4 @@
-"""What a run writes down after each epoch: metrics.jsonl, TensorBoard events, a line for the reader."""
+"""Metrics of each epoch: metrics.jsonl, TensorBoard events, and a table in the terminal."""
 
 import functools
 import json
@@ -21,11 +21,11 @@ SHORT_NAMES = {"cross_entropy": "x-ent.", "physics": "phys."}
 
 
 class EpochLog:
-    """The written history of a run.
+    """The metrics files of a run.
 
     Args:
-      workdir: the run's folder; None where another process writes there.
-      history: the epochs done so far; what the files say beyond them is forgotten.
+      workdir: the run's folder; None in processes that do not write.
+      history: records of the completed epochs; later records in the files are discarded.
     """
 
     def __init__(self, workdir: Path | None, history: Sequence[Record]) -> None:
@@ -46,13 +46,13 @@ class EpochLog:
 
     @functools.cached_property
     def _events(self) -> Any:
-        # Imports PyTorch where it is installed, which takes a second: only once there is something to write.
+        # Imported at the first record: the import takes a second if PyTorch is installed.
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._workdir), purge_step=self._first)
 
     def write(self, record: Record) -> None:
-        """Adds an epoch."""
+        """Appends the record of an epoch."""
         if self._path is None:
             return
         with self._path.open("a") as file:
@@ -64,7 +64,12 @@ class EpochLog:
 
 
 def log_start(config: ConfigDict, progress: Sequence[Progress]) -> None:
-    """Logs where some runs resume, and the table of the epochs so far."""
+    """Logs the position from which runs resume, and the table of their completed epochs.
+
+    Args:
+      config: the whole config of the first run.
+      progress: the progress of each run.
+    """
     done = progress[0]
     if 0 < done.epoch < config.num_epochs or done.steps_in_epoch:
         log.info("resuming after epoch %d, step %d", done.epoch, done.steps_in_epoch)
@@ -76,7 +81,11 @@ def log_start(config: ConfigDict, progress: Sequence[Progress]) -> None:
 
 
 def mean(records: Sequence[Record]) -> Record:
-    """The mean over runs of each value."""
+    """Mean of each metric over runs.
+
+    Args:
+      records: the record of each run at the same epoch.
+    """
     if len(records) == 1:
         return records[0]
     means = {name: float(np.mean([each[name] for each in records])) for name in records[0]}
@@ -84,27 +93,27 @@ def mean(records: Sequence[Record]) -> Record:
 
 
 def header(terms: Sequence[str]) -> str:
-    """The heading of the table whose rows `row` gives, two lines of at most 80 columns.
+    """Header of the table of epochs, two lines of at most 80 columns.
 
     Args:
       terms: names of the loss terms.
     """
-    losses = ["loss", *(SHORT_NAMES.get(term, term) for term in _shown(terms))]
+    losses = ["loss", *(SHORT_NAMES.get(term, term) for term in _term_columns(terms))]
     columns = [*losses, *CLASSES, "mean", "accur."]
     groups = "training".rjust(7 * len(losses)) + "validation AUC".rjust(7 * (len(CLASSES) + 1))
     return f"{'':7}{groups}\n{'epoch':>7}{''.join(f'{name:>7}' for name in columns)}  img/s   left"
 
 
 def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
-    """One epoch of the table: loss terms of training, then AUC and accuracy of validation.
+    """Row of the table of epochs: training losses, then validation AUC and accuracy.
 
     Args:
       record: the epoch's metrics.
       config: the whole config.
-      seconds_left: how long the rest of the run will take.
+      seconds_left: estimated time to the end of the run, seconds.
     """
     terms = term_names(config.model.name)
-    values = [record["train_loss"], *(record[f"train_{term}"] for term in _shown(terms))]
+    values = [record["train_loss"], *(record[f"train_{term}"] for term in _term_columns(terms))]
     values += [record[f"validation_auc_{name}"] for name in CLASSES]
     values += [record["validation_auc"], record["validation_accuracy"]]
     numbers = "".join(f"{value:7.4f}" for value in values)
@@ -112,6 +121,6 @@ def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
     return f"{epoch:>7}{numbers}{record['images_per_second']:7.0f}{duration(seconds_left):>7}"
 
 
-def _shown(terms: Sequence[str]) -> Sequence[str]:
-    """The terms worth a column: none where the loss is one term alone."""
+def _term_columns(terms: Sequence[str]) -> Sequence[str]:
+    """The loss terms with a column; none if the loss has one term."""
     return terms if len(terms) > 1 else ()

@@ -1,10 +1,10 @@
-"""The training loop, of one run or of several side by side.
+"""The training loop, of one run or of several runs side by side.
 
-An epoch is, in this order: steps, evaluation, checkpoint with the evaluation's metrics, log. A run that
-is stopped at any point resumes from its newest checkpoint and ends with the same numbers.
+An epoch consists of its steps, an evaluation, a checkpoint with the metrics of the evaluation, and a log
+record. A run that stops at any point resumes from its newest checkpoint and gives the same numbers.
 
-Runs side by side differ in their seeds alone: the step of one is mapped over them by `jax.vmap`, and state
-and key have a leading axis over them. A single run has no such axis.
+Runs side by side differ only in their seeds. `jax.vmap` maps the step over the runs, and state and key have a
+leading axis over runs. A single run does not have this axis.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ from lensjax.models import ClassifierModule
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.training import logs, processes
 from lensjax.training.checkpoints import Checkpoints, Progress
-from lensjax.training.interrupt import StopRequest, stop_requests
+from lensjax.training.interrupt import StopRequest, catch_stop_signals
 from lensjax.training.losses import term_names
-from lensjax.training.meter import Meter
 from lensjax.training.parallel import check_batch_size, parallelize_step, prefetch, replicate
+from lensjax.training.profiler import Profiler
 from lensjax.training.start import build_step, start_or_resume
 from lensjax.training.state import (
     PyTree,
@@ -50,7 +50,7 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """The fixed parts of training, with one config, set of checkpoints and log per run."""
+    """What stays fixed during training; configs, checkpoints and logs have one entry per run."""
 
     configs: Sequence[ConfigDict]
     checkpoints: Sequence[Checkpoints]
@@ -62,7 +62,7 @@ class Session:
     evaluate: Evaluator
     stop: StopRequest
     devices: Sequence[jax.Device]
-    meter: Meter | None
+    profiler: Profiler | None
 
 
 def train(
@@ -72,28 +72,28 @@ def train(
     evaluate: Evaluator,
     *,
     devices: Sequence[jax.Device],
-    meter: Meter | None = None,
+    profiler: Profiler | None = None,
 ) -> list[Progress]:
     """Trains one or more runs, from the start or from their newest checkpoints.
 
     Args:
-      runs: the config of each run by its folder, which is claimed. They differ in their seeds alone and
-        have done the same number of steps.
+      runs: folder and config of each run; the folders are claimed (see `workdir.claim`). The configs differ
+        only in their seeds, and all runs have completed the same number of steps.
       model: the classifier, built for the mapped axis `parallel.AXIS`.
       images: the training images.
-      evaluate: gives named values of a model's variables after each epoch; `validation_auc` selects the
-        best one.
-      devices: the devices to train on, each an equal share of a batch; those of the first process, which
-        writes, come first.
-      meter: optional profiler.
+      evaluate: function from a model's variables to named metrics, called after each epoch;
+        `validation_auc` selects the best epoch.
+      devices: the devices to train on, in the order of their processes. Each gets an equal share of a
+        batch.
+      profiler: optional profiler.
 
     Returns:
       The progress of each run, with the metrics of every epoch.
 
     Raises:
-      Interrupted: a signal asked to stop; all progress is saved.
-      NonFiniteLossError: the loss became NaN or infinite.
-      UserError: the devices cannot share a batch equally, or a checkpoint is of another model.
+      Interrupted: if a signal asked to stop; all progress is saved.
+      NonFiniteLossError: if the loss became NaN or infinite.
+      UserError: if the devices cannot share a batch equally, or a checkpoint is of a different model.
     """
     configs = list(runs.values())
     config = configs[0]
@@ -103,7 +103,7 @@ def train(
         checkpoints = [
             stack.enter_context(Checkpoints(folder / CHECKPOINTS, devices)) for folder in runs
         ]
-        stop = stack.enter_context(stop_requests(devices))
+        stop = stack.enter_context(catch_stop_signals(devices))
         state, key, progress, resumed = start_or_resume(configs, model, num_steps, checkpoints)
         state, key = replicate((state, key), devices)
         step = parallelize_step(
@@ -120,7 +120,7 @@ def train(
             configs=configs,
             checkpoints=checkpoints,
             epoch_logs=epoch_logs,
-            step=step if meter is None else meter.training(step),
+            step=step if profiler is None else profiler.time_training(step),
             key=key,
             num_images=len(images),
             batches=functools.partial(
@@ -128,35 +128,35 @@ def train(
                 images,
                 config.batch_size,
                 [each.seed for each in configs],
-                share=processes.own_rows(config.batch_size, devices),
+                share=processes.local_rows(config.batch_size, devices),
             ),
             evaluate=evaluate,
             stop=stop,
             devices=devices,
-            meter=meter,
+            profiler=profiler,
         )
         if config.num_epochs == 0 and not resumed:
             metrics = evaluate_runs(session, state)
-            log.info("without training: validation AUC %.4f", logs.mean(metrics)["validation_auc"])
+            log.info("initial model: validation AUC %.4f", logs.mean(metrics)["validation_auc"])
             save(session, state, progress, metrics)
         logs.log_start(config, progress)
         while progress[0].epoch < config.num_epochs:
             started, first = time.perf_counter(), progress[0].steps_in_epoch
             state, progress = run_epoch(session, state, progress)
             state, progress = evaluate_save_and_log(session, state, progress, first, started)
-        if meter is not None:
-            meter.end()
+        if profiler is not None:
+            profiler.stop_trace()
     return progress
 
 
 def run_epoch(
     session: Session, state: TrainState, progress: Sequence[Progress]
 ) -> tuple[TrainState, list[Progress]]:
-    """Runs the steps of an epoch that are not done; saves every `config.checkpoint_minutes`.
+    """Runs the remaining steps of an epoch; saves every `config.checkpoint_minutes`.
 
     Raises:
-      Interrupted: a signal asked to stop; all progress is saved.
-      NonFiniteLossError: the loss became NaN or infinite.
+      Interrupted: if a signal asked to stop; all progress is saved.
+      NonFiniteLossError: if the loss became NaN or infinite.
     """
     config, stop = session.configs[0], session.stop
     epoch, done = progress[0].epoch, progress[0].steps_in_epoch
@@ -173,7 +173,7 @@ def run_epoch(
     title = f"epoch {epoch + 1}/{config.num_epochs}"
     with progress_bar(session.num_images, title, initial=done * size) as bar:
         for batch in batches:
-            if stop.requested(done) is not None:
+            if stop.poll(done) is not None:
                 break
             previous = loss
             state, metrics = session.step(state, batch, session.key)
@@ -188,7 +188,7 @@ def run_epoch(
                 save(session, state, now())
                 saved, saved_at = done, time.monotonic()
         check_finite(loss, session, epoch, done)
-    if (signal_number := stop.requested(done)) is not None:
+    if (signal_number := stop.poll(done)) is not None:
         if done > saved:
             save(session, state, now())
         wait_until_saved(session)
@@ -203,20 +203,20 @@ def evaluate_save_and_log(
     first: int,
     started: float,
 ) -> tuple[TrainState, list[Progress]]:
-    """Ends an epoch: evaluates each run, saves it with its metrics, and logs them.
+    """Ends an epoch: evaluates each run, saves it with its metrics, and logs the metrics.
 
     Args:
       session: see `Session`.
-      state, progress: after the epoch's steps.
-      first: steps of the epoch that were done before `started`.
-      started: `time.perf_counter()` before the steps.
+      state, progress: state and progress after the epoch's steps.
+      first: steps of the epoch that were completed before `started`.
+      started: `time.perf_counter()` before the first step.
 
     Raises:
-      Interrupted: a signal asked to stop; all progress is saved.
+      Interrupted: if a signal asked to stop; all progress is saved.
     """
     config, seconds_of_steps = session.configs[0], time.perf_counter() - started
     try:
-        with session.stop.at_once():
+        with session.stop.raise_immediately():
             evaluated = evaluate_runs(session, state)
     except Interrupted:
         if first * config.batch_size < session.num_images:
@@ -240,14 +240,17 @@ def evaluate_save_and_log(
     for epoch_log, record in zip(session.epoch_logs, records, strict=True):
         epoch_log.write(record)
     log.info(logs.row(logs.mean(records), config, seconds * (config.num_epochs - epoch)))
-    if session.meter is not None:
-        log.info(session.meter.line(num_images, seconds))
+    if session.profiler is not None:
+        log.info(session.profiler.summarize_epoch(num_images, seconds))
     return state, progress
 
 
 def evaluate_runs(session: Session, state: TrainState) -> list[dict[str, float]]:
-    """The evaluation of each run."""
-    return [session.evaluate(each) for each in split_runs(state.evaluated, len(session.configs))]
+    """Metrics of each run's current model."""
+    return [
+        session.evaluate(each)
+        for each in split_runs(state.evaluation_variables, len(session.configs))
+    ]
 
 
 def save(
@@ -256,7 +259,7 @@ def save(
     progress: Sequence[Progress],
     metrics: Sequence[dict[str, float]] | None = None,
 ) -> None:
-    """Saves each run in the background, in the first process; `metrics` are those of a whole epoch."""
+    """Saves each run in the background, in the first process; `metrics` is given after a complete epoch."""
     if not processes.is_first():
         return
     states = list(split_runs(jax.device_get(state), len(progress)))
@@ -266,7 +269,7 @@ def save(
 
 
 def wait_until_saved(session: Session) -> None:
-    """Returns when all checkpoints are on disk."""
+    """Waits until all checkpoints are on disk."""
     for checkpoints in session.checkpoints:
         checkpoints.wait()
 
@@ -274,16 +277,16 @@ def wait_until_saved(session: Session) -> None:
 def check_finite(
     loss: Float[Array, "*runs"] | None, session: Session, epoch: int, number: int
 ) -> None:
-    """Waits for the loss of a step, None before the first one.
+    """Waits for the loss of a step and checks that it is finite.
 
     Args:
-      loss: of each run.
+      loss: loss of each run; None before the first step.
       session: see `Session`.
       epoch: number of the epoch, from 0.
-      number: the step's number in the epoch, from 1.
+      number: number of the step in the epoch, from 1.
 
     Raises:
-      NonFiniteLossError: a loss is NaN or infinite.
+      NonFiniteLossError: if a loss is NaN or infinite.
     """
     if loss is None or np.isfinite(losses := np.atleast_1d(loss)).all():
         return
@@ -291,6 +294,6 @@ def check_finite(
     of = f"of seed {session.configs[run].seed} " if len(session.configs) > 1 else ""
     raise NonFiniteLossError(
         f"the loss {of}became {losses[run]} in epoch {epoch + 1}, batch {number}; the newest checkpoint "
-        "is from before it. Try a lower config.optimizer.learning_rate first; --debug-nans reports "
-        "which operation it was"
+        "is from an earlier step. Try a lower config.optimizer.learning_rate first; --debug-nans finds the "
+        "operation"
     )

@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""Training losses."""
 
 import jax
 import optax
@@ -14,16 +14,16 @@ def loss_terms(
     physics_weight: float,
     label_smoothing: float = 0.0,
 ) -> dict[str, Float[Array, " batch"]]:
-    """The loss of each image and the terms that it is the weighted sum of.
+    """Loss terms of each image, and their weighted sum.
 
     Args:
-      outputs: a model's answer.
-      labels: index of each image's class.
-      physics_weight: weight of the physics loss; the cross-entropy has 1.
-      label_smoothing: share of each label that is spread over all classes.
+      outputs: a model's outputs.
+      labels: class index of each image.
+      physics_weight: weight of the physics loss; the cross-entropy has weight 1.
+      label_smoothing: fraction of each label that is spread over all classes.
 
     Returns:
-      `cross_entropy`, `physics` where the model has it, and `loss`, the sum.
+      `cross_entropy`, `physics` if the outputs have a physics loss, and `loss`, the weighted sum.
     """
     if label_smoothing:
         hard = jax.nn.one_hot(labels, outputs.logits.shape[-1], dtype=outputs.logits.dtype)
@@ -41,6 +41,10 @@ def loss_terms(
 
 
 def term_names(model_name: str) -> tuple[str, ...]:
-    """Names of the loss terms that a model has, without their sum."""
+    """Names of a model's loss terms, without their sum.
+
+    Args:
+      model_name: `config.model.name`.
+    """
     with_physics = ("lens_vit_pinn", "lens_encoder_net")
     return ("cross_entropy", "physics") if model_name in with_physics else ("cross_entropy",)

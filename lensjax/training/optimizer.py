@@ -1,22 +1,22 @@
-"""The optimiser that a config describes."""
+"""The optimizer and learning-rate schedule of a config."""
 
 import optax
 from ml_collections import ConfigDict
 
 
-def build(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """AdamW with weight decay on every parameter, as PyTorch's default, and a learning rate by schedule.
+def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """AdamW with weight decay on every parameter, as in PyTorch, and a learning-rate schedule.
 
-    Where `accumulate_steps` is above 1, the parameters change in every so manyth step alone, by the mean
-    of the gradients since the last change; the schedule then runs over these changes.
+    If `accumulate_steps` is above 1, gradients are averaged over that number of steps before each update of
+    the parameters. The schedule counts updates.
 
     Args:
       config: the `optimizer` part of a config.
-      num_steps: steps of the whole run.
+      num_steps: number of steps in the whole run.
     """
-    together = config.accumulate_steps
+    steps_per_update = config.accumulate_steps
     adamw = optax.adamw(
-        learning_rate(config, num_steps // together),
+        learning_rate(config, num_steps // steps_per_update),
         b1=config.b1,
         b2=config.b2,
         eps=config.eps,
@@ -24,20 +24,20 @@ def build(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
     )
     if config.clip_norm:
         adamw = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
-    if together == 1:
+    if steps_per_update == 1:
         return adamw
-    return optax.MultiSteps(adamw, every_k_schedule=together).gradient_transformation()
+    return optax.MultiSteps(adamw, every_k_schedule=steps_per_update).gradient_transformation()
 
 
 def learning_rate(config: ConfigDict, num_steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step.
+    """Learning rate as a function of the update.
 
-    It rises in a straight line over `warmup_steps`, then stays ("constant") or falls to 0 at the end
-    of the run along half a cosine ("cosine").
+    It rises linearly over `warmup_steps`. Then it is constant ("constant"), or follows half a cosine down to
+    0 at the end of the run ("cosine").
 
     Args:
       config: the `optimizer` part of a config.
-      num_steps: steps of the whole run.
+      num_steps: number of updates in the whole run.
     """
     peak, warmup = config.learning_rate, min(config.warmup_steps, num_steps)
     if config.schedule == "cosine":

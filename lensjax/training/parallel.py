@@ -1,4 +1,4 @@
-"""Data parallelism: each device gets an equal share of a batch. The only file that uses `jax.pmap`."""
+"""Data parallelism: each device gets an equal share of a batch. Only this file uses `jax.pmap`."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,15 +17,15 @@ AXIS = "batch"
 
 
 def check_batch_size(field: str, batch_size: int, num_devices: int) -> None:
-    """Refuses a batch size that the devices cannot share equally.
+    """Checks that the devices can share a batch equally.
 
     Args:
-      field: the batch size's name in the config.
-      batch_size: images in a batch over all devices.
-      num_devices: devices that share it.
+      field: name of the batch size in the config.
+      batch_size: images in a batch, over all devices.
+      num_devices: number of devices that share the batch.
 
     Raises:
-      UserError: the number of devices does not divide the batch size.
+      UserError: if the batch size is not a positive multiple of the number of devices.
     """
     if batch_size > 0 and batch_size % num_devices == 0:
         return
@@ -49,15 +49,15 @@ def parallelize(
 
     Args:
       function: what each device computes.
-      devices: the devices; each process passes the arrays of its own ones.
-      in_axes: 0 for arguments that are divided over devices, as by `divide`; None for arguments that are
-        the same on all.
-      out_axes: the axis of the results. If it is None, one device's results are kept: they have to be
-        equal on all devices, by `psum` or `pmean` over `AXIS`.
-      donate_argnums: arguments whose memory the results take over.
+      devices: the devices; each process passes the arrays of its own devices.
+      in_axes: for each argument, 0 if it is sharded over devices (see `shard`), None if it is the same on
+        all devices.
+      out_axes: axis of the results over devices. If it is None, the results of one device are returned;
+        they must be equal on all devices, by `psum` or `pmean` over `AXIS`.
+      donate_argnums: arguments whose memory is reused for the results.
 
     Returns:
-      The mapped function, of whole arrays and divided ones.
+      The mapped function.
     """
     mapped = jax.pmap(
         function,
@@ -69,7 +69,7 @@ def parallelize(
     )
     if devices[0].platform != "cpu":
         return mapped
-    # Several CPU devices can deadlock for lack of threads if programs are dispatched without waiting.
+    # With asynchronous dispatch, several CPU devices can deadlock for lack of threads.
     return lambda *arguments: jax.block_until_ready(mapped(*arguments))
 
 
@@ -85,8 +85,8 @@ def parallelize_step(
     Args:
       step: the step of one run on one device; its state is donated.
       devices: the devices that share a batch.
-      num_runs: number of runs; if there are several, state and key have a leading axis over them, and
-        batches have one after `batch`.
+      num_runs: number of runs. If there are several, state and key have a leading axis over runs, and
+        batches have an axis over runs after the batch axis.
       same_batch: whether all runs get the same batch, without an axis over runs.
     """
     if num_runs > 1:
@@ -94,23 +94,24 @@ def parallelize_step(
     return parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0])
 
 
-def divide(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Divides rows over this process's devices: `[rows, ...]` becomes `[devices, rows / devices, ...]`.
+def shard(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Shards rows over this process's devices: `[rows, ...]` becomes `[devices, rows / devices, ...]`.
 
-    Their number has to be a multiple of that of the devices, see `check_batch_size`.
+    The number of rows must be a multiple of the number of devices, see `check_batch_size`.
 
     Args:
       tree: arrays with the rows of this process's devices.
       devices: all devices that share a batch.
     """
-    number = len(processes.own(devices))
+    number = len(processes.local_devices(devices))
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Copies arrays to every device of this process, with the layout of the mapped functions' results.
+    """Copies arrays to each device of this process.
 
-    Other layouts work too, but the functions are compiled again for them.
+    The sharding is that of the mapped functions' results. With another sharding the functions would be
+    compiled a second time.
     """
     return jax.device_put(tree, _sharding(devices, PartitionSpec()))
 
@@ -118,21 +119,21 @@ def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
 def prefetch(
     batches: Iterable[Mapping[str, Any]], devices: Sequence[jax.Device], number: int
 ) -> Iterator[Batch]:
-    """Divides batches and copies them to the devices ahead of the steps that use them.
+    """Shards batches and copies them to the devices before the steps need them.
 
     Args:
-      batches: with the rows of this process's devices.
+      batches: batches with the rows of this process's devices.
       devices: all devices that share a batch.
-      number: batches copied when a step asks for one, that one included.
+      number: number of batches on the devices when a step takes one, including that one.
     """
-    layout = _sharding(devices, PartitionSpec(AXIS))
-    ahead: collections.deque[Batch] = collections.deque()
+    sharding = _sharding(devices, PartitionSpec(AXIS))
+    queue: collections.deque[Batch] = collections.deque()
     for batch in batches:
-        ahead.append(jax.device_put(divide(dict(batch), devices), layout))
-        if len(ahead) == number:
-            yield ahead.popleft()
-    yield from ahead
+        queue.append(jax.device_put(shard(dict(batch), devices), sharding))
+        if len(queue) == number:
+            yield queue.popleft()
+    yield from queue
 
 
 def _sharding(devices: Sequence[jax.Device], spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(Mesh(np.asarray(processes.own(devices)), (AXIS,)), spec)
+    return NamedSharding(Mesh(np.asarray(processes.local_devices(devices)), (AXIS,)), spec)

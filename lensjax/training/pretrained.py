@@ -1,4 +1,4 @@
-"""Training that starts from published or earlier weights instead of random ones."""
+"""Initial weights from published networks or earlier runs."""
 
 import json
 from collections.abc import Callable
@@ -19,39 +19,44 @@ PyTree = Any
 Flat = dict[str, Any]
 Adapt = Callable[[np.ndarray], tuple[Any, str]]
 
-# Which part of which model an architecture's weights go to; "" is the model itself.
-MAIN = {
+# (model, architecture of the file): the submodule that the weights initialize; "" for the whole model.
+MAIN_TARGETS = {
     ("baseline_cnn", "baseline_cnn"): "",
     ("baseline_cnn", "resnet18"): "resnet",
     ("lens_vit_pinn", "lens_vit_pinn"): "",
     ("lens_vit_pinn", "dino_vits16"): "vit",
 }
-CNN = {("lens_vit_pinn", "resnet18"): "cnn"}
-# Layers of a published network that are not taken: another number of channels, other classes.
-NEW = {"resnet18": ("params/conv1/", "params/fc/")}
+CNN_TARGETS = {("lens_vit_pinn", "resnet18"): "cnn"}
+# Layers that keep their random initial values, since the numbers of channels and classes differ.
+NEW_LAYERS = {"resnet18": ("params/conv1/", "params/fc/")}
 
 
-def start_from(variables: PyTree, config: ConfigDict) -> PyTree:
-    """The model's initial variables with those that `config` names files for, and says in the log which.
+def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
+    """Replaces a model's initial variables by weights from files, and logs which ones.
 
-    The layers of a published network that cannot be taken keep their random initial values (a ResNet's
-    stem and classifier) or are adapted: DINO's patch embedding by its mean over the three colours, its
-    position embeddings by resizing to the model's grid.
+    Layers of a published network that do not fit the model keep their random initial values (a ResNet's stem
+    and classifier) or are adapted: DINO's patch embedding is averaged over the three colors, and its position
+    embeddings are resized to the model's grid.
 
     Args:
       variables: the model's random initial variables.
-      config: the `model` part of a config; `pretrained` and `pretrained_cnn` name files.
+      config: the `model` part of a config; its fields `pretrained` and `pretrained_cnn` name the files.
+
+    Returns:
+      The new variables.
 
     Raises:
-      UserError: no such file, not a file of lensjax's weights, or of a network that does not fit.
+      UserError: if a file does not exist, is not a weight file of lensjax, or does not fit the model.
     """
-    for field, targets in (("pretrained", MAIN), ("pretrained_cnn", CNN)):
+    for field, targets in (("pretrained", MAIN_TARGETS), ("pretrained_cnn", CNN_TARGETS)):
         if config[field]:
-            variables = _fill(variables, f"config.model.{field}", config, config[field], targets)
+            variables = _load_file(
+                variables, f"config.model.{field}", config, config[field], targets
+            )
     return variables
 
 
-def _fill(
+def _load_file(
     variables: PyTree,
     field: str,
     config: ConfigDict,
@@ -62,53 +67,64 @@ def _fill(
     source, metadata = weights.load(path)
     architecture = metadata["architecture"]
     if (config.name, architecture) not in targets:
-        fitting = [other for model, other in targets if model == config.name]
-        advice = f"it takes {' or '.join(fitting)}" if fitting else "it takes no such file"
-        raise UserError(f"{field}={path}: holds {architecture}; for {config.name} {advice}")
+        supported = [other for model, other in targets if model == config.name]
+        advice = (
+            f"{config.name} needs weights of {' or '.join(supported)}"
+            if supported
+            else f"{config.name} does not use this field"
+        )
+        raise UserError(f"{field}={path}: has weights of {architecture}; {advice}")
     module = targets[config.name, architecture]
-    found: Flat = traverse_util.flatten_dict(source, sep="/")
-    wanted: Flat = traverse_util.flatten_dict(variables, sep="/")
+    loaded: Flat = traverse_util.flatten_dict(source, sep="/")
+    result: Flat = traverse_util.flatten_dict(variables, sep="/")
+    new_layers = NEW_LAYERS.get(architecture, ())
     adapted, new, problems = [], [], []
-    unused = {key for key in found if not key.startswith(NEW.get(architecture, ()))}
-    for name in wanted:
+    unused = {key for key in loaded if not key.startswith(new_layers)}
+    for name in result:
         collection, _, rest = name.partition("/")
         if module and not rest.startswith(f"{module}/"):
             continue
         key = f"{collection}/{rest.removeprefix(f'{module}/')}" if module else name
-        if key.startswith(NEW.get(architecture, ())):
+        if key.startswith(new_layers):
             new.append(rest)
             continue
-        if key not in found:
-            problems.append(f"{rest} is not in it")
+        if key not in loaded:
+            problems.append(f"{rest} is missing in the file")
             continue
         unused.discard(key)
-        value, change = _adapt(key, found[key], wanted[name].shape)
-        if value.shape != wanted[name].shape:
-            problems.append(f"{rest} has shape {found[key].shape}, needs {wanted[name].shape}")
+        value, change = _adapt(key, loaded[key], result[name].shape)
+        if value.shape != result[name].shape:
+            problems.append(
+                f"{rest} has shape {loaded[key].shape} in the file and {result[name].shape} in the model"
+            )
             continue
         if change:
             adapted.append(f"{rest} ({change})")
-        wanted[name] = jnp.asarray(value, wanted[name].dtype)
-    problems += [f"{key} in it has no place in the model" for key in sorted(unused)]
+        result[name] = jnp.asarray(value, result[name].dtype)
+    problems += [f"{key} in the file is not in the model" for key in sorted(unused)]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         sizes = json.loads(metadata.get("sizes", "{}"))
-        said = ", ".join(f"{size}={value}" for size, value in sizes.items())
+        described = ", ".join(f"{size}={value}" for size, value in sizes.items())
         raise UserError(
             f"{field}={path}: does not fit the model: {'; '.join(problems[:3])}{more}. "
-            f"Its sizes: {said or architecture}"
+            f"The file is of {described or architecture}"
         )
-    inside = [name for name in wanted if not module or name.split("/")[1] == module]
-    loaded = len(inside) - len(new) - len(adapted)
-    log.info("%s: %s from %s: %d arrays loaded", module or config.name, architecture, path, loaded)
+    inside = [name for name in result if not module or name.split("/")[1] == module]
+    number = len(inside) - len(new) - len(adapted)
+    log.info("%s: %s from %s: %d arrays loaded", module or config.name, architecture, path, number)
     for word, names in (("adapted", adapted), ("new", new)):
         if names:
             log.info("  %s: %s", word, ", ".join(names))
-    return traverse_util.unflatten_dict(wanted, sep="/")
+    return traverse_util.unflatten_dict(result, sep="/")
 
 
 def _adapt(key: str, value: np.ndarray, shape: tuple[int, ...]) -> tuple[Any, str]:
-    """A value in the model's shape, where that can be made, and what was done; "" for nothing."""
+    """Fits an array to the model's shape if possible.
+
+    Returns:
+      The array, and a description of the change; "" if there is none.
+    """
     if value.shape == shape:
         return value, ""
     if key == "params/patch_embed/kernel" and shape[2] == 1:

@@ -1,7 +1,7 @@
-"""Processes that train together, one a host: how they meet, and what they tell each other.
+"""Communication between the processes of a multi-host run, through JAX's distributed runtime.
 
-All of it is JAX's own runtime. Each process drives its own devices and reads its own share of every
-batch; the first one writes.
+Each process drives its own devices and reads its own rows of every batch. Only the first process writes
+files.
 """
 
 import json
@@ -20,30 +20,31 @@ from lensjax.errors import UserError
 PyTree = Any
 
 
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Meets the other processes; has to be the first thing done with JAX.
+def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Connects this process to the others; must be called before any other use of JAX.
+
+    The arguments can be None under SLURM, Open MPI and Kubernetes and on TPU pods, where JAX detects them.
 
     Args:
-      coordinator: address of the first process, HOST:PORT; None where SLURM, Open MPI, Kubernetes or a TPU
-        pod tells it, as JAX knows how to ask.
-      num_processes: how many there are; None as above.
-      process_id: this one's number, from 0; None as above.
+      coordinator: address of the first process, HOST:PORT.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Raises:
-      UserError: they did not meet.
+      UserError: if the processes do not connect.
     """
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"--distributed: the processes did not meet: {reason}; outside SLURM, Open MPI, Kubernetes and "
-            "TPU pods give --coordinator HOST:PORT, --num-processes N and --process-id I"
+            f"--distributed: the processes did not connect: {reason}; outside SLURM, Open MPI, Kubernetes "
+            "and TPU pods, add --coordinator HOST:PORT, --num-processes N and --process-id I"
         ) from None
 
 
-def leave(code: int) -> None:
-    """Ends this process where it failed; at a common end JAX would have it wait for the others first."""
+def exit_on_failure(code: int) -> None:
+    """Exits at once if `code` is not 0; a normal exit from JAX would wait for the other processes."""
     if code and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -51,71 +52,80 @@ def leave(code: int) -> None:
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all processes, those of the first one first."""
+    """The devices of all processes, in the order of the processes."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is the first process, which writes all files."""
     return jax.process_index() == 0
 
 
-def are_several(devices: Sequence[jax.Device]) -> bool:
+def is_multiprocess(devices: Sequence[jax.Device]) -> bool:
     """Whether the devices belong to more than one process."""
     return len({device.process_index for device in devices}) > 1
 
 
-def own(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Those of the devices that are this process's."""
+def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices in `devices` that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
-def own_rows(number: int, devices: Sequence[jax.Device]) -> slice:
-    """Those rows of a batch, shared equally by the devices, that this process's devices get.
+def local_rows(number: int, devices: Sequence[jax.Device]) -> slice:
+    """The rows of a batch that belong to this process's devices.
 
     Args:
-      number: rows in the batch; the number of devices divides it.
-      devices: what shares it, in the order of their processes.
+      number: rows in the batch; a multiple of the number of devices.
+      devices: all devices that share the batch, in the order of their processes.
     """
     each = number // len(devices)
-    first = next(i for i, device in enumerate(devices) if device in own(devices))
-    return slice(first * each, (first + len(own(devices))) * each)
+    local = local_devices(devices)
+    first = devices.index(local[0])
+    return slice(first * each, (first + len(local)) * each)
 
 
-def from_first(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """The first process's arrays, of the same shapes in all."""
-    return multihost_utils.broadcast_one_to_all(tree) if are_several(devices) else tree
+def broadcast(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """The first process's arrays, on all processes; shapes must agree."""
+    return multihost_utils.broadcast_one_to_all(tree) if is_multiprocess(devices) else tree
 
 
-def text_from_first(value: Any, devices: Sequence[jax.Device]) -> Any:
-    """What the first process has of JSON: numbers, texts, lists, dicts."""
-    if not are_several(devices):
+def broadcast_json(value: Any, devices: Sequence[jax.Device]) -> Any:
+    """The first process's value, on all processes; it must be representable in JSON."""
+    if not is_multiprocess(devices):
         return value
     written = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    length = int(from_first(np.int32(len(written)), devices))
+    length = int(broadcast(np.int32(len(written)), devices))
     padded = np.resize(written, length) if is_first() else np.zeros(length, np.uint8)
-    return json.loads(np.asarray(from_first(padded, devices)).astype(np.uint8).tobytes())
+    return json.loads(np.asarray(broadcast(padded, devices)).astype(np.uint8).tobytes())
 
 
-def largest(value: float, devices: Sequence[jax.Device]) -> float:
-    """The largest of the processes' numbers."""
-    if not are_several(devices):
+def max_over_processes(value: float, devices: Sequence[jax.Device]) -> float:
+    """The largest of the processes' values."""
+    if not is_multiprocess(devices):
         return value
     return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
-def joined_rows(
-    rows: Shaped[np.ndarray, "own *shape"], devices: Sequence[jax.Device]
+def gather_rows(
+    rows: Shaped[np.ndarray, "local *shape"], devices: Sequence[jax.Device]
 ) -> Shaped[np.ndarray, "all *shape"]:
-    """The rows of all processes, which have equally many, in their order."""
-    if not are_several(devices):
+    """The rows of all processes, in the order of the processes.
+
+    Args:
+      rows: this process's rows; each process has the same number.
+      devices: the devices of all processes.
+    """
+    if not is_multiprocess(devices):
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
-def share_of(number: int, devices: Sequence[jax.Device]) -> Int[np.ndarray, " own"]:
-    """Equally many of the numbers below `number` for each process; the last ones repeat the last number."""
-    processes = sorted({device.process_index for device in devices})
-    each = -(-number // len(processes))
-    place = processes.index(jax.process_index())
-    return np.minimum(np.arange(place * each, (place + 1) * each), number - 1)
+def local_row_indices(number: int, devices: Sequence[jax.Device]) -> Int[np.ndarray, " local"]:
+    """The share of this process in the indices 0 to `number` - 1.
+
+    All processes get the same number of indices; the last index is repeated as padding.
+    """
+    process_indices = sorted({device.process_index for device in devices})
+    each = -(-number // len(process_indices))
+    first = process_indices.index(jax.process_index()) * each
+    return np.minimum(np.arange(first, first + each), number - 1)

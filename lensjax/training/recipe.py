@@ -1,4 +1,4 @@
-"""How images become a loss: the settings of a training step."""
+"""Settings of training and evaluation steps: preparation, augmentation, loss and precision."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ from lensjax.training.augmentation import random_dihedral, random_rotation, rand
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The settings of training and evaluation steps, each as in the config.
+    """Settings of training and evaluation steps; each has the name of its field in the config.
 
     Attributes:
       crop, stretch: see `data.preparation.prepare`.
       max_rotation, dihedral, max_shift: see `random_rotation`, `random_dihedral` and `random_shift`.
       physics_weight, label_smoothing: see `losses.loss_terms`.
-      ema_decay: weight of the old value in the running mean of the parameters, if there is one.
-      precision: of products, as in `jax.default_matmul_precision`; with "bfloat16" the model also has that
-        dtype.
+      ema_decay: decay rate of the running mean of the parameters, see `state.update_ema`.
+      precision: precision of products, see `jax.default_matmul_precision`. With "bfloat16" the model also
+        computes in that dtype.
     """
 
     crop: int = 0
@@ -35,7 +35,7 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Recipe":
-        """The recipe of a whole config."""
+        """Recipe of a whole config."""
         return cls(
             **config.preparation,
             **config.augmentation,
@@ -53,7 +53,7 @@ class Recipe:
     def augment(
         self, images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"]
     ) -> Float[Array, "batch height width channels"]:
-        """Changes each image at random, with one key per image."""
+        """Applies the random augmentation, with one key per image."""
         fold_in = jax.vmap(jax.random.fold_in, (0, None))
         if self.dihedral:
             images = random_dihedral(images, fold_in(keys, 1))

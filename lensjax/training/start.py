@@ -1,4 +1,4 @@
-"""What a run starts from: its step, and its state and progress, new or from a checkpoint."""
+"""Start of a run: its training step, and its state and progress, new or from a checkpoint."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.models import ClassifierModule
 from lensjax.runtime.progress import log
-from lensjax.training import optimizer
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.losses import term_names
-from lensjax.training.pretrained import start_from
+from lensjax.training.optimizer import build_optimizer
+from lensjax.training.pretrained import load_pretrained
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import TrainState, initial_state, stack_runs
 from lensjax.training.step import StepFunction, train_step
 
-_QUICK_COMPILATION: dict[str, Any] = {"xla_backend_optimization_level": 1}
+_FAST_COMPILATION: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
 def build_step(config: ConfigDict, model: ClassifierModule, num_steps: int) -> StepFunction:
@@ -29,35 +29,36 @@ def build_step(config: ConfigDict, model: ClassifierModule, num_steps: int) -> S
 
     Args:
       config: the whole config.
-      model: the classifier; its `axis_name` is the mapped axis that batches are divided over.
+      model: the classifier; its `axis_name` is the mapped axis over which batches are sharded.
       num_steps: steps in an epoch.
     """
     return functools.partial(
         train_step,
         model=model,
-        optimizer=_optimizer(config, num_steps),
+        optimizer=_run_optimizer(config, num_steps),
         recipe=Recipe.from_config(config),
     )
 
 
-def first_state(
+def initialize_run(
     config: ConfigDict, model: ClassifierModule, num_steps: int
 ) -> tuple[TrainState, Key[Array, ""]]:
-    """A run's state before its first step, and the key of its steps; arguments as for `build_step`."""
+    """Initial state of a run, and the key of its steps; see `build_step` for the arguments."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    arguments: Any = model, _optimizer(config, num_steps)
-    initialize = _compile_initialization(*arguments, **_settings(config))
+    arguments: Any = model, _run_optimizer(config, num_steps)
+    initialize = _compile_initialization(*arguments, **_state_options(config))
     return initialize(init_key), step_key
 
 
 def abstract_state(config: ConfigDict, model: ClassifierModule) -> TrainState:
-    """Shapes and types of the state of `first_state`; nothing is computed."""
-    settings = _settings(config)
-    initialize = functools.partial(initial_state, model, _optimizer(config, 1), **settings)
+    """Shapes and types of the state of `initialize_run`; nothing is computed."""
+    options = _state_options(config)
+    initialize = functools.partial(initial_state, model, _run_optimizer(config, 1), **options)
     return jax.eval_shape(initialize, jax.random.key(0))
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def _state_options(config: ConfigDict) -> dict[str, Any]:
+    """The keyword arguments of `initial_state`."""
     return {
         "image_size": prepared_size(config.data.image_size, config.preparation.crop),
         "channels": num_channels(config.data.fit),
@@ -68,15 +69,15 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _compile_initialization(
-    model: ClassifierModule, adamw: optax.GradientTransformation, **settings: Any
+    model: ClassifierModule, optimizer: optax.GradientTransformation, **options: Any
 ) -> Callable[[Key[Array, ""]], TrainState]:
     """`initial_state` as a function of the key, compiled once for all seeds."""
-    initialize = functools.partial(initial_state, model, adamw, **settings)
+    initialize = functools.partial(initial_state, model, optimizer, **options)
     lowered = jax.jit(initialize).lower(jax.random.key(0))
     try:
-        # It runs once. With less optimization it compiles in a third of the time.
-        return lowered.compile(compiler_options=_QUICK_COMPILATION)
-    except jax.errors.JaxRuntimeError:  # this XLA does not have the option
+        # It runs once; with less optimization it compiles in a third of the time.
+        return lowered.compile(compiler_options=_FAST_COMPILATION)
+    except jax.errors.JaxRuntimeError:  # XLA version without this option
         return lowered.compile()
 
 
@@ -86,24 +87,28 @@ def start_or_resume(
     num_steps: int,
     checkpoints: Sequence[Checkpoints],
 ) -> tuple[TrainState, Key[Array, "*runs"], list[Progress], bool]:
-    """State and key of some runs, the progress of each, and whether they are from checkpoints.
+    """Initial or restored state of one or more runs.
 
     Args:
-      configs: of each run.
+      configs: config of each run.
       model, num_steps: see `build_step`.
-      checkpoints: of each run.
+      checkpoints: checkpoints of each run.
+
+    Returns:
+      State and key, stacked over runs if there are several; the progress of each run; and whether any run
+      resumes from a checkpoint.
 
     Raises:
-      UserError: a checkpoint is of another model, or a file of weights cannot be used.
+      UserError: if a checkpoint is of a different model, or a weight file cannot be used.
     """
     states, keys, progress = [], [], []
     resumed = False
     for config, saved in zip(configs, checkpoints, strict=True):
-        state, key = first_state(config, model, num_steps)
+        state, key = initialize_run(config, model, num_steps)
         restored = saved.restore_newest(state)
         if restored is None:
-            # Only now: a run that resumes does not need the file of weights any more.
-            variables = start_from(state.variables, config.model)
+            # A resumed run does not need the weight file.
+            variables = load_pretrained(state.variables, config.model)
             ema = jax.tree.map(jnp.copy, variables) if state.ema else {}
             restored = state.replace(**variables, ema=ema), Progress()
         else:
@@ -117,12 +122,12 @@ def start_or_resume(
     return stack_runs(states), stack_runs(keys), progress, resumed
 
 
-def _optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+def _run_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
     total = max(config.num_epochs, 1) * num_steps
     return _cached_optimizer(FrozenConfigDict(config.optimizer), total)
 
 
 @functools.lru_cache(maxsize=8)
 def _cached_optimizer(config: FrozenConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The same object for the same settings, so that what is compiled with it is used again."""
-    return optimizer.build(config, num_steps)
+    """Returns the same object for the same settings, so that compiled functions are reused."""
+    return build_optimizer(config, num_steps)

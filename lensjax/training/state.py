@@ -1,4 +1,4 @@
-"""What a training step takes and gives back."""
+"""The training state."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ PyTree = Any
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that training changes.
+    """The training state.
 
     Attributes:
-      step: how many steps were done.
+      step: number of completed steps.
       params: the model's parameters.
       batch_stats: the model's running statistics.
-      opt_state: the optimiser's state.
-      ema: running mean of parameters and statistics; empty where none is kept.
-      totals: sums over the real images of the present epoch: of each loss term, of right answers, and
-        of the images themselves (`count`).
+      opt_state: the optimizer's state.
+      totals: sums over the images of the current epoch, without padding: each loss term, the number of
+        correct classifications (`correct`) and the number of images (`count`).
+      ema: running mean of parameters and statistics; empty if there is none.
     """
 
     step: Int[Array, ""]
@@ -36,17 +36,17 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What the model's `apply` takes."""
+        """Variables for the model's `apply`."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
-    def evaluated(self) -> dict[str, PyTree]:
-        """What is evaluated and kept: the running mean where there is one."""
+    def evaluation_variables(self) -> dict[str, PyTree]:
+        """Variables to evaluate and save: the running mean if there is one."""
         return self.ema or self.variables
 
 
 def zero_totals(terms: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
-    """The totals at the start of an epoch.
+    """Totals at the start of an epoch.
 
     Args:
       terms: names of the loss terms.
@@ -55,7 +55,11 @@ def zero_totals(terms: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
 
 
 def epoch_means(totals: dict[str, Float[Array, ""]]) -> dict[str, float]:
-    """Training metrics of an epoch, from its totals."""
+    """Training metrics of an epoch.
+
+    Args:
+      totals: the sums in `TrainState.totals` at the end of the epoch.
+    """
     values = {name: float(value) for name, value in jax.device_get(totals).items()}
     count = values.pop("count")
     correct = values.pop("correct")
@@ -73,14 +77,14 @@ def initial_state(
     terms: tuple[str, ...],
     with_ema: bool = False,
 ) -> TrainState:
-    """The state before the first step.
+    """Training state before the first step.
 
     Args:
       model: the classifier.
-      optimizer: what trains it.
-      key: all initial parameters follow from it.
+      optimizer: the optimizer.
+      key: random key of the initial parameters.
       image_size: height and width of an image, pixels.
-      channels: of the model's input.
+      channels: number of channels of the model's input.
       terms: names of the loss terms.
       with_ema: whether to keep a running mean of the parameters; it starts equal to them.
     """
@@ -93,31 +97,31 @@ def initial_state(
         opt_state=optimizer.init(variables["params"]),
         totals=zero_totals(terms),
     )
-    # A copy: a step donates its arguments, and no buffer can be donated twice.
+    # Copied because a step donates its arguments, and a buffer cannot be donated twice.
     return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if with_ema else state
 
 
 def stack_runs(trees: Sequence[PyTree]) -> PyTree:
-    """The trees of several runs as one with a leading axis; that of a single run as it is."""
+    """Stacks the trees of several runs along a leading axis; returns the tree of a single run unchanged."""
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def split_runs(tree: PyTree, number: int) -> Iterator[PyTree]:
-    """The inverse of `stack_runs`, one run at a time."""
+    """Inverse of `stack_runs`; yields one tree per run."""
     for run in range(number):
         yield tree if number == 1 else jax.tree.map(lambda leaf, run=run: leaf[run], tree)
 
 
-def running_mean(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
-    """The running mean after a step; it follows quickly at first, so that the start is soon forgotten.
+def update_ema(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
+    """Updates an exponential running mean; the decay rate is smaller in the first steps.
 
     Args:
-      ema: the mean so far.
-      new: the newest values.
-      step: how many steps were done before.
-      decay: share of the mean so far in the new one, after many steps.
+      ema: the mean before the step.
+      new: the values after the step.
+      step: number of steps before this one.
+      decay: decay rate after many steps, the weight of `ema` in the result.
     """
-    share = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, value: old + (1 - share) * (value - old), ema, new)
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, value: old + (1 - rate) * (value - old), ema, new)

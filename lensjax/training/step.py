@@ -1,6 +1,6 @@
-"""The pure functions that training repeats: a step and an evaluation.
+"""The training step and the evaluation step, as pure functions.
 
-They act on one device's share of a batch and sum over devices by `lax.psum` over the model's `axis_name`.
+They process one device's share of a batch. Sums over devices use `lax.psum` over the model's `axis_name`.
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ from jaxtyping import Array, Float, Key
 from lensjax.models import ClassifierModule
 from lensjax.training.losses import loss_terms
 from lensjax.training.recipe import Recipe
-from lensjax.training.state import PyTree, TrainState, running_mean
+from lensjax.training.state import PyTree, TrainState, update_ema
 
 # `pixels` [batch, height, width] and `scale` [batch], whose ratio is the image; `labels` [batch]; `weights`
 # [batch], 1 for real rows and 0 for padding; and, if lenses were fitted, `residuals` [batch, height, width]
-# in standard deviations.
+# in standard deviations of the noise.
 Batch = Mapping[str, Array]
 Metrics = dict[str, Float[Array, "*runs"]]
 
 
 class StepFunction(Protocol):
-    """A training step with its settings; of several runs if the arrays have a leading axis."""
+    """A training step with its model and settings; state and key may have a leading axis over runs."""
 
     def __call__(
         self, state: TrainState, batch: Batch, key: Key[Array, "*runs"], /
     ) -> tuple[TrainState, Metrics]:
-        """The new state, and the means of each loss term and of correct answers over the batch."""
+        """The new state, and the batch means of each loss term and of the accuracy (`correct`)."""
 
 
 def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
-    """The images of a batch, from 0 to 1, and the residuals as a second channel if it has them."""
+    """Images of a batch, from 0 to 1; the residuals, if any, are a second channel."""
     dtype = batch["scale"].dtype
     images = batch["pixels"].astype(dtype) / batch["scale"][:, None, None]
     if "residuals" not in batch:
@@ -45,12 +45,14 @@ def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
 def example_keys(
     key: Key[Array, ""], batch_size: int, axis_name: str | None
 ) -> Key[Array, " batch"]:
-    """One key per row of this device's share; it depends on the row's place in the whole batch alone.
+    """Random key of each row of this device's share.
+
+    A row's key depends only on its position in the whole batch, not on the number of devices.
 
     Args:
       key: the step's key.
-      batch_size: rows on this device.
-      axis_name: mapped axis that the batch is divided over; None if it is not divided.
+      batch_size: number of rows on this device.
+      axis_name: mapped axis over which the batch is sharded; None if it is not sharded.
     """
     first = 0 if axis_name is None else lax.axis_index(axis_name) * batch_size
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
@@ -65,18 +67,19 @@ def train_step(
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
 ) -> tuple[TrainState, Metrics]:
-    """One training step on a batch that may be divided over devices.
+    """One training step on a batch that may be sharded over devices.
 
     Args:
-      state: the state to update.
-      batch: this device's share.
-      key: the run's key; the step's own key follows from it and the step's number.
-      model: the classifier; its `axis_name` is the mapped axis that the batch is divided over.
-      optimizer: turns gradients into updates.
-      recipe: how images become a loss.
+      state: the state before the step.
+      batch: this device's share of the batch.
+      key: the run's key; it is combined with the number of the step.
+      model: the classifier; its `axis_name` is the mapped axis over which the batch is sharded.
+      optimizer: the optimizer.
+      recipe: preparation, augmentation and loss settings.
 
     Returns:
-      The new state, and the means of each loss term and of correct answers over the whole batch.
+      The state after the step, and the means of each loss term and of the accuracy (`correct`) over the whole
+      batch.
     """
     weights, axis_name = batch["weights"], model.axis_name
     keys = example_keys(jax.random.fold_in(key, state.step), len(weights), axis_name)
@@ -106,7 +109,7 @@ def train_step(
         )
         values["correct"] = (outputs.logits.argmax(-1) == batch["labels"]).astype(weights.dtype)
         sums = {name: (value * weights).sum() for name, value in values.items()}
-        # The devices' parts of the mean add up to the mean, and so do their gradients.
+        # The sum over devices of these shares is the mean of the batch; the same holds for gradients.
         return sums["loss"] / count, (updates.get("batch_stats", {}), sums)
 
     with jax.default_matmul_precision(recipe.precision):
@@ -121,7 +124,7 @@ def train_step(
         **new,
         opt_state=opt_state,
         totals={name: total + added[name] for name, total in state.totals.items()},
-        ema=state.ema and running_mean(state.ema, new, state.step, recipe.ema_decay),
+        ema=state.ema and update_ema(state.ema, new, state.step, recipe.ema_decay),
     )
     return new_state, {name: value / count for name, value in sums.items()}
 
@@ -129,18 +132,18 @@ def train_step(
 def eval_step(
     variables: PyTree, batch: Batch, *, model: ClassifierModule, recipe: Recipe, with_loss: bool
 ) -> dict[str, Float[Array, "batch ..."]]:
-    """A model's outputs for this device's share of a batch, padding included.
+    """A model's outputs for this device's share of a batch, including padding.
 
     Args:
       variables: the model's parameters and running statistics.
-      batch: this device's share.
+      batch: this device's share of the batch.
       model: the classifier.
-      recipe: how images become a loss; nothing is augmented and labels are not smoothed.
-      with_loss: whether to compute the loss terms, which may cost more than the logits.
+      recipe: preparation and loss settings; augmentation and label smoothing are not applied.
+      with_loss: whether to compute the loss terms, which can cost more than the logits.
 
     Returns:
-      `logits` `[batch, classes]`, `theta_E` `[batch]` if the model has one, and if asked for each loss
-      term `[batch]`.
+      `logits` `[batch, classes]`, `theta_E` `[batch]` if the model predicts it, and each loss term `[batch]`
+      if `with_loss`.
     """
     with jax.default_matmul_precision(recipe.precision):
         outputs = model.apply(

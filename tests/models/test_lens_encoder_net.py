@@ -45,7 +45,7 @@ def images():
 def test_any_numbers_become_parameters_within_their_bounds():
     size = len(MODEL.nonlinear)
     raw = jnp.stack([jnp.zeros(size), jnp.full(size, -1e3), jnp.full(size, 1e3)])
-    middle, low, high = np.asarray(rendered_lens.within_bounds(MODEL, raw))
+    middle, low, high = np.asarray(rendered_lens.constrain(MODEL, raw))
     for index, name in enumerate(MODEL.nonlinear):
         parameter = getattr(MODEL, name)
         expected = parameter.value, *parameter.bounds
@@ -53,12 +53,12 @@ def test_any_numbers_become_parameters_within_their_bounds():
 
 
 def test_gauss_newton_steps_recover_the_true_lens(images):
-    residuals = jax.jit(functools.partial(rendered_lens.standardised_residuals, MODEL))
+    residuals = jax.jit(functools.partial(rendered_lens.standardized_residuals, MODEL))
     true = np.square(residuals(images, PARAMETERS)).mean((1, 2, 3))
     np.testing.assert_allclose(true, 1, atol=0.1)
     start = PARAMETERS + np.float32(0.03)
     assert (np.square(residuals(images, start)).mean((1, 2, 3)) > 1.5 * true).all()
-    refined = jax.jit(rendered_lens.refined, static_argnums=(0, 3))
+    refined = jax.jit(rendered_lens.refine, static_argnums=(0, 3))
     found = refined(MODEL, images, start, 5)
     best = np.square(residuals(images, found)).mean((1, 2, 3))
     assert (best < true).all()
@@ -66,7 +66,7 @@ def test_gauss_newton_steps_recover_the_true_lens(images):
 
 
 def test_refinement_without_steps_returns_its_start(images):
-    np.testing.assert_array_equal(rendered_lens.refined(MODEL, images, PARAMETERS, 0), PARAMETERS)
+    np.testing.assert_array_equal(rendered_lens.refine(MODEL, images, PARAMETERS, 0), PARAMETERS)
 
 
 def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
@@ -83,7 +83,7 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
         @functools.partial(jax.grad, has_aux=True)
         def slope_and_residual(free):
             given = jnp.asarray(image)[None, ..., None]
-            residual = rendered_lens.standardised_residuals(small, given, free[None])[0, ..., 0]
+            residual = rendered_lens.standardized_residuals(small, given, free[None])[0, ..., 0]
             return (direction * residual).sum(), residual
 
         def left_over(free, root):

@@ -15,7 +15,7 @@ from lensjax.data.simulated import simulated_images
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import Calibration, write_calibration
 from lensjax.prediction import tta
-from lensjax.training.augmentation import dihedral
+from lensjax.training.augmentation import apply_dihedral
 
 IMAGES = np.stack([bars(seed) for seed in range(5)])
 LN_3 = 1.0986122886681098
@@ -126,7 +126,7 @@ def test_calibrated_answers_are_the_softmax_of_logits_over_the_temperature(run, 
 
 def test_the_views_are_the_symmetries_that_training_draws_from():
     for element in range(8):
-        expected = np.asarray(dihedral(jax.numpy.asarray(IMAGES[0, ..., None]), element))
+        expected = np.asarray(apply_dihedral(jax.numpy.asarray(IMAGES[0, ..., None]), element))
         np.testing.assert_array_equal(tta.turned(IMAGES[:1], element)[0], expected[..., 0])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lensjax.training.augmentation import (
-    dihedral,
+    apply_dihedral,
     random_dihedral,
     random_rotation,
     random_shift,
@@ -83,7 +83,9 @@ def symmetries(image):
 
 def test_each_element_is_another_symmetry_of_the_square():
     image = np.random.default_rng(0).uniform(0, 1, (6, 6, 2)).astype(np.float32)
-    found = [np.asarray(dihedral(jnp.asarray(image), jnp.asarray(index))) for index in range(8)]
+    found = [
+        np.asarray(apply_dihedral(jnp.asarray(image), jnp.asarray(index))) for index in range(8)
+    ]
     np.testing.assert_array_equal(found[0], image)
     places = [
         [index for index, wanted in enumerate(symmetries(image)) if (wanted == one).all()]

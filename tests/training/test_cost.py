@@ -27,7 +27,7 @@ def test_operations_are_those_that_torch_counts():
         images = torch.zeros(2, 1, 150, 150)
         torch.nn.functional.cross_entropy(model(images), torch.zeros(2).long()).backward()
     same = config(**{"model.width": 32, "data.image_size": 150, "batch_size": 2})
-    ratio = cost.step_operations(same) / counter.get_total_flops()
+    ratio = cost.step_flops(same) / counter.get_total_flops()
     # Torch counts the products with zeros around the images too, and neither rotation nor normalisation.
     assert 0.9 < ratio < 1.05
 
@@ -55,7 +55,7 @@ def test_messages_are_the_sums_in_the_step(name):
     mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), cost.abstract_state(chosen))
     found = list(sums_over_devices(jax.make_jaxpr(mapped)(state, batch, jax.random.key(0)).jaxpr))
-    number, size = cost.messages(chosen)
+    number, size = cost.all_reduces(chosen)
     # The loss terms travel with the gradients.
     assert abs(sum(found) - size) < 32
     # One there and one back for each batch normalisation, one for the gradients, one for the count: XLA joins
@@ -65,11 +65,11 @@ def test_messages_are_the_sums_in_the_step(name):
 
 
 def test_a_cpu_s_peak_is_measured_and_an_unknown_device_has_none():
-    assert cost.peak_operations(jax.devices("cpu")[0], "float32") > 1e9
+    assert cost.peak_flops(jax.devices("cpu")[0], "float32") > 1e9
 
     class Device:
         platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
 
-    assert cost.peak_operations(Device(), "tensorfloat32") == 494e12
+    assert cost.peak_flops(Device(), "tensorfloat32") == 494e12
     Device.device_kind = "another"
-    assert cost.peak_operations(Device(), "float32") is None
+    assert cost.peak_flops(Device(), "float32") is None

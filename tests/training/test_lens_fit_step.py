@@ -11,7 +11,7 @@ from lensjax.data.batches import batches
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import prepare
 from lensjax.models import LensFitNet
-from lensjax.training.parallel import AXIS, divide, parallelize, replicate
+from lensjax.training.parallel import AXIS, parallelize, replicate, shard
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import initial_state
 from lensjax.training.step import decode, train_step
@@ -84,7 +84,7 @@ def test_padding_and_two_devices_change_nothing():
         state, padded, plain = double((state, dict(padded), plain))
         one, _ = jax.jit(step(None))(state, plain, jax.random.key(1))
         mapped = parallelize(step(AXIS), devices, in_axes=(None, 0, None))
-        two, _ = mapped(replicate(state, devices), divide(padded, devices), jax.random.key(1))
+        two, _ = mapped(replicate(state, devices), shard(padded, devices), jax.random.key(1))
         one, two = jax.device_get((one, two))
     assert float(one.totals["loss"]) > 0
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, two)

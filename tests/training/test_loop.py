@@ -24,8 +24,8 @@ from lensjax.prediction.predictor import evaluator, predictor
 from lensjax.prediction.trained import load_trained
 from lensjax.simulation.presets import COMMON_TEST
 from lensjax.training import loop
-from lensjax.training.meter import Meter
 from lensjax.training.parallel import AXIS, prefetch
+from lensjax.training.profiler import Profiler
 from lensjax.workdir import METRICS, claim
 
 SIZE = 32
@@ -278,12 +278,12 @@ def test_a_profile_has_a_trace_of_the_steps_and_says_where_the_time_went(tmp_pat
     config = tiny_config(num_epochs=2)
     devices = jax.devices()[:1]
     model = models.build(config, axis_name=AXIS)
-    meter = Meter(config, tmp_path, devices[0], 1)
-    answers = predictor(config, model, devices=devices, with_loss=True, meter=meter)
+    profiler = Profiler(config, tmp_path, devices[0], 1)
+    answers = predictor(config, model, devices=devices, with_loss=True, profiler=profiler)
     claim(tmp_path, config)
     with caplog.at_level(logging.INFO, "lensjax"):
         evaluate = evaluator(answers, VALIDATION)
-        loop.train({tmp_path: config}, model, TRAIN, evaluate, devices=devices, meter=meter)
+        loop.train({tmp_path: config}, model, TRAIN, evaluate, devices=devices, profiler=profiler)
     lines = [text for text in caplog.messages if "outside steps" in text]
     assert ["compiled" in text for text in lines] == [True, False]
     for text in lines:

@@ -14,7 +14,7 @@ from lensjax.models.resnet import BasicBlock
 from lensjax.models.vit import Block
 from lensjax.training import optimizer
 from lensjax.training.losses import loss_terms
-from lensjax.training.state import running_mean
+from lensjax.training.state import update_ema
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 4))
 
@@ -53,7 +53,7 @@ def test_the_running_mean_is_the_weighted_sum_that_its_decay_says():
     values = np.random.default_rng(1).normal(size=200)
     mean, expected = jnp.asarray(5.0), 5.0
     for step, value in enumerate(values):
-        mean = running_mean(mean, jnp.asarray(value, jnp.float32), jnp.asarray(step), 0.9)
+        mean = update_ema(mean, jnp.asarray(value, jnp.float32), jnp.asarray(step), 0.9)
         share = min(0.9, (1 + step) / (10 + step))
         expected = share * expected + (1 - share) * value
     np.testing.assert_allclose(mean, expected, rtol=1e-5)

@@ -10,7 +10,7 @@ from lensjax.config import default_config
 from lensjax.errors import UserError
 from lensjax.models import ResNet, ViT
 from lensjax.models.vit import bicubic_matrix
-from lensjax.training.pretrained import start_from
+from lensjax.training.pretrained import load_pretrained
 
 
 def filled(module, channels, seed, **call):
@@ -54,7 +54,7 @@ def test_baseline_starts_from_a_resnet18_with_a_new_stem_and_classifier(files, c
     path, source = files["resnet18"]
     config, variables = initial("baseline_cnn", pretrained=path)
     with caplog.at_level(logging.INFO, logger="lensjax"):
-        found = start_from(variables, config)
+        found = load_pretrained(variables, config)
     resnet = found["params"]["resnet"]
     for layer in ("conv1", "fc"):
         same(resnet[layer], variables["params"]["resnet"][layer])
@@ -68,7 +68,7 @@ def test_pinn_starts_from_dino_and_a_resnet18(files, caplog):
     (dino, vit), (cnn, resnet) = files["dino_vits16"], files["resnet18"]
     config, variables = initial("lens_vit_pinn", pretrained=dino, pretrained_cnn=cnn)
     with caplog.at_level(logging.INFO, logger="lensjax"):
-        found = start_from(variables, config)["params"]
+        found = load_pretrained(variables, config)["params"]
     expected = vit["params"]["patch_embed"]["kernel"].mean(2, keepdims=True)
     np.testing.assert_array_equal(found["vit"]["patch_embed"]["kernel"], expected)
     for name in set(vit["params"]) - {"patch_embed"}:
@@ -82,7 +82,7 @@ def test_pinn_starts_from_dino_and_a_resnet18(files, caplog):
 def test_position_embeddings_are_resized_to_the_model_s_grid(files):
     path, vit = files["dino_vits16"]
     config, variables = initial("lens_vit_pinn", pretrained=path, position_grid=5)
-    found = start_from(variables, config)["params"]["vit"]["pos_embed"]
+    found = load_pretrained(variables, config)["params"]["vit"]["pos_embed"]
     matrix = bicubic_matrix(14, 5, 5.1 / 14)
     square = vit["params"]["pos_embed"][0, 1:].reshape(14, 14, -1)
     expected = np.einsum("ri,cj,ijw->rcw", matrix, matrix, square).reshape(25, -1)
@@ -108,4 +108,4 @@ def test_weights_that_do_not_fit_are_refused(files, name, fields, message):
     }
     config, variables = initial(name, **fields)
     with pytest.raises(UserError, match=message):
-        start_from(variables, config)
+        load_pretrained(variables, config)

@@ -10,7 +10,7 @@ import pytest
 
 from lensjax.errors import UserError
 from lensjax.models import BaselineCNN, LensViTPINN
-from lensjax.training.parallel import AXIS, check_batch_size, divide, parallelize, replicate
+from lensjax.training.parallel import AXIS, check_batch_size, parallelize, replicate, shard
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import initial_state
 from lensjax.training.step import eval_step, train_step
@@ -78,7 +78,7 @@ def mapped_step(kind, optimizer, num_devices, recipe=ROTATED):
     devices = jax.devices()[:num_devices]
     step = bound_step(kind, optimizer, recipe, AXIS)
     mapped = parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0])
-    return lambda state, rows, key: mapped(state, divide(rows, devices), key)
+    return lambda state, rows, key: mapped(state, shard(rows, devices), key)
 
 
 def double(tree):
@@ -207,7 +207,7 @@ def test_evaluation_gives_one_row_per_image_in_order(num_devices):
     rows, alone_step = batch(8), jax.jit(step)
     devices = jax.devices()[:num_devices]
     mapped = parallelize(step, devices, in_axes=(None, 0), out_axes=0)
-    values = mapped(state.variables, divide(rows, devices))
+    values = mapped(state.variables, shard(rows, devices))
     found = {name: np.concatenate(value) for name, value in values.items()}
     for index in range(8):
         alone = {name: value[index : index + 1] for name, value in rows.items()}

@@ -54,11 +54,11 @@ def cost(words: list[str], write: Write) -> int:
 
     config = _config(words)
     devices = processes.all_devices()
-    peak = cost.peak_operations(devices[0], config.precision)
+    peak = cost.peak_flops(devices[0], config.precision)
     several = 1 if devices[0].platform == "cpu" else len(devices)
     write(
         {
-            "operations_per_image": cost.step_operations(config) / config.batch_size,
+            "operations_per_image": cost.step_flops(config) / config.batch_size,
             "peak_operations_per_second": peak and peak * several,
             "devices": jax.device_count(),
         }

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         config = options.load_config(str(ROOT / "configs" / f"{name}.py"))
         config = config.copy_and_resolve_references()
         config.batch_size = 8
-        operations = cost.step_operations(config) / config.batch_size
-        number, size = cost.messages(config)
+        operations = cost.step_flops(config) / config.batch_size
+        number, size = cost.all_reduces(config)
         log.info(
             "%s: %.2f billion operations an image; %d sums over devices a step, %.1f MB",
             *(title, operations / 1e9, number, size / 1e6),

@@ -68,7 +68,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     from lensjax.prediction.predictor import evaluator, predictor
     from lensjax.runtime import compilation_cache, host_memory
     from lensjax.training.parallel import AXIS, parallelize_step, prefetch, replicate
-    from lensjax.training.start import build_step, first_state
+    from lensjax.training.start import build_step, initialize_run
 
     compilation_cache.keep_compiled_programs()
     host_memory.keep_freed_memory()
@@ -90,7 +90,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
 
     model = models.build(config, axis_name=AXIS)
     step = parallelize_step(build_step(config, model, 1_000), devices)
-    state, key = replicate(first_state(config, model, 1_000), devices)
+    state, key = replicate(initialize_run(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
     predict = predictor(config, model, devices=devices)
     validate = evaluator(predictor(config, model, devices=devices, with_loss=True), validation)

@@ -1,4 +1,4 @@
-"""What `--profile` asks for: a trace of a few steps, and where an epoch's time went."""
+"""Profiling of a run (`--profile`): a trace of a few steps, and a summary of each epoch's time."""
 
 import resource
 import sys
@@ -18,17 +18,16 @@ _CALLS_BEFORE_TRACE = 2  # the first one compiles
 _CALLS_IN_TRACE = 5
 
 
-class Meter:
+class Profiler:
     """Times the compiled programs of a run, and traces some of its training steps.
 
-    Each program is waited for, so that the time outside them is known; a run that is not measured does not
-    wait.
+    It waits for each program, to know the time outside of programs. Runs without a profiler do not wait.
 
     Args:
       config: the whole config of the run.
-      workdir: the run's folder; the trace goes into `profile/` there.
-      device: one of those that train.
-      num_devices: how many there are.
+      workdir: the run's folder; the trace is written to its subfolder `profile/`.
+      device: one of the devices that train.
+      num_devices: number of devices that train.
     """
 
     def __init__(
@@ -36,83 +35,83 @@ class Meter:
     ) -> None:
         self._folder = workdir / TRACE
         self._device = device
-        self._operations = cost.step_operations(config) / config.batch_size
-        peak = cost.peak_operations(device, config.precision)
+        self._flops_per_image = cost.step_flops(config) / config.batch_size
+        peak = cost.peak_flops(device, config.precision)
         self._peak = peak and peak * (1 if device.platform == "cpu" else num_devices)
         self._calls = 0
-        self._training = 0.0
-        self._evaluating = 0.0
-        self._own = 0.0  # what the trace takes
+        self._training_seconds = 0.0
+        self._evaluation_seconds = 0.0
+        self._trace_seconds = 0.0  # time to start the trace and to write it
         self._compiled = False
 
-    def training(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function of training steps, timed and at times traced."""
+    def time_training(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a training step; the wrapped step is timed, and some of its calls are traced."""
 
         def run(*arguments: Any) -> Any:
             started = time.perf_counter()
             if self._calls == _CALLS_BEFORE_TRACE:
                 options = jax.profiler.ProfileOptions()
-                options.python_tracer_level = 0  # what Python calls drowns the rest
+                options.python_tracer_level = 0  # Python calls would fill the trace
                 jax.profiler.start_trace(
                     self._folder, create_perfetto_trace=True, profiler_options=options
                 )
-                self._own += time.perf_counter() - started
+                self._trace_seconds += time.perf_counter() - started
             started = time.perf_counter()
             with jax.profiler.StepTraceAnnotation("train", step_num=self._calls):
                 result = jax.block_until_ready(function(*arguments))
-            self._training += time.perf_counter() - started
+            self._training_seconds += time.perf_counter() - started
             self._calls += 1
             if self._calls == _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE:
-                self.end()
+                self.stop_trace()
             return result
 
         return run
 
-    def evaluating(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function of evaluation steps, timed."""
+    def time_evaluation(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps an evaluation step; the wrapped step is timed."""
 
         def run(*arguments: Any) -> Any:
             started = time.perf_counter()
             result = jax.block_until_ready(function(*arguments))
-            self._evaluating += time.perf_counter() - started
+            self._evaluation_seconds += time.perf_counter() - started
             return result
 
         return run
 
-    def end(self) -> None:
-        """Writes the trace, if one is being taken."""
+    def stop_trace(self) -> None:
+        """Ends and writes the trace if one is in progress."""
         if _CALLS_BEFORE_TRACE < self._calls <= _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE:
             started = time.perf_counter()
             jax.profiler.stop_trace()
-            self._own += time.perf_counter() - started
+            self._trace_seconds += time.perf_counter() - started
             self._calls = _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE + 1
             log.info(
-                "        %s/ has a trace of %d steps for ui.perfetto.dev, or for TensorBoard",
+                "        %s/ has a trace of %d steps for ui.perfetto.dev or TensorBoard",
                 self._folder,
                 _CALLS_IN_TRACE,
             )
 
-    def line(self, num_images: int, seconds: float) -> str:
-        """Where the time of an epoch went, for the terminal; the next epoch begins.
+    def summarize_epoch(self, num_images: int, seconds: float) -> str:
+        """One line about the epoch's speed, memory and time, for the terminal; resets the timers.
 
         Args:
-          num_images: images trained on.
-          seconds: of the whole epoch, with its validation.
+          num_images: number of training images.
+          seconds: duration of the whole epoch with its validation.
         """
-        rate = num_images * self._operations / self._training
+        rate = num_images * self._flops_per_image / self._training_seconds
         share = "" if self._peak is None else f" ({100 * rate / self._peak:.2g} % of the peak)"
-        inside = self._training + self._evaluating
-        outside = 100 * (1 - inside / (seconds - self._own))
-        compiled = "" if self._compiled else "; compiled in this epoch"
-        self._training = self._evaluating = self._own = 0.0
+        inside = self._training_seconds + self._evaluation_seconds
+        outside = 100 * (1 - inside / (seconds - self._trace_seconds))
+        compiled = "" if self._compiled else "; includes compilation"
+        self._training_seconds = self._evaluation_seconds = self._trace_seconds = 0.0
         self._compiled = True
         return (
-            f"        {rate / 1e9:.3g} GFLOP/s{share}, {self._peak_memory() / 1e9:.2f} GB at most, "
+            f"        {rate / 1e9:.3g} GFLOP/s{share}, {self._peak_memory() / 1e9:.2f} GB peak memory, "
             f"{outside:.1f} % of the time outside steps{compiled}"
         )
 
     def _peak_memory(self) -> int:
-        """The most memory that was in use, bytes: of the device, or on a CPU of the process."""
+        """Peak memory of the device, or of the process on a CPU, bytes."""
         peak = (self._device.memory_stats() or {}).get("peak_bytes_in_use")
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak or (resident if sys.platform == "darwin" else 1024 * resident)
