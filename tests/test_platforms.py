@@ -55,7 +55,7 @@ def fit_program():
 
 def simulate_program():
     preset = simulation.preset("common_test")
-    return (lambda key: simulation.simulate(key, preset, 2)), (jax.random.key(0),)
+    return (lambda key: simulation.simulate(key, preset, "vort")), (jax.random.key(0),)
 
 
 def evidence_program():

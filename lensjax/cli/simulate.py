@@ -163,7 +163,7 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
     with temporary.open("w", newline="") as stream:
         writer: Any = None
         for folder, number in numbers.items():
-            scenes = simulation.split_scenes(
+            scenes = simulation.draw_scenes(
                 preset, seed=seed, split=SPLIT_OF_FOLDER[folder], num_images=number
             )
             for row, truth in enumerate(truth_rows(scenes)):

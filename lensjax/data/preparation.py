@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lensjax.config import STRETCHES
-from lensjax.simulation.blur import blur, gaussian_kernel
+from lensjax.simulation.blur import convolve, gaussian_kernel
 
 NARROW, WIDE = 1.0, 2.0  # standard deviations of the band-pass's two Gaussians, pixels
 MARGIN = 6  # how far the wide one reaches, pixels
@@ -50,7 +50,7 @@ def band_pass(
     padded = jnp.pad(images[..., 0], ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="edge")
     size = 2 * MARGIN + 1
     narrow, wide = (
-        jax.vmap(lambda image, sigma=sigma: blur(image, gaussian_kernel(sigma, size)))(padded)
+        jax.vmap(lambda image, sigma=sigma: convolve(image, gaussian_kernel(sigma, size)))(padded)
         for sigma in (NARROW, WIDE)
     )
     return 10 * (narrow - wide)[..., None]

@@ -1,25 +1,47 @@
-"""Simulated images of gravitational lenses: presets, scenes, rendering and noise."""
+"""Simulated images of strong gravitational lenses: presets, scenes, rendering and noise."""
 
 from lensjax.simulation.images import (
     SimulatedImages,
+    draw_scenes,
     fresh_batch,
     observe,
     simulate,
     simulate_split,
-    split_scenes,
 )
-from lensjax.simulation.noise import with_noise
+from lensjax.simulation.noise import add_noise
 from lensjax.simulation.photons import poisson
-from lensjax.simulation.presets import PRESETS, Preset, preset, survey
+from lensjax.simulation.presets import (
+    AxionVortexPrior,
+    ExposureNoise,
+    GaussianNoise,
+    Instrument,
+    PhotonNoise,
+    Preset,
+    SourcePrior,
+    SubhaloPrior,
+    VortexPrior,
+    preset,
+    survey_preset,
+)
 from lensjax.simulation.render import expected_counts
-from lensjax.simulation.scene import Scene, draw_scene
+from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
 __all__ = [
-    "PRESETS",
+    "CLASSES",
+    "AxionVortexPrior",
+    "ExposureNoise",
+    "GaussianNoise",
+    "Instrument",
+    "PhotonNoise",
     "Preset",
     "Scene",
     "SimulatedImages",
+    "SourcePrior",
+    "SubhaloPrior",
+    "VortexPrior",
+    "add_noise",
     "draw_scene",
+    "draw_scenes",
     "expected_counts",
     "fresh_batch",
     "observe",
@@ -27,7 +49,5 @@ __all__ = [
     "preset",
     "simulate",
     "simulate_split",
-    "split_scenes",
-    "survey",
-    "with_noise",
+    "survey_preset",
 ]

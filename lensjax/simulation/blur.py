@@ -1,4 +1,4 @@
-"""Blurring by a kernel that is the product of its two axes, such as a Gaussian."""
+"""Convolution with separable kernels, such as a Gaussian point-spread function."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def gaussian_kernel(sigma: float, size: int) -> Float[np.ndarray, " size"]:
-    """One axis of a Gaussian kernel, cut off at its size and adding up to 1.
+    """One axis of a truncated Gaussian kernel, normalized to a sum of 1.
 
     Args:
       sigma: standard deviation, pixels.
@@ -18,17 +18,17 @@ def gaussian_kernel(sigma: float, size: int) -> Float[np.ndarray, " size"]:
     return kernel / kernel.sum()
 
 
-def blur(
+def convolve(
     image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
 ) -> Float[Array, "height width"]:
     """Convolves an image with the same symmetric kernel along both axes.
 
     Args:
-      image: the image with a margin, half the kernel's size on each side.
-      kernel: an odd number of weights.
+      image: image with a margin of half the kernel size on each side.
+      kernel: odd number of weights.
 
     Returns:
-      The blurred image without the margin.
+      The convolved image without the margin.
     """
     height, width = (length - len(kernel) + 1 for length in image.shape)
     weights = kernel.tolist()
@@ -36,20 +36,21 @@ def blur(
     return sum(weight * image[:, i : i + width] for i, weight in enumerate(weights))
 
 
-def blur_by_products(
+def convolve_by_matmul(
     image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
 ) -> Float[Array, "height width"]:
-    """What `blur` gives, as products with two band matrices.
+    """Same result as `convolve`, computed as products with two band matrices.
 
-    They take more operations and less time: written as sums, both axes and whatever follows become one
-    loop, in which the first axis is summed anew for each step of the second.
+    This takes more operations but less time. XLA fuses the sums of `convolve` over both axes, and
+    the operations that follow them, into one loop, which recomputes the sum along the first axis
+    for every step along the second.
 
     Args:
-      image: the image with a margin, half the kernel's size on each side.
-      kernel: an odd number of weights.
+      image: image with a margin of half the kernel size on each side.
+      kernel: odd number of weights.
 
     Returns:
-      The blurred image without the margin.
+      The convolved image without the margin.
     """
     rows, columns = (_band_matrix(kernel, length) for length in image.shape)
     down = jnp.matmul(jnp.asarray(rows, image.dtype), image, precision=lax.Precision.HIGHEST)

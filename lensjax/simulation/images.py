@@ -1,4 +1,4 @@
-"""Simulated images: one scene, a batch that is never repeated, or a whole set with its truth."""
+"""Simulated images: a single image, a batch of new scenes, or a split of a data set."""
 
 import collections
 import dataclasses
@@ -11,17 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, Shaped
 
-from lensjax.simulation.noise import with_noise
-from lensjax.simulation.presets import GaussianNoise, Preset, preset
+from lensjax.simulation import presets
+from lensjax.simulation.noise import add_noise
+from lensjax.simulation.presets import GaussianNoise, Preset
 from lensjax.simulation.render import expected_counts
-from lensjax.simulation.scene import Scene, draw_scene
+from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
-BATCH = (
-    32  # scenes rendered at once; fixed, so that a scene's bits never depend on how many there are
-)
-SCENE_BATCH = 1_024
+# Images rendered at a time; fixed, so that the bits of an image do not depend on the number of images.
+BATCH_SIZE = 32
+SCENE_BATCH_SIZE = 1_024
 MAX_COUNT = 65_535
-NUM_CLASSES = 3
 SPLITS = ("train", "validation", "test")
 
 Split = Literal["train", "validation", "test"]
@@ -29,14 +28,14 @@ Split = Literal["train", "validation", "test"]
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedImages:
-    """Simulated images, each less its smallest pixel, and their scenes.
+    """Simulated images with the minimum of each subtracted, and their scenes.
 
     Attributes:
-      pixels: 16-bit counts, or float32 for presets whose noise is Gaussian; an image scaled from 0 to 1
-        is `pixels / scale`.
-      scale: the largest of an image's pixels.
-      labels: class of each image: 0, 1, 2, 0, 1, 2 and so on.
-      scenes: the truth of each image; every array has the images along its first axis.
+      pixels: 16-bit counts, or float32 for presets with Gaussian noise; `pixels / scale` is the
+        image scaled to [0, 1].
+      scale: largest pixel of each image.
+      labels: class of each image as an index into `CLASSES`: 0, 1, 2, 0, 1, 2 and so on.
+      scenes: true parameters; the first axis of every array is the image.
     """
 
     pixels: Shaped[np.ndarray, "n height width"]
@@ -46,43 +45,51 @@ class SimulatedImages:
 
 
 def simulate(
-    key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int
+    key: Key[Array, ""], preset: Preset, substructure: str | Int[Array, ""]
 ) -> tuple[Float[Array, "height width"], Scene]:
-    """An image of a scene of a class, and the scene: every true parameter.
+    """Simulates one image and returns it with the true parameters of its scene.
 
-    For many at once: `jax.vmap(simulate, (0, None, 0))(keys, preset, labels)`, under `jax.jit`.
+    For many images of one class, map over the keys:
+    `jax.jit(jax.vmap(lambda key: simulate(key, preset, "vort")))(keys)`.
 
     Args:
-      key: scene and noise follow from it.
-      preset: the kind of scene; not an array, so static under `jax.jit`.
-      label: class: 0 no substructure, 1 subhalos (`sphere`), 2 vortex (`vort`).
+      key: determines the scene and the noise.
+      preset: kind of scene; a static argument under `jax.jit`.
+      substructure: class of the scene, see `draw_scene`.
 
     Returns:
-      The image, its smallest pixel 0 and its largest 1 as in the published data, and its scene.
+      The image scaled to [0, 1], as the published images are, and its scene.
+
+    Raises:
+      UserError: if there is no class of that name.
     """
-    pixels, scale, scene = observe(key, preset, label)
+    pixels, scale, scene = observe(key, preset, substructure)
     return pixels / scale, scene
 
 
 def observe(
-    key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int
+    key: Key[Array, ""], preset: Preset, substructure: str | Int[Array, ""]
 ) -> tuple[Float[Array, "height width"], Float[Array, ""], Scene]:
-    """The same as `simulate`, with the image in two parts: pixels above the smallest, and their largest.
+    """Simulates one image like `simulate`, without dividing it by its largest pixel.
 
     Args:
-      key: scene and noise follow from it.
-      preset: the kind of scene.
-      label: class, see `simulate`.
+      key: determines the scene and the noise.
+      preset: kind of scene; a static argument under `jax.jit`.
+      substructure: class of the scene, see `draw_scene`.
 
     Returns:
-      Counts less the image's smallest (whole numbers for photon noise), the largest of these, and the scene.
+      Counts above the minimum of the image (whole numbers for photon noise), their maximum, and
+      the scene.
+
+    Raises:
+      UserError: if there is no class of that name.
     """
     scene_key, noise_key = _scene_and_noise_key(key)
-    scene = draw_scene(scene_key, preset, label)
+    scene = draw_scene(scene_key, preset, substructure)
     expected = expected_counts(scene, preset)
-    image = with_noise(noise_key, expected, scene.exposure, preset.noise)
+    image = add_noise(noise_key, expected, scene.exposure, preset.noise)
     pixels = image - image.min()
-    # An image without a single photon is all 0, and stays it when it is scaled.
+    # An image without a single photon stays 0 when it is scaled.
     scale = jnp.maximum(pixels.max(), jnp.finfo(pixels.dtype).tiny)
     return pixels, scale, scene
 
@@ -90,27 +97,27 @@ def observe(
 def fresh_batch(
     key: Key[Array, ""], preset: Preset, batch_size: int, *, first: Int[ArrayLike, ""] = 0
 ) -> dict[str, Array]:
-    """A batch to train on, of scenes drawn for it: another key never gives the same again.
+    """Simulates a training batch of new scenes; different keys share no scene.
 
-    Pure, and under `jax.jit` with `preset` and `batch_size` static it runs on the device between steps.
+    Pure. Under `jax.jit`, with `preset` and `batch_size` static, it runs on the device.
 
     Args:
-      key: everything follows from it, such as the run's key with the step's number folded in.
-      preset: the kind of scene.
-      batch_size: images, of the classes in turn, beginning with a random one.
-      first: place of the first of them in a larger batch, of which this is a share.
+      key: determines the batch, such as the key of a run with the step number folded in.
+      preset: kind of scene.
+      batch_size: number of images; the classes alternate, starting with a random one.
+      first: position of the first image, if this is a shard of a larger batch.
 
     Returns:
-      What a step of training takes: `pixels` `[batch, height, width]` (uint16, or float32 where noise is
-      Gaussian), `scale`, `labels` (int32) and `weights` (all 1).
+      The inputs of a training step: `pixels` `[batch, height, width]` (uint16, or float32 for
+      Gaussian noise), `scale`, `labels` (int32) and `weights` (all 1).
     """
     label_key, scene_key = jax.random.split(key)
-    places = first + jnp.arange(batch_size, dtype=jnp.int32)
-    labels = (jax.random.randint(label_key, (), 0, NUM_CLASSES) + places) % NUM_CLASSES
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(scene_key, places)
-    pixels, scale, _ = _observe_all(keys, preset, labels)
+    positions = first + jnp.arange(batch_size, dtype=jnp.int32)
+    labels = (jax.random.randint(label_key, (), 0, len(CLASSES)) + positions) % len(CLASSES)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(scene_key, positions)
+    pixels, scale, _ = _observe_batch(keys, preset, labels)
     return {
-        "pixels": _compact(pixels, preset),
+        "pixels": _to_storage_dtype(pixels, preset),
         "scale": scale,
         "labels": labels,
         "weights": jnp.ones(batch_size, jnp.float32),
@@ -118,7 +125,7 @@ def fresh_batch(
 
 
 def simulate_split(
-    kind: str | Preset,
+    preset: str | Preset,
     *,
     seed: int,
     split: Split,
@@ -126,66 +133,71 @@ def simulate_split(
     first: int = 0,
     report: Callable[[int], object] | None = None,
 ) -> SimulatedImages:
-    """Simulates a split of a data set, or a part of it, the classes in turn.
+    """Simulates a split of a data set, or a part of it, with alternating classes.
 
-    Image `i` follows from preset, seed, split and `i` alone.
+    Image `i` depends only on the preset, the seed, the split and `i`.
 
     Args:
-      kind: a preset or the name of one.
-      seed: not negative.
-      split: splits with the same seed share no scene.
-      num_images: how many.
-      first: number of the first, a multiple of `BATCH`.
-      report: called with the number of images done since the last call.
+      preset: a preset or its name.
+      seed: seed of the data set, not negative.
+      split: name of the split; splits of the same seed share no scene.
+      num_images: number of images.
+      first: index of the first image, a multiple of `BATCH_SIZE`.
+      report: called with the number of images completed since the last call.
 
     Raises:
-      UserError: there is no preset of that name.
-      ValueError: `first` is no multiple of `BATCH`, or a pixel has more counts than 16 bits hold.
+      UserError: if there is no preset of that name.
+      ValueError: if `first` is not a multiple of `BATCH_SIZE`, or a pixel exceeds 16 bits.
     """
-    if first % BATCH:
-        raise ValueError(f"first={first}: has to be a multiple of {BATCH}")
-    definition = preset(kind) if isinstance(kind, str) else kind
+    if first % BATCH_SIZE:
+        raise ValueError(f"first={first} is not a multiple of {BATCH_SIZE}")
+    definition = presets.preset(preset) if isinstance(preset, str) else preset
     key = _split_key(seed, split)
     parts: list[Any] = []
-    under_way: collections.deque[Any] = collections.deque()
+    pending: collections.deque[Any] = collections.deque()
 
     def finish() -> None:
-        part = jax.device_get(under_way.popleft())
+        part = jax.device_get(pending.popleft())
         if part[1].max() > MAX_COUNT and part[0].dtype == np.uint16:
-            raise ValueError(f"{part[1].max():.0f} counts are too many: at most 65,535 are kept")
-        number = min(BATCH, num_images - len(parts) * BATCH)
+            raise ValueError(
+                f"a pixel has {part[1].max():.0f} counts, but 16-bit images hold at most {MAX_COUNT:,}"
+            )
+        number = min(BATCH_SIZE, num_images - len(parts) * BATCH_SIZE)
         parts.append(jax.tree.map(lambda leaf: leaf[:number], part))
         if report is not None:
             report(number)
 
-    for start in range(first, first + num_images, BATCH):
-        under_way.append(_split_batch(key, definition, start))
-        # While one batch is copied, the next is computed.
-        if len(under_way) > 1:
+    for start in range(first, first + num_images, BATCH_SIZE):
+        pending.append(_split_batch(key, definition, start))
+        # The device computes the next batch while the previous one is copied.
+        if len(pending) > 1:
             finish()
-    while under_way:
+    while pending:
         finish()
     pixels, scale, scenes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return SimulatedImages(pixels, scale, scenes.label, scenes)
 
 
-def split_scenes(kind: str | Preset, *, seed: int, split: Split, num_images: int) -> Scene:
-    """The scenes of `simulate_split` without their images, which takes next to no time.
+def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: int) -> Scene:
+    """Draws the scenes of `simulate_split` without rendering their images.
 
     Args:
-      kind: a preset or the name of one.
-      seed: not negative.
-      split: which of the seed's independent streams of scenes.
-      num_images: how many.
+      preset: a preset or its name.
+      seed: seed of the data set, not negative.
+      split: name of the split.
+      num_images: number of scenes.
+
+    Returns:
+      The scenes; the first axis of every array is the image.
 
     Raises:
-      UserError: there is no preset of that name.
+      UserError: if there is no preset of that name.
     """
-    definition = preset(kind) if isinstance(kind, str) else kind
+    definition = presets.preset(preset) if isinstance(preset, str) else preset
     key = _split_key(seed, split)
     parts = [
         jax.device_get(_scene_batch(key, definition, start))
-        for start in range(0, num_images, SCENE_BATCH)
+        for start in range(0, num_images, SCENE_BATCH_SIZE)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_images], *parts)
 
@@ -194,16 +206,16 @@ def _split_key(seed: int, split: Split) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
 
 
-@functools.partial(jax.jit, static_argnames="kind")
-def _scene_batch(key: Key[Array, ""], kind: Preset, first: int) -> Scene:
-    """Scenes number `first` to `first + SCENE_BATCH - 1` of a split."""
-    index = first + jnp.arange(SCENE_BATCH)
+@functools.partial(jax.jit, static_argnames="preset")
+def _scene_batch(key: Key[Array, ""], preset: Preset, first: int) -> Scene:
+    """Scenes `first` to `first + SCENE_BATCH_SIZE - 1` of a split."""
+    index = first + jnp.arange(SCENE_BATCH_SIZE)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
     def draw(key: Key[Array, ""], label: Int[Array, ""]) -> Scene:
-        return draw_scene(_scene_and_noise_key(key)[0], kind, label)
+        return draw_scene(_scene_and_noise_key(key)[0], preset, label)
 
-    return jax.vmap(draw)(keys, index % NUM_CLASSES)
+    return jax.vmap(draw)(keys, index % len(CLASSES))
 
 
 def _scene_and_noise_key(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
@@ -211,23 +223,23 @@ def _scene_and_noise_key(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array
     return scene_key, noise_key
 
 
-@functools.partial(jax.jit, static_argnames="kind")
-def _split_batch(key: Key[Array, ""], kind: Preset, first: int) -> tuple[Array, Array, Scene]:
-    """Images number `first` to `first + BATCH - 1` of a split."""
-    index = first + jnp.arange(BATCH)
+@functools.partial(jax.jit, static_argnames="preset")
+def _split_batch(key: Key[Array, ""], preset: Preset, first: int) -> tuple[Array, Array, Scene]:
+    """Images `first` to `first + BATCH_SIZE - 1` of a split."""
+    index = first + jnp.arange(BATCH_SIZE)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    pixels, scale, scenes = _observe_all(keys, kind, index % NUM_CLASSES)
-    return _compact(pixels, kind), scale, scenes
+    pixels, scale, scenes = _observe_batch(keys, preset, index % len(CLASSES))
+    return _to_storage_dtype(pixels, preset), scale, scenes
 
 
-def _observe_all(
-    keys: Key[Array, " batch"], kind: Preset, labels: Int[Array, " batch"]
+def _observe_batch(
+    keys: Key[Array, " batch"], preset: Preset, labels: Int[Array, " batch"]
 ) -> tuple[Float[Array, "batch height width"], Float[Array, " batch"], Scene]:
-    return jax.vmap(observe, (0, None, 0))(keys, kind, labels)
+    return jax.vmap(observe, (0, None, 0))(keys, preset, labels)
 
 
-def _compact(pixels: Array, kind: Preset) -> Array:
-    """Whole counts as 16 bits."""
-    if isinstance(kind.noise, GaussianNoise):
+def _to_storage_dtype(pixels: Array, preset: Preset) -> Array:
+    """Whole counts as 16-bit integers, other pixels unchanged."""
+    if isinstance(preset.noise, GaussianNoise):
         return pixels
     return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)

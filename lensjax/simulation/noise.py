@@ -1,4 +1,4 @@
-"""From expected counts to what a camera records."""
+"""Noise of a camera: recorded images from expected counts."""
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +10,31 @@ from lensjax.simulation.presets import ExposureNoise, GaussianNoise, PhotonNoise
 Noise = PhotonNoise | ExposureNoise | GaussianNoise
 
 
-def with_noise(
+def add_noise(
     key: Key[Array, ""],
     expected: Float[Array, "*shape"],
     exposure: Float[Array, ""],
     noise: Noise,
 ) -> Float[Array, "*shape"]:
-    """An image as recorded, of the same type.
+    """Draws a recorded image from its expected counts.
 
     Args:
-      key: the noise follows from it.
-      expected: expected counts, for `ExposureNoise` in a second.
-      exposure: of the scene, seconds; only `ExposureNoise` makes use of it.
-      noise: its kind.
+      key: determines the noise.
+      expected: expected counts; counts per second for `ExposureNoise`.
+      exposure: exposure time of the scene, seconds; used by `ExposureNoise` only.
+      noise: noise model.
 
     Returns:
-      Whole counts for `PhotonNoise` and `ExposureNoise`, any numbers for `GaussianNoise`.
+      The recorded image, with the dtype of `expected`: whole counts for `PhotonNoise` and
+      `ExposureNoise`, real numbers for `GaussianNoise`.
     """
     if isinstance(noise, PhotonNoise):
         return poisson(key, expected).astype(expected.dtype)
     normal_key, count_key = jax.random.split(key)
     normal = jax.random.normal(normal_key, expected.shape, expected.dtype)
-    # Two Gaussian noises added up are one, with the sum of their variances.
+    # The sum of two Gaussian noises is Gaussian, with the sum of their variances.
     if isinstance(noise, GaussianNoise):
         return expected + normal * jnp.sqrt(jnp.maximum(expected, 0) + noise.background_rms**2)
     counts = exposure * expected
-    spread = jnp.sqrt(jnp.maximum(counts, 0) + (exposure * noise.background_rms) ** 2)
-    return poisson(count_key, jnp.maximum(counts + normal * spread, 0)).astype(expected.dtype)
+    sigma = jnp.sqrt(jnp.maximum(counts, 0) + (exposure * noise.background_rms) ** 2)
+    return poisson(count_key, jnp.maximum(counts + normal * sigma, 0)).astype(expected.dtype)

@@ -1,7 +1,7 @@
-"""What kinds of scenes there are: priors, instrument and noise as plain data to copy and change.
+"""Presets: priors, instrument and noise of simulated scenes, as plain data to copy and modify.
 
-Angles are in arcsec, position angles in radians, masses in solar masses. Brightness is in photon counts in a
-pixel, or for `ExposureNoise` in counts in a pixel and second.
+Lengths are in arcsec, position angles in radians, masses in solar masses. Brightness is in photon
+counts per pixel, or in counts per pixel per second for `ExposureNoise`.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from lensjax.physics.cosmology import Convention
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
-    """How a scene becomes an image.
+    """Camera, point-spread function and sky.
 
     Attributes:
-      image_size: pixels on each side.
+      image_size: height and width of the image, pixels.
       pixel_scale: side of a pixel, arcsec.
-      subpixels: parts of a pixel on each axis at which rays are shot.
+      subpixels: rays per pixel along each axis.
       psf_sigma: standard deviation of the Gaussian point-spread function, arcsec.
-      psf_size: pixels on each side of its kernel, an odd number.
-      sky: expected counts of the background in each pixel.
+      psf_size: height and width of its kernel, pixels; odd.
+      sky: expected background counts per pixel.
     """
 
     image_size: int
@@ -36,19 +36,19 @@ class Instrument:
 
 @dataclasses.dataclass(frozen=True)
 class PhotonNoise:
-    """Each pixel is one draw from the Poisson distribution of its expected counts."""
+    """Poisson noise of the expected counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExposureNoise:
-    """An exposure of random length, as DeepLenseSim takes it.
+    """Exposure of random length, with the noise of DeepLenseSim.
 
-    The expected counts get Gaussian noise of the photons and of the background and are cut off at 0; of
-    what is left, each pixel is one draw from the Poisson distribution.
+    Gaussian noise of the photons and of the background is added to the expected counts, the sum is
+    clipped at 0, and Poisson counts are drawn with the result as their rate.
 
     Attributes:
-      log10_exposure: least and largest common logarithm of the exposure, uniform between, seconds.
-      background_rms: standard deviation of the background, counts in a pixel and second.
+      log10_exposure: range of the common logarithm of the exposure time in seconds; uniform.
+      background_rms: standard deviation of the background, counts per pixel per second.
     """
 
     log10_exposure: tuple[float, float]
@@ -57,10 +57,10 @@ class ExposureNoise:
 
 @dataclasses.dataclass(frozen=True)
 class GaussianNoise:
-    """Gaussian noise of photons and background together; the sky itself is taken off.
+    """Gaussian noise of photons and background, with the sky subtracted.
 
     Attributes:
-      background_rms: standard deviation of the background, counts in a pixel.
+      background_rms: standard deviation of the background, counts per pixel.
     """
 
     background_rms: float
@@ -68,16 +68,16 @@ class GaussianNoise:
 
 @dataclasses.dataclass(frozen=True)
 class SourcePrior:
-    """An elliptical Sersic source.
+    """Elliptical Sersic source.
 
     Attributes:
-      amp: brightness of a pixel at the half-light radius.
+      amp: brightness per pixel at the half-light radius.
       R_sersic: half-light radius, arcsec.
       n_sersic: Sersic index.
-      axis_ratio: least and largest, uniform between.
-      angle: least and largest position angle, uniform between, radians.
+      axis_ratio: range of the axis ratio; uniform.
+      angle: range of the position angle, radians; uniform.
       max_offset: largest offset from the lens, arcsec.
-      offset: "radial": the distance is uniform, at any angle; "square": both coordinates are uniform.
+      offset: "radial" for a uniform distance in a random direction, "square" for uniform coordinates.
     """
 
     amp: float
@@ -91,13 +91,13 @@ class SourcePrior:
 
 @dataclasses.dataclass(frozen=True)
 class SubhaloPrior:
-    """Point masses about the lens, for the class `sphere`.
+    """Point masses around the lens, for the class `sphere`.
 
     Attributes:
-      number: how many.
-      mass: least and largest, solar masses.
-      exponent: mass^exponent is uniform between the two ends' values.
-      distance: least and largest distance from the lens; uniform between, at any angle, arcsec.
+      number: number of subhalos.
+      mass: mass range, solar masses.
+      exponent: mass^exponent is uniform within the mass range.
+      distance: range of the distance from the lens, arcsec; uniform, in a random direction.
     """
 
     number: int
@@ -111,10 +111,10 @@ class VortexPrior:
     """Equal point masses on a straight line, for the class `vort`.
 
     Attributes:
-      number: how many; the first and the last lie on the line's ends.
-      total_mass: least and largest sum, uniform between, solar masses.
-      length: least and largest, uniform between, arcsec.
-      center_sigma: standard deviation of the line's centre on each axis, arcsec.
+      number: number of point masses; the first and the last are at the ends of the line.
+      total_mass: range of the total mass, solar masses; uniform.
+      length: range of the length, arcsec; uniform.
+      center_sigma: standard deviation of the center of the line along each axis, arcsec.
     """
 
     number: int
@@ -125,13 +125,14 @@ class VortexPrior:
 
 @dataclasses.dataclass(frozen=True)
 class AxionVortexPrior:
-    """Equal point masses on a line through the lens as long as an axion's de Broglie wave, for `vort`.
+    """Equal point masses on a line through the lens, one axion de Broglie wavelength long, for `vort`.
 
     Attributes:
-      number: how many; the first and the last lie on the line's ends.
-      total_mass: their sum, solar masses.
-      log10_axion_mass: least and largest common logarithm of the axion's mass, uniform between, eV.
-      length: of the line for an axion of 1e-22 eV, arcsec; it is inverse to the axion's mass.
+      number: number of point masses; the first and the last are at the ends of the line.
+      total_mass: total mass, solar masses.
+      log10_axion_mass: range of the common logarithm of the axion mass in eV; uniform.
+      length: length of the line for an axion of 1e-22 eV, arcsec; inversely proportional to the
+        axion mass.
     """
 
     number: int
@@ -142,20 +143,20 @@ class AxionVortexPrior:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A kind of scene: an isothermal lens with external shear, a source, and substructure by class.
+    """Kind of scene: isothermal lens with external shear, source, and substructure by class.
 
     Attributes:
       theta_E: mean and standard deviation of the Einstein radius, arcsec.
-      shear: least and largest, uniform between.
-      shear_angle: least and largest position angle of the shear, uniform between, radians.
-      source: see `SourcePrior`.
-      subhalos: see `SubhaloPrior`.
-      vortex: see `VortexPrior` and `AxionVortexPrior`.
-      instrument: see `Instrument`.
-      noise: see `PhotonNoise`, `ExposureNoise` and `GaussianNoise`.
-      lens_e1, lens_e2: ellipticity of the lens; 0 and 0 make it spherical.
-      z_lens, z_source: redshifts, for the Einstein radii of masses.
-      convention: of the distances, see `physics.lensing_distances`.
+      shear: range of the external shear; uniform.
+      shear_angle: range of the position angle of the shear, radians; uniform.
+      source: prior of the source.
+      subhalos: prior of the substructure of the class `sphere`.
+      vortex: prior of the substructure of the class `vort`.
+      instrument: camera, point-spread function and sky.
+      noise: noise model.
+      lens_e1, lens_e2: ellipticity of the lens; 0 and 0 for a spherical lens.
+      z_lens, z_source: redshifts, which convert masses to Einstein radii.
+      convention: distance convention, see `physics.lensing_distances`.
     """
 
     theta_E: tuple[float, float]
@@ -173,12 +174,13 @@ class Preset:
     convention: Convention = "angular_diameter"
 
 
-# Position angles in the published images were drawn from 0 to 2 pi and then taken for degrees, clockwise.
+# In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,
+# clockwise.
 _NEARLY_HORIZONTAL = (-math.radians(2 * math.pi), 0.0)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
-# The images of the DeepLense Common Test, as far as fits of a smooth lens to published ones tell. The sky is
-# what the variance of their corners says: 10.1 +- 0.1 counts in twelve of them.
+# The DeepLense Common Test, as inferred from smooth-lens fits to published images. The sky follows from
+# the variance in the corners of twelve of them: 10.1 +- 0.1 counts.
 COMMON_TEST = Preset(
     theta_E=(1.27, 0.1675),
     shear=(0.0, 0.3),
@@ -199,9 +201,9 @@ COMMON_TEST = Preset(
     convention="deeplensesim",
 )
 
-# DeepLenseSim's Model I: https://github.com/mwt5345/DeepLenseSim. Its amplitude of 20 is for a square arcsec.
-# 1.281490 arcsec is the Einstein radius of 1e12 solar masses under its convention; (e1, e2) of the source is
-# (-0.1, 0.1).
+# DeepLenseSim's Model I: https://github.com/mwt5345/DeepLenseSim. Its amplitude of 20 is per square arcsec.
+# 1.281490 arcsec is the Einstein radius of 1e12 solar masses under its distance convention; the source has
+# (e1, e2) = (-0.1, 0.1).
 _SOURCE_SIZE = math.hypot(0.1, 0.1)
 MODEL_1 = Preset(
     theta_E=(1.281490, 0.0),
@@ -229,7 +231,7 @@ MODEL_1 = Preset(
 )
 
 
-def survey(
+def survey_preset(
     *,
     pixel_scale: float,
     seeing: float,
@@ -242,19 +244,22 @@ def survey(
     source_magnitude: float = 20.0,
     image_size: int = 64,
 ) -> Preset:
-    """Model I's scenes as another instrument sees them: the photons of a number of exposures added up.
+    """Preset for Model I scenes observed by another instrument, summed over several exposures.
 
     Args:
       pixel_scale: side of a pixel, arcsec.
       seeing: full width at half maximum of the point-spread function, arcsec.
-      psf_size: pixels on each side of its kernel, an odd number.
-      exposure: length of each exposure, seconds.
-      num_exposures: how many.
-      zero_point: magnitude of one photon a second.
-      sky_magnitude: of the background, a square arcsec.
-      read_noise: standard deviation each time that a pixel is read, photons.
-      source_magnitude: of the whole source, unlensed.
-      image_size: pixels on each side.
+      psf_size: height and width of its kernel, pixels; odd.
+      exposure: time per exposure, seconds.
+      num_exposures: number of exposures.
+      zero_point: magnitude that corresponds to one photon per second.
+      sky_magnitude: sky background, magnitudes per square arcsec.
+      read_noise: standard deviation per readout of a pixel, photons.
+      source_magnitude: total magnitude of the unlensed source.
+      image_size: height and width of the image, pixels.
+
+    Returns:
+      The preset, whose brightness is in photons per pixel.
     """
     total = exposure * num_exposures
     sky = total * 10 ** (0.4 * (zero_point - sky_magnitude)) * pixel_scale**2
@@ -275,15 +280,15 @@ def survey(
 
 
 def _sersic_flux(source: SourcePrior) -> float:
-    """Light of the whole source where the brightness at its half-light radius is 1 in a square arcsec."""
+    """Total flux of a source whose brightness at its half-light radius is 1 per square arcsec."""
     n, b = source.n_sersic, 1.9992 * source.n_sersic - 0.3271
-    disc = 2 * math.pi * source.R_sersic**2 * n
-    return disc * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n)
+    disk = 2 * math.pi * source.R_sersic**2 * n
+    return disk * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n)
 
 
-# DeepLenseSim's Models II and III take their instruments from lenstronomy: Euclid's VIS with the figures
-# that it had in 2022, and Hubble's WFC3 in F160W. docs/simulator.md says what is known and what is assumed.
-MODEL_2 = survey(
+# DeepLenseSim's Models II and III use lenstronomy's instruments: Euclid VIS with the values of 2022, and
+# Hubble WFC3 F160W. docs/simulator.md lists what is known and what is assumed.
+MODEL_2 = survey_preset(
     pixel_scale=0.101,
     seeing=0.16,
     psf_size=7,
@@ -293,7 +298,7 @@ MODEL_2 = survey(
     sky_magnitude=22.35,
     read_noise=4.2,
 )
-MODEL_3 = survey(
+MODEL_3 = survey_preset(
     pixel_scale=0.08,
     seeing=0.08,
     psf_size=5,
@@ -304,7 +309,7 @@ MODEL_3 = survey(
     read_noise=4.0,
 )
 
-PRESETS = {
+_PRESETS = {
     "common_test": COMMON_TEST,
     "model_1": MODEL_1,
     "model_2": MODEL_2,
@@ -313,13 +318,17 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name.
+    """Returns the preset of the given name.
+
+    Args:
+      name: "common_test", "model_1", "model_2" or "model_3".
 
     Raises:
-      UserError: there is none; the message names those that there are.
+      UserError: if there is no preset of that name.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
+    if name not in _PRESETS:
+        near = difflib.get_close_matches(name, _PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"no simulation preset {name!r}: there is {', '.join(PRESETS)}{hint}")
-    return PRESETS[name]
+        names = ", ".join(_PRESETS)
+        raise UserError(f"no simulation preset {name!r}: expected one of {names}{hint}")
+    return _PRESETS[name]

@@ -1,4 +1,4 @@
-"""From a scene to the counts that a camera expects."""
+"""Rendering: the expected counts of a scene."""
 
 import functools
 import itertools
@@ -15,51 +15,55 @@ from lensjax import physics
 from lensjax.physics.ellipse import bounded, stretched
 from lensjax.physics.mass.elliptical import isothermal
 from lensjax.physics.mass.softening import CORE
-from lensjax.simulation.blur import blur, blur_by_products, gaussian_kernel
+from lensjax.simulation.blur import convolve, convolve_by_matmul, gaussian_kernel
 from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
-from lensjax.simulation.substructure import with_masses
-from lensjax.simulation.transposes import pointwise
+from lensjax.simulation.substructure import add_mass_deflections
+from lensjax.simulation.transposes import apply_pointwise
 
-# Weights from which on a kernel is applied faster by matrix products.
-WIDE = 9
+# Number of kernel weights from which matrix products are faster than sums.
+MATMUL_KERNEL_SIZE = 9
 
 
 def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"]:
-    """The image without noise: lensed source, point-spread function, sky.
+    """Renders the noise-free image: lensed source, point-spread function and sky.
 
     Args:
       scene: one scene.
-      preset: what the scene was drawn from.
+      preset: the preset that the scene was drawn from.
 
     Returns:
-      Expected photon counts in each pixel; for presets with `ExposureNoise` in each pixel and second.
+      Expected photon counts per pixel; counts per pixel per second for presets with
+      `ExposureNoise`.
     """
     instrument = preset.instrument
-    # The margin's light is blurred into the image. Published images have it: strong shear sends arcs
-    # past the edge, and the outermost pixels are no darker for it.
+    # Light from this margin is blurred into the image, as in the published images: strong shear
+    # pushes arcs past the edge, and their outermost pixels are no darker for it.
     margin = instrument.psf_size // 2
     x, y = physics.pixel_grid(instrument.image_size + 2 * margin, instrument.pixel_scale)
     x, y = x.astype(scene.theta_E.dtype), y.astype(scene.theta_E.dtype)
 
-    # One part of every pixel after the other, rather than all on a finer grid: what is computed for one
-    # stays in a CPU's cache, and the mean needs no strided access. In the gradient each is done again.
+    # Loop over the subpixels instead of rendering a finer grid: the working set of one iteration
+    # stays in a CPU's cache, and the mean needs no strided access. The backward pass recomputes it.
     @jax.checkpoint
-    def add_part(total: Array, offset: Array) -> tuple[Array, None]:
+    def add_subpixel(total: Array, offset: Array) -> tuple[Array, None]:
         return total + brightness(scene, preset, x + offset[0], y + offset[1]), None
 
     offsets = jnp.asarray(subpixel_offsets(instrument), x.dtype)
     if len(offsets) == 1:
         image = brightness(scene, preset, x, y)
     else:
-        image = lax.scan(add_part, jnp.zeros_like(x), offsets)[0] / len(offsets)
+        image = lax.scan(add_subpixel, jnp.zeros_like(x), offsets)[0] / len(offsets)
     kernel = gaussian_kernel(instrument.psf_sigma / instrument.pixel_scale, instrument.psf_size)
-    blurred = blur(image, kernel) if len(kernel) < WIDE else blur_by_products(image, kernel)
+    if len(kernel) < MATMUL_KERNEL_SIZE:
+        blurred = convolve(image, kernel)
+    else:
+        blurred = convolve_by_matmul(image, kernel)
     return blurred + instrument.sky
 
 
-def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "parts 2"]:
-    """X and y of the parts of a pixel from its centre, arcsec."""
+def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "subpixels 2"]:
+    """X and y of the subpixel centers relative to the pixel center, arcsec."""
     number = instrument.subpixels
     step = instrument.pixel_scale / number
     along = (np.arange(number) - (number - 1) / 2) * step
@@ -69,48 +73,49 @@ def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "parts 2"]:
 def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Brightness of the lensed source at points of the image, in the preset's unit for a pixel."""
-    light, lens = _light_numbers(scene), _lens_numbers(scene, preset)
-    if not len(scene.masses):  # all at once: the gradient needs nothing in between
-        every = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
-        return pointwise(functools.partial(_lensed_light, preset), every, x, y)
+    """Brightness of the lensed source at points of the image, in the preset's unit per pixel."""
+    light, lens = _light_parameters(scene), _lens_parameters(scene, preset)
+    if not len(scene.masses):  # one pass: the backward pass needs no intermediate fields
+        all_parameters = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
+        return apply_pointwise(functools.partial(_lensed_light, preset), all_parameters, x, y)
     beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
-    return pointwise(functools.partial(_light, preset), light, *beta)
+    return apply_pointwise(functools.partial(_light, preset), light, *beta)
 
 
 def deflection(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """Deflection of a scene's main lens, shear and substructure together, arcsec."""
+    """Total deflection of main lens, external shear and substructure, arcsec."""
     smooth = functools.partial(_smooth_deflection, preset)
-    alpha = pointwise(smooth, _lens_numbers(scene, preset), x, y)
-    return with_masses(*alpha, x, y, scene.masses)
+    alpha = apply_pointwise(smooth, _lens_parameters(scene, preset), x, y)
+    return add_mass_deflections(*alpha, x, y, scene.masses)
 
 
-def _lensed_light(preset: Preset, numbers: Any, x: Array, y: Array) -> Array:
-    *light, axis, strength = numbers
+def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
+    *light, axis, strength = parameters
     light, lens = light[:4], light[4:]
     alpha = _smooth_deflection(preset, [*lens, strength], x, y)
     return _light(preset, [*light, axis], *physics.lens_equation(x, y, *alpha))
 
 
-# The numbers that all points of a scene share, computed once. Neighbours are differentiated together.
+# Quantities shared by all points of a scene are computed once, here. `apply_pointwise` differentiates
+# neighboring entries together, so their order matters for speed.
 
 
-def _light_numbers(scene: Scene) -> Float[Array, " number"]:
+def _light_parameters(scene: Scene) -> Float[Array, " number"]:
     e1, e2 = bounded(scene.source_e1, scene.source_e2)
     return jnp.stack([e1, e2, scene.source_x, scene.source_y, 1 - (e1**2 + e2**2)])
 
 
-def _light(preset: Preset, numbers: Any, x: Array, y: Array) -> Array:
-    e1, e2, center_x, center_y, axis = numbers
+def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
+    e1, e2, center_x, center_y, axis = parameters
     along_x, along_y = stretched(x - center_x, y - center_y, e1, e2)
     radius = jnp.sqrt((along_x**2 + along_y**2) / axis + physics.light.CORE**2)
     source = preset.source
     return physics.light.sersic_at(radius, source.amp, source.R_sersic, source.n_sersic)
 
 
-def _lens_numbers(scene: Scene, preset: Preset) -> Float[Array, " number"]:
+def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
     if not _is_elliptical(preset):
         return jnp.stack([scene.gamma1, scene.gamma2, scene.theta_E])
     e1, e2 = bounded(scene.lens_e1, scene.lens_e2)
@@ -122,8 +127,8 @@ def _is_elliptical(preset: Preset) -> bool:
     return bool(preset.lens_e1 or preset.lens_e2)
 
 
-def _smooth_deflection(preset: Preset, numbers: Any, x: Array, y: Array) -> tuple[Array, Array]:
-    *ellipse, gamma1, gamma2, strength = numbers
+def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    *ellipse, gamma1, gamma2, strength = parameters
     if ellipse:
         lens = isothermal(CORE, _series_terms(preset), strength, *ellipse, x, y)
     else:
@@ -133,6 +138,6 @@ def _smooth_deflection(preset: Preset, numbers: Any, x: Array, y: Array) -> tupl
 
 
 def _series_terms(preset: Preset) -> int:
-    """How many terms of the series of an elliptical lens make it right to 1e-8."""
+    """Number of terms for which the series of an elliptical lens is accurate to 1e-8."""
     e = math.hypot(preset.lens_e1, preset.lens_e2)
     return math.ceil(math.log(1e-8) / math.log(e / (2 - e)))

@@ -1,4 +1,4 @@
-"""Scenes: every true parameter of a simulated image, drawn from a preset's priors."""
+"""Scenes: the true parameters of simulated images, drawn from the priors of a preset."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from lensjax import physics
+from lensjax.errors import UserError
 from lensjax.simulation.presets import (
     AxionVortexPrior,
     ExposureNoise,
@@ -16,23 +17,26 @@ from lensjax.simulation.presets import (
     VortexPrior,
 )
 
+# No substructure, subhalos, vortex: the folder names of the published data set.
+CLASSES = ("no", "sphere", "vort")
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """The truth behind an image. Lengths are arcsec, position angles are counter-clockwise from +x.
+    """True parameters of an image. Lengths are in arcsec, position angles counterclockwise from +x.
 
     Attributes:
-      label: class: 0 no substructure, 1 subhalos (`sphere`), 2 vortex (`vort`).
-      theta_E: Einstein radius of the main lens, which lies in the image's centre.
-      lens_e1, lens_e2: its ellipticity; only presets with an elliptical lens make use of it.
+      label: class as an index into `CLASSES`.
+      theta_E: Einstein radius of the main lens, which is at the center of the image.
+      lens_e1, lens_e2: ellipticity of the main lens; used by presets with an elliptical lens only.
       gamma1, gamma2: external shear.
       source_x, source_y: position of the source.
-      source_e1, source_e2: its ellipticity.
-      masses: Einstein radius, x and y of the point masses of the substructure; Einstein radius 0 where
-        there are fewer.
-      axion_mass: of the axion whose vortex this is, eV; 0 where the preset or the class has none.
-      exposure: seconds that brightness is counted for; 1 where the preset gives counts.
+      source_e1, source_e2: ellipticity of the source.
+      masses: Einstein radius, x and y of each point mass of the substructure; unused rows have
+        Einstein radius 0.
+      axion_mass: axion mass of a vortex, eV; 0 for other classes, and for presets without axions.
+      exposure: exposure time, seconds; 1 for presets whose brightness is in counts.
     """
 
     label: Int[Array, "*batch"]
@@ -50,36 +54,40 @@ class Scene:
     exposure: Float[Array, "*batch"]
 
 
-def draw_scene(key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int) -> Scene:
-    """One scene of a class, drawn from the preset's priors.
+def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Array, ""]) -> Scene:
+    """Draws a scene from the priors of a preset.
 
     Args:
-      key: everything in the scene follows from it.
-      preset: the priors.
-      label: class: 0 no substructure, 1 subhalos, 2 vortex.
+      key: determines the scene.
+      preset: priors.
+      substructure: class of the scene: "no", "sphere" (subhalos) or "vort" (vortex). To map over
+        classes with `jax.vmap`, pass an integer array of indices into `CLASSES`.
 
     Returns:
-      A scene whose `masses` have the same shape for every class.
+      The scene; its arrays have the same shapes for every class.
+
+    Raises:
+      UserError: if there is no class of that name.
     """
+    label = _class_index(substructure)
     keys = iter(jax.random.split(key, 10))
     source = preset.source
-    mean, deviation = preset.theta_E
-    theta_E = mean + deviation * jax.random.normal(next(keys))
+    mean, sigma = preset.theta_E
+    theta_E = mean + sigma * jax.random.normal(next(keys))
     shear = _uniform(next(keys), preset.shear)
     shear_angle = _uniform(next(keys), preset.shear_angle)
-    source_x, source_y = _offset(next(keys), next(keys), source)
+    source_x, source_y = _draw_source_position(next(keys), next(keys), source)
     e1, e2 = physics.ellipticity(
         _uniform(next(keys), source.axis_ratio), _uniform(next(keys), source.angle)
     )
     number = max(preset.subhalos.number, preset.vortex.number)
     subhalos = draw_subhalos(next(keys), preset.subhalos)
     vortex, axion_mass = draw_vortex(next(keys), preset.vortex)
-    candidates = [
+    masses_of_class = [
         jnp.zeros((number, 3)),
-        _padded(subhalos, preset, number),
-        _padded(vortex, preset, number),
+        _einstein_radii(subhalos, preset, number),
+        _einstein_radii(vortex, preset, number),
     ]
-    label = jnp.asarray(label, jnp.int32)
     exposure = jnp.ones(())
     if isinstance(preset.noise, ExposureNoise):
         exposure = 10 ** _uniform(next(keys), preset.noise.log10_exposure)
@@ -94,14 +102,14 @@ def draw_scene(key: Key[Array, ""], preset: Preset, label: Int[Array, ""] | int)
         source_y=source_y,
         source_e1=e1,
         source_e2=e2,
-        masses=jnp.stack(candidates)[label],
-        axion_mass=jnp.where(label == 2, axion_mass, 0.0),
+        masses=jnp.stack(masses_of_class)[label],
+        axion_mass=jnp.where(label == CLASSES.index("vort"), axion_mass, 0.0),
         exposure=exposure,
     )
 
 
 def draw_subhalos(key: Key[Array, ""], prior: SubhaloPrior) -> Float[Array, "number 3"]:
-    """Mass (solar masses), x and y (arcsec) of each subhalo."""
+    """Draws the mass (solar masses), x and y (arcsec) of each subhalo."""
     mass_key, distance_key, angle_key = jax.random.split(key, 3)
     shape = (prior.number,)
     low, high = (mass**prior.exponent for mass in prior.mass)
@@ -116,7 +124,7 @@ def draw_subhalos(key: Key[Array, ""], prior: SubhaloPrior) -> Float[Array, "num
 def draw_vortex(
     key: Key[Array, ""], prior: VortexPrior | AxionVortexPrior
 ) -> tuple[Float[Array, "number 3"], Float[Array, ""]]:
-    """Mass (solar masses), x and y (arcsec) of each point of the line, and the axion's mass (eV)."""
+    """Draws the mass (solar masses), x and y (arcsec) of each point of a line, and the axion mass (eV)."""
     mass_key, length_key, angle_key, center_key = jax.random.split(key, 4)
     axion_mass = jnp.zeros(())
     center_x = center_y = jnp.zeros(())
@@ -135,25 +143,35 @@ def draw_vortex(
     return jnp.stack([jnp.full_like(x, total / prior.number), x, y], axis=1), axion_mass
 
 
-def _offset(
-    one: Key[Array, ""], other: Key[Array, ""], source: SourcePrior
+def _class_index(substructure: str | Int[Array, ""]) -> Int[Array, ""]:
+    if isinstance(substructure, str) and substructure in CLASSES:
+        return jnp.asarray(CLASSES.index(substructure), jnp.int32)
+    if isinstance(substructure, str | int):
+        raise UserError(
+            f"substructure is {substructure!r}; expected one of {', '.join(map(repr, CLASSES))}"
+        )
+    return jnp.asarray(substructure, jnp.int32)
+
+
+def _draw_source_position(
+    first_key: Key[Array, ""], second_key: Key[Array, ""], source: SourcePrior
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     if source.offset == "square":
         limits = (-source.max_offset, source.max_offset)
-        return _uniform(one, limits), _uniform(other, limits)
-    distance = jax.random.uniform(one, maxval=source.max_offset)
-    angle = jax.random.uniform(other, maxval=2 * jnp.pi)
+        return _uniform(first_key, limits), _uniform(second_key, limits)
+    distance = jax.random.uniform(first_key, maxval=source.max_offset)
+    angle = jax.random.uniform(second_key, maxval=2 * jnp.pi)
     return distance * jnp.cos(angle), distance * jnp.sin(angle)
 
 
-def _padded(
-    substructure: Float[Array, "found 3"], preset: Preset, number: int
+def _einstein_radii(
+    masses: Float[Array, "found 3"], preset: Preset, number: int
 ) -> Float[Array, "number 3"]:
-    """Einstein radius, x and y of each mass, with rows of zeros up to `number`."""
+    """Einstein radius, x and y of each mass, padded with rows of zeros to `number`."""
     radius = physics.einstein_radius(
-        substructure[:, 0], preset.z_lens, preset.z_source, convention=preset.convention
+        masses[:, 0], preset.z_lens, preset.z_source, convention=preset.convention
     )
-    rows = substructure.at[:, 0].set(radius)
+    rows = masses.at[:, 0].set(radius)
     return jnp.pad(rows, ((0, number - rows.shape[0]), (0, 0)))
 
 

@@ -1,4 +1,4 @@
-"""Deflection of many point masses, in the order of operations that is fastest to render."""
+"""Deflection of many point masses, ordered for fast rendering."""
 
 from typing import Any
 
@@ -9,48 +9,48 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from lensjax import physics
-from lensjax.simulation.transposes import Field, by_coordinates, linear
+from lensjax.simulation.transposes import Field, apply_linear, coordinate_tangents
 
-CORE = 1e-8  # softening inside the root of the distance, arcsec
-BLOCK = 13  # masses that are added up without going through memory in between
-# In the gradient: masses at a time, and pixels that are added up without going through memory.
-GRADIENT_BLOCK, GRADIENT_PIXELS = 25, 10
+CORE = 1e-8  # softening length, arcsec
+BLOCK_SIZE = 13  # masses that are summed without a round trip through memory
+# Backward pass: masses per block, and pixels that are summed without a round trip through memory.
+GRADIENT_BLOCK_SIZE, GRADIENT_PIXELS = 25, 10
 
 
 def masses_deflection(
     x: Float[Array, "*grid"], y: Float[Array, "*grid"], masses: Float[Array, "number 3"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """What `physics.point_masses_deflection` gives, several times faster on a CPU.
+    """Same result as `physics.point_masses_deflection`, several times faster on a CPU.
 
     Args:
       x, y: image-plane coordinates, arcsec.
-      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly nothing.
+      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly 0.
 
     Returns:
       The two components of the deflection angle, arcsec.
     """
-    return with_masses(jnp.zeros_like(x), jnp.zeros_like(y), x, y, masses)
+    return add_mass_deflections(jnp.zeros_like(x), jnp.zeros_like(y), x, y, masses)
 
 
 @jax.custom_jvp
-def with_masses(
+def add_mass_deflections(
     alpha_x: Float[Array, "*grid"],
     alpha_y: Float[Array, "*grid"],
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
     masses: Float[Array, "number 3"],
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """A deflection with that of point masses added to it.
+    """Adds the deflection of point masses to a deflection field.
 
-    A loop over the masses reads and writes the whole field for each of them; here a block of masses is
-    added up while a pixel is at hand. There are always two blocks or more: XLA merges no loop with what
-    is computed before and after it, and merged with the rest of a renderer this would be more than its
-    code for a CPU's vector unit can hold. The derivative is that of `physics.point_masses_deflection`.
+    A loop over the masses would read and write the whole field for each of them; this function adds
+    a block of masses per pass. There are always at least two blocks: XLA fuses no loop with the
+    computation around it, and fused with the rest of a renderer the code would be too large for XLA
+    to vectorize on a CPU. The derivative is that of `physics.point_masses_deflection`.
 
     Args:
       alpha_x, alpha_y: deflection without the masses, arcsec.
       x, y: image-plane coordinates, arcsec.
-      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly nothing.
+      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly 0.
 
     Returns:
       The two components of the deflection angle, arcsec.
@@ -58,11 +58,11 @@ def with_masses(
     if not len(masses):
         return alpha_x, alpha_y
 
-    # Both components as one array of complex numbers: XLA computes two arrays in two separate loops.
+    # Both components in one complex array: XLA would compute two arrays in two separate loops.
     def add(total: Array, block: Array) -> tuple[Array, None]:
-        return lax.complex(*_added(total.real, total.imag, x, y, block)), None
+        return lax.complex(*_add_block(total.real, total.imag, x, y, block)), None
 
-    total = lax.scan(add, lax.complex(alpha_x, alpha_y), _in_blocks(masses, BLOCK))[0]
+    total = lax.scan(add, lax.complex(alpha_x, alpha_y), _split_into_blocks(masses, BLOCK_SIZE))[0]
     return total.real, total.imag
 
 
@@ -74,35 +74,35 @@ def _derivative(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[
         )
     ]
 
-    def forward(moved: Array) -> Field:
+    def forward(masses_tangent: Array) -> Field:
         plain = physics.point_masses_deflection
-        return jax.jvp(lambda masses: plain(x, y, masses), (masses,), (moved,))[1]
+        return jax.jvp(lambda masses: plain(x, y, masses), (masses,), (masses_tangent,))[1]
 
-    def transpose(given: Field) -> Array:
-        return _by_masses(x, y, masses, *given)
+    def transpose(cotangent: Field) -> Array:
+        return _mass_cotangents(x, y, masses, *cotangent)
 
     if not isinstance(tangents[4], SymbolicZero):
-        parts.append(linear(forward, transpose, tangents[4]))
-    parts += by_coordinates(
+        parts.append(apply_linear(forward, transpose, tangents[4]))
+    parts += coordinate_tangents(
         lambda x, y: physics.point_masses_deflection(x, y, masses), (x, y), tangents[2:4]
     )
-    return with_masses(*primals), jax.tree.map(lambda *each: sum(each), *parts)
+    return add_mass_deflections(*primals), jax.tree.map(lambda *each: sum(each), *parts)
 
 
-with_masses.defjvp(_derivative, symbolic_zeros=True)
+add_mass_deflections.defjvp(_derivative, symbolic_zeros=True)
 
 
-def _by_masses(
-    x: Array, y: Array, masses: Array, given_x: Array, given_y: Array
+def _mass_cotangents(
+    x: Array, y: Array, masses: Array, cotangent_x: Array, cotangent_y: Array
 ) -> Float[Array, "number 3"]:
-    """The derivative, in each mass, of the deflections times what is given, summed over the grid."""
+    """Cotangents of the masses, summed over the grid, for cotangents of the deflection."""
     width = -(-x.size // GRADIENT_PIXELS)
 
-    def in_rows(image: Array) -> Array:
+    def to_rows(image: Array) -> Array:
         padded = jnp.pad(image.ravel(), (0, GRADIENT_PIXELS * width - x.size))
         return padded.reshape(GRADIENT_PIXELS, 1, width)
 
-    rows = [in_rows(image) for image in (x, y, given_x, given_y)]
+    rows = [to_rows(image) for image in (x, y, cotangent_x, cotangent_y)]
 
     def one_block(_: None, block: Array) -> tuple[None, Array]:
         theta_E, center_x, center_y = block.T[:, :, None]
@@ -111,7 +111,7 @@ def _by_masses(
             dx, dy = x_row - center_x, y_row - center_y
             square = dx**2 + dy**2 + CORE**2
             radial = g_x * dx + g_y * dy
-            # A division of its own: XLA would write the inverse of all pixels to memory for both sums.
+            # A separate division: XLA would write a shared inverse of all pixels to memory.
             strength = strength + radial / square
             inverse = 1 / square
             twice = 2 * radial * inverse
@@ -127,18 +127,18 @@ def _by_masses(
 
     if not len(masses):
         return jnp.zeros_like(masses)
-    blocks = _in_blocks(masses, GRADIENT_BLOCK)
+    blocks = _split_into_blocks(masses, GRADIENT_BLOCK_SIZE)
     return lax.scan(one_block, None, blocks)[1].reshape(-1, 3)[: len(masses)]
 
 
-def _in_blocks(masses: Array, most: int) -> Float[Array, "blocks size 3"]:
-    """Two blocks or more of at most so many masses, the last one padded with masses of nothing."""
-    blocks = max(2, -(-len(masses) // most))
+def _split_into_blocks(masses: Array, max_size: int) -> Float[Array, "blocks size 3"]:
+    """At least two blocks of at most `max_size` masses, padded with masses of Einstein radius 0."""
+    blocks = max(2, -(-len(masses) // max_size))
     size = -(-len(masses) // blocks)
     return jnp.pad(masses, ((0, blocks * size - len(masses)), (0, 0))).reshape(blocks, size, 3)
 
 
-def _added(
+def _add_block(
     total_x: Array, total_y: Array, x: Array, y: Array, masses: Array
 ) -> tuple[Array, Array]:
     for theta_E, center_x, center_y in masses:

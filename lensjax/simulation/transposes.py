@@ -1,8 +1,8 @@
-"""Gradients that are added up over pixels in a way that a CPU's vector unit can do.
+"""Backward passes whose sums over pixels XLA can vectorize on a CPU.
 
-Left to JAX, each parameter's gradient is a sum over the image into which XLA fuses all that the sum is
-made of, once for each parameter, as scalar code. Here the way back is written out, and forward mode, and
-derivatives of any order, stay what they are.
+JAX's own backward pass sums each parameter's gradient over the image. XLA fuses into that sum all the
+computation it depends on, once per parameter, as scalar code. The functions of this module define the
+transpose explicitly. Forward mode and higher-order derivatives are unaffected.
 """
 
 from collections.abc import Callable
@@ -17,24 +17,29 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 Field = tuple[Array, Array]
-PART = 2_200  # points of the grid at a time
+CHUNK_SIZE = 2_200  # grid points per iteration of the backward pass
 
 
-def linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], given: Array) -> Any:
-    """A linear function of an array, `forward(given)`, with its transpose given and not derived.
+def apply_linear(
+    forward: Callable[[Array], Any], transpose: Callable[[Any], Array], operand: Array
+) -> Any:
+    """Applies a linear function whose transpose is given explicitly.
 
-    It is the solution of the equations `u = given, v - forward(u) = 0`, since JAX takes the transpose
-    of the solution of linear equations from the caller, under `vmap` and at any order too.
+    The result solves the equations `u = operand, v - forward(u) = 0`, because JAX lets the caller
+    define the transpose of a linear solve, also under `vmap` and for derivatives of any order.
 
     Args:
-      forward: linear; may close over what it likes.
-      transpose: its transpose.
-      given: what it is applied to.
+      forward: linear function; may close over arrays.
+      transpose: transpose of `forward`.
+      operand: argument of `forward`.
+
+    Returns:
+      `forward(operand)`.
     """
-    # No more than zeros, but such as depend on what is given: JAX transposes all of a right-hand side.
+    # Zeros that depend on the operand: JAX transposes the entire right-hand side.
     zeros = jax.tree.map(
-        lambda made: jnp.pad(given.ravel()[:0], (0, made.size)).reshape(made.shape),
-        jax.eval_shape(forward, given),
+        lambda made: jnp.pad(operand.ravel()[:0], (0, made.size)).reshape(made.shape),
+        jax.eval_shape(forward, operand),
     )
 
     def equations(pair: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -46,27 +51,27 @@ def linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], g
     def transpose_solve(_: Any, pair: tuple[Array, Any]) -> tuple[Array, Any]:
         return pair[0] + transpose(pair[1]), pair[1]
 
-    return lax.custom_linear_solve(equations, (given, zeros), solve, transpose_solve)[1]
+    return lax.custom_linear_solve(equations, (operand, zeros), solve, transpose_solve)[1]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def pointwise(
+def apply_pointwise(
     function: Callable[[Any, Array, Array], Any],
     parameters: Float[Array, " number"],
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
 ) -> Any:
-    """`function(parameters, x, y)`, with a gradient that takes a part of the grid at a time.
+    """Evaluates `function(parameters, x, y)`, with a backward pass that loops over chunks of the grid.
 
-    What belongs to a part stays in the cache. There each point has parameters of its own, whose
-    derivatives are added to those at the same place of the parts before, and at the end over the places.
-    It is quick where `function` does at each point only what differs between points, and where
-    parameters that share most of their derivatives are neighbours: two at a time go through one loop.
+    The working set of a chunk stays in the CPU cache. Within a chunk every point has its own copy of
+    the parameters; their cotangents are accumulated over the chunks, and summed over the points at the
+    end. This is fast if `function` computes only what differs between points, and if parameters
+    that share most of their derivatives are neighbors: the backward pass handles two at a time.
 
     Args:
-      function: acts on each point by itself, of whose shape its results are; closes over nothing that is
-        differentiated or batched.
-      parameters: the same for all points.
+      function: acts on each point separately, with results of the shape of `x`; must not close over
+        differentiated or batched arrays.
+      parameters: shared by all points.
       x, y: coordinates of the points.
     """
     return function(parameters, x, y)
@@ -77,65 +82,69 @@ def _pointwise_derivative(
     primals: tuple[Array, Array, Array],
     tangents: tuple[Any, Any, Any],
 ) -> tuple[Any, Any]:
-    moving = [i for i, each in enumerate(tangents) if not isinstance(each, SymbolicZero)]
-    ends = np.cumsum([primals[i].size for i in moving])[:-1]
+    active = [i for i, each in enumerate(tangents) if not isinstance(each, SymbolicZero)]
+    ends = np.cumsum([primals[i].size for i in active])[:-1]
 
-    def moved(*values: Array) -> Any:
+    def function_of_active(*values: Array) -> Any:
         arguments = list(primals)
-        for i, value in zip(moving, values, strict=True):
+        for i, value in zip(active, values, strict=True):
             arguments[i] = value
         return function(*arguments)
 
-    def forward(given: Array) -> Any:
-        at = tuple(primals[i] for i in moving)
-        parts = zip(jnp.split(given, ends), at, strict=True)
-        return jax.jvp(moved, at, tuple(part.reshape(one.shape) for part, one in parts))[1]
+    def forward(tangent: Array) -> Any:
+        at = tuple(primals[i] for i in active)
+        parts = zip(jnp.split(tangent, ends), at, strict=True)
+        return jax.jvp(
+            function_of_active, at, tuple(part.reshape(one.shape) for part, one in parts)
+        )[1]
 
-    def transpose(given: Any) -> Array:
-        pulled = _pulled(function, primals, given, moving)
-        return jnp.concatenate([pulled[i].ravel() for i in moving])
+    def transpose(cotangent: Any) -> Array:
+        pulled = _pull_back(function, primals, cotangent, active)
+        return jnp.concatenate([pulled[i].ravel() for i in active])
 
-    given = jnp.concatenate([tangents[i].ravel() for i in moving])
-    return function(*primals), linear(forward, transpose, given)
-
-
-pointwise.defjvp(_pointwise_derivative, symbolic_zeros=True)
+    tangent = jnp.concatenate([tangents[i].ravel() for i in active])
+    return function(*primals), apply_linear(forward, transpose, tangent)
 
 
-def _pulled(
+apply_pointwise.defjvp(_pointwise_derivative, symbolic_zeros=True)
+
+
+def _pull_back(
     function: Callable[[Any, Array, Array], Any],
     primals: tuple[Array, Array, Array],
-    given: Any,
-    moving: list[int],
+    cotangent: Any,
+    active: list[int],
 ) -> tuple[Array, Array, Array]:
-    """The derivatives of the function times what is given: in parameters, summed, and coordinates."""
+    """Cotangents of the parameters, summed over the grid, and of both coordinates."""
     parameters, x, y = primals
     columns = x.shape[-1] if x.ndim else 1
     rows = x.size // columns
-    # Whole rows and equal parts: indices that have to be divided, or padding, would not be vectorised.
-    at_once = max(
-        n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * columns <= PART)
+    # Equal chunks of whole rows: XLA does not vectorize index divisions or padding.
+    rows_per_chunk = max(
+        n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * columns <= CHUNK_SIZE)
     )
-    shape = (at_once, columns)
+    shape = (rows_per_chunk, columns)
 
     number = len(parameters)
-    by_point = jax.vmap(jax.vmap(lambda pairs, x, y: function(_apart(pairs, number), x, y)))
-    call = by_point if 0 in moving else partial(_held, function, parameters)
-    # Each pair as an array of its own: parts of one array come back as one, which is slow to fill.
-    pairs = [jnp.broadcast_to(one, shape) for one in _in_pairs(parameters)] if 0 in moving else []
+    by_point = jax.vmap(jax.vmap(lambda pairs, x, y: function(_unpair(pairs, number), x, y)))
+    call = by_point if 0 in active else partial(_ignore_pairs, function, parameters)
+    # One array per pair: slices of a single array would be written back into one array, which is slow.
+    pairs = [jnp.broadcast_to(one, shape) for one in _pair(parameters)] if 0 in active else []
 
-    def in_rows(image: Array) -> Array:
+    def to_rows(image: Array) -> Array:
         return image.reshape(rows, columns)
 
-    fields = (in_rows(x), in_rows(y), jax.tree.map(in_rows, given))
+    fields = (to_rows(x), to_rows(y), jax.tree.map(to_rows, cotangent))
 
     def add(carry: Any, first: Array) -> tuple[Any, None]:
         totals, whole = carry
-        part = jax.tree.map(lambda field: lax.dynamic_slice_in_dim(field, first, at_once), fields)
-        each, *coordinates = jax.vjp(call, pairs, *part[:2])[1](part[2])
-        # Point by point, in the loop that computes them: sums over points would need one of their own.
+        chunk = jax.tree.map(
+            lambda field: lax.dynamic_slice_in_dim(field, first, rows_per_chunk), fields
+        )
+        each, *coordinates = jax.vjp(call, pairs, *chunk[:2])[1](chunk[2])
+        # Accumulated point by point in the loop that computes them; a sum needs a loop of its own.
         totals = [total + one for total, one in zip(totals, each, strict=True)]
-        if not {1, 2}.isdisjoint(moving):
+        if not {1, 2}.isdisjoint(active):
             whole = [
                 lax.dynamic_update_slice_in_dim(field, one, first, 0)
                 for field, one in zip(whole, coordinates, strict=True)
@@ -143,37 +152,39 @@ def _pulled(
         return (totals, whole), None
 
     start = [jnp.zeros_like(one) for one in pairs], [jnp.zeros_like(field) for field in fields[:2]]
-    (totals, coordinates), _ = lax.scan(add, start, jnp.arange(0, rows, at_once))
+    (totals, coordinates), _ = lax.scan(add, start, jnp.arange(0, rows, rows_per_chunk))
     by_x, by_y = (field.reshape(x.shape) for field in coordinates)
-    if 0 not in moving:
+    if 0 not in active:
         return jnp.zeros_like(parameters), by_x, by_y
-    # The conjugate, as JAX's derivatives in complex numbers are.
+    # JAX's derivatives with respect to complex numbers are conjugated.
     sums = [jnp.sum(one.conj() @ jnp.ones(columns, one.dtype)) for one in totals]
-    return jnp.stack(_apart(sums, number)), by_x, by_y
+    return jnp.stack(_unpair(sums, number)), by_x, by_y
 
 
-def _held(function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array) -> Any:
+def _ignore_pairs(
+    function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array
+) -> Any:
     return function(parameters, x, y)
 
 
-def _in_pairs(parameters: Array) -> list[Array]:
-    """Two parameters as one complex number, and a last one that has no neighbour."""
+def _pair(parameters: Array) -> list[Array]:
+    """Pairs of parameters as complex numbers, and the last one alone if their number is odd."""
     paired = len(parameters) // 2 * 2
     return [*lax.complex(parameters[0:paired:2], parameters[1:paired:2]), *parameters[paired:]]
 
 
-def _apart(pairs: list[Array], number: int) -> list[Array]:
+def _unpair(pairs: list[Array], number: int) -> list[Array]:
     return [part for pair in pairs for part in (pair.real, pair.imag)][:number]
 
 
-def by_coordinates(
+def coordinate_tangents(
     function: Callable[[Array, Array], Field], point: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> list[Field]:
-    """The tangent of a field for those of its coordinates; nothing where neither has one."""
+    """Tangent of a field for tangents of its coordinates; empty if neither has one."""
     if all(isinstance(each, SymbolicZero) for each in tangents):
         return []
-    moving = [
+    dense = [
         jnp.zeros_like(at) if isinstance(each, SymbolicZero) else each
         for at, each in zip(point, tangents, strict=True)
     ]
-    return [jax.jvp(function, point, tuple(moving))[1]]
+    return [jax.jvp(function, point, tuple(dense))[1]]

@@ -1,4 +1,4 @@
-"""Sets of simulated images: determinism, noise, and likeness to real ones."""
+"""Simulated images: determinism, noise and storage."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ COMMON_TEST = simulation.preset("common_test")
 
 
 def tiny(preset):
-    """The preset with a small camera and two masses, which compiles quickly."""
+    """The preset with a small image and two masses, which compiles fast."""
     return dataclasses.replace(
         preset,
         subhalos=dataclasses.replace(preset.subhalos, number=2),
@@ -27,7 +27,7 @@ def images():
     return simulation.simulate_split("common_test", seed=1, split="train", num_images=120)
 
 
-def test_an_image_depends_on_seed_split_and_number_alone(images):
+def test_image_depends_only_on_seed_split_and_index(images):
     fewer = simulation.simulate_split("common_test", seed=1, split="train", num_images=40)
     np.testing.assert_array_equal(fewer.pixels, images.pixels[:40])
     np.testing.assert_array_equal(fewer.scale, images.scale[:40])
@@ -39,24 +39,24 @@ def test_an_image_depends_on_seed_split_and_number_alone(images):
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"split": "validation"}])
-def test_other_seeds_and_splits_share_no_scene(images, other):
+def test_seeds_and_splits_share_no_scene(images, other):
     options = {"seed": 1, "split": "train"} | other
     different = simulation.simulate_split("common_test", num_images=40, **options)
     assert not set(different.scenes.theta_E.tolist()) & set(images.scenes.theta_E.tolist())
 
 
-def test_classes_take_turns_and_scenes_say_which(images):
+def test_classes_alternate_and_match_scene_labels(images):
     np.testing.assert_array_equal(images.labels, np.arange(120) % 3)
     np.testing.assert_array_equal(images.scenes.label, images.labels)
 
 
-def test_counts_go_from_zero_to_the_scale(images):
+def test_counts_range_from_zero_to_scale(images):
     assert images.pixels.dtype == np.uint16
     assert (images.pixels.min((1, 2)) == 0).all()
     np.testing.assert_array_equal(images.pixels.max((1, 2)), images.scale)
 
 
-def test_progress_is_reported_in_full():
+def test_reported_progress_adds_up_to_total():
     seen = []
     simulation.simulate_split(
         "common_test", seed=0, split="test", num_images=35, report=seen.append
@@ -64,7 +64,7 @@ def test_progress_is_reported_in_full():
     assert sum(seen) == 35
 
 
-def test_a_part_of_a_split_is_what_the_whole_has_there(images):
+def test_part_of_split_matches_whole_split(images):
     part = simulation.simulate_split(COMMON_TEST, seed=1, split="train", num_images=30, first=64)
     np.testing.assert_array_equal(part.pixels, images.pixels[64:94])
     np.testing.assert_array_equal(part.scenes.masses, images.scenes.masses[64:94])
@@ -72,29 +72,29 @@ def test_a_part_of_a_split_is_what_the_whole_has_there(images):
         simulation.simulate_split(COMMON_TEST, seed=1, split="train", num_images=3, first=1)
 
 
-def test_noise_is_that_of_the_expected_counts(images):
-    """Standardised residuals against the noise-free image: mean 0, variance 1, no correlation."""
+def test_noise_is_poisson_and_uncorrelated(images):
+    """Standardized residuals from the noise-free image have mean 0, variance 1 and no correlation."""
     scenes = jax.tree.map(lambda leaf: leaf[:32], images.scenes)
     rates = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON_TEST)))(scenes)
     residuals = []
     for pixels, rate in zip(images.pixels, np.asarray(rates, np.float64), strict=False):
-        # The smallest count was taken off; its most likely value puts it back.
+        # The minimum was subtracted; add its most likely value back.
         offset = round(float(np.mean(rate - pixels)))
         residuals.append((pixels + offset - rate) / np.sqrt(rate))
     residuals = np.asarray(residuals)
     assert residuals.mean() == pytest.approx(0, abs=0.01)
     assert residuals.var() == pytest.approx(1, abs=0.01)
-    neighbours = np.mean(residuals[:, :, 1:] * residuals[:, :, :-1])
-    assert neighbours == pytest.approx(0, abs=0.005)
+    neighbors = np.mean(residuals[:, :, 1:] * residuals[:, :, :-1])
+    assert neighbors == pytest.approx(0, abs=0.005)
 
 
-def test_simulate_is_the_same_alone_compiled_and_in_a_batch_and_scaled_from_0_to_1():
+def test_simulate_is_reproducible_alone_and_under_vmap():
     small = tiny(COMMON_TEST)
     keys, labels = jax.random.split(jax.random.key(4), 3), jnp.arange(3)
-    compiled = jax.jit(simulation.simulate, static_argnums=1)
+    compiled = jax.jit(lambda key: simulation.simulate(key, small, "vort"))
     several = jax.jit(jax.vmap(simulation.simulate, (0, None, 0)), static_argnums=1)
-    image, scene = compiled(keys[2], small, 2)
-    same_image, same_scene = compiled(keys[2], small, 2)
+    image, scene = compiled(keys[2])
+    same_image, same_scene = compiled(keys[2])
     np.testing.assert_array_equal(image, same_image)
     jax.tree.map(np.testing.assert_array_equal, scene, same_scene)
     images, scenes = several(keys, small, labels)
@@ -102,12 +102,12 @@ def test_simulate_is_the_same_alone_compiled_and_in_a_batch_and_scaled_from_0_to
     assert (images.min(), images.max()) == (0, 1)
     assert (scene.label, scene.masses.shape) == (2, (2, 3))
     np.testing.assert_allclose(scenes.theta_E[2], scene.theta_E, rtol=1e-6)
-    # A rate that rounds otherwise may move a draw by one count where it was a close call.
+    # A rate that rounds differently can change a draw by one count.
     assert np.mean(images[2] != image) < 0.01
 
 
 @pytest.mark.parametrize("name", ["model_1", "model_2"])
-def test_fresh_batches_follow_from_the_key_and_never_repeat(name):
+def test_fresh_batch_depends_only_on_key(name):
     small = tiny(simulation.preset(name))
     make = jax.jit(simulation.fresh_batch, static_argnums=(1, 2))
     one, same, other = (make(jax.random.key(seed), small, 7) for seed in (0, 0, 1))
@@ -120,26 +120,26 @@ def test_fresh_batches_follow_from_the_key_and_never_repeat(name):
     np.testing.assert_array_equal(one["weights"], 1)
 
 
-def test_gaussian_noise_has_the_variance_of_photons_and_background():
+def test_gaussian_noise_variance_is_photons_plus_background():
     noise = simulation.preset("model_2").noise
     rate = jnp.full((300, 300), 400.0)
-    image = simulation.with_noise(jax.random.key(0), rate, jnp.ones(()), noise)
+    image = simulation.add_noise(jax.random.key(0), rate, jnp.ones(()), noise)
     assert image.mean() == pytest.approx(400, abs=0.5)
     assert image.var() == pytest.approx(400 + noise.background_rms**2, rel=0.02)
 
 
-def test_an_exposure_has_the_noise_of_its_three_draws():
+def test_exposure_noise_variance_is_sum_of_three():
     noise = simulation.preset("model_1").noise
     rate, exposure = jnp.full((300, 300), 0.1), jnp.asarray(2000.0)
-    image = np.asarray(simulation.with_noise(jax.random.key(0), rate, exposure, noise))
+    image = np.asarray(simulation.add_noise(jax.random.key(0), rate, exposure, noise))
     np.testing.assert_array_equal(image, np.rint(image))
     assert image.mean() == pytest.approx(200, abs=0.5)
     assert image.var() == pytest.approx(200 + (200 + 20.0**2), rel=0.02)
 
 
-def test_a_pixel_with_too_many_counts_is_refused():
+def test_too_many_counts_raise_an_error():
     bright = dataclasses.replace(
         tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6)
     )
-    with pytest.raises(ValueError, match="are too many: at most 65,535"):
+    with pytest.raises(ValueError, match="16-bit images hold at most 65,535"):
         simulation.simulate_split(bright, seed=0, split="train", num_images=3)

@@ -1,4 +1,4 @@
-"""Scenes drawn from the priors of `common_test`: distributions, classes, keys."""
+"""Scenes: distributions of their parameters, classes and keys."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from lensjax import simulation
+from lensjax.data import images
 from lensjax.errors import UserError
 
 COMMON_TEST = simulation.preset("common_test")
@@ -17,14 +18,14 @@ NUMBER = 3_000
 
 
 @functools.cache
-def scenes(label):
-    keys = jax.random.split(jax.random.key(label), NUMBER)
-    draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, COMMON_TEST, label)))
+def scenes(substructure):
+    keys = jax.random.split(jax.random.key(simulation.CLASSES.index(substructure)), NUMBER)
+    draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, COMMON_TEST, substructure)))
     return jax.tree.map(np.asarray, draw(keys))
 
 
 def assert_distributed(values, distribution):
-    """Kolmogorov-Smirnov, at a level that a right sampler fails once in 10,000 times."""
+    """Kolmogorov-Smirnov test that a correct sampler fails once in 10,000 times."""
     assert stats.kstest(values, distribution.cdf).pvalue > 1e-4
 
 
@@ -32,10 +33,10 @@ def uniform(low, high):
     return stats.uniform(low, high - low)
 
 
-@pytest.mark.parametrize("label", [0, 1, 2])
-def test_lens_and_source_follow_their_priors_in_every_class(label):
-    drawn = scenes(label)
-    assert (drawn.label == label).all()
+@pytest.mark.parametrize("substructure", simulation.CLASSES)
+def test_lens_and_source_follow_priors_in_every_class(substructure):
+    drawn = scenes(substructure)
+    assert (drawn.label == simulation.CLASSES.index(substructure)).all()
     assert_distributed(drawn.theta_E, stats.norm(1.27, 0.1675))
     assert_distributed(np.hypot(drawn.gamma1, drawn.gamma2), uniform(0, 0.3))
     assert_distributed(np.hypot(drawn.source_x, drawn.source_y), uniform(0, 0.5))
@@ -45,19 +46,19 @@ def test_lens_and_source_follow_their_priors_in_every_class(label):
     assert_distributed(direction, uniform(-np.pi, np.pi))
 
 
-def test_shear_and_source_lie_within_six_degrees_of_the_horizontal():
-    drawn = scenes(0)
+def test_shear_and_source_are_nearly_horizontal():
+    drawn = scenes("no")
     limit = np.rad2deg(0.5 * np.deg2rad(2 * 2 * np.pi))
     for one, two in ((drawn.gamma1, drawn.gamma2), (drawn.source_e1, drawn.source_e2)):
         assert_distributed(np.rad2deg(0.5 * np.arctan2(two, one)), uniform(-limit, 0))
 
 
-def test_no_substructure_has_no_masses():
-    assert (scenes(0).masses == 0).all()
+def test_smooth_scenes_have_no_masses():
+    assert (scenes("no").masses == 0).all()
 
 
-def test_subhalos_follow_their_mass_function_and_distances():
-    masses = scenes(1).masses
+def test_subhalos_follow_mass_and_distance_priors():
+    masses = scenes("sphere").masses
     assert masses.shape == (NUMBER, 25, 3)
     assert_distributed(np.hypot(masses[..., 1], masses[..., 2])[:, 0], uniform(0.25, 2))
     solar = 1e12 * (masses[:, 0, 0].astype(np.float64) / 1.28149) ** 2
@@ -65,8 +66,8 @@ def test_subhalos_follow_their_mass_function_and_distances():
     assert np.abs(np.corrcoef(solar, masses[:, 1, 0])[0, 1]) < 0.1
 
 
-def test_a_vortex_is_a_straight_line_of_equal_masses():
-    masses = scenes(2).masses.astype(np.float64)
+def test_vortex_is_straight_line_of_equal_masses():
+    masses = scenes("vort").masses.astype(np.float64)
     np.testing.assert_array_equal(masses[..., 0], np.repeat(masses[:, :1, 0], 25, axis=1))
     total = 25 * 1e12 * (masses[:, 0, 0] / 1.28149) ** 2
     assert_distributed(total / 1e10, uniform(3, 5.5))
@@ -78,10 +79,10 @@ def test_a_vortex_is_a_straight_line_of_equal_masses():
         assert_distributed(masses[..., axis].mean(1), stats.norm(0, 0.5))
 
 
-def test_an_axion_vortex_is_as_long_as_its_wave_and_goes_through_the_lens():
+def test_axion_vortex_length_is_inverse_to_axion_mass():
     preset = simulation.preset("model_1")
     keys = jax.random.split(jax.random.key(0), NUMBER)
-    draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, 2)))
+    draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, "vort")))
     drawn = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draw(keys))
     assert_distributed(np.log10(drawn.axion_mass), uniform(-24, -22))
     ends = drawn.masses[:, -1, 1:] - drawn.masses[:, 0, 1:]
@@ -93,24 +94,45 @@ def test_an_axion_vortex_is_as_long_as_its_wave_and_goes_through_the_lens():
         assert_distributed(offset, uniform(-0.35, 0.35))
     np.testing.assert_allclose(drawn.source_e1, -0.1, rtol=1e-5)
     np.testing.assert_allclose(drawn.source_e2, 0.1, rtol=1e-5)
-    assert (scenes(2).axion_mass == 0).all()
+    assert (scenes("vort").axion_mass == 0).all()
 
 
-def test_the_same_key_gives_the_same_scene_and_another_key_another():
+def test_scene_depends_only_on_key():
     one, same, other = (
-        simulation.draw_scene(jax.random.key(seed), COMMON_TEST, jnp.int32(1)) for seed in (3, 3, 4)
+        simulation.draw_scene(jax.random.key(seed), COMMON_TEST, "sphere") for seed in (3, 3, 4)
     )
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert one.theta_E != other.theta_E
 
 
-def test_a_copied_preset_with_another_prior_is_obeyed():
+def test_modified_preset_changes_scene():
     wide = dataclasses.replace(COMMON_TEST, theta_E=(2.0, 0.0), shear=(0.0, 0.0))
-    scene = simulation.draw_scene(jax.random.key(0), wide, jnp.int32(0))
+    scene = simulation.draw_scene(jax.random.key(0), wide, "no")
     assert scene.theta_E == 2.0
     assert scene.gamma1 == scene.gamma2 == 0
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest_one():
+@pytest.mark.parametrize("substructure", simulation.CLASSES)
+def test_class_name_and_index_array_give_same_scene(substructure):
+    key, index = jax.random.key(6), jnp.int32(simulation.CLASSES.index(substructure))
+    by_name, by_index = (
+        simulation.draw_scene(key, COMMON_TEST, given) for given in (substructure, index)
+    )
+    jax.tree.map(np.testing.assert_array_equal, by_name, by_index)
+
+
+@pytest.mark.parametrize("unknown", ["vortex", 2])
+def test_unknown_class_raises_an_error(unknown):
+    with pytest.raises(
+        UserError, match="substructure is .*; expected one of 'no', 'sphere', 'vort'"
+    ):
+        simulation.draw_scene(jax.random.key(0), COMMON_TEST, unknown)
+
+
+def test_classes_match_data_package():
+    assert simulation.CLASSES == images.CLASSES
+
+
+def test_unknown_preset_error_suggests_nearest_name():
     with pytest.raises(UserError, match=r"no simulation preset 'comon_test'.*mean common_test"):
         simulation.preset("comon_test")

@@ -1,4 +1,4 @@
-"""The fast sum over point masses against the plain one."""
+"""Fast deflection of many point masses, compared with the plain sum."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lensjax import physics
-from lensjax.simulation.substructure import BLOCK, masses_deflection
+from lensjax.simulation.substructure import BLOCK_SIZE, masses_deflection
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jacrev, jax.jacfwd])
-def test_deflection_and_derivatives_match_the_plain_sum(transform):
-    number = 2 * BLOCK + 1  # blocks of which the last one is padded
+def test_deflection_and_derivatives_match_plain_sum(transform):
+    number = 2 * BLOCK_SIZE + 1  # the last block is padded
     with jax.enable_x64(True):
         generator = np.random.default_rng(number)
         x, y = (jnp.asarray(generator.normal(size=(6, 7))) for _ in range(2))

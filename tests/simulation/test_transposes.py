@@ -1,10 +1,10 @@
-"""Gradients summed over pixels by hand against JAX's own."""
+"""Explicit transposes, compared with JAX's own derivatives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lensjax.simulation.transposes import linear, pointwise
+from lensjax.simulation.transposes import apply_linear, apply_pointwise
 
 
 def function(parameters, x, y):
@@ -12,7 +12,7 @@ def function(parameters, x, y):
     return jnp.sin(a * x) + b * y**2, c * x * y
 
 
-def test_pointwise_has_the_derivatives_of_the_function_to_second_order_and_under_vmap():
+def test_apply_pointwise_derivatives_match_those_of_function():
     with jax.enable_x64(True):
         generator = np.random.default_rng(0)
         arguments = tuple(
@@ -23,13 +23,13 @@ def test_pointwise_has_the_derivatives_of_the_function_to_second_order_and_under
             one, other = call(parameters, x, y)
             return jnp.sum(jnp.cos(one) * other)
 
-        def by_hand(*arguments):
-            return total(lambda *each: pointwise(function, *each), *arguments)
+        def explicit(*arguments):
+            return total(lambda *each: apply_pointwise(function, *each), *arguments)
 
         def plain(*arguments):
             return total(function, *arguments)
 
-        def together(call):
+        def derivatives(call):
             parameters, x, y = arguments
             many = jnp.stack([parameters, 2 * parameters])
             return (
@@ -40,7 +40,9 @@ def test_pointwise_has_the_derivatives_of_the_function_to_second_order_and_under
                 jax.vmap(jax.grad(call), (0, None, None))(many, x, y),
             )
 
-        found, expected = (jax.jit(lambda call=call: together(call))() for call in (by_hand, plain))
+        found, expected = (
+            jax.jit(lambda call=call: derivatives(call))() for call in (explicit, plain)
+        )
         jax.tree.map(
             lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12),
             found,
@@ -48,9 +50,9 @@ def test_pointwise_has_the_derivatives_of_the_function_to_second_order_and_under
         )
 
 
-def test_a_linear_function_is_transposed_as_it_was_told():
+def test_apply_linear_uses_given_transpose():
     matrix = jnp.arange(6.0).reshape(2, 3)
     found = jax.jit(
-        jax.grad(lambda v: linear(lambda v: matrix @ v, lambda w: 2 * w @ matrix, v)[1])
+        jax.grad(lambda v: apply_linear(lambda v: matrix @ v, lambda w: 2 * w @ matrix, v)[1])
     )
     np.testing.assert_allclose(found(jnp.ones(3)), 2 * matrix[1])

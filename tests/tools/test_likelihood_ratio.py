@@ -19,7 +19,7 @@ def tool(name):
 
 def test_the_prior_of_a_preset_is_what_scenes_are_drawn_from():
     prior = tool("likelihood_ratio").prior(simulation.preset("common_test"))
-    scenes = simulation.split_scenes("common_test", seed=4, split="test", num_images=3_000)
+    scenes = simulation.draw_scenes("common_test", seed=4, split="test", num_images=3_000)
     squared = scenes.masses[..., 0] ** 2
     masses = squared[scenes.label == 1]
     assert masses.shape[1] == prior.masses.number

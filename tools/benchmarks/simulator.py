@@ -152,7 +152,7 @@ def scenes_with(number: int, batch: int) -> simulation.Scene:
     vortex = dataclasses.replace(MODEL.vortex, number=1)
     preset = dataclasses.replace(MODEL, subhalos=prior, vortex=vortex)
     keys = jax.random.split(jax.random.key(number), batch)
-    scenes = jax.vmap(lambda key: simulation.draw_scene(key, preset, 1))(keys)
+    scenes = jax.vmap(lambda key: simulation.draw_scene(key, preset, "sphere"))(keys)
     return dataclasses.replace(scenes, masses=scenes.masses[:, :number])
 
 

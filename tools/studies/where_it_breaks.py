@@ -159,7 +159,7 @@ def with_elliptical_lens(number: int, seed: int) -> ImageSet:
 
 def with_lens_light(number: int, seed: int) -> ImageSet:
     """Images with the light of the main lens: a round Sersic profile in the centre."""
-    scenes = simulation.split_scenes(COMMON, seed=seed, split="test", num_images=number)
+    scenes = simulation.draw_scenes(COMMON, seed=seed, split="test", num_images=number)
     instrument = COMMON.instrument
     render = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON)))
     x, y = physics.pixel_grid(instrument.image_size, instrument.pixel_scale)
