@@ -1,4 +1,4 @@
-"""Flax modules, and how a config names them."""
+"""Flax modules of the classifiers, and their construction from a config."""
 
 from collections.abc import Callable
 
@@ -27,6 +27,7 @@ __all__ = [
     "resize_position_embeddings",
 ]
 
+# By `config.model.name`: the module, and the fields of `config.model` that are its attributes.
 MODELS: dict[str, tuple[Callable[..., ClassifierModule], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width", "stage_sizes")),
     "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
@@ -51,15 +52,15 @@ MODELS: dict[str, tuple[Callable[..., ClassifierModule], tuple[str, ...]]] = {
 def build(
     config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None
 ) -> ClassifierModule:
-    """The module that `config.model` and `config.precision` describe.
+    """Builds the module that `config.model` and `config.precision` describe.
 
     Args:
       config: a whole config.
       num_classes: number of classes.
-      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
+      axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
 
     Raises:
-      UserError: a model of that name, or an input of that name, does not exist.
+      UserError: if `config.model.name` or `config.model.input` is unknown.
     """
     check_choice("config.model.name", config.model.name, MODELS)
     check_choice("config.model.input", config.model.input, INPUTS)

@@ -1,4 +1,4 @@
-"""The reference's BaselineCNN: a ResNet on the image alone."""
+"""The reference's BaselineCNN: a ResNet on the image."""
 
 from flax import linen as nn
 from jaxtyping import Array, DTypeLike, Float, Key
@@ -37,8 +37,8 @@ class BaselineCNN(nn.Module):
         Args:
           images: brightness from 0 to 1.
           train, weights: see `BatchNorm`.
-          keys: not used: the model has no random part.
-          with_physics_loss: not used: the model has no physics.
+          keys: not used; the model has no random part.
+          with_physics_loss: not used; the model has no physics loss.
         """
         del keys, with_physics_loss
         resnet = ResNet(

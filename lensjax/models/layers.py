@@ -1,4 +1,4 @@
-"""Layers and initial values as in PyTorch, where Flax's defaults differ."""
+"""Layers and initializers as in PyTorch, where Flax's defaults differ."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from lensjax.models import cpu_kernels
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in +-1 / sqrt(fan_in): PyTorch's default for weights and biases."""
+    """Uniform within +-1 / sqrt(fan_in), PyTorch's default initializer of weights and biases."""
     bound = 1 / math.sqrt(fan_in)
 
     def initialize(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -35,15 +35,15 @@ def conv(
     dtype: DTypeLike | None = None,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution without bias, with PyTorch's symmetric padding of half the kernel.
+    """Square convolution without bias, with PyTorch's symmetric padding of half the kernel.
 
     Args:
       features: channels of the output.
       kernel_size: side of the kernel, pixels; odd.
-      stride: step, pixels.
-      kernel_init: initial values; by default those of torchvision's ResNets.
-      dtype: of the products; that of inputs and parameters if not given.
-      name: of the parameters.
+      stride: stride, pixels.
+      kernel_init: initializer of the kernel; the default is that of torchvision's ResNets.
+      dtype: dtype of the products; that of inputs and parameters if not given.
+      name: name of the layer.
     """
     return nn.Conv(
         features,
@@ -59,11 +59,11 @@ def conv(
 
 
 class StemConv(nn.Module):
-    """A 7 x 7 convolution with stride 2 and a bias, before batch normalization.
+    """7 x 7 convolution with stride 2 and a bias, for use before batch normalization.
 
-    Batch normalization subtracts the bias with the mean, so that in training its gradient is exactly 0.
-    Computed, it would be a rounding error, from which AdamW, which divides by the gradient's size, makes
-    full steps.
+    Batch normalization subtracts the bias with the mean, so the exact gradient of the bias is 0 in training.
+    A computed gradient would be a rounding error, and AdamW, which divides by the gradient's magnitude, would
+    turn it into full steps. The gradient is therefore stopped.
 
     Attributes:
       features: channels of the output.
@@ -77,7 +77,7 @@ class StemConv(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch new_height new_width features"]:
-        """The feature maps; `train` as for `BatchNorm`."""
+        """Feature maps; see `BatchNorm` for `train`."""
         initial = fan_in_uniform(7 * 7 * x.shape[-1])
         convolution = conv(self.features, 7, stride=2, kernel_init=initial, dtype=self.dtype)
         nn.share_scope(self, convolution)
@@ -88,7 +88,7 @@ class StemConv(nn.Module):
 
 
 def dense(features: int, *, fan_in: int, name: str) -> nn.Dense:
-    """A linear layer with PyTorch's default initial weight and bias."""
+    """Linear layer with PyTorch's default initializers."""
     initial = fan_in_uniform(fan_in)
     return nn.Dense(features, kernel_init=initial, bias_init=initial, name=name)
 
@@ -96,31 +96,31 @@ def dense(features: int, *, fan_in: int, name: str) -> nn.Dense:
 def dropout(
     features: Float[Array, "batch features"], keys: Key[Array, " batch"], rate: float
 ) -> Float[Array, "batch features"]:
-    """Sets a random fraction of each row to zero and scales the rest up to preserve the mean.
+    """Dropout with one key per example.
 
-    Unlike `nn.Dropout`, each row has its own key, so its mask does not depend on the number of devices.
+    Unlike with `nn.Dropout`, an example's mask does not depend on the number of devices.
 
     Args:
       features: one row per example.
       keys: one key per example.
-      rate: fraction set to zero, in [0, 1).
+      rate: fraction of features set to zero, in [0, 1).
     """
     draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=features.shape[1:])
     return jnp.where(jax.vmap(draw)(keys), features / (1 - rate), jnp.zeros_like(features))
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization over the real examples of a batch, on all devices together.
+    """Batch normalization over the whole batch on all devices, without padding.
 
-    Unlike `nn.BatchNorm`, the statistics exclude padding (rows of weight 0) even if devices hold different
-    numbers of real rows, and the running variance is the unbiased one, as in PyTorch. Statistics are
-    computed in float32 or better.
+    Unlike in `nn.BatchNorm`, the statistics exclude padding (rows of weight 0) even if devices have different
+    numbers of real rows, and the running variance is unbiased, as in PyTorch. Statistics are computed in
+    float32 or better.
 
     Attributes:
-      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
-      momentum: fraction of a batch's statistics in the new running ones.
-      epsilon: added to the variance.
-      dtype: of the output; that of the input and the parameters if not given.
+      axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
+      momentum: weight of a batch's statistics in the new running statistics.
+      epsilon: constant added to the variance.
+      dtype: dtype of the output; that of the input and the parameters if not given.
     """
 
     axis_name: str | None = None
@@ -136,12 +136,12 @@ class BatchNorm(nn.Module):
         train: bool,
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width channels"]:
-        """Normalizes by the batch's statistics in training, otherwise by the running ones.
+        """Normalizes by the batch's statistics in training, otherwise by the running statistics.
 
         Args:
           x: feature maps.
-          train: whether to use the batch's statistics and update the running ones.
-          weights: 1 for real rows and 0 for padding; None if all are real.
+          train: whether to use the batch's statistics and update the running statistics.
+          weights: 1 for real rows and 0 for padding; None if there is no padding.
         """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
@@ -162,7 +162,7 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype or x.dtype)
 
     def _moments(self, x: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-        """Mean and biased variance of each channel, and the number of values behind them."""
+        """Mean and biased variance of each channel, and the number of values per channel."""
         real = x if weights is None else x * weights[:, None, None, None]
         rows = jnp.asarray(x.shape[0], x.dtype) if weights is None else weights.sum()
         sums = rows * (x.shape[1] * x.shape[2]), real.sum((0, 1, 2)), (real * x).sum((0, 1, 2))

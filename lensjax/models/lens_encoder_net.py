@@ -1,4 +1,4 @@
-"""End to end: an encoder guesses the lens, a renderer draws it, a ResNet sees what is left over."""
+"""End-to-end model: an encoder predicts the lens, a renderer draws it, a ResNet classifies the residual."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,23 +11,24 @@ from lensjax.models.resnet import ResNet
 
 
 class LensEncoderNet(nn.Module):
-    """LensFitNet with a network in place of the fit, trained together with the classifier.
+    """LensFitNet with a network instead of the fit, trained together with the classifier.
 
-    A ResNet on the image gives the lens's parameters, each within its bounds; the lens is drawn, with the
-    best amplitude and sky, and a second ResNet classifies the image and arsinh(residual). The physics
-    loss is the logarithm of the reduced chi-square, 0 where the residual is noise: it needs no true
-    parameters. The classifier's loss passes through the renderer to the encoder too, unless
-    Gauss-Newton steps lie in between.
+    A ResNet predicts the parameters of the lens from the image, each within its bounds. The lens is rendered
+    with the best amplitude and sky, and a second ResNet classifies the image and arsinh(residual). The
+    physics loss is the logarithm of the reduced chi-square, which is 0 if the residual is noise; it does not
+    need the true parameters. The gradient of the classification loss also passes through the renderer to the
+    encoder, unless there are Gauss-Newton steps.
 
     Attributes:
       num_classes: number of classes.
       width: channels after the stem of each ResNet.
-      num_blocks: blocks in each of the four stages; 0 leaves the stem alone.
-      gauss_newton_steps: steps by which the guess is refined before the classifier sees what it leaves
-        over; no gradient passes them, and the encoder then learns from the physics loss alone.
-      fit: what is drawn, see `lensjax.fitting.smooth_model`.
+      num_blocks: number of blocks in each of the four stages; 0 for only the stem.
+      gauss_newton_steps: number of steps that refine the encoder's parameters before the residual is
+        classified. Gradients do not pass through these steps, so the encoder then learns only from the
+        physics loss.
+      fit: the lens model, see `lensjax.fitting.smooth_model`.
       axis_name: see `ResNet`.
-      dtype: of both ResNets, see there; the lens is drawn in float32.
+      dtype: dtype of both ResNets, see `ResNet`; the lens is rendered in float32.
     """
 
     num_classes: int = 3
@@ -53,17 +54,17 @@ class LensEncoderNet(nn.Module):
         Args:
           images: brightness from 0 to 1.
           train, weights: see `BatchNorm`.
-          keys: not used: the model has no random part.
-          with_physics_loss: whether to give the physics loss too.
+          keys: not used; the model has no random part.
+          with_physics_loss: whether to compute the physics loss.
         """
         del keys
         model = fitting.smooth_model(self.fit)
         options = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
         encoder = ResNet(len(model.nonlinear), *options, name="encoder")
-        # In the root, photon noise has the same size everywhere.
-        seen = jnp.sqrt(jnp.maximum(images, 1e-6))
-        guess = rendered_lens.constrain(model, encoder(seen, train=train, weights=weights))
-        free = rendered_lens.refine(model, images, guess, self.gauss_newton_steps)
+        # In the square root, photon noise has the same standard deviation everywhere.
+        root = jnp.sqrt(jnp.maximum(images, 1e-6))
+        predicted = rendered_lens.constrain(model, encoder(root, train=train, weights=weights))
+        free = rendered_lens.refine(model, images, predicted, self.gauss_newton_steps)
         residual = rendered_lens.standardized_residuals(model, images, free)
         classifier = ResNet(self.num_classes, *options, name="resnet")
         channels = jnp.concatenate([images, jnp.arcsinh(residual)], -1)
@@ -72,6 +73,6 @@ class LensEncoderNet(nn.Module):
         if not with_physics_loss:
             return Outputs(logits, theta_E)
         if self.gauss_newton_steps:
-            residual = rendered_lens.standardized_residuals(model, images, guess)
+            residual = rendered_lens.standardized_residuals(model, images, predicted)
         chi_square = jnp.square(residual).mean((1, 2, 3))
         return Outputs(logits, theta_E, jnp.log(chi_square))

@@ -1,4 +1,4 @@
-"""A small ResNet on an image and on what the fit of a smooth lens leaves over."""
+"""A small ResNet on an image and on the residual of a smooth lens fitted to it."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,17 +10,17 @@ from lensjax.physics import reference
 
 
 class LensFitNet(nn.Module):
-    """ResNet whose input is the image, the standardised residual of a lens fit, or both.
+    """ResNet whose input is the image, the standardized residual of a lens fit, or both.
 
-    A residual is white noise where the lens is smooth; substructure leaves dipoles and lines in it. It
-    enters as arsinh(residual): unchanged where it is noise, and bounded where a fit is far off.
+    The residual is white noise if the lens is smooth; substructure leaves dipoles and lines. The input is
+    arsinh(residual), which leaves noise nearly unchanged and compresses the large residuals of a bad fit.
 
     Attributes:
       num_classes: number of classes.
       width: channels after the stem.
-      num_blocks: blocks in each of the four stages; 0 leaves the stem alone.
+      num_blocks: number of blocks in each of the four stages; 0 for only the stem.
       input: "image", "residual", "image_and_residual", or "image_and_reference_source": the reference's
-        theta_S of the image (`physics.reference`), with a theta_E from a second ResNet.
+        theta_S of the image (`physics.reference`), with theta_E from a second ResNet.
       axis_name, dtype: see `ResNet`.
     """
 
@@ -44,26 +44,29 @@ class LensFitNet(nn.Module):
         """Classifies images.
 
         Args:
-          images: brightness from 0 to 1 and, as a second channel, the residual in standard deviations.
+          images: brightness from 0 to 1; the optional second channel is the residual in standard deviations.
           train, weights: see `BatchNorm`.
-          keys: not used: the model has no random part.
-          with_physics_loss: not used: the physics is in the residual.
+          keys: not used; the model has no random part.
+          with_physics_loss: not used; the model has no physics loss.
 
         Raises:
-          ValueError: the residual is asked for and there is none.
+          ValueError: if `input` includes the residual and `images` does not have it.
         """
         del keys, with_physics_loss
-        seen = images[..., :1]
+        x = images[..., :1]
         options = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
         if self.input == "image_and_reference_source":
             encoder = ResNet(1, *options, name="encoder")
-            theta_E = encoder(seen, train=train, weights=weights)[:, 0]
-            theta_S = reference.intensity_lens_equation(seen, theta_E)
-            seen = jnp.concatenate([seen, theta_S], -1)
+            theta_E = encoder(x, train=train, weights=weights)[:, 0]
+            theta_S = reference.intensity_lens_equation(x, theta_E)
+            x = jnp.concatenate([x, theta_S], -1)
         elif self.input != "image":
             if images.shape[-1] != 2:
-                raise ValueError(f"LensFitNet sees {self.input}: needs an image and a residual")
+                raise ValueError(
+                    f"LensFitNet with input={self.input!r} needs two channels, image and residual; got "
+                    f"{images.shape[-1]}"
+                )
             residual = jnp.arcsinh(images[..., 1:])
-            seen = residual if self.input == "residual" else jnp.concatenate([seen, residual], -1)
+            x = residual if self.input == "residual" else jnp.concatenate([x, residual], -1)
         resnet = ResNet(self.num_classes, *options, name="resnet")
-        return Outputs(resnet(seen, train=train, weights=weights))
+        return Outputs(resnet(x, train=train, weights=weights))

@@ -1,4 +1,4 @@
-"""The reference's LensVIT_PINN: a transformer's deflection, an intensity-space lens equation, a ResNet."""
+"""The reference's LensVIT_PINN: a deflection from a ViT, a lens equation on intensities, and a ResNet."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,10 +12,10 @@ from lensjax.physics import reference
 
 
 class DeflectionProjection(nn.Module):
-    """The linear layer from features to the reference's deflection alpha, two numbers a pixel.
+    """Linear layer from features to the reference's deflection alpha, with two components per pixel.
 
-    The classifier uses alpha by its mean over the image and the physics loss by its mean over the two
-    components only. Both are linear, so the weights are averaged before the product, not after it.
+    The classifier only needs the mean of alpha over the image, and the physics loss its mean over the two
+    components. Both means are linear, so the weights are averaged before the product instead of the result.
     """
 
     @nn.compact
@@ -26,16 +26,16 @@ class DeflectionProjection(nn.Module):
         height: int,
         width: int,
     ) -> tuple[Float[Array, " batch"], Float[Array, "batch height width 1"] | None]:
-        """Means of the deflection.
+        """Computes means of the deflection.
 
         Args:
-          features: what the classifier sees, after dropout.
-          clean_features: what the physics loss sees, without dropout; None leaves out the second result.
-          height, width: of the image, pixels.
+          features: features for the classifier, after dropout.
+          clean_features: features for the physics loss, without dropout; None to omit the second result.
+          height, width: size of the image, pixels.
 
         Returns:
-          The mean of alpha over the image and both components, from `features`, and the mean over the
-          components alone, from `clean_features`.
+          The mean of alpha over pixels and components, from `features`, and the mean over components, from
+          `clean_features`.
         """
         fan_in = features.shape[-1]
         kernel = self.param("kernel", fan_in_uniform(fan_in), (fan_in, height * width * 2))
@@ -50,22 +50,24 @@ class DeflectionProjection(nn.Module):
 
 
 class LensViTPINN(nn.Module):
-    """ViT features give theta_E, theta_E gives a second channel, a ResNet classifies the two channels.
+    """The reference's LensVIT_PINN.
 
-    The reference also constructs a second dropout (0.5) and never uses it; it is left out here.
+    A ViT predicts theta_E, a lens equation on intensities computes theta_S from the image and theta_E, and a
+    ResNet classifies the image and theta_S. The reference also constructs a second dropout layer (0.5) that
+    it never uses; this module does not have it.
 
     Attributes:
       num_classes: number of classes.
       width, stage_sizes: see `ResNet`; the defaults are the reference's.
       patch_size, embedding_size, depth, num_heads, position_grid: see `ViT`; the defaults are the
         reference's.
-      dropout_rate: share of the ViT's features set to zero in training.
-      input: "image", or a form of `reference.gradient_input`, which then takes the image's place before
-        the ViT, in the lens equation and before the ResNet. The physics loss stays one of the image: the
-        ViT runs a second time, on the image, for a deflection alpha' that has no part in the
-        classification, and theta_S' is made of the image and alpha', as in the reference's code.
+      dropout_rate: fraction of the ViT's features set to zero in training.
+      input: "image", or a form of `reference.gradient_input`, which then replaces the image in the ViT, the
+        lens equation and the ResNet. The physics loss still uses the image, as in the reference's code: the
+        ViT runs a second time, on the image, for a deflection alpha' that is not used for classification, and
+        theta_S' is computed from the image and alpha'.
       axis_name: see `ResNet`.
-      dtype: of ViT and ResNet, see there; the physics is computed in float32.
+      dtype: dtype of ViT and ResNet, see `ResNet`; the physics is computed in float32.
     """
 
     num_classes: int = 3
@@ -96,12 +98,12 @@ class LensViTPINN(nn.Module):
         Args:
           images: brightness from 0 to 1.
           train, weights: see `BatchNorm`.
-          keys: one key an image for the dropout; needed in training where the rate is not 0.
-          with_physics_loss: whether to give the physics loss too, which costs the product with the
-            whole deflection layer and, where `input` is not "image", a second run of the ViT.
+          keys: one dropout key per image; required in training if `dropout_rate` is above 0.
+          with_physics_loss: whether to compute the physics loss. It needs a product with the whole deflection
+            layer and, if `input` is not "image", a second run of the ViT.
 
         Raises:
-          ValueError: no keys in training.
+          ValueError: if keys are required and not given.
         """
         vit = ViT(
             self.patch_size,
@@ -118,7 +120,7 @@ class LensViTPINN(nn.Module):
         clean = features = vit(channel)
         if train and self.dropout_rate > 0:
             if keys is None:
-                raise ValueError("LensViTPINN has dropout: training needs one key an image")
+                raise ValueError("LensViTPINN has dropout: training needs one key per image")
             features = dropout(clean, keys, self.dropout_rate)
         if with_physics_loss and channel is not images:
             clean = vit(images)
@@ -137,7 +139,7 @@ class LensViTPINN(nn.Module):
         logits = resnet(jnp.concatenate([channel, theta_S], -1), train=train, weights=weights)
         if alpha_mean is None:
             return Outputs(logits, theta_E)
-        # The loss has a theta_E of its own, from the image's features before dropout.
+        # The physics loss has its own theta_E, from the features before dropout.
         clean_theta_E = alpha_mean.mean((1, 2, 3))
         clean_theta_S = reference.intensity_lens_equation(images, clean_theta_E)
         return Outputs(logits, theta_E, reference.physics_loss(images, clean_theta_S, alpha_mean))

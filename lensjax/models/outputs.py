@@ -1,4 +1,4 @@
-"""What every classifier gives for a batch of images."""
+"""The interface of classifier modules: their outputs and methods."""
 
 from typing import Any, Protocol
 
@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 
 
 class Outputs(struct.PyTreeNode):
-    """A classifier's answer to a batch.
+    """Outputs of a classifier module for a batch.
 
     Attributes:
-      logits: unnormalised log-probabilities of the classes.
-      theta_E: Einstein radius that the model inferred, in the model's own units; None where it has none.
-      physics_loss: how far each image is from the model's physics; None where not asked for or not had.
+      logits: unnormalized log-probabilities of the classes.
+      theta_E: Einstein radius predicted by the model, in the model's units; None if it does not predict one.
+      physics_loss: physics loss of each image; None if it was not requested or the model has none.
     """
 
     logits: Float[Array, "batch classes"]
@@ -21,11 +21,14 @@ class Outputs(struct.PyTreeNode):
 
 
 class ClassifierModule(Protocol):
-    """A Flax module that classifies images.
+    """Protocol of the Flax modules that classify images, such as `BaselineCNN`.
+
+    A module does not hold parameters; they are arguments of `apply`. A trained module with its parameters is
+    a `lensjax.prediction.classifier.Classifier`, which `lensjax.load` returns.
 
     Attributes:
-      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
-      dtype: of products; that of inputs and parameters if None.
+      axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
+      dtype: dtype of the products; None for that of inputs and parameters.
     """
 
     axis_name: str | None
@@ -38,4 +41,4 @@ class ClassifierModule(Protocol):
         """See `flax.linen.Module.init`."""
 
     def apply(self, *arguments: Any, **options: Any) -> Any:
-        """See `flax.linen.Module.apply`; gives `Outputs`."""
+        """See `flax.linen.Module.apply`; returns `Outputs`."""

@@ -1,4 +1,4 @@
-"""What a smooth lens of given parameters leaves over of an image, for models that guess the parameters."""
+"""Residuals of images after a rendered smooth lens, for models that predict the lens's parameters."""
 
 import functools
 
@@ -18,16 +18,16 @@ _GAIN_OF_LAST_STEP = 0.3  # in chi-square
 def constrain(
     model: SmoothModel, raw: Float[Array, "batch nonlinear"]
 ) -> Float[Array, "batch nonlinear"]:
-    """Any numbers as parameters within their bounds; 0 is the middle of where fits set out from.
+    """Maps unbounded numbers to parameters within their bounds; 0 maps to the center of the fit's starts.
 
     Args:
-      model: whose parameters these are, in the order of `model.nonlinear`.
-      raw: what a network gives.
+      model: the lens model.
+      raw: unbounded output of a network, in the order of `model.nonlinear`.
     """
     low, high = bounds(model, raw.dtype)
-    middle = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
-    share = (middle - low) / (high - low)
-    offset = jnp.log(share) - jnp.log1p(-share)
+    center = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
+    fraction = (center - low) / (high - low)
+    offset = jnp.log(fraction) - jnp.log1p(-fraction)
     return low[None] + (high - low)[None] * jax.nn.sigmoid(raw + offset[None])
 
 
@@ -36,14 +36,14 @@ def standardized_residuals(
     images: Float[Array, "batch height width 1"],
     free: Float[Array, "batch nonlinear"],
 ) -> Float[Array, "batch height width 1"]:
-    """Image less lens in standard deviations of the noise; differentiable in both arguments.
+    """Image minus lens, in standard deviations of the noise; differentiable in `images` and `free`.
 
-    Amplitude and sky are the best ones for the lens, the noise is read off the residual's highest
-    spatial frequencies, and is held constant in the derivative.
+    The lens has the best amplitude and sky. The noise is estimated from the highest spatial frequencies of
+    the residual, and is constant in the derivative.
 
     Args:
-      model: what is drawn.
-      images: in any unit.
+      model: the lens model.
+      images: images in any unit.
       free: parameters of each image's lens, in the order of `model.nonlinear`.
     """
     return jax.vmap(functools.partial(_residual, model))(images[..., 0], free)[..., None]
@@ -55,13 +55,13 @@ def refine(
     free: Float[Array, "batch nonlinear"],
     steps: int,
 ) -> Float[Array, "batch nonlinear"]:
-    """The parameters after some Gauss-Newton steps down to the least chi-square; no derivative passes.
+    """Refines parameters by Gauss-Newton steps towards the minimum of chi-square; gradients are stopped.
 
     Args:
-      model: what is drawn.
-      images: in any unit.
-      free: where the steps set out from.
-      steps: how many there are at most.
+      model: the lens model.
+      images: images in any unit.
+      free: initial parameters of each image's lens, in the order of `model.nonlinear`.
+      steps: maximum number of steps.
     """
     if steps == 0:
         return free
@@ -101,7 +101,7 @@ def _level(model: SmoothModel, image: Array) -> Level:
 
 
 def _weight(image: Array, source: Array) -> Array:
-    """Inverse variance of each pixel, for the flux of the lens with its best amplitude."""
+    """Inverse variance of each pixel, with the photon noise of the lens at its best amplitude."""
     image, source = jax.lax.stop_gradient((image, source))
     everywhere = jnp.ones_like(image)
     amp, sky = best_linear(source, image, everywhere)

@@ -1,4 +1,4 @@
-"""ResNet of basic blocks, as torchvision's ResNet18.
+"""ResNet of basic blocks, like torchvision's ResNet18.
 
 Reference: He et al. 2016, "Deep Residual Learning for Image Recognition".
 """
@@ -14,11 +14,11 @@ from lensjax.models.layers import BatchNorm, StemConv, conv, dense
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside an identity, or a 1 x 1 convolution if the shape changes.
+    """Residual block of two 3 x 3 convolutions; the shortcut is a 1 x 1 convolution if the shape changes.
 
     Attributes:
       features: channels of the output.
-      stride: of the first convolution.
+      stride: stride of the first convolution.
       axis_name, dtype: see `ResNet`.
     """
 
@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
         train: bool,
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch new_height new_width features"]:
-        """The block's feature maps; arguments as for `BatchNorm`."""
+        """Feature maps after the block; see `BatchNorm` for the arguments."""
 
         def norm(name: str, y: Array) -> Array:
             layer = BatchNorm(self.axis_name, dtype=self.dtype, name=name)
@@ -51,16 +51,16 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7 x 7 stem, stages of basic blocks, global mean and a linear layer.
+    """ResNet: a 7 x 7 stem, stages of basic blocks, global average pooling and a linear layer.
 
-    The defaults are ResNet18 with the reference's stem, which has a bias.
+    The defaults are those of ResNet18 with the reference's stem, which has a bias.
 
     Attributes:
       num_classes: size of the output.
       width: channels after the stem; the stages have 1, 2, 4 and 8 times as many.
-      stage_sizes: blocks in each stage.
-      axis_name: mapped axis that a training batch is divided over; None if it is not divided.
-      dtype: of feature maps and products; that of inputs and parameters if not given. The output is
+      stage_sizes: number of blocks in each stage.
+      axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
+      dtype: dtype of feature maps and products; that of inputs and parameters if not given. The output is
         float32 or better.
     """
 
@@ -78,7 +78,7 @@ class ResNet(nn.Module):
         train: bool,
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch classes"]:
-        """Logits; arguments as for `BatchNorm`."""
+        """Logits; see `BatchNorm` for the arguments."""
         x = StemConv(self.width, self.dtype, name="conv1")(x, train=train)
         norm = BatchNorm(self.axis_name, dtype=self.dtype, name="bn1")
         x = max_pool(nn.relu(norm(x, train=train, weights=weights)))

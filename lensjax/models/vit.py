@@ -1,4 +1,4 @@
-"""Vision transformer as DINO's, for images of any size.
+"""Vision transformer (ViT) like DINO's, for images of any size.
 
 References: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Caron et al. 2021, "Emerging
 Properties in Self-Supervised Vision Transformers" (DINO).
@@ -21,10 +21,10 @@ layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=Fal
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; one linear layer gives queries, keys and values.
+    """Multi-head self-attention; one linear layer computes queries, keys and values.
 
     Attributes:
-      num_heads: number of heads; divides the width of a token.
+      num_heads: number of heads; must divide the width of a token.
       dtype: see `ViT`.
     """
 
@@ -33,7 +33,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        """The tokens after attention."""
+        """Tokens after attention."""
         batch, tokens, width = x.shape
         qkv = linear(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
@@ -46,11 +46,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention, then a two-layer perceptron with exact GELU.
+    """Pre-norm transformer block: attention, then a two-layer perceptron with exact GELU.
 
     Attributes:
       num_heads: number of heads.
-      mlp_ratio: width of the perceptron's hidden layer over that of a token.
+      mlp_ratio: width of the perceptron's hidden layer, in widths of a token.
       dtype: see `ViT`.
     """
 
@@ -60,7 +60,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        """The tokens after the block."""
+        """Tokens after the block."""
         width, dtype = x.shape[-1], self.dtype
         y = layer_norm(dtype=dtype, name="norm1")(x)
         x = x + Attention(self.num_heads, dtype, name="attn")(y)
@@ -70,16 +70,16 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image to the features of its class token; the defaults are ViT-S/16.
+    """Vision transformer that returns the features of the class token; the defaults are those of ViT-S/16.
 
     Attributes:
-      patch_size: side of a patch, pixels; an image's pixels beyond whole patches are ignored.
+      patch_size: side of a patch, pixels; pixels beyond the last whole patch are ignored.
       embedding_size: width of a token.
       depth: number of blocks.
-      num_heads: heads of each block's attention.
-      position_grid: side of the square of position embeddings, in patches; they are resized to the
-        image's own number of patches.
-      dtype: of the tokens and products; that of inputs and parameters if not given. Attention weights and
+      num_heads: number of attention heads in each block.
+      position_grid: side of the square grid of position embeddings, patches; they are resized to the image's
+        number of patches.
+      dtype: dtype of tokens and products; that of inputs and parameters if not given. Attention weights and
         the output are float32 or better.
     """
 
@@ -94,7 +94,7 @@ class ViT(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
-        """The class token after the last block and the final norm."""
+        """Class token after the last block and the final norm."""
         size, patch = self.embedding_size, (self.patch_size, self.patch_size)
         initial = fan_in_uniform(patch[0] * patch[1] * images.shape[-1])
         patches = nn.Conv(
@@ -132,17 +132,17 @@ class ViT(nn.Module):
 def resize_position_embeddings(
     positions: Float[Array, "1 tokens width"], rows: int, columns: int
 ) -> Float[Array, "1 new_tokens width"]:
-    """Position embeddings for a grid of `rows` x `columns` patches, resized as DINO does.
+    """Resizes position embeddings to a grid of `rows` x `columns` patches, as DINO does.
 
     Args:
       positions: the class token's embedding, then those of a square grid, row by row.
-      rows, columns: patches of the image.
+      rows, columns: number of patches in the image.
 
     Returns:
       The class token's embedding, then those of the new grid, row by row.
 
-    Reference: DINO's `interpolate_pos_encoding`: bicubic, by a scale factor of (patches + 0.1) / grid,
-    which serves as the scale of the coordinates too.
+    Reference: DINO's `interpolate_pos_encoding`: bicubic, with a scale factor of (patches + 0.1) / grid that
+    is also the scale of the coordinates.
     """
     grid = math.isqrt(positions.shape[1] - 1)
     if (rows, columns) == (grid, grid):
@@ -161,13 +161,13 @@ def resize_position_embeddings(
 def bicubic_matrix(
     old_size: int, new_size: int, scale: float
 ) -> Float[np.ndarray, "new_size old_size"]:
-    """Matrix that resizes a row of samples by bicubic convolution, the edge samples repeated.
+    """Matrix that resizes a row of samples by bicubic convolution, with repeated edge samples.
 
     Args:
-      old_size, new_size: samples before and after.
-      scale: samples after per sample before, in the map between the two rows' coordinates.
+      old_size, new_size: number of samples before and after.
+      scale: new samples per old sample, in the map between the coordinates of the two rows.
 
-    Reference: Keys 1981, with A = -0.75 and half-pixel centres, as in PyTorch's "bicubic".
+    Reference: Keys 1981, with A = -0.75 and half-pixel centers, as in PyTorch's "bicubic".
     """
     a = -0.75
     position = (np.arange(new_size) + 0.5) / scale - 0.5
