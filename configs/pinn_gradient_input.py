@@ -1,21 +1,21 @@
-r"""LensViTPINN on products of brightness gradients: the reference's first attempt, kept as an ablation.
+r"""LensViTPINN on products of brightness gradients: an ablation, the reference's first attempt.
 
-tanh(dL/dx dL/dy), with L = log((max I + 1e-6) / (I + 1e-6))^2, takes the image's place in the model; there
-is no dropout, and the physics loss is computed on the image itself (lensjax/physics/reference.py,
-docs/reference.md). Otherwise as configs/pinn.py.
+The model's input is tanh(dL/dx dL/dy), with L = log((max I + 1e-6) / (I + 1e-6))^2, instead of the image.
+There is no dropout, and the physics loss is computed from the image (lensjax/physics/reference.py,
+docs/reference.md). Everything else is as in configs/pinn.py.
 
-Reproduces: validation AUC 0.9146 / 0.8478 / 0.8734 (no, sphere, vort), mean 0.8786, published for DINO
-and ImageNet weights on the Common Test images: 0.11 less than with the image. The exact protocol, which
-chooses the best epoch on the images that it reports on:
+Published result: validation AUC 0.9146 / 0.8478 / 0.8734 (no, sphere, vort), mean 0.8786, with DINO and
+ImageNet weights on the Common Test images, 0.11 below the result with the image. This is the published
+protocol, which chooses the best epoch on the images that it reports on:
 
     python -m lensjax.main --config configs/pinn_gradient_input.py \
         --config.data.source=dataset.zip --config.data.selection=reference
 
-The form used in print, |tanh(d/dx dL/dy)|: --config.model.input=mixed_derivative.
+--config.model.input=mixed_derivative selects the form in the publication, |tanh(d/dx dL/dy)|.
 
-The variant `quick` is that of configs/pinn.py without the band-pass, whose signed values have no
-logarithm. It shows the path alone: with so few images the AUC stays near chance (test 0.535 / 0.554 /
-0.582, mean 0.557, November 2026); the reference needed ten epochs of all images for 0.79.
+The variant `quick` is the one of configs/pinn.py without the band-pass, whose negative values have no
+logarithm. It only shows that the pipeline runs: with so few images the AUC stays near chance (test 0.535 /
+0.554 / 0.582, mean 0.557, November 2026); the reference needed ten epochs of all images to reach 0.79.
 
     python -m lensjax.main --config configs/pinn_gradient_input.py:quick
 """
@@ -26,7 +26,7 @@ from lensjax.config import default_config, variant
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The config, or its variant of that name."""
+    """The config, or its variant `name`."""
     config = default_config()
     config.model.name = "lens_vit_pinn"
     config.model.input = "gradient_product"
