@@ -1,92 +1,96 @@
-"""Exports the best epoch of a run for use without lensjax, and checks what it wrote.
-
-  lensjax export --workdir runs/pinn --format stablehlo --output pinn.stablehlo
-  lensjax export --workdir runs/pinn --format onnx --output pinn.onnx
-
-  --workdir FOLDER  the folder of a run
-  --format NAME     stablehlo: a program for jax.export, on CPUs, NVIDIA GPUs and
-                    TPUs; onnx: a model for ONNX Runtime; safetensors: lensjax's own
-                    weight file; torch: a state dict with the names of the reference
-                    implementation (baseline_cnn and lens_vit_pinn only)
-  --output FILE     what is written; ends in .stablehlo, .onnx, .safetensors, or for
-                    torch .pth or .pt
-  --overwrite       replaces an output that is there already
-
-stablehlo and onnx hold the parameters and all that is done to an image. They take
-any number of images [batch, size, size, 1] from 0 to 1, or [batch, size, size, 2]
-with the residual of the lens fit, in standard deviations, where the run has one, and
-give logits and probabilities of no, sphere and vort.
-The file is read back and given twelve images. The largest difference of its logits
-from the run's own is said; above 1e-4 no file is left.
-onnx needs jax2onnx and onnxruntime, torch needs PyTorch (pip install
-'lensjax[torch]'). docs/export.md tells how to use what is written.
-Exit codes: 0 done; 1 the logits differ; 2 something in the command or the run is
-wrong, and the message says what.
-"""
+"""The command export: writes a trained classifier for use without lensjax, and checks the file."""
 
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 from lensjax.weights.writing import check_new
 
 TOLERANCE = 1e-4  # largest difference of logits
 NUM_IMAGES = 12
-NAMES = ("stablehlo", "onnx", "safetensors", "torch")
+FLAGS = {
+    "workdir": Flag("FOLDER", "Folder of a run; its best epoch is exported."),
+    "format": choice(
+        "NAME",
+        "stablehlo: a program for jax.export, on CPUs, NVIDIA GPUs and TPUs. onnx: a model for ONNX Runtime. "
+        "safetensors: a weight file of lensjax. torch: a state dict with the names of the reference "
+        "implementation (baseline_cnn and lens_vit_pinn only).",
+        ("stablehlo", "onnx", "safetensors", "torch"),
+        None,
+    ),
+    "output": Flag(
+        "FILE",
+        "File to write; its name ends in .stablehlo, .onnx or .safetensors, or for torch in .pth or .pt.",
+    ),
+    "overwrite": switch("Replace an existing output."),
+}
+USAGE = usage(
+    "Exports the best epoch of a run for use without lensjax, and checks the file.",
+    [
+        "lensjax export --workdir runs/pinn --format stablehlo --output pinn.stablehlo",
+        "lensjax export --workdir runs/pinn --format onnx --output pinn.onnx",
+    ],
+    FLAGS,
+    "stablehlo and onnx contain the parameters and the preparation of the image. They take any number of "
+    "images [batch, size, size, 1] from 0 to 1, or [batch, size, size, 2] with the residual of the lens fit "
+    "in standard deviations if the run uses it, and return logits and probabilities of no, sphere and vort.",
+    "The file is read back and applied to twelve images. The largest difference from the logits of the run "
+    "is reported; if it is above 1e-4, the file is not kept.",
+    "onnx needs jax2onnx and onnxruntime; torch needs PyTorch (pip install 'lensjax[torch]'). "
+    "docs/export.md describes how to use the files.",
+    codes="Exit codes: 0 success; 1 the logits differ; 2 the command or the run is wrong, as the message "
+    "says.",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exports what the words after the program's name ask for.
+    """Exports a classifier.
+
+    Args:
+      arguments: the words after the command.
 
     Returns:
       The exit code.
 
     Raises:
-      UserError: something in the command or the run is wrong.
+      UserError: if the command or the run is wrong.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    flags.DEFINE_enum("format", None, NAMES, "", flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    runner.read_flags(values, arguments)
-    if not (values.workdir and values.format and values.output):
-        raise UserError("--workdir, --format and --output are all needed; see --help")
-    from lensjax.prediction import export  # after the flags: loading it takes a moment
+    values = parse_flags(FLAGS, arguments, required=("workdir", "format", "output"))
+    workdir, output = (Path(values[name]).expanduser() for name in ("workdir", "output"))
+    from lensjax.prediction import export  # slow to import
 
-    output, form = Path(values.output).expanduser(), export.FORMATS[values.format]
+    form = export.FORMATS[values["format"]]
     if output.suffix not in form.suffixes:
-        raise UserError(f"--output {output}: has to end in {' or '.join(form.suffixes)}")
-    check_new(output, overwrite=values.overwrite)
-    function = export.read_run(Path(values.workdir).expanduser())
-    log.info("%s: %s, epoch %d, the best", values.workdir, function.name, function.best_epoch)
+        raise UserError(f"--output {output}: must end in {' or '.join(form.suffixes)}")
+    check_new(output, overwrite=values["overwrite"])
+    function = export.read_run(workdir)
+    log.info("%s: %s, best epoch %d", workdir, function.name, function.best_epoch)
     images = export.example_images(function.image_shape, NUM_IMAGES)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # The output gets its name when it has been found right.
+        # The file gets its name only after it has been checked.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
             candidate = Path(folder) / output.name
             form.write(function, candidate)
             logits = form.read(function, candidate)
             difference = export.largest_difference(function, logits, images)
-            if not difference <= TOLERANCE:  # NaN is not
+            if not difference <= TOLERANCE:  # also true for NaN
                 sys.stderr.write(
-                    f"export: read back, the logits of {output.name} differ from the run's by "
-                    f"{difference:.1e}, which is above {TOLERANCE:.0e}; it was not kept\n"
+                    f"lensjax export: the logits of {output.name} differ from those of the run by up to "
+                    f"{difference:.1e}, more than {TOLERANCE:.0e}; the file was not kept\n"
                 )
                 return 1
-            check_new(output, overwrite=values.overwrite)
+            check_new(output, overwrite=values["overwrite"])
             candidate.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
     shape = " x ".join(map(str, images.shape))
-    log.info("read back, its logits of %s images differ by %.1e at most", shape, difference)
+    log.info("logits of %s images differ by at most %.1e from those of the run", shape, difference)
     log.info("wrote %s (%.1f MB)", output, output.stat().st_size / 1e6)
     return 0
 
@@ -97,4 +101,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: the words after the command; those of this process if None.
     """
-    return runner.run(main, __doc__, name="lensjax export", arguments=arguments)
+    return runner.run(main, USAGE, name="lensjax export", arguments=arguments)

@@ -1,10 +1,10 @@
 """Help texts, made from the tables of commands, flags and config fields."""
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lensjax.cli.configs import names
+from lensjax.cli.flags import entry, wrap
 from lensjax.cli.options import FLAGS, MODES, take_mode
 from lensjax.config import FIELDS
 
@@ -14,8 +14,6 @@ COMMANDS = {
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
 }
-_WIDTH = 80
-_INDENT = 28
 _EXAMPLES = {
     "train": ("--config lens_fit:quick", "--config configs/pinn.py --config.batch_size=64"),
     "evaluate": ("--workdir runs/lens_fit-quick",),
@@ -41,14 +39,14 @@ def _overview() -> str:
         lines += [f"  lensjax {mode} {example}" for example in examples[:1]]
     lines += ["", "Commands; lensjax COMMAND --help describes the flags of each:"]
     for name, description in (MODES | COMMANDS).items():
-        lines += _entry(name, description)
+        lines += entry(name, description)
     lines += [
         "",
-        *_wrap(
+        *wrap(
             "In a checkout, python -m lensjax.main --mode COMMAND does the same as lensjax COMMAND."
         ),
         "",
-        *_wrap(_CODES),
+        *wrap(_CODES),
     ]
     return "\n".join(lines) + "\n"
 
@@ -58,20 +56,20 @@ def _command_help(mode: str) -> str:
     lines += [f"  lensjax {mode} {example}" for example in _EXAMPLES[mode]]
     lines += ["", "Flags:"]
     if mode == "train":
-        lines += _entry(
+        lines += entry(
             "--config FILE[:VARIANT]",
             f"Config: a Python file, or one of {', '.join(names())}; and a variant of it, such as quick.",
         )
-        lines += _entry("--config.FIELD=VALUE", "Another value of a field; see below.")
+        lines += entry("--config.FIELD=VALUE", "Another value of a field; see below.")
     for name, flag in FLAGS.items():
         if mode in flag.modes:
-            lines += _entry(f"--{name} {flag.value}".rstrip(), flag.help)
+            lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)
     if mode == "train":
         lines += ["", "Fields of a config, with their defaults (--config.FIELD=VALUE):"]
         for name, field in FIELDS.items():
             allowed = "" if field.choices and _mentions_all(field) else _brackets(field.allowed)
-            lines += _entry(f"{name}={_written(field.default)}", field.help + allowed)
-    return "\n".join([*lines, "", *_wrap(_CODES)]) + "\n"
+            lines += entry(f"{name}={_written(field.default)}", field.help + allowed)
+    return "\n".join([*lines, "", *wrap(_CODES)]) + "\n"
 
 
 def fields_page() -> str:
@@ -110,17 +108,3 @@ def _code(text: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _entry(name: str, description: str) -> Iterator[str]:
-    """A name and its description beside it, or below it if the name is long."""
-    lines = textwrap.wrap(description, _WIDTH - _INDENT)
-    if len(name) > _INDENT - 4:
-        yield f"  {name}"
-    else:
-        yield f"  {name:<{_INDENT - 2}}{lines.pop(0)}"
-    yield from (" " * _INDENT + line for line in lines)
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH)

@@ -1,14 +1,14 @@
 """The options of the commands train, evaluate, predict and compare."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_fields, default_workdir, load_config
+from lensjax.cli.flags import Flag, choice, define_flags, integer, switch
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
@@ -21,32 +21,6 @@ MODES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """A flag of the command line.
-
-    Attributes:
-      value: what the help shows for its value; empty for a switch.
-      help: what the flag does.
-      modes: the commands that have it.
-      define: the function of absl that defines it.
-      default: value if the flag is not given.
-      settings: further arguments of `define`.
-    """
-
-    value: str
-    help: str
-    modes: tuple[str, ...]
-    define: Callable[..., Any] = flags.DEFINE_string
-    default: Any = None
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _switch(description: str, *modes: str) -> Flag:
-    return Flag("", description, modes, flags.DEFINE_boolean, False)
-
-
-_NUMBER = flags.DEFINE_integer
 FLAGS: dict[str, Flag] = {
     "workdir": Flag(
         "FOLDER",
@@ -54,21 +28,19 @@ FLAGS: dict[str, Flag] = {
         "takes FOLDER,FOLDER,...",
         tuple(MODES),
     ),
-    "split": Flag(
+    "split": choice(
         "SPLIT",
         "Images to use: test (default), validation or train.",
-        ("evaluate", "compare"),
-        flags.DEFINE_enum,
+        ("test", "validation", "train"),
         "test",
-        {"enum_values": ("test", "validation", "train")},
+        *("evaluate", "compare"),
     ),
-    "tta": Flag(
+    "tta": choice(
         "d4",
         "Average over the eight symmetric views of each image, for runs trained on rotated images.",
-        ("evaluate", "predict", "compare"),
-        flags.DEFINE_enum,
+        ("none", "d4"),
         "none",
-        {"enum_values": ("none", "d4")},
+        *("evaluate", "predict", "compare"),
     ),
     "input": Flag(
         "PATH",
@@ -83,33 +55,31 @@ FLAGS: dict[str, Flag] = {
         "comparison/ if not given.",
         ("predict", "compare"),
     ),
-    "overwrite": _switch("Replace a finished output.", "predict", "compare"),
-    "fit-size": Flag(
+    "overwrite": switch("Replace a finished output.", "predict", "compare"),
+    "fit-size": choice(
         "crop",
         "Crop images that are too large to their center.",
-        ("predict",),
-        flags.DEFINE_enum,
+        ("error", "crop"),
         "error",
-        {"enum_values": ("error", "crop")},
+        "predict",
     ),
     "pixel-scale": Flag(
         "ARCSEC",
         "Pixel scale of the images, from which they are resampled to the run's.",
         ("predict",),
         flags.DEFINE_float,
-        None,
-        {"lower_bound": 1e-6},
+        settings={"lower_bound": 1e-6},
     ),
-    "calibrated": _switch(
+    "calibrated": switch(
         "Apply the temperature that evaluate --split validation fitted.", "predict"
     ),
-    "profile": _switch(
+    "profile": switch(
         "Trace some steps, and report after each epoch how its time was spent.", "train"
     ),
-    "debug-nans": _switch(
+    "debug-nans": switch(
         "Stop at the operation that yields the first NaN, with its traceback; slower.", "train"
     ),
-    "distributed": _switch(
+    "distributed": switch(
         "Train together with other processes, one per host (docs/scaling.md).", "train"
     ),
     "coordinator": Flag(
@@ -117,16 +87,9 @@ FLAGS: dict[str, Flag] = {
         "--distributed: address of the first process; SLURM, Open MPI, Kubernetes and TPU pods provide it.",
         ("train",),
     ),
-    "num-processes": Flag(
-        "N", "--distributed: number of processes.", ("train",), _NUMBER, None, {"lower_bound": 1}
-    ),
-    "process-id": Flag(
-        "I",
-        "--distributed: number of this process, from 0.",
-        ("train",),
-        _NUMBER,
-        None,
-        {"lower_bound": 0},
+    "num-processes": integer("--distributed: number of processes.", None, 1, "train"),
+    "process-id": integer(
+        "--distributed: number of this process, from 0.", None, 0, "train", value="I"
     ),
 }
 
@@ -193,9 +156,7 @@ def parse(arguments: Sequence[str]) -> Options:
         check_fields(config, words)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
     flags.DEFINE_enum("mode", mode or "train", tuple(MODES), "Command.", flag_values=values)
-    for name, flag in FLAGS.items():
-        arguments_of = {"default": flag.default, "help": flag.help, "flag_values": values}
-        flag.define(name, **arguments_of, **flag.settings)
+    define_flags(FLAGS, values)
     try:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:

@@ -1,46 +1,46 @@
-"""Writes lens images as the TensorFlow Datasets data set deep_lense (no TensorFlow needed).
-
-  lensjax prepare-tfds --source dataset.zip --data-dir FOLDER
-
-  --source PATH       zip archive or folder with train/ and val/, each with the
-                      folders no, sphere and vort of .npy files; test/ is taken
-                      along where there is one
-  --data-dir FOLDER   where the data set goes: FOLDER/deep_lense/1.0.0; one that
-                      is there already is not overwritten
-  --image-size N      expected height and width, pixels (150 if not given)
-
-Train on it with --config.data.source=tfds:FOLDER.
-Exit codes: 0 done; 2 something in the command or the images is wrong, and the
-message says what.
-"""
+"""The command prepare-tfds: a TFDS data set from an archive of images, without TensorFlow."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
 from lensjax.cli import runner
-from lensjax.errors import UserError
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.runtime.progress import log
+
+FLAGS = {
+    "source": Flag(
+        "PATH",
+        "Zip archive or folder with train/ and val/, each with the folders no, sphere and vort of .npy "
+        "files; test/ is included if it exists.",
+    ),
+    "data-dir": Flag(
+        "FOLDER",
+        "Folder of the data set, FOLDER/deep_lense/1.0.0; an existing one is not overwritten.",
+    ),
+    "image-size": integer("Expected height and width, pixels; 150 if not given.", 150, 1),
+}
+USAGE = usage(
+    "Writes images of lenses as the TensorFlow Datasets data set deep_lense. TensorFlow is not needed.",
+    ["lensjax prepare-tfds --source dataset.zip --data-dir FOLDER"],
+    FLAGS,
+    "Train on it with --config.data.source=tfds:FOLDER.",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares the data set that the words after the program's name ask for.
+    """Prepares a data set.
+
+    Args:
+      arguments: the words after the command.
 
     Raises:
-      UserError: something in the command or the images is wrong.
+      UserError: if the command or an image is wrong.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("source", None, "", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "", flag_values=values)
-    flags.DEFINE_integer("image_size", 150, "", lower_bound=1, flag_values=values)
-    runner.read_flags(values, list(map(_with_underscores, arguments)))
-    if not values.source or not values.data_dir:
-        raise UserError("--source and --data-dir are both needed; see --help")
-    from lensjax.data.deep_lense import prepare  # after the flags: loading TFDS takes a moment
+    values = parse_flags(FLAGS, arguments, required=("source", "data-dir"))
+    from lensjax.data.deep_lense import prepare  # TensorFlow Datasets is slow to import
 
-    source, data_dir = Path(values.source).expanduser(), Path(values.data_dir).expanduser()
-    folder = prepare(source, data_dir, values.image_size)
+    source, data_dir = Path(values["source"]).expanduser(), Path(values["data-dir"]).expanduser()
+    folder = prepare(source, data_dir, values["image-size"])
     log.info("prepared %s; train on it with --config.data.source=tfds:%s", folder, data_dir)
 
 
@@ -50,4 +50,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: the words after the command; those of this process if None.
     """
-    return runner.run(main, __doc__, name="lensjax prepare-tfds", arguments=arguments)
+    return runner.run(main, USAGE, name="lensjax prepare-tfds", arguments=arguments)

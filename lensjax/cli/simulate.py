@@ -1,38 +1,21 @@
-"""Simulates a set of lens images in the published layout, with the truth behind each.
-
-  lensjax simulate --preset common_test --train 30000 --val 7500 --output DIR
-
-  --preset NAME       common_test, model_1, model_2 or model_3 (common_test if not given)
-  --train N, --val N  images in each split, the classes in turn
-  --seed N            another seed gives other scenes (0 if not given)
-  --output DIR        where the images go: train/ and val/, each with the folders no, sphere
-                      and vort of .npy files, float64 of shape (1, height, width); beside
-                      them truth.csv with every true parameter of each image
-  --format FORMAT     npy (if not given), or array_record for a TensorFlow Datasets data set
-                      that --config.data.source=tfds:DIR reads
-  --montage FILE      writes a labelled contact sheet; without --output it is all that is done
-
-A run that was stopped goes on where it was when it is started again with the same words; a
-folder that holds anything else is left alone. Image by image, these are the images of
---config.data.source=simulated:NAME with the same seed.
-Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
-"""
+"""The command simulate: simulated images in the published layout, with all true parameters."""
 
 import concurrent.futures
 import csv
 import dataclasses
 import json
 import tempfile
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 import lensjax
 from lensjax import simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
@@ -43,29 +26,56 @@ AT_A_TIME = 512
 MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
+FLAGS = {
+    "preset": Flag(
+        "NAME",
+        "common_test (default), model_1, model_2 or model_3.",
+        default="common_test",
+    ),
+    "train": integer("Number of training images; the classes take turns.", 0, 0),
+    "val": integer("Number of validation images.", 0, 0),
+    "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),
+    "output": Flag(
+        "FOLDER",
+        "Folder of the images: train/ and val/, each with the folders no, sphere and vort of .npy files, "
+        "float64 of shape (1, height, width); and truth.csv with every true parameter of each image.",
+    ),
+    "format": choice(
+        "FORMAT",
+        "npy (default), or array_record for a TensorFlow Datasets data set, which "
+        "--config.data.source=tfds:FOLDER reads.",
+        ("npy", "array_record"),
+        "npy",
+    ),
+    "montage": Flag("FILE", "Write a labeled contact sheet; without --output nothing else."),
+}
+USAGE = usage(
+    "Simulates images of lenses in the published layout, with all true parameters.",
+    ["lensjax simulate --preset common_test --train 30000 --val 7500 --output FOLDER"],
+    FLAGS,
+    "Rerun the same command to resume. A folder that contains anything else is not changed. The images are "
+    "the same as those of --config.data.source=simulated:NAME with the same seed.",
+)
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Does what the words after the program's name ask for.
+    """Simulates images.
+
+    Args:
+      arguments: the words after the command.
 
     Raises:
-      UserError: something in the command is wrong, or the folder holds something else.
+      UserError: if the command is wrong, or the folder contains anything else.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("preset", "common_test", "", flag_values=values)
-    flags.DEFINE_integer("train", 0, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("val", 0, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    flags.DEFINE_enum("format", "npy", ["npy", "array_record"], "", flag_values=values)
-    flags.DEFINE_string("montage", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:
-        raise UserError("--output or --montage is needed; see --help")
+        raise UserError("--output or --montage is required; see --help")
     simulation.preset(values.preset)
     if values.output:
         numbers = {"train": values.train, "val": values.val}
         for folder, number in numbers.items():
             if number < len(CLASSES):
-                raise UserError(f"--{folder} has to be at least {len(CLASSES)}; see --help")
+                raise UserError(f"--{folder} must be at least {len(CLASSES)}; see --help")
         output = Path(values.output).expanduser()
         write = write_layout if values.format == "npy" else write_array_record
         try:
@@ -80,10 +90,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: str) -> None:
-    """Notes in a new folder what will be in it, or checks that this is what it is for.
+    """Records in a new folder what it will contain, or checks this record.
 
     Raises:
-      UserError: the folder holds something else.
+      UserError: if the folder contains something else.
     """
     wanted = {
         **{"preset": preset, "definition": repr(simulation.preset(preset)), "seed": seed},
@@ -95,22 +105,24 @@ def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: s
             found = json.loads(manifest.read_text())
             differing = [name for name in wanted if found.get(name) != wanted[name]]
         except (ValueError, AttributeError):
-            raise UserError(f"{manifest}: is damaged; give another --output") from None
+            raise UserError(f"{manifest} is damaged; choose another --output") from None
         if differing:
             name = differing[0]
             raise UserError(
-                f"{output}: was made with another {name} ({str(found.get(name))[:40]}, not "
-                f"{str(wanted[name])[:40]}); give another --output"
+                f"{output}: was created with a different {name} ({str(found.get(name))[:40]}, not "
+                f"{str(wanted[name])[:40]}); choose another --output"
             )
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: is there already and not from here; give another --output")
+        raise UserError(
+            f"{output} exists and was not created by this command; choose another --output"
+        )
     output.mkdir(parents=True, exist_ok=True)
     _write_whole(manifest, json.dumps(wanted, indent=1).encode())
 
 
 def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes the images that are not there yet, each whole or not at all."""
+    """Writes the images that do not exist yet; a file is written completely or not at all."""
     for folder, number in numbers.items():
         for name in CLASSES:
             (output / folder / name).mkdir(parents=True, exist_ok=True)
@@ -135,11 +147,11 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
 
 
 def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes both splits as one data set of TensorFlow Datasets, or leaves a finished one alone."""
-    from lensjax.data.deep_lense import DeepLense  # loading TFDS takes a moment
+    """Writes both splits as one data set of TensorFlow Datasets, unless it exists."""
+    from lensjax.data.deep_lense import DeepLense  # TensorFlow Datasets is slow to import
 
     if (output / "deep_lense").exists():
-        log.info("%s: is written already", output / "deep_lense")
+        log.info("%s exists already", output / "deep_lense")
         return
     sets = {}
     for folder, number in numbers.items():
@@ -158,7 +170,7 @@ def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, 
 
 
 def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes a table with a row for each image: its file, class and every true parameter."""
+    """Writes a table with the file, the class and all true parameters of each image."""
     temporary = file.with_suffix(".part")
     with temporary.open("w", newline="") as stream:
         writer: Any = None
@@ -176,7 +188,7 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
 
 
 def truth_rows(scenes: simulation.Scene) -> Iterator[dict[str, str]]:
-    """The parameters of each scene by name; the masses as `mass_0_theta_E`, `mass_0_x`, `mass_0_y`..."""
+    """Yields the parameters of each scene by name; masses as `mass_0_theta_E`, `mass_0_x`, `mass_0_y`..."""
     fields = {field.name: getattr(scenes, field.name) for field in dataclasses.fields(scenes)}
     masses = fields.pop("masses")
     for row in range(len(masses)):
@@ -188,12 +200,12 @@ def truth_rows(scenes: simulation.Scene) -> Iterator[dict[str, str]]:
 
 
 def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
-    """Draws a contact sheet: a row of images for each class, and what made each of them.
+    """Draws a contact sheet: a row of images for each class, with their main parameters.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: if the file cannot be written.
     """
-    import matplotlib.pyplot as plt  # loading it takes a moment
+    import matplotlib.pyplot as plt  # slow to import
 
     images = simulation.simulate_split(
         preset, seed=seed, split="test", num_images=columns * len(CLASSES)
@@ -204,14 +216,14 @@ def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
         zip(images.pixels, images.scale, images.labels, strict=True)
     ):
         axis = axes[label, index // len(CLASSES)]
-        # The root of the brightness shows arcs and noise alike.
+        # The square root makes both arcs and noise visible.
         axis.imshow(np.sqrt(pixels / scale), origin="lower", cmap="magma")
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_title(_caption(images.scenes, index), fontsize=6)
         if index < len(CLASSES):
             axis.set_ylabel(DISPLAY_NAMES[label])
-    figure.suptitle(f"{preset}, seed {seed}: root of the brightness", fontsize=9)
+    figure.suptitle(f"{preset}, seed {seed}: square root of the brightness", fontsize=9)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=80)
@@ -257,7 +269,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     return runner.run(
         main,
-        __doc__,
+        USAGE,
         name="lensjax simulate",
         arguments=arguments,
         stopped="stopped; the same command goes on",

@@ -21,11 +21,9 @@ BAND_PASS = {"preparation.crop": 24, "preparation.stretch": "band_pass"}
 LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BAND_PASS}
 
 
-
-
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """Runs the command; gives its exit code and what it said on both streams."""
+    """Runs the command; gives its exit code and what it output_text on both streams."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
@@ -54,9 +52,9 @@ def test_a_stablehlo_file_alone_answers_any_number_of_images_on_every_platform(
     tool, pinn, tmp_path
 ):
     file = tmp_path / "new" / "pinn.stablehlo"
-    code, said = tool("--workdir", pinn, "--format", "stablehlo", "--output", file)
+    code, output_text = tool("--workdir", pinn, "--format", "stablehlo", "--output", file)
     assert code == 0
-    assert f"12 x {SIZE} x {SIZE} x 1 images differ by" in said
+    assert f"12 x {SIZE} x {SIZE} x 1 images differ by" in output_text
     exported = jax.export.deserialize(bytearray(file.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", exported.mlir_module())
@@ -75,8 +73,8 @@ def test_an_onnx_file_answers_any_number_of_images_with_their_preparation(tool, 
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     file = tmp_path / "lens_fit.onnx"
-    code, said = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
-    assert code == 0, said
+    code, output_text = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
+    assert code == 0, output_text
     session = onnxruntime.InferenceSession(str(file))
     assert session.get_modelmeta().custom_metadata_map["classes"] == '["no", "sphere", "vort"]'
     function = export.read_run(lens_fit)
@@ -128,9 +126,9 @@ def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
     monkeypatch.setitem(export.FORMATS, "safetensors", form)
     file = tmp_path / "lens_fit.safetensors"
     words = ("--workdir", lens_fit, "--format=safetensors", "--output", file)
-    code, said = tool(*words)
+    code, output_text = tool(*words)
     assert code == 1
-    assert "above 1e-04" in said.splitlines()[-1]
+    assert "more than 1e-04" in output_text.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
     file.write_text("older")
     assert tool(*words, "--overwrite")[0] == 1
@@ -142,16 +140,18 @@ def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
     ("form", "name", "message"),
     [
         ("torch", "a.pth", "PyTorch has no module of lens_fit_net"),
-        ("torch", "a.onnx", "has to end in .pth or .pt"),
+        ("torch", "a.onnx", "must end in .pth or .pt"),
         ("safetensors", "there.safetensors", "is there already"),
         ("tflite", "a.tflite", "--format"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(tool, lens_fit, tmp_path, form, name, message):
     (tmp_path / "there.safetensors").write_text("mine")
-    code, said = tool(f"--workdir={lens_fit}", f"--format={form}", f"--output={tmp_path / name}")
+    code, output_text = tool(
+        f"--workdir={lens_fit}", f"--format={form}", f"--output={tmp_path / name}"
+    )
     assert code == 2
-    assert message in said.splitlines()[-1]
+    assert message in output_text.splitlines()[-1]
     assert [file.name for file in tmp_path.iterdir()] == ["there.safetensors"]
     assert (tmp_path / "there.safetensors").read_text() == "mine"
 
@@ -166,17 +166,17 @@ def test_what_no_converter_knows_is_said_in_one_line(tool, lens_fit, tmp_path, m
     for name in ("jax2onnx", "onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, Converter())
     output = tmp_path / "a.onnx"
-    code, said = tool("--workdir", lens_fit, "--format=onnx", "--output", output)
+    code, output_text = tool("--workdir", lens_fit, "--format=onnx", "--output", output)
     assert code == 2
-    last = said.splitlines()[-1]
+    last = output_text.splitlines()[-1]
     assert "jax2onnx cannot convert lens_fit_net" in last
     assert "primitive 'eigh'" in last
     assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_every_flag_and_format(tool):
-    code, said = tool("--help")
+    code, output_text = tool("--help")
     assert code == 0
     for word in ("--workdir", "--format", "--output", "--overwrite", *export.FORMATS):
-        assert word in said
-    assert max(map(len, said.splitlines())) <= 90
+        assert word in output_text
+    assert max(map(len, output_text.splitlines())) <= 90

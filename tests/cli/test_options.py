@@ -93,7 +93,10 @@ BAD = {
         ["--config", PINN, "--config.model.stage_sizes=2,0"],
         r"stage_sizes=\(2, 0\): must be integers of at least 1, such as \(2, 2, 2, 2\)",
     ),
-    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "integers of at least"),
+    "words for stages": (
+        ["--config", PINN, "--config.model.stage_sizes=a"],
+        "integers of at least",
+    ),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "must be a multiple of"),
     "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
     "residuals without a fit": (

@@ -84,8 +84,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset=common_test"], "--output or --montage is needed"),
-        (["--output=x", "--train=2", "--val=3"], "--train has to be at least 3"),
+        (["--preset=common_test"], "--output or --montage is required"),
+        (["--output=x", "--train=2", "--val=3"], "--train must be at least 3"),
         (["--preset=comon_test", "--montage=x.png"], "did you mean common_test"),
         (["--format=zip", "--output=x"], "format"),
     ],

@@ -157,7 +157,7 @@ def test_the_command_prepares_what_it_says(tool, tmp_path, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--source and --data-dir are both needed"),
+        ([], "--source and --data-dir are required"),
         (["--source", "nowhere.zip", "--data-dir", "x"], "nowhere.zip: no such file or folder"),
         (["--sorce=a", "--data-dir", "x"], "Unknown command line flag 'sorce'"),
         (["--source=a", "--data-dir=x", "--image-size=big"], "image_size"),

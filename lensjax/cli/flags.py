@@ -1,0 +1,130 @@
+"""Flags of commands: definition, parsing and help, from one table."""
+
+import dataclasses
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from lensjax.cli import runner
+from lensjax.errors import UserError
+
+WIDTH = 80
+_INDENT = 28
+EXIT_CODES = (
+    "Exit codes: 0 success; 1 failure; 2 the command or a file is wrong, as the message says."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of a command.
+
+    Attributes:
+      value: what the help shows for its value; empty for a switch.
+      help: what the flag does.
+      modes: the commands that have it, if several share a table.
+      define: the function of absl that defines it.
+      default: value if the flag is not given.
+      settings: further arguments of `define`.
+    """
+
+    value: str
+    help: str
+    modes: tuple[str, ...] = ()
+    define: Callable[..., Any] = flags.DEFINE_string
+    default: Any = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def choice(
+    value: str, description: str, choices: Sequence[str], default: str | None, *modes: str
+) -> Flag:
+    """A flag with a few allowed values."""
+    return Flag(
+        value, description, modes, flags.DEFINE_enum, default, {"enum_values": list(choices)}
+    )
+
+
+def integer(description: str, default: int | None, low: int, *modes: str, value: str = "N") -> Flag:
+    """A flag with an integer of at least `low`."""
+    return Flag(value, description, modes, flags.DEFINE_integer, default, {"lower_bound": low})
+
+
+def switch(description: str, *modes: str) -> Flag:
+    """A flag without a value."""
+    return Flag("", description, modes, flags.DEFINE_boolean, False)
+
+
+def define_flags(table: Mapping[str, Flag], values: flags.FlagValues) -> None:
+    """Defines the flags of a table.
+
+    Args:
+      table: the flags by name.
+      values: absl's flags; changed.
+    """
+    for name, flag in table.items():
+        flag.define(name, flag.default, flag.help, flag_values=values, **flag.settings)
+
+
+def parse_flags(
+    table: Mapping[str, Flag], arguments: Sequence[str], *, required: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Parses the words of a command that has only flags.
+
+    Args:
+      table: the flags by name.
+      arguments: the words of the command.
+      required: names of the flags that must be given.
+
+    Returns:
+      The value of each flag.
+
+    Raises:
+      UserError: if a word is not a flag, a value is wrong, or a required flag is not given.
+    """
+    values = flags.FlagValues()
+    define_flags(table, values)
+    runner.read_flags(values, arguments)
+    found = {name: values[name].value for name in table}
+    if missing := [name for name in required if not found[name]]:
+        needed = " and ".join(f"--{name}" for name in required)
+        verb = "are" if len(required) > 1 else "is"
+        raise UserError(f"{needed} {verb} required, but --{missing[0]} is not given; see --help")
+    return found
+
+
+def usage(
+    summary: str, examples: Sequence[str], table: Mapping[str, Flag], *notes: str, codes: str = ""
+) -> str:
+    """The help of a command.
+
+    Args:
+      summary: what the command does.
+      examples: commands.
+      table: its flags by name.
+      *notes: paragraphs after the flags.
+      codes: a paragraph about exit codes; `EXIT_CODES` if empty.
+    """
+    lines = [*wrap(summary), "", *(f"  {example}" for example in examples), "", "Flags:"]
+    for name, flag in table.items():
+        lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)
+    for note in (*notes, codes or EXIT_CODES):
+        lines += ["", *wrap(note)]
+    return "\n".join(lines) + "\n"
+
+
+def entry(name: str, description: str) -> Iterator[str]:
+    """A name and its description beside it, or below it if the name is long."""
+    lines = textwrap.wrap(description, WIDTH - _INDENT, break_on_hyphens=False)
+    if len(name) > _INDENT - 4:
+        yield f"  {name}"
+    else:
+        yield f"  {name:<{_INDENT - 2}}{lines.pop(0)}"
+    yield from (" " * _INDENT + line for line in lines)
+
+
+def wrap(text: str) -> list[str]:
+    """The lines of a paragraph."""
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
