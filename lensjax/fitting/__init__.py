@@ -1,20 +1,16 @@
-"""Least-squares fits of a smooth lens to images: what is left over is substructure, or noise."""
+"""Least-squares fits of a smooth lens to images, whose residuals show substructure."""
 
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
 from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
 from lensjax.fitting.fit import fit_lens
-from lensjax.fitting.model import (
-    COMMON_TEST,
-    GENERAL,
-    Parameter,
-    SmoothModel,
-    free,
-    known,
-    smooth_model,
-)
+from lensjax.fitting.model import COMMON_TEST, GENERAL, Parameter, SmoothModel, smooth_model
 from lensjax.fitting.noise import Noise, photon_noise, unknown_noise
+from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
+from lensjax.fitting.residual import refine_parameters, standardized_residual
+from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.result import LensFit
+from lensjax.fitting.solve import parameter_bounds, solve_linear
 
 __all__ = [
     "COMMON_TEST",
@@ -25,15 +21,21 @@ __all__ = [
     "Noise",
     "Parameter",
     "PointMasses",
+    "Resolution",
     "SmoothModel",
     "SubstructurePrior",
     "class_evidence",
     "fit_in_batches",
     "fit_lens",
-    "free",
-    "known",
     "mass_nodes",
+    "parameter_bounds",
     "photon_noise",
+    "refine_parameters",
+    "render",
+    "render_with_jacobian",
     "smooth_model",
+    "solve_linear",
+    "source_positions",
+    "standardized_residual",
     "unknown_noise",
 ]

@@ -1,4 +1,4 @@
-"""How likely an image is without substructure, with point masses, and with a line of masses."""
+"""Evidence of an image for no substructure, point masses, and a line of masses."""
 
 import dataclasses
 import functools
@@ -10,33 +10,40 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
-from lensjax.fitting import evidence_line as line_of
-from lensjax.fitting import evidence_masses as masses_of
-from lensjax.fitting.evidence_pixels import Window, binned, source, window
+from lensjax.fitting.evidence_line import fit_line, line_bank, line_log_evidence, starting_lines
+from lensjax.fitting.evidence_masses import (
+    compress,
+    mass_grid,
+    mass_templates,
+    masses_log_evidence,
+    project_out,
+)
+from lensjax.fitting.evidence_pixels import Window, bin_image, central_window, source_image
 from lensjax.fitting.evidence_prior import SubstructurePrior
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
 from lensjax.fitting.noise import variance
 from lensjax.fitting.result import LensFit
-from lensjax.fitting.solve import priors
+from lensjax.fitting.solve import normal_priors
 
-_STARTS = 4
-_AT_ONCE = 16  # images on an accelerator; a CPU takes one after the other
+_NUM_STARTS = 4
+_ACCELERATOR_BATCH_SIZE = 16  # images; CPUs process one at a time
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What speaks for each kind of substructure.
+    """Evidence for each kind of substructure.
 
     Attributes:
-      log_ratios: logarithms of the evidences of no substructure, point masses and a line of masses, over
-        that of no substructure; 0 for all three where an image holds nothing to compare.
-      masses: where masses are if there are point masses: the posterior mean of their squared Einstein
-        radius on each of `mass_nodes`, arcsec^2.
-      line: the best line: squared Einstein radius (arcsec^2), length (arcsec), angle, x and y (arcsec).
+      log_ratios: log evidence of no substructure, point masses and a line of masses, relative to no
+        substructure; all 0 for an image that cannot be compared.
+      masses: map of masses, assuming point masses: posterior mean of the squared Einstein radius on
+        each of `mass_nodes`, arcsec^2.
+      line: best line: squared Einstein radius (arcsec^2), length (arcsec), angle (radians), x and y
+        (arcsec).
       line_chi_square: chi-square of smooth lens and line, on pixels of twice the size.
-      smooth_chi_square: of the smooth lens.
-      pixels: how many such pixels count.
+      smooth_chi_square: chi-square of the smooth lens, on the same pixels.
+      pixels: number of valid pixels of twice the size.
     """
 
     log_ratios: Float[Array, "*batch 3"]
@@ -47,13 +54,17 @@ class Evidence:
     pixels: Float[Array, "*batch"]
 
     def probabilities(self) -> Float[Array, "*batch 3"]:
-        """Of the three, where all are as likely before the image is seen."""
+        """Posterior probabilities of the three classes, with equal prior probabilities."""
         return jax.nn.softmax(self.log_ratios, axis=-1)
 
 
 def mass_nodes(prior: SubstructurePrior) -> Float[np.ndarray, "nodes 2"]:
-    """X and y of the nodes of `Evidence.masses`, arcsec."""
-    return masses_of.nodes(prior)[0]
+    """X and y of the nodes of `Evidence.masses`, arcsec.
+
+    Args:
+      prior: prior of the substructure.
+    """
+    return mass_grid(prior)[0]
 
 
 def class_evidence(
@@ -66,25 +77,29 @@ def class_evidence(
     | Bool[ArrayLike, "batch height width 1"]
     | None = None,
 ) -> Evidence:
-    """What speaks for each kind of substructure in each image: no training, only priors.
+    """Computes the evidence for each kind of substructure in each image, from priors, without training.
 
-    Pure, under `jax.jit` too. The smooth lens's parameters have flat priors, or the normal ones of the model.
+    Pure, also under `jax.jit`. The parameters of the smooth lens have flat priors, or the normal priors
+    of the model.
 
     Args:
-      images: those that were fitted.
-      fit: what `fit_lens` found, with the same model.
-      prior: of the substructure.
-      model: the smooth lens.
-      mask: which pixels count, as 1 or True; all if not given.
+      images: the fitted images.
+      fit: result of `fit_lens` with the same model.
+      prior: prior of the substructure.
+      model: smooth model.
+      mask: 1 or True for valid pixels; if None, all pixels are valid.
+
+    Returns:
+      The evidence; all values are finite.
 
     Raises:
-      UserError: there are not as many images as fits, or they have another shape.
+      UserError: if the shape of the images is not that of the fitted images.
     """
     images = jnp.asarray(images)
     if images.shape != fit.residual.shape:
         raise UserError(
-            f"images of shape {images.shape}, and fits of images of shape {fit.residual.shape}; "
-            "expected the images that were fitted"
+            f"images have shape {images.shape}, but the fitted images have {fit.residual.shape}; "
+            "pass the images that were fitted"
         )
     valid = (
         jnp.ones(images.shape, bool)
@@ -93,15 +108,13 @@ def class_evidence(
     )
     free = jnp.stack([jnp.asarray(fit.parameters[name]) for name in model.nonlinear], axis=-1)
     linear = jnp.stack([jnp.asarray(fit.parameters[name]) for name in ("amp", "sky")], axis=-1)
-    lines, shares = line_of.bank(prior)
-    positions, share = masses_of.nodes(prior)
-    tables = tuple(table.astype(images.dtype) for table in (positions, share, lines, shares))
+    tables = tuple(table.astype(images.dtype) for table in (*mass_grid(prior), *line_bank(prior)))
     noise = jnp.asarray(fit.gain), jnp.asarray(fit.background_variance)
-    return _batch(model, prior, images[..., 0], valid[..., 0], free, linear, noise, tables)
+    return _batch_evidence(model, prior, images[..., 0], valid[..., 0], free, linear, noise, tables)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "prior"))
-def _batch(
+def _batch_evidence(
     model: SmoothModel,
     prior: SubstructurePrior,
     images: Array,
@@ -111,22 +124,22 @@ def _batch(
     noise: tuple[Array, Array],
     tables: tuple[Array, ...],
 ) -> Evidence:
-    area = window(model, images.shape[1:])
-    one = functools.partial(_one, area, prior, tables)
+    window = central_window(model, images.shape[1:])
+    image_evidence = functools.partial(_image_evidence, window, prior, tables)
     rows = images, valid, free, linear, *noise
 
-    def evidence(*rows: Array, at_once: int | None) -> Evidence:
-        return jax.lax.map(lambda row: one(*row), rows, batch_size=at_once)
+    def evidence(*rows: Array, batch_size: int | None) -> Evidence:
+        return jax.lax.map(lambda row: image_evidence(*row), rows, batch_size=batch_size)
 
     return jax.lax.platform_dependent(
         *rows,
-        cpu=functools.partial(evidence, at_once=None),
-        default=functools.partial(evidence, at_once=_AT_ONCE),
+        cpu=functools.partial(evidence, batch_size=None),
+        default=functools.partial(evidence, batch_size=_ACCELERATOR_BATCH_SIZE),
     )
 
 
-def _one(
-    area: Window,
+def _image_evidence(
+    window: Window,
     prior: SubstructurePrior,
     tables: tuple[Array, ...],
     image: Float[Array, "height width"],
@@ -136,52 +149,55 @@ def _one(
     gain: Float[Array, ""],
     background: Float[Array, ""],
 ) -> Evidence:
-    positions, share, lines, shares = tables
-    model, (amp, sky) = area.model, linear
+    positions, mass_fraction, lines, line_fractions = tables
+    model, (amp, sky) = window.model, linear
     valid = valid & jnp.isfinite(image)
-    # In units of the amplitude, where no square leaves the range of float32.
     usable = jnp.isfinite(amp) & (amp > 0) & (background > 0) & (valid.sum() > len(model.names))
+    # In units of the amplitude, in which no square overflows float32.
     unit = jnp.where(usable, amp, 1)
     image = (jnp.where(valid, image, sky) - sky) / unit
     gain, background = gain / unit, jnp.where(usable, background, 1) / unit**2
-    pixels, number = binned(area, image, valid)
-    glow = source(area, model.subpixels, free)
-    weight = number / variance(glow, gain, background)
+    pixels, number = bin_image(window, image, valid)
+    source = source_image(window, model.subpixels, free)
+    weight = number / variance(source, gain, background)
 
-    means, precisions = priors(model, image.dtype)
-    slopes = jax.jacfwd(lambda free: source(area, 1, free))(free)
-    columns = jnp.concatenate([slopes, glow[..., None], jnp.ones_like(glow)[..., None]], axis=-1)
+    means, precisions = normal_priors(model, image.dtype)
+    jacobian = jax.jacfwd(lambda free: source_image(window, 1, free))(free)
+    columns = jnp.concatenate(
+        [jacobian, source[..., None], jnp.ones_like(source)[..., None]], axis=-1
+    )
     root = jnp.sqrt(weight)
     columns = (root[..., None] * columns).reshape(-1, len(free) + 2)
-    residual = (root * (pixels - glow)).ravel()
-    # Normal priors are pixels of their own, which no mass changes.
+    residual = (root * (pixels - source)).ravel()
+    # Normal priors enter as additional pixels, which masses do not change.
     columns = jnp.concatenate([columns, jnp.pad(jnp.diag(jnp.sqrt(precisions)), ((0, 0), (0, 2)))])
     residual = jnp.concatenate([residual, jnp.sqrt(precisions) * (means - free)])
-    found = jnp.pad(masses_of.templates(area, free, positions, root), ((0, 0), (0, len(free))))
-    residual, found = (
-        masses_of.without(columns, residual[None])[0],
-        masses_of.without(columns, found),
+    templates = jnp.pad(mass_templates(window, free, positions, root), ((0, 0), (0, len(free))))
+    residual, templates = (
+        project_out(columns, residual[None])[0],
+        project_out(columns, templates),
     )
     smooth_chi_square = residual @ residual
-    residual, found = masses_of.compressed(residual, found, share)
+    residual, templates = compress(residual, templates, mass_fraction)
 
-    for_masses, where = masses_of.log_evidence_and_map(residual, found, share, prior.masses)
-    begin = line_of.starts(residual, found, lines, shares, prior.line, _STARTS)
-    fit = line_of.fit_line(
-        area, prior.line, pixels, weight, free, jnp.asarray([1, 0], image.dtype), begin
+    masses_log_ratio, mass_map = masses_log_evidence(
+        residual, templates, mass_fraction, prior.masses
     )
-    for_line = line_of.log_evidence(fit, smooth_chi_square, columns.T @ columns, prior.line)
-    ratios = jnp.stack([jnp.zeros_like(for_masses), for_masses, for_line])
+    starts = starting_lines(residual, templates, lines, line_fractions, prior.line, _NUM_STARTS)
+    unit_linear = jnp.asarray([1, 0], image.dtype)
+    line_fit = fit_line(window, prior.line, pixels, weight, free, unit_linear, starts)
+    line_log_ratio = line_log_evidence(line_fit, smooth_chi_square, columns.T @ columns, prior.line)
+    ratios = jnp.stack([jnp.zeros_like(masses_log_ratio), masses_log_ratio, line_log_ratio])
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(
         jnp.where(usable, ratios, 0),
-        _finite(where),
-        _finite(fit.free[len(free) :]),
-        _finite(fit.chi_square),
-        _finite(smooth_chi_square),
+        _zero_if_not_finite(mass_map),
+        _zero_if_not_finite(line_fit.free[len(free) :]),
+        _zero_if_not_finite(line_fit.chi_square),
+        _zero_if_not_finite(smooth_chi_square),
         (number > 0).sum().astype(image.dtype),
     )
 
 
-def _finite(value: Array) -> Array:
+def _zero_if_not_finite(value: Array) -> Array:
     return jnp.where(jnp.isfinite(value), value, 0)

@@ -1,6 +1,7 @@
-"""A line of masses, to all orders: fitted together with the smooth lens, from the best of a bank of lines.
+"""Evidence for a line of masses to all orders: a joint fit with the smooth lens, from a bank of lines.
 
-The integral over the parameters is Laplace's: that of the normal distribution with the fit's curvature.
+The integral over the parameters is the Laplace approximation: that of the normal distribution with the
+curvature of the fit.
 """
 
 import dataclasses
@@ -11,40 +12,40 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lensjax.fitting.evidence_masses import spread
+from lensjax.fitting.evidence_masses import line_fractions
 from lensjax.fitting.evidence_pixels import (
     Window,
-    drawn,
-    in_source_plane,
-    light,
-    rays,
-    slope,
-    source,
+    blur_and_bin,
+    brightness_at,
+    brightness_gradient,
+    ray_positions,
+    source_image,
+    trace_rays,
 )
 from lensjax.fitting.evidence_prior import MassLine, SubstructurePrior
-from lensjax.fitting.solve import priors, scales
-from lensjax.fitting.starts import halton
+from lensjax.fitting.solve import diagonal_scales, normal_priors
+from lensjax.fitting.starts import halton_points
 
-_BANK = 512  # lines, each in a square's eight orientations
-_FIRST, _THEN = 8, 8  # steps from every start, and from the best of them
+_BANK_SIZE = 512  # lines, each in the eight orientations of a square
+_FIRST_STEPS, _FINAL_STEPS = 8, 8  # from every start, and from the best of their results
 _DAMPING = 1e-2
-_NEAR = 0.3, 0.5  # arcsec and radians within which starts are the same
-_CORE, _BLURRED = 1e-6, 0.02  # of the point masses, arcsec
-_FARTHEST = 5.0  # standard deviations of a line's centre
+_NEAR = 0.3, 0.5  # arcsec and radians; closer starts count as the same
+_CORE, _BLURRED_CORE = 1e-6, 0.02  # of the point masses, arcsec
+_MAX_CENTER = 5.0  # standard deviations of the center of a line
 
 SIZE = 5  # parameters: theta_E_squared, length, angle, x, y
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """Smooth lens and line together.
+class LineFit:
+    """Joint fit of smooth lens and line.
 
     Attributes:
-      free: values of the smooth model's free parameters, then those of the line.
+      free: free parameters of the smooth model, then those of the line.
       linear: amplitude and sky.
-      chi_square: with the priors that are normal.
-      matrix: J^T W J of all of them, linear ones last, with those priors.
+      chi_square: chi-square of the pixels and the normal priors.
+      matrix: J^T W J of all parameters, linear ones last, with the normal priors.
     """
 
     free: Float[Array, " nonlinear"]
@@ -54,17 +55,18 @@ class Fit:
 
 
 @functools.lru_cache(maxsize=4)
-def bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
-    """Lines all over the prior, and what share of each falls to each node.
+def line_bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
+    """Lines that cover the prior.
 
     Returns:
-      Length, angle, x and y of each line, a row each; shares `[lines, nodes]`.
+      Length, angle, x and y of each line `[lines, 4]`, and the fraction of its mass on each node
+      `[lines, nodes]`.
     """
-    points = halton(_BANK, 4)
+    points = halton_points(_BANK_SIZE, 4)
     low, high = prior.line.length
     length = low + (high - low) * points[:, 0]
     angle = np.pi * points[:, 1]
-    # A normal distribution of both coordinates, by Box & Muller.
+    # Normally distributed coordinates, by the Box-Muller transform.
     distance = prior.line.center_sigma * np.sqrt(-2 * np.log(points[:, 2]))
     x, y = distance * np.cos(2 * np.pi * points[:, 3]), distance * np.sin(2 * np.pi * points[:, 3])
     lines = []
@@ -72,33 +74,33 @@ def bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
         x, y, angle = -y, x, angle + np.pi / 2
         lines += [(length, angle, x, y), (length, -angle, x, -y)]
     table = np.concatenate([np.stack(line, axis=1) for line in lines])
-    return table, spread(table, prior.line, prior)
+    return table, line_fractions(table, prior.line, prior)
 
 
-def starts(
+def starting_lines(
     residual: Float[Array, " rank"],
-    found: Float[Array, "rank nodes"],
+    templates: Float[Array, "rank nodes"],
     lines: Float[Array, "lines 4"],
-    shares: Float[Array, "lines nodes"],
+    fractions: Float[Array, "lines nodes"],
     line: MassLine,
     number: int,
 ) -> Float[Array, "number 5"]:
-    """The lines of a bank that explain most of a residual to first order, no two of them alike."""
-    images = found @ shares.T
+    """Distinct lines of a bank that explain most of a residual to first order."""
+    images = templates @ fractions.T
     overlap, square = residual @ images, (images**2).sum(0)
     low, high = line.theta_E_squared
     mass = jnp.clip(overlap / jnp.maximum(square, 1e-30), low, high)
     gain = mass * overlap - 0.5 * mass**2 * square
 
-    def best(gain: Array, _: None) -> tuple[Array, Array]:
+    def choose_best(gain: Array, _: None) -> tuple[Array, Array]:
         index = jnp.argmax(gain)
         _, angle, x, y = lines[index]
-        turned = jnp.abs((lines[:, 1] - angle + jnp.pi / 2) % jnp.pi - jnp.pi / 2)
-        apart = jnp.hypot(lines[:, 2] - x, lines[:, 3] - y)
-        near = (apart < _NEAR[0]) & (turned < _NEAR[1])
+        rotation = jnp.abs((lines[:, 1] - angle + jnp.pi / 2) % jnp.pi - jnp.pi / 2)
+        distance = jnp.hypot(lines[:, 2] - x, lines[:, 3] - y)
+        near = (distance < _NEAR[0]) & (rotation < _NEAR[1])
         return jnp.where(near, -jnp.inf, gain), index
 
-    _, chosen = jax.lax.scan(best, gain, None, length=number)
+    _, chosen = jax.lax.scan(choose_best, gain, None, length=number)
     return jnp.concatenate([mass[chosen][:, None], lines[chosen]], axis=1)
 
 
@@ -110,39 +112,40 @@ def fit_line(
     free: Float[Array, " nonlinear"],
     linear: Float[Array, "2"],
     lines: Float[Array, "starts 5"],
-) -> Fit:
-    """The best fit of smooth lens and line from several starts.
+) -> LineFit:
+    """Fits smooth lens and line jointly from several starts, and returns the best fit.
 
     Args:
-      window: what is fitted.
-      line: its prior.
-      image: its larger pixels.
-      weight: inverse variance of each, 0 where it does not count.
-      free, linear: of the smooth fit.
-      lines: where lines set out.
+      window: window of the image.
+      line: prior of the line.
+      image: binned image.
+      weight: inverse variance of each binned pixel, 0 for masked pixels.
+      free, linear: parameters of the smooth fit.
+      lines: parameters of the starting lines.
     """
     descend = functools.partial(_descend, window, line, image, weight)
 
-    def first(start: Array) -> Fit:
-        return descend(jnp.concatenate([free, start]), linear, _FIRST, blurred=True)
+    def first_fit(start: Array) -> LineFit:
+        return descend(jnp.concatenate([free, start]), linear, _FIRST_STEPS, blurred=True)
 
-    fits = jax.lax.map(first, lines)
+    fits = jax.lax.map(first_fit, lines)
     best = jax.tree.map(lambda leaf: leaf[jnp.argmin(fits.chi_square)], fits)
-    return descend(best.free, best.linear, _THEN, blurred=False)
+    return descend(best.free, best.linear, _FINAL_STEPS, blurred=False)
 
 
-def log_evidence(
-    fit: Fit, smooth_chi_square: Float[Array, ""], smooth_matrix: Array, line: MassLine
+def line_log_evidence(
+    fit: LineFit, smooth_chi_square: Float[Array, ""], smooth_matrix: Array, line: MassLine
 ) -> Float[Array, ""]:
-    """Logarithm of the evidence for a line over that for none.
+    """Log evidence for a line relative to none.
 
     Args:
-      fit: smooth lens and line.
-      smooth_chi_square, smooth_matrix: the same of the smooth lens alone.
-      line: its prior.
+      fit: joint fit of smooth lens and line.
+      smooth_chi_square: chi-square of the smooth lens without a line.
+      smooth_matrix: its J^T W J.
+      line: prior of the line.
     """
     mass, length = (high - low for low, high in (line.theta_E_squared, line.length))
-    # The normal prior of the centre is in chi-square; the height of its peak is here.
+    # The normal prior of the center is part of chi-square; its normalization is here.
     density = 1 / (mass * length * np.pi * 2 * np.pi * line.center_sigma**2)
     volume = SIZE * np.log(2 * np.pi) - _log_determinant(fit.matrix)
     return (
@@ -153,45 +156,46 @@ def log_evidence(
 
 
 def _log_determinant(matrix: Float[Array, "all all"]) -> Float[Array, ""]:
-    scale = scales(matrix)
+    scale = diagonal_scales(matrix)
     scaled = matrix * scale[:, None] * scale[None, :]
     return jnp.linalg.slogdet(scaled)[1] - 2 * jnp.log(scale).sum()
 
 
-def deflection(
+def line_deflection(
     line: Float[Array, "5"],
     number: int,
     core: float,
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
 ) -> tuple[Array, Float[Array, "5 *grid"]]:
-    """Deflection of the points of a line as complex numbers, and its derivatives in the line's parameters.
+    """Complex deflection by the points of a line, and its derivatives with respect to the line's parameters.
 
-    A point mass bends by 1 / conj(z) at z from it, which changes by 1 / conj(z)^2 as the mass moves along x.
+    A point mass deflects by 1 / conj(z) at the complex distance z from it; the derivative with respect to
+    the position of the mass along x is 1 / conj(z)^2.
     """
     mass, length, angle, center_x, center_y = line
 
     def add(
-        total: tuple[Array, Array, Array], part: Array
+        total: tuple[Array, Array, Array], position: Array
     ) -> tuple[tuple[Array, Array, Array], None]:
-        dx = x - center_x - part * length * jnp.cos(angle)
-        dy = y - center_y - part * length * jnp.sin(angle)
-        bent = jax.lax.complex(dx, dy) / (dx**2 + dy**2 + core**2)
-        return (total[0] + bent, total[1] + bent**2, total[2] + part * bent**2), None
+        dx = x - center_x - position * length * jnp.cos(angle)
+        dy = y - center_y - position * length * jnp.sin(angle)
+        alpha = jax.lax.complex(dx, dy) / (dx**2 + dy**2 + core**2)
+        return (total[0] + alpha, total[1] + alpha**2, total[2] + position * alpha**2), None
 
-    nothing = jnp.zeros_like(x) * 1j
-    parts = jnp.linspace(-0.5, 0.5, number, dtype=line.dtype)
-    (bent, moved, stretched), _ = jax.lax.scan(add, (nothing,) * 3, parts)
-    each = mass / number
-    back = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
-    slopes = [
-        bent / number,
-        each * back * stretched,
-        -1j * each * length * back * stretched,
-        each * moved,
-        -1j * each * moved,
+    zeros = jnp.zeros_like(x) * 1j
+    positions = jnp.linspace(-0.5, 0.5, number, dtype=line.dtype)
+    (alpha, by_shift, by_stretch), _ = jax.lax.scan(add, (zeros,) * 3, positions)
+    point_mass = mass / number
+    rotation = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
+    derivatives = [
+        alpha / number,
+        point_mass * rotation * by_stretch,
+        -1j * point_mass * length * rotation * by_stretch,
+        point_mass * by_shift,
+        -1j * point_mass * by_shift,
     ]
-    return each * bent, jnp.stack(slopes)
+    return point_mass * alpha, jnp.stack(derivatives)
 
 
 def _descend(
@@ -204,85 +208,90 @@ def _descend(
     steps: int,
     *,
     blurred: bool,
-) -> Fit:
-    """Levenberg-Marquardt steps, all parameters together.
+) -> LineFit:
+    """Levenberg-Marquardt steps of all parameters together.
 
-    Chi-square is rugged near single masses, which bend each ray that comes close in a way of its own. With
-    `blurred` masses it is smooth, and takes fewer rays. The slopes are always those of blurred masses.
+    Chi-square is rugged near single masses, because each of them deflects the few rays that pass close to
+    it by a large angle. With `blurred` masses it is smooth and needs fewer rays. The derivatives are always
+    those of blurred masses.
     """
     number, dtype = len(window.model.nonlinear), free.dtype
-    far = _FARTHEST * line.center_sigma
+    max_center = _MAX_CENTER * line.center_sigma
     low, high = (
         jnp.full_like(free, bound).at[number : number + 2].set(jnp.asarray(pair, dtype))
         for bound, pair in zip(
             (-jnp.inf, jnp.inf), zip(line.theta_E_squared, line.length, strict=True), strict=True
         )
     )
-    low, high = low.at[-2:].set(-far), high.at[-2:].set(far)
-    means, precisions = priors(window.model, dtype)
-    centre = jnp.asarray([0, 0, 0, *[line.center_sigma**-2] * 2, 0, 0], dtype)
-    precisions = jnp.concatenate([precisions, centre])
+    low, high = low.at[-2:].set(-max_center), high.at[-2:].set(max_center)
+    means, precisions = normal_priors(window.model, dtype)
+    line_precisions = jnp.asarray([0, 0, 0, *[line.center_sigma**-2] * 2, 0, 0], dtype)
+    precisions = jnp.concatenate([precisions, line_precisions])
     means = jnp.pad(means, (0, SIZE + 2))
 
-    x, y = rays(window, 1, dtype)
-    # What denser rays change in the smooth lens's image, they change in this one too.
+    x, y = ray_positions(window, 1, dtype)
+    # The correction for denser rays is computed for the smooth lens, and applies to this one too.
     subpixels, smooth = window.model.subpixels, free[:number]
-    denser = source(window, subpixels, smooth) - source(window, 1, smooth)
-    dense_rays = rays(window, subpixels, dtype)
+    dense_correction = source_image(window, subpixels, smooth) - source_image(window, 1, smooth)
+    dense_rays = ray_positions(window, subpixels, dtype)
 
-    def exact(every: Array) -> Array:
-        bent, _ = deflection(every[number:-2], line.number, _CORE, *dense_rays)
-        beta_x, beta_y = in_source_plane(window, subpixels, every[:number])
-        beta = beta_x - bent.real, beta_y - bent.imag
-        return drawn(window, light(window.model, every[:number], beta))
+    def exact_image(theta: Array) -> Array:
+        alpha, _ = line_deflection(theta[number:-2], line.number, _CORE, *dense_rays)
+        beta_x, beta_y = trace_rays(window, subpixels, theta[:number])
+        beta = beta_x - alpha.real, beta_y - alpha.imag
+        return blur_and_bin(window, brightness_at(window.model, theta[:number], beta))
 
-    def evaluate(every: Array) -> tuple[Array, Array, Array]:
-        """Chi-square, its gradient downhill and its curvature, both halved."""
-        smooth, amp, sky = every[:number], every[-2], every[-1]
-        bent, moved = deflection(every[number:-2], line.number, _BLURRED, x, y)
+    def evaluate(theta: Array) -> tuple[Array, Array, Array]:
+        """Chi-square, half its negative gradient, and half its curvature."""
+        smooth, amp, sky = theta[:number], theta[-2], theta[-1]
+        alpha, alpha_by_line = line_deflection(theta[number:-2], line.number, _BLURRED_CORE, x, y)
 
-        def glow(smooth: Array) -> tuple[Array, tuple[Array, Array]]:
-            beta_x, beta_y = in_source_plane(window, 1, smooth)
-            beta = beta_x - bent.real, beta_y - bent.imag
-            return light(window.model, smooth, beta), beta
+        def brightness(smooth: Array) -> tuple[Array, tuple[Array, Array]]:
+            beta_x, beta_y = trace_rays(window, 1, smooth)
+            beta = beta_x - alpha.real, beta_y - alpha.imag
+            return brightness_at(window.model, smooth, beta), beta
 
-        by_smooth, beta = jax.jacfwd(glow, has_aux=True)(smooth)
-        by_x, by_y = slope(window.model, smooth, beta)
-        by_line = -(by_x[None] * moved.real + by_y[None] * moved.imag)
-        shot = [light(window.model, smooth, beta)[None], jnp.moveaxis(by_smooth, -1, 0), by_line]
-        images = drawn(window, jnp.concatenate(shot))
-        source_image = images[0] + denser if blurred else exact(every)
-        columns = jnp.stack([*(amp * images[1:]), source_image, jnp.ones_like(source_image)])
-        columns = columns.reshape(len(every), -1)
-        left = (image - amp * source_image - sky).ravel()
-        pull = (means - every) * precisions
-        chi_square = (weight.ravel() * left**2).sum() + (pull * (means - every)).sum()
+        by_smooth, beta = jax.jacfwd(brightness, has_aux=True)(smooth)
+        by_x, by_y = brightness_gradient(window.model, smooth, beta)
+        by_line = -(by_x[None] * alpha_by_line.real + by_y[None] * alpha_by_line.imag)
+        light = [
+            brightness_at(window.model, smooth, beta)[None],
+            jnp.moveaxis(by_smooth, -1, 0),
+            by_line,
+        ]
+        images = blur_and_bin(window, jnp.concatenate(light))
+        source = images[0] + dense_correction if blurred else exact_image(theta)
+        columns = jnp.stack([*(amp * images[1:]), source, jnp.ones_like(source)])
+        columns = columns.reshape(len(theta), -1)
+        residual = (image - amp * source - sky).ravel()
+        pull = (means - theta) * precisions
+        chi_square = (weight.ravel() * residual**2).sum() + (pull * (means - theta)).sum()
         weighted = weight.reshape(1, -1) * columns
-        return chi_square, weighted @ left + pull, weighted @ columns.T + jnp.diag(precisions)
+        return chi_square, weighted @ residual + pull, weighted @ columns.T + jnp.diag(precisions)
 
     def step(_: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
-        every, damping, trial, *best = state
-        there = evaluate(trial)
-        better = there[0] < best[0]
-        every, best[0], best[1], best[2] = (
+        theta, damping, trial, *best = state
+        evaluated = evaluate(trial)
+        better = evaluated[0] < best[0]
+        theta, best[0], best[1], best[2] = (
             jnp.where(better, new, old)
-            for new, old in zip((trial, *there), (every, *best), strict=True)
+            for new, old in zip((trial, *evaluated), (theta, *best), strict=True)
         )
         damping = jnp.where(better, damping / 6, damping * 8)
         _, gradient, matrix = best
-        inner = every[:-2]
+        inner = theta[:-2]
         held = ((inner <= low) & (gradient[:-2] < 0)) | ((inner >= high) & (gradient[:-2] > 0))
         keep = jnp.pad(jnp.where(held, 0.0, 1.0).astype(dtype), (0, 2), constant_values=1)
-        scale = scales(matrix)
+        scale = diagonal_scales(matrix)
         scaled = matrix * jnp.outer(scale, scale) * jnp.outer(keep, keep)
         scaled = scaled + jnp.diag(1 - keep + damping)
         move = scale * jnp.linalg.solve(scaled, gradient * scale * keep)
-        trial = every + move
+        trial = theta + move
         trial = trial.at[:-2].set(jnp.clip(trial[:-2], low, high))
-        return every, damping, trial, *best
+        return theta, damping, trial, *best
 
-    every = jnp.concatenate([free, linear])
-    nothing = jnp.asarray(jnp.inf, dtype), jnp.zeros_like(every), jnp.eye(len(every), dtype=dtype)
-    first = every, jnp.asarray(6 * _DAMPING, dtype), every, *nothing
-    every, _, _, chi_square, _, matrix = jax.lax.fori_loop(0, steps, step, first)
-    return Fit(every[:-2], every[-2:], chi_square, matrix)
+    theta = jnp.concatenate([free, linear])
+    initial = jnp.asarray(jnp.inf, dtype), jnp.zeros_like(theta), jnp.eye(len(theta), dtype=dtype)
+    first = theta, jnp.asarray(6 * _DAMPING, dtype), theta, *initial
+    theta, _, _, chi_square, _, matrix = jax.lax.fori_loop(0, steps, step, first)
+    return LineFit(theta[:-2], theta[-2:], chi_square, matrix)

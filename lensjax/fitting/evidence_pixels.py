@@ -1,6 +1,7 @@
-"""The middle of an image on pixels of twice the size, and the smooth lens drawn there.
+"""The central window of an image on pixels of twice the size, and the smooth lens rendered there.
 
-The point-spread function leaves nothing between such pixels, and there are six times fewer of them.
+The point-spread function leaves no structure below the size of these pixels, and there are six times fewer
+of them.
 """
 
 import dataclasses
@@ -11,62 +12,61 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from lensjax import physics
-from lensjax.fitting.level import Level, bin_valid
-from lensjax.fitting.model import LENS, SOURCE, SmoothModel
-from lensjax.fitting.render import source_plane
+from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.rendering import parameter_values, source_brightness, source_positions
+from lensjax.fitting.resolution import Resolution, bin_valid
 
-REACH = 3.0  # arcsec from the centre on both axes; beyond it there is little light
+REACH = 3.0  # half width of the window, arcsec; there is little light outside
 BINNING = 2
 
-Rays = tuple[Array, Array]
+Positions = tuple[Array, Array]  # x and y
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The middle of an image, and how it is drawn.
+    """Central part of an image.
 
     Attributes:
-      model: the smooth model.
-      shape: rows and columns of the middle, in the image's own pixels.
+      model: smooth model.
+      shape: height and width of the window, in pixels of the image.
     """
 
     model: SmoothModel
     shape: tuple[int, int]
 
     @property
-    def bins(self) -> tuple[int, int]:
-        """Rows and columns of the larger pixels."""
-        return Level(self.shape, BINNING, 1).size
+    def binned_shape(self) -> tuple[int, int]:
+        """Number of rows and columns of binned pixels."""
+        return Resolution(self.shape, BINNING).size
 
 
-def window(model: SmoothModel, shape: tuple[int, ...]) -> Window:
-    """The middle of images of a shape, with the same centre as they."""
+def central_window(model: SmoothModel, shape: tuple[int, ...]) -> Window:
+    """Window of images of a shape, with the same center."""
     wanted = 2 * round(REACH / model.pixel_scale)
     rows, columns = (n - max(0, -(-(n - wanted) // 2)) * 2 for n in shape)
     return Window(model, (rows, columns))
 
 
-def middle(window: Window, image: Shaped[Array, "height width"]) -> Shaped[Array, "rows columns"]:
-    """The part of an image that a window shows."""
+def crop(window: Window, image: Shaped[Array, "height width"]) -> Shaped[Array, "rows columns"]:
+    """Part of an image inside a window."""
     rows, columns = window.shape
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
     return image[top : top + rows, left : left + columns]
 
 
-def binned(
+def bin_image(
     window: Window, image: Float[Array, "height width"], valid: Bool[Array, "height width"]
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Means of the larger pixels, and of how many pixels; 0 where one of them does not count."""
-    level = Level(window.shape, BINNING, 1)
-    flags = middle(window, valid).astype(image.dtype)
-    pixels, number = bin_valid(middle(window, image), flags, level)
-    _, whole = bin_valid(jnp.ones_like(flags), jnp.ones_like(flags), level)
-    return pixels, jnp.where(number == whole, number, 0)
+    """Mean and number of the image pixels in each binned pixel; number 0 if one of them is masked."""
+    resolution = Resolution(window.shape, BINNING)
+    flags = crop(window, valid).astype(image.dtype)
+    pixels, number = bin_valid(crop(window, image), flags, resolution)
+    _, full_number = bin_valid(jnp.ones_like(flags), jnp.ones_like(flags), resolution)
+    return pixels, jnp.where(number == full_number, number, 0)
 
 
-def rays(window: Window, subpixels: int, dtype: jnp.dtype) -> Rays:
-    """X and y of the rays that are shot: in each pixel, and in the margin whose light is blurred in."""
+def ray_positions(window: Window, subpixels: int, dtype: jnp.dtype) -> Positions:
+    """Image-plane positions of the rays, including the margin whose light is blurred into the window."""
     model = window.model
     margin = model.psf_size // 2
     y, x = (
@@ -78,76 +78,63 @@ def rays(window: Window, subpixels: int, dtype: jnp.dtype) -> Rays:
     return jnp.asarray(grid[0], dtype), jnp.asarray(grid[1], dtype)
 
 
-def drawn(
+def blur_and_bin(
     window: Window, light: Float[Array, "*number tall wide"]
 ) -> Float[Array, "*number rows columns"]:
-    """The larger pixels, from the light of rays: averaged, and blurred."""
+    """Binned pixels from the light of rays, with the point-spread function."""
     margin = window.model.psf_size // 2
     subpixels = light.shape[-2] // (window.shape[0] + 2 * margin)
     down, across = (
-        jnp.asarray(_operator(window.model, n, subpixels), light.dtype) for n in window.shape
+        jnp.asarray(_blur_and_bin_matrix(window.model, n, subpixels), light.dtype)
+        for n in window.shape
     )
     return down @ light @ across.T
 
 
 @functools.lru_cache(maxsize=16)
-def _operator(model: SmoothModel, number: int, subpixels: int) -> np.ndarray:
-    """One axis of blur and averages: larger pixels from rays."""
+def _blur_and_bin_matrix(model: SmoothModel, number: int, subpixels: int) -> np.ndarray:
+    """Matrix from rays to binned pixels along one axis."""
     half = model.psf_size // 2
-    # Rays fewer than the model's blur less; the kernel has the variance that they lack as well.
-    lacking = (1 / subpixels**2 - 1 / model.subpixels**2) / 12
-    squared = (model.psf_sigma / model.pixel_scale) ** 2 + lacking
+    # Fewer rays than the model specifies blur less; the kernel makes up for the missing variance.
+    missing = (1 / subpixels**2 - 1 / model.subpixels**2) / 12
+    variance = (model.psf_sigma / model.pixel_scale) ** 2 + missing
     distance = np.arange(-half, half + 1)
-    kernel = np.exp(-0.5 * distance**2 / squared) if squared > 0 else 1.0 * (distance == 0)
+    kernel = np.exp(-0.5 * distance**2 / variance) if variance > 0 else 1.0 * (distance == 0)
     kernel = kernel / kernel.sum() / subpixels
-    operator = np.zeros((-(-number // BINNING), (number + 2 * half) * subpixels))
+    matrix = np.zeros((-(-number // BINNING), (number + 2 * half) * subpixels))
     for pixel in range(number):
-        whole = min(BINNING, number - pixel // BINNING * BINNING)
+        pixels_in_bin = min(BINNING, number - pixel // BINNING * BINNING)
         for shift, weight in enumerate(kernel):
             first = (pixel + shift) * subpixels
-            operator[pixel // BINNING, first : first + subpixels] += weight / whole
-    return operator
+            matrix[pixel // BINNING, first : first + subpixels] += weight / pixels_in_bin
+    return matrix
 
 
-def in_source_plane(window: Window, subpixels: int, free: Float[Array, " nonlinear"]) -> Rays:
-    """Where the rays end behind the smooth lens."""
+def trace_rays(window: Window, subpixels: int, free: Float[Array, " nonlinear"]) -> Positions:
+    """Source-plane positions of the rays behind the smooth lens."""
     rows, columns = (n + 2 * (window.model.psf_size // 2) for n in window.shape)
-    # The same lens on pixels as small as the rays are dense.
+    # The same lens, on pixels of the spacing of the rays.
     finer = dataclasses.replace(window.model, pixel_scale=window.model.pixel_scale / subpixels)
-    return source_plane(finer, Level((rows * subpixels, columns * subpixels), 1, 1), free)
+    return source_positions(finer, Resolution((rows * subpixels, columns * subpixels)), free)
 
 
-def light(model: SmoothModel, free: Float[Array, " nonlinear"], beta: Rays) -> Array:
-    """Brightness of the source of amplitude 1 where rays end."""
-    fitted = {name: free[index] for index, name in enumerate(model.nonlinear)}
-    values = {
-        name: fitted.get(name, jnp.asarray(getattr(model, name).value, free.dtype))
-        for name in LENS + SOURCE
-    }
-    return physics.sersic(
-        *beta,
-        1.0,
-        values["R_sersic"],
-        values["n_sersic"],
-        e1=values["source_e1"],
-        e2=values["source_e2"],
-        center_x=values["source_x"],
-        center_y=values["source_y"],
-    )
+def brightness_at(model: SmoothModel, free: Float[Array, " nonlinear"], beta: Positions) -> Array:
+    """Brightness of the source of amplitude 1 at points of the source plane."""
+    return source_brightness(parameter_values(model, free), *beta)
 
 
-def slope(
-    model: SmoothModel, free: Float[Array, " nonlinear"], beta: Rays
+def brightness_gradient(
+    model: SmoothModel, free: Float[Array, " nonlinear"], beta: Positions
 ) -> tuple[Float[Array, "tall wide"], Float[Array, "tall wide"]]:
-    """Derivatives of `light` in both coordinates of the source plane."""
-    _, moved = jax.linearize(lambda *beta: light(model, free, beta), *beta)
+    """Derivatives of `brightness_at` with respect to both source-plane coordinates."""
+    _, jvp = jax.linearize(lambda *beta: brightness_at(model, free, beta), *beta)
     ones, zeros = jnp.ones_like(beta[0]), jnp.zeros_like(beta[0])
-    return moved(ones, zeros), moved(zeros, ones)
+    return jvp(ones, zeros), jvp(zeros, ones)
 
 
-def source(
+def source_image(
     window: Window, subpixels: int, free: Float[Array, " nonlinear"]
 ) -> Float[Array, "rows columns"]:
-    """Image of a source of amplitude 1 behind the smooth lens, without sky, on the larger pixels."""
-    beta = in_source_plane(window, subpixels, free)
-    return drawn(window, light(window.model, free, beta))
+    """Binned image of the source of amplitude 1 behind the smooth lens, without the sky."""
+    beta = trace_rays(window, subpixels, free)
+    return blur_and_bin(window, brightness_at(window.model, free, beta))

@@ -1,4 +1,4 @@
-"""What substructure there may be, as plain data: priors of point masses and of a line of masses."""
+"""Priors of the substructure, point masses or a line of masses, as plain data."""
 
 import dataclasses
 
@@ -7,13 +7,14 @@ from lensjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PointMasses:
-    """Point masses about the lens, independent of one another.
+    """Independent point masses around the lens.
 
     Attributes:
-      number: how many.
-      theta_E_squared: least and largest squared Einstein radius of one, arcsec^2; above 0.
-      exponent: theta_E_squared^exponent is uniform between the two ends' values.
-      distance: least and largest distance from the image's centre; uniform between, at any angle, arcsec.
+      number: number of point masses.
+      theta_E_squared: range of the squared Einstein radius of a mass, arcsec^2; positive.
+      exponent: theta_E_squared^exponent is uniform within the range.
+      distance: range of the distance from the center of the image, arcsec; uniform, in a random
+        direction.
     """
 
     number: int
@@ -26,7 +27,7 @@ class PointMasses:
         _check("distance of the point masses", self.distance)
 
     def moments(self) -> tuple[float, float]:
-        """Mean of theta_E_squared, and of its square."""
+        """Mean of theta_E_squared and of its square."""
         low, high = (end**self.exponent for end in self.theta_E_squared)
         powers = (power / self.exponent + 1 for power in (1, 2))
         mean, square = ((high**p - low**p) / (p * (high - low)) for p in powers)
@@ -35,13 +36,13 @@ class PointMasses:
 
 @dataclasses.dataclass(frozen=True)
 class MassLine:
-    """Equal point masses on a straight line at any angle.
+    """Equal point masses on a straight line in a random direction.
 
     Attributes:
-      number: how many; the first and the last lie on the line's ends.
-      theta_E_squared: least and largest sum of the squared Einstein radii, uniform between, arcsec^2.
-      length: least and largest, uniform between, arcsec.
-      center_sigma: standard deviation of the line's centre on each axis, arcsec.
+      number: number of point masses; the first and the last are at the ends of the line.
+      theta_E_squared: range of the sum of the squared Einstein radii, arcsec^2; uniform.
+      length: range of the length, arcsec; uniform.
+      center_sigma: standard deviation of the center of the line along each axis, arcsec.
     """
 
     number: int
@@ -53,17 +54,22 @@ class MassLine:
         _check("theta_E_squared of the line", self.theta_E_squared)
         _check("length of the line", self.length)
         if not self.center_sigma > 0:
-            raise UserError(f"center_sigma of the line is {self.center_sigma}; it must be above 0")
+            raise UserError(f"center_sigma of the line is {self.center_sigma}; it must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
 class SubstructurePrior:
-    """What an image may have beside the smooth lens: nothing, point masses, or a line of masses."""
+    """Priors of the two kinds of substructure besides none.
+
+    Attributes:
+      masses: prior of point masses.
+      line: prior of a line of masses.
+    """
 
     masses: PointMasses
     line: MassLine
 
 
-def _check(what: str, limits: tuple[float, float]) -> None:
+def _check(name: str, limits: tuple[float, float]) -> None:
     if not 0 < limits[0] < limits[1]:
-        raise UserError(f"{what} is from {limits[0]} to {limits[1]}; expected 0 < least < largest")
+        raise UserError(f"{name} has the range {limits}; expected 0 < lower end < upper end")

@@ -1,11 +1,11 @@
-"""How noisy each pixel is: a variance that grows linearly with the source's flux.
+"""Noise model, in which the variance of a pixel grows linearly with the flux of the source.
 
   variance = background + gain * flux,
 
-with the flux of the source alone, in the image's unit. For photon counts divided by N the gain is 1 / N,
-whatever was subtracted from the counts; only the background needs to be found. Where not even N is known,
-both are read off the image: the point-spread function leaves hardly any light at the highest spatial
-frequencies, so what is there is noise.
+where the flux is that of the source without the sky, in the unit of the image. For photon counts divided
+by N the gain is 1 / N, whatever was subtracted from the counts; only the background must be estimated. If
+N is unknown too, both are estimated from the image: the point-spread function suppresses the highest
+spatial frequencies of the light, so the power there is noise.
 """
 
 import dataclasses
@@ -15,40 +15,45 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-_FLOOR = 1e-10  # of the squared contrast of the image: the least variance there is
+_MIN_VARIANCE = 1e-10  # in units of the squared contrast of the image
 _ROUNDS = 4
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """What is known of the noise of each image.
+    """Known properties of the noise of each image.
 
     Attributes:
-      gain: variance for each unit of the source's flux, in the image's unit; NaN where it is to be found.
-      background_variance: variance where there is no source, in the image's unit squared; NaN where it is
-        to be found.
-      counted: whether image / gain is photon counts less some whole number, such as the smallest count of
-        an image that was scaled from 0 to 1. The background's variance follows from the sky then.
+      gain: variance per unit of the source's flux, in the unit of the image; NaN if unknown.
+      background_variance: variance without source flux, in the squared unit of the image; NaN if
+        unknown.
+      from_counts: True if image / gain is photon counts minus an integer, such as the minimum of an
+        image that was scaled to [0, 1]. The background variance then follows from the sky.
     """
 
     gain: Float[Array, "*batch"]
     background_variance: Float[Array, "*batch"]
-    counted: Bool[Array, "*batch"]
+    from_counts: Bool[Array, "*batch"]
 
 
 def photon_noise(scale: Float[ArrayLike, "*batch"]) -> Noise:
-    """Noise of images that are photon counts, less a whole number, divided by `scale`.
+    """Noise of images that are photon counts minus an integer, divided by `scale`.
 
     Args:
-      scale: counts for a value of 1 in the image; 1 for images in counts, NaN where it is not known.
+      scale: counts for an image value of 1; 1 for images in counts, NaN if unknown.
     """
     scale = jnp.asarray(scale)
     return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.isfinite(scale))
 
 
 def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
-    """Photon noise of unknown gain, on any background: all is read off the image."""
+    """Photon noise of unknown gain on an unknown background, to be estimated from each image.
+
+    Args:
+      shape: batch shape.
+      dtype: dtype of the images.
+    """
     unknown = jnp.full(shape, jnp.nan, dtype)
     return Noise(unknown, unknown, jnp.zeros(shape, bool))
 
@@ -56,34 +61,34 @@ def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
 def variance(
     flux: Float[Array, "*grid"], gain: Float[Array, ""], background: Float[Array, ""]
 ) -> Float[Array, "*grid"]:
-    """Variance of each pixel, for the flux of the source in it."""
+    """Variance of each pixel, given the flux of the source in it."""
     return background + gain * jnp.maximum(flux, 0)
 
 
-def from_high_frequencies(
+def noise_from_high_frequencies(
     image: Float[Array, "rows columns"],
     flux: Float[Array, "rows columns"],
     valid: Float[Array, "rows columns"],
     gain: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Gain and background from the highest spatial frequencies of an image, or of its residual.
+    """Estimates gain and background from the highest spatial frequencies of an image or a residual.
 
     Args:
-      image: the image, of contrast about 1.
-      flux: flux of the source in each pixel, or the brightness above the sky.
-      valid: 1 for pixels that count, 0 for others.
-      gain: variance for each unit of flux; NaN where it is to be found too.
+      image: image of contrast about 1, or a residual.
+      flux: flux of the source in each pixel, or its brightness above the sky.
+      valid: 1 for valid pixels, 0 for others.
+      gain: variance per unit of flux; NaN to estimate it too.
 
     Returns:
-      Gain and background.
+      Gain and background variance.
     """
-    rough = _second_difference(_second_difference(image, 0), 1) / 6
-    square = rough**2
-    counts = valid[1:-1, 1:-1]
+    noise = _second_difference(_second_difference(image, 0), 1) / 6
+    square = noise**2
+    inner_valid = valid[1:-1, 1:-1]
     for axis in (0, 1):
         for step in (-1, 1):
-            counts = counts * jnp.roll(valid, step, axis)[1:-1, 1:-1]
-    return _regression(square, jnp.maximum(flux[1:-1, 1:-1], 0), counts, gain)
+            inner_valid = inner_valid * jnp.roll(valid, step, axis)[1:-1, 1:-1]
+    return _regression(square, jnp.maximum(flux[1:-1, 1:-1], 0), inner_valid, gain)
 
 
 def background_from_residual(
@@ -93,51 +98,55 @@ def background_from_residual(
     gain: Float[Array, ""],
     background: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The background's variance, from the pixels with less source than sky.
+    """Estimates the background variance from pixels in which the background dominates.
 
     Args:
-      residual: image less model.
+      residual: image minus model.
       flux: flux of the source in each pixel.
-      valid: 1 for pixels that count, 0 for others.
-      gain: variance for each unit of flux.
-      background: a first guess of what is sought.
+      valid: 1 for valid pixels, 0 for others.
+      gain: variance per unit of flux.
+      background: initial estimate of the background variance.
     """
-    guess = background
+    initial = background
     for _ in range(_ROUNDS):
-        spread = variance(flux, gain, background)
-        # Cut at four standard deviations, and near the guess: another lens's light is no noise.
-        dark = valid * (gain * flux < background) * (residual**2 < 16 * spread)
-        weight = dark / spread**2
+        pixel_variance = variance(flux, gain, background)
+        # Clipped at four standard deviations and near the initial estimate, so that the light of
+        # another lens is not taken for noise.
+        dark = valid * (gain * flux < background) * (residual**2 < 16 * pixel_variance)
+        weight = dark / pixel_variance**2
         total = weight.sum()
-        found = (weight * (residual**2 - gain * flux)).sum() / jnp.where(total > 0, total, 1)
-        near = jnp.clip(found, guess / 1.3, 1.3 * guess)
-        background = jnp.where(total > 0, near, background)
+        estimate = (weight * (residual**2 - gain * flux)).sum() / jnp.where(total > 0, total, 1)
+        clipped = jnp.clip(estimate, initial / 1.3, 1.3 * initial)
+        background = jnp.where(total > 0, clipped, background)
     return background
 
 
-def refined(
+def estimate_noise(
     known: Noise,
     residual: Float[Array, "rows columns"],
     flux: Float[Array, "rows columns"],
     sky: Float[Array, ""],
     valid: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Gain and background from what a fit leaves over, where they are not known.
+    """Estimates the unknown of gain and background variance from the residual of a fit.
 
     Args:
-      known: what is known of this image's noise.
-      residual: image less model.
+      known: known properties of the noise of this image.
+      residual: image minus model.
       flux: flux of the source in each pixel.
-      sky: the model's sky.
-      valid: 1 for pixels that count, 0 for others.
+      sky: sky of the model.
+      valid: 1 for valid pixels, 0 for others.
+
+    Returns:
+      Gain and background variance.
     """
-    gain, background = from_high_frequencies(residual, flux, valid, known.gain)
+    gain, background = noise_from_high_frequencies(residual, flux, valid, known.gain)
     background = background_from_residual(residual, flux, valid, gain, background)
-    # The sky in counts, and the whole number that was subtracted: what the variance has more than the sky.
+    # The background variance in counts exceeds the sky by the integer that was subtracted.
     counts = sky / gain
-    missing = jnp.round(background / gain**2 - counts)
-    counted = jnp.maximum(counts + missing, 0.1) * gain**2
-    background = jnp.where(known.counted, counted, background)
+    subtracted = jnp.round(background / gain**2 - counts)
+    from_sky = jnp.maximum(counts + subtracted, 0.1) * gain**2
+    background = jnp.where(known.from_counts, from_sky, background)
     given = known.background_variance
     return gain, jnp.where(jnp.isnan(given), background, given)
 
@@ -153,16 +162,16 @@ def _second_difference(image: Array, axis: int) -> Array:
 def _regression(
     square: Array, flux: Array, valid: Array, gain: Array
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Straight line of the squares over the flux, weighted with the line's own inverse square."""
+    """Linear regression of squared noise on flux, weighted with the inverse squared fit itself."""
     number = jnp.maximum(valid.sum(), 1)
-    background = jnp.maximum((valid * square).sum() / number, _FLOOR)
+    background = jnp.maximum((valid * square).sum() / number, _MIN_VARIANCE)
     slope = jnp.where(jnp.isnan(gain), 0, gain)
     for _ in range(_ROUNDS):
         weight = valid / (background + slope * flux) ** 2
         weight = weight / jnp.maximum(weight.sum(), 1e-30)
         mean_flux, mean_square = (weight * flux).sum(), (weight * square).sum()
-        spread = (weight * (flux - mean_flux) ** 2).sum()
-        found = (weight * (flux - mean_flux) * square).sum() / jnp.maximum(spread, 1e-30)
-        slope = jnp.where(jnp.isnan(gain), jnp.maximum(found, 0), gain)
-        background = jnp.maximum(mean_square - slope * mean_flux, _FLOOR)
+        flux_variance = (weight * (flux - mean_flux) ** 2).sum()
+        estimate = (weight * (flux - mean_flux) * square).sum() / jnp.maximum(flux_variance, 1e-30)
+        slope = jnp.where(jnp.isnan(gain), jnp.maximum(estimate, 0), gain)
+        background = jnp.maximum(mean_square - slope * mean_flux, _MIN_VARIANCE)
     return slope, background

@@ -1,4 +1,4 @@
-"""What a fit gives back."""
+"""Result of the lens fits of a batch."""
 
 import dataclasses
 
@@ -9,21 +9,21 @@ from jaxtyping import Array, Bool, Float
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LensFit:
-    """What the fits of a batch found. Every number is finite, whatever the images were.
+    """Lens fits of a batch of images. All values are finite, whatever the images contain.
 
     Attributes:
-      parameters: every parameter by its name in `SmoothModel`, known ones too, and `amp` and `sky` in the
-        image's unit.
-      covariance: of the free parameters, in the order of `SmoothModel.names`.
-      reduced_chi_square: chi-square of the valid pixels over their number less that of free parameters.
-      model_image: the smooth model, in the image's unit.
-      residual: image less model, in standard deviations of the model's noise; 0 where a pixel is masked.
-      source_plane: x and y in the source plane of the ray through each pixel's centre, arcsec.
-      gain: variance for each unit of the source's flux, in the image's unit.
-      background_variance: variance where there is no source, in the image's unit squared.
-      converged: whether the image holds a lens of the model's kind and the fit came to its optimum: the last
-        step gained less than 0.3 in chi-square, no parameter is at a bound, the source is seen and the
-        reduced chi-square is below 8.
+      parameters: value of every parameter of the model by name, fixed ones included, and of `amp` and
+        `sky` in the unit of the image.
+      covariance: covariance of the fitted parameters, in the order of `SmoothModel.names`.
+      reduced_chi_square: chi-square of the valid pixels per degree of freedom.
+      model_image: image of the smooth model, in the unit of the image.
+      residual: image minus model, in standard deviations of the model's noise; 0 for masked pixels.
+      source_plane: x and y in the source plane of the ray through each pixel center, arcsec.
+      gain: variance per unit of the source's flux, in the unit of the image.
+      background_variance: variance without source flux, in the squared unit of the image.
+      converged: True if the fit reached its optimum and the image contains a lens that the model
+        describes: the last step gained less than 0.3 in chi-square, no parameter is at a bound, the
+        source is detected and the reduced chi-square is below 8.
     """
 
     parameters: dict[str, Float[Array, "*batch"]]

@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lensjax.fitting.level import Level
-from lensjax.fitting.model import SmoothModel
-from lensjax.fitting.noise import from_high_frequencies, variance
-from lensjax.fitting.render import brightness, brightness_and_slopes
-from lensjax.fitting.solve import Normal, best_linear, bounds, minimise, normal_equations
-
-_GAIN_OF_LAST_STEP = 0.3  # in chi-square
+from lensjax import fitting
+from lensjax.fitting import SmoothModel
 
 
 def constrain(
@@ -24,7 +19,7 @@ def constrain(
       model: the lens model.
       raw: unbounded output of a network, in the order of `model.nonlinear`.
     """
-    low, high = bounds(model, raw.dtype)
+    low, high = fitting.parameter_bounds(model, raw.dtype)
     center = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
     fraction = (center - low) / (high - low)
     offset = jnp.log(fraction) - jnp.log1p(-fraction)
@@ -46,7 +41,8 @@ def standardized_residuals(
       images: images in any unit.
       free: parameters of each image's lens, in the order of `model.nonlinear`.
     """
-    return jax.vmap(functools.partial(_residual, model))(images[..., 0], free)[..., None]
+    residual = functools.partial(fitting.standardized_residual, model)
+    return jax.vmap(residual)(images[..., 0], free)[..., None]
 
 
 def refine(
@@ -65,47 +61,5 @@ def refine(
     """
     if steps == 0:
         return free
-    images, free = jax.lax.stop_gradient((images, free))
-    return jax.vmap(functools.partial(_refine, model, steps))(images[..., 0], free)
-
-
-def _residual(model: SmoothModel, image: Array, free: Array) -> Array:
-    source = brightness(model, _level(model, image), free)
-    weight = _weight(image, source)
-    amp, sky = best_linear(source, image, weight)
-    return (image - amp * source - sky) * jnp.sqrt(weight)
-
-
-def _refine(model: SmoothModel, steps: int, image: Array, start: Array) -> Array:
-    level = _level(model, image)
-    weight = _weight(image, brightness(model, level, start))
-
-    def evaluate(free: Array) -> Normal:
-        source, slopes = brightness_and_slopes(model, level, free)
-        return normal_equations(model, free, source, slopes, image, weight)
-
-    low, high = bounds(model, start.dtype)
-    found = minimise(
-        model,
-        evaluate,
-        jnp.clip(start, low, high),
-        most_steps=steps,
-        tolerance=_GAIN_OF_LAST_STEP,
-        damping=1e-3,
-    )
-    return found[0]
-
-
-def _level(model: SmoothModel, image: Array) -> Level:
-    return Level((image.shape[0], image.shape[1]), 1, model.subpixels)
-
-
-def _weight(image: Array, source: Array) -> Array:
-    """Inverse variance of each pixel, with the photon noise of the lens at its best amplitude."""
-    image, source = jax.lax.stop_gradient((image, source))
-    everywhere = jnp.ones_like(image)
-    amp, sky = best_linear(source, image, everywhere)
-    flux = amp * source
-    unknown = jnp.full((), jnp.nan, image.dtype)
-    gain, background = from_high_frequencies(image - flux - sky, flux, everywhere, unknown)
-    return 1 / variance(flux, gain, background)
+    refine_one = functools.partial(fitting.refine_parameters, model, max_steps=steps)
+    return jax.vmap(refine_one)(images[..., 0], free)

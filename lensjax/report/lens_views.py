@@ -11,12 +11,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lensjax import fitting, physics
-from lensjax.data.fitted import counts_at_one
 from lensjax.data.images import ImageSet
-from lensjax.fitting.level import Level
-from lensjax.fitting.model import SmoothModel
-from lensjax.fitting.render import brightness, source_plane
-from lensjax.fitting.solve import best_linear
+from lensjax.data.residuals import counts_per_unit
+from lensjax.fitting import SmoothModel
 from lensjax.models import rendered_lens
 from lensjax.physics import reference
 from lensjax.prediction.trained import Trained
@@ -55,7 +52,7 @@ def of_fits(few: ImageSet, model_name: str) -> View:
     """
     model = fitting.smooth_model(model_name)
     images = few.images()
-    fit = fitting.fit_in_batches(images, model, noise=fitting.photon_noise(counts_at_one(few)))
+    fit = fitting.fit_in_batches(images, model, noise=fitting.photon_noise(counts_per_unit(few)))
     light = (images - fit.parameters["sky"][:, None, None, None])[..., 0]
     beta, drawn, residual = map(np.asarray, (fit.source_plane, fit.model_image, fit.residual))
     place = model.names.index("theta_E")
@@ -88,12 +85,13 @@ def of_encoder(trained: Trained, seen: Float[Array, "few height width 1"]) -> Vi
     """
     steps = trained.config.model.gauss_newton_steps
     model = fitting.smooth_model(trained.model.fit)
-    level = Level((seen.shape[1], seen.shape[2]), 1, model.subpixels)
+    resolution = fitting.Resolution.native(model, seen.shape[1:3])
 
     def draw(image: Array, free: Array) -> tuple[Array, Array, Array]:
-        source = brightness(model, level, free)
-        amp, sky = best_linear(source, image, jnp.ones_like(image))
-        return amp * source + sky, image - sky, jnp.stack(source_plane(model, level, free), -1)
+        source = fitting.render(model, resolution, free)
+        amp, sky = fitting.solve_linear(source, image, jnp.ones_like(image))
+        beta = fitting.source_positions(model, resolution, free)
+        return amp * source + sky, image - sky, jnp.stack(beta, -1)
 
     @jax.jit
     def look(variables: Any, seen: Array) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""Evidences are those of the normal distributions they stand for, and see the substructure that is there."""
+"""Evidence: comparison with dense linear algebra, recovered substructure and symmetries."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ def noisy(image, seed):
 
 
 def fit_of(smooths, amp=400.0):
-    """A fit that found these smooth lenses."""
+    """The result of a fit with the parameters of these smooth lenses."""
     number = len(smooths)
     values = {name: np.array([smooth[name] for smooth in smooths], np.float32) for name in SMOOTH}
     zeros = np.zeros((number, SIZE, SIZE, 1), np.float32)
@@ -85,7 +85,7 @@ def fit_of(smooths, amp=400.0):
 
 
 def views(image, smooth):
-    """The eight orientations of an image and of its lens."""
+    """The eight orientations of an image and its lens."""
     x, y = smooth["source_x"], smooth["source_y"]
     g1, g2, e1, e2 = (smooth[name] for name in ("gamma1", "gamma2", "source_e1", "source_e2"))
     for swap in (False, True):
@@ -112,8 +112,8 @@ def views(image, smooth):
 
 @pytest.fixture(scope="module")
 def evidence():
-    """Of a smooth lens, point masses, a line in eight orientations, a constant image and one of NaN."""
-    # What a smooth fit finds where a line of masses adds to what is within the Einstein radius.
+    """Of a smooth lens, point masses, a line in eight orientations, a constant image and a NaN image."""
+    # A smooth fit includes the mass of the line in its Einstein radius.
     heavier = SMOOTH | {"theta_E": float(np.sqrt(SMOOTH["theta_E"] ** 2 + LINE[0]))}
     cases = [(noisy(expected(), 1), SMOOTH), (noisy(expected(MASSES), 2), SMOOTH)]
     cases += list(views(noisy(expected(line(*LINE)), 3), heavier))
@@ -123,13 +123,13 @@ def evidence():
     return jax.tree.map(np.asarray, found), images
 
 
-def test_the_true_kind_of_substructure_has_the_largest_evidence(evidence):
+def test_true_class_has_largest_evidence(evidence):
     found, _ = evidence
     np.testing.assert_array_equal(found.log_ratios[:10].argmax(1), [0, 1] + [2] * 8)
     np.testing.assert_array_less(0.99, found.probabilities()[:10].max(1))
 
 
-def test_the_line_is_found_where_it_is(evidence):
+def test_best_line_is_close_to_true_line(evidence):
     found, _ = evidence
     mass, length, angle, x, y = found.line[2]
     np.testing.assert_allclose([mass, length, x, y], np.delete(LINE, 2), atol=0.12)
@@ -138,21 +138,21 @@ def test_the_line_is_found_where_it_is(evidence):
     assert found.line_chi_square[2] < degrees + 4 * np.sqrt(2 * degrees)
 
 
-def test_an_image_turned_or_mirrored_has_the_same_evidences(evidence):
+def test_evidence_is_invariant_under_rotation_and_reflection(evidence):
     found, _ = evidence
     ratios = found.log_ratios[2:10]
     np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:1], ratios.shape), rtol=0.01, atol=1)
 
 
-def test_bad_images_have_finite_evidences_that_prefer_nothing(evidence):
+def test_bad_images_have_finite_and_equal_evidence(evidence):
     found, _ = evidence
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     np.testing.assert_array_equal(found.log_ratios[-1], 0)
 
 
-def test_images_of_another_number_than_fits_are_refused(evidence):
+def test_wrong_number_of_images_raises_an_error(evidence):
     _, images = evidence
-    with pytest.raises(UserError, match="expected the images that were fitted"):
+    with pytest.raises(UserError, match="pass the images that were fitted"):
         fitting.class_evidence(images[:3], fit_of([SMOOTH] * 2), PRIOR, MODEL)
 
 
@@ -160,8 +160,8 @@ def in_pairs(image):
     return image.reshape(SIZE // 2, 2, SIZE // 2, 2).mean((1, 3)).ravel()
 
 
-def test_the_evidence_of_masses_is_that_of_dense_covariance_matrices(evidence):
-    """All in NumPy's float64, on all pixels at once: derivatives by differences, no projections."""
+def test_masses_evidence_matches_dense_covariance_matrices(evidence):
+    """NumPy float64 on all pixels at once, with finite differences and without projections."""
     found, images = evidence
     half = PRESET.instrument.psf_size // 2
     axis = (np.arange(SIZE + 2 * half) - (SIZE + 2 * half - 1) / 2) * SCALE
@@ -171,28 +171,28 @@ def test_the_evidence_of_masses_is_that_of_dense_covariance_matrices(evidence):
     kernel /= kernel.sum()
     blur = sum(np.eye(SIZE, SIZE + 2 * half, k) * weight for k, weight in enumerate(kernel))
 
-    def bent(x_shift, y_shift):
-        """Brightness where rays end that are moved in the source plane."""
+    def shifted(x_shift, y_shift):
+        """Brightness at the ends of the rays, shifted in the source plane."""
         radius = np.hypot(x, y)
         beta_x = x * (1 - SMOOTH["theta_E"] / radius - SMOOTH["gamma1"]) - SMOOTH["gamma2"] * y
         beta_y = y * (1 - SMOOTH["theta_E"] / radius + SMOOTH["gamma1"]) - SMOOTH["gamma2"] * x
         dx, dy = beta_x + x_shift - SMOOTH["source_x"], beta_y + y_shift - SMOOTH["source_y"]
         e1, e2 = SMOOTH["source_e1"], SMOOTH["source_e2"]
-        # (1 + e^2 - 2 e1) u^2 and so on over 1 - e^2: the quadratic form of an ellipse.
+        # Quadratic form of an ellipse.
         square = (1 + e1**2 + e2**2) * (dx**2 + dy**2)
         square -= 2 * e1 * (dx**2 - dy**2) + 4 * e2 * dx * dy
         n, b = 1.5, 1.9992 * 1.5 - 0.3271
         radius = np.sqrt(square / (1 - e1**2 - e2**2)) / 0.5
         return 400 * np.exp(-b * (radius ** (1 / n) - 1))
 
-    np.testing.assert_allclose(blur @ bent(0, 0) @ blur.T + 10, expected(), rtol=1e-9)
+    np.testing.assert_allclose(blur @ shifted(0, 0) @ blur.T + 10, expected(), rtol=1e-9)
     step = 1e-5
-    by_x = (bent(step, 0) - bent(-step, 0)) / (2 * step)
-    by_y = (bent(0, step) - bent(0, -step)) / (2 * step)
+    by_x = (shifted(step, 0) - shifted(-step, 0)) / (2 * step)
+    by_y = (shifted(0, step) - shifted(0, -step)) / (2 * step)
     light = in_pairs(expected()) - 10
     root = np.sqrt(4 / (10 + light))
     residual = (in_pairs(images[1, ..., 0]) - 10 - light) * root
-    nodes, share = evidence_masses.nodes(PRIOR)
+    nodes, fraction = evidence_masses.mass_grid(PRIOR)
     soft = 0.3 * evidence_masses.SPACING
     columns = []
     for node_x, node_y in nodes:
@@ -209,42 +209,42 @@ def test_the_evidence_of_masses_is_that_of_dense_covariance_matrices(evidence):
 
     u = np.linspace(*(end**0.3 for end in (1e-4, 2e-2)), 100_001)
     mean, square = (u ** (1 / 0.3)).mean(), (u ** (2 / 0.3)).mean()
-    spread = 10 * (square * np.diag(share) - mean**2 * np.outer(share, share))
-    prior_mean = 10 * mean * templates @ share
-    with_masses = flat + templates @ spread @ templates.T
+    covariance = 10 * (square * np.diag(fraction) - mean**2 * np.outer(fraction, fraction))
+    prior_mean = 10 * mean * templates @ fraction
+    with_masses = flat + templates @ covariance @ templates.T
 
     def log_normal(value, covariance):
         return -0.5 * (
             value @ np.linalg.solve(covariance, value) + np.linalg.slogdet(covariance)[1]
         )
 
-    wanted = log_normal(residual - prior_mean, with_masses) - log_normal(residual, flat)
-    assert wanted > 10
-    np.testing.assert_allclose(found.log_ratios[1, 1], wanted, rtol=0.01, atol=0.3)
-    where = 10 * mean * share + spread @ templates.T @ np.linalg.solve(
+    log_ratio = log_normal(residual - prior_mean, with_masses) - log_normal(residual, flat)
+    assert log_ratio > 10
+    np.testing.assert_allclose(found.log_ratios[1, 1], log_ratio, rtol=0.01, atol=0.3)
+    mass_map = 10 * mean * fraction + covariance @ templates.T @ np.linalg.solve(
         with_masses, residual - prior_mean
     )
-    np.testing.assert_allclose(found.masses[1], where, atol=0.1 * np.abs(where).max())
+    np.testing.assert_allclose(found.masses[1], mass_map, atol=0.1 * np.abs(mass_map).max())
 
 
-def test_the_derivatives_of_a_lines_deflection_are_its_own():
+def test_line_deflection_and_derivatives_match_numpy():
     with jax.enable_x64(True):
         at = np.array(LINE)
         x, y = np.random.default_rng(0).uniform(-2, 2, (2, 40))
-        bend = jax.jit(functools.partial(evidence_line.deflection, number=12, core=1e-6))
-        bent, slopes = bend(at, x=x, y=y)
-        by_oracle = sum(
+        deflect = jax.jit(functools.partial(evidence_line.line_deflection, number=12, core=1e-6))
+        alpha, derivatives = deflect(at, x=x, y=y)
+        expected_alpha = sum(
             radius**2 / np.conj(x - mass_x + 1j * (y - mass_y))
             for radius, mass_x, mass_y in line(*LINE)
         )
-        np.testing.assert_allclose(bent, by_oracle, rtol=1e-6)
+        np.testing.assert_allclose(alpha, expected_alpha, rtol=1e-6)
         for index in range(5):
             step = 1e-6 * np.eye(5)[index]
-            change = (bend(at + step, x=x, y=y)[0] - bend(at - step, x=x, y=y)[0]) / 2e-6
-            np.testing.assert_allclose(slopes[index], change, rtol=1e-4, atol=1e-7)
+            change = (deflect(at + step, x=x, y=y)[0] - deflect(at - step, x=x, y=y)[0]) / 2e-6
+            np.testing.assert_allclose(derivatives[index], change, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("change", [{"theta_E_squared": (0.0, 1.0)}, {"length": (2.0, 1.0)}])
-def test_priors_out_of_range_are_refused(change):
-    with pytest.raises(UserError, match="expected 0 < least < largest"):
+def test_invalid_prior_range_raises_an_error(change):
+    with pytest.raises(UserError, match="expected 0 < lower end < upper end"):
         dataclasses.replace(PRIOR.line, **change)

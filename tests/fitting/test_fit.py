@@ -1,4 +1,4 @@
-"""The fit finds the lens that an image was made with, with honest uncertainties."""
+"""Lens fits: recovered parameters, uncertainties, noise estimates and derivatives."""
 
 import dataclasses
 import functools
@@ -10,13 +10,14 @@ import pytest
 from oracles.numpy_lens import render
 
 from lensjax import fitting
+from lensjax.errors import UserError
 from lensjax.simulation.presets import COMMON_TEST
 
 NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
 
 
 def scenes(number, seed):
-    """Smooth lenses of the common test, drawn here."""
+    """Parameters of smooth lenses from the Common Test priors, drawn with NumPy."""
     rng = np.random.default_rng(seed)
     shear, axis_ratio = rng.uniform(0, 0.3, number), rng.uniform(0.4, 1, number)
     angle, source_angle = -rng.uniform(0, 0.1097, (2, number))
@@ -40,7 +41,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def counts(truth):
-    """Photon counts of NumPy's own rendering."""
+    """Photon counts of images rendered with NumPy."""
     rng = np.random.default_rng(6)
     images = []
     for row in range(16):
@@ -55,12 +56,12 @@ def fitted(counts):
     scale = (counts - lowest).max((1, 2)).astype(np.float32)
     images = ((counts - lowest) / scale[:, None, None])[..., None].astype(np.float32)
     noise = fitting.photon_noise(scale)
-    # On two devices, in two turns, the second of them not full.
+    # Two devices and two batches, the second of them partly filled.
     fits = fitting.fit_in_batches(images, noise=noise, devices=jax.devices()[:2], batch_size=5)
     return fits, scale
 
 
-def test_the_fit_finds_the_lens_within_its_uncertainties(fitted, truth):
+def test_fit_recovers_lens_within_uncertainties(fitted, truth):
     fit, scale = fitted
     deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
     pulls = [(fit.parameters[n] - truth[n]) / deviation[:, i] for i, n in enumerate(NAMES)]
@@ -71,15 +72,15 @@ def test_the_fit_finds_the_lens_within_its_uncertainties(fitted, truth):
     assert 0.8 < np.sqrt((pulls**2).mean()) < 1.2
 
 
-def test_residuals_of_a_smooth_lens_are_the_noise(fitted):
+def test_smooth_lens_residuals_are_white_noise(fitted):
     fit, _ = fitted
     np.testing.assert_allclose(fit.reduced_chi_square, 1, atol=0.04)
     residual = fit.residual[..., 0]
-    neighbours = (residual[:, 1:] * residual[:, :-1]).mean((1, 2))
-    np.testing.assert_allclose(neighbours, 0, atol=0.035)
+    neighbors = (residual[:, 1:] * residual[:, :-1]).mean((1, 2))
+    np.testing.assert_allclose(neighbors, 0, atol=0.035)
 
 
-def test_unknown_noise_is_read_off_the_image(fitted, counts):
+def test_unknown_noise_is_estimated_from_image(fitted, counts):
     known, _scale = fitted
     image = 3.0 + 0.01 * counts[:8, ..., None].astype(np.float32)
     fit = fitting.fit_lens(image)
@@ -90,7 +91,7 @@ def test_unknown_noise_is_read_off_the_image(fitted, counts):
     )
 
 
-def test_a_star_and_missing_pixels_do_no_harm_where_they_are_masked(fitted, counts):
+def test_masked_and_missing_pixels_do_not_bias_fit(fitted, counts):
     known, _ = fitted
     image = counts[:8, ..., None].astype(np.float32)
     mask = np.ones_like(image)
@@ -107,7 +108,7 @@ def test_a_star_and_missing_pixels_do_no_harm_where_they_are_masked(fitted, coun
 
 
 @pytest.mark.parametrize("noise", [None, fitting.photon_noise(1.0)], ids=["unknown", "photons"])
-def test_a_fit_without_a_lens_does_not_converge(counts, noise):
+def test_fit_without_lens_does_not_converge(counts, noise):
     rng = np.random.default_rng(0)
     image = counts[0].astype(np.float32)
     bad = np.stack(
@@ -128,7 +129,7 @@ def test_a_fit_without_a_lens_does_not_converge(counts, noise):
         assert np.isfinite(leaf).all(), leaf.shape
 
 
-def test_gradients_of_the_fit_are_those_of_finite_differences():
+def test_fit_gradients_match_finite_differences():
     small = dataclasses.replace(fitting.COMMON_TEST, pixel_scale=0.15, subpixels=1, psf_size=5)
     instrument = dataclasses.replace(
         COMMON_TEST.instrument, image_size=40, pixel_scale=0.15, subpixels=1, psf_size=5
@@ -145,11 +146,33 @@ def test_gradients_of_the_fit_are_those_of_finite_differences():
 
         @jax.jit
         @functools.partial(jax.jacrev, has_aux=True)
-        def slope_and_value(step):
+        def derivative_and_value(step):
             fit = fitting.fit_lens((image + step * direction)[None, ..., None], small, noise=noise)
             parameters = [fit.parameters[name][0] for name in (*NAMES, "amp", "sky")]
             every = jax.numpy.stack([*parameters, (weights * fit.residual[0, ..., 0]).sum()])
             return every, every
 
-        difference = slope_and_value(0.5)[1] - slope_and_value(-0.5)[1]
-        np.testing.assert_allclose(slope_and_value(0.0)[0], difference, rtol=0.01, atol=1e-5)
+        difference = derivative_and_value(0.5)[1] - derivative_and_value(-0.5)[1]
+        np.testing.assert_allclose(derivative_and_value(0.0)[0], difference, rtol=0.01, atol=1e-5)
+
+
+def test_smooth_model_defaults_fix_rare_parameters():
+    center = fitting.Parameter.fitted((-0.5, 0.5), (-2.0, 2.0))
+    model = fitting.SmoothModel(
+        main_lens="sis",
+        pixel_scale=0.05,
+        psf_sigma=0.08675,
+        psf_size=11,
+        theta_E=fitting.Parameter.fitted((0.8, 1.75), (0.05, 3.5)),
+        source_x=center,
+        source_y=center,
+        R_sersic=fitting.Parameter.fixed(0.5),
+        n_sersic=fitting.Parameter.fixed(1.5),
+    )
+    assert model.names == ("theta_E", "source_x", "source_y", "amp", "sky")
+
+
+def test_fitting_unused_parameter_raises_an_error():
+    ellipticity = fitting.Parameter.fitted((-0.1, 0.1), (-0.5, 0.5))
+    with pytest.raises(UserError, match="lens_e1 is fitted, but main_lens='sis' does not use it"):
+        dataclasses.replace(fitting.COMMON_TEST, lens_e1=ellipticity)

@@ -11,7 +11,7 @@ import pytest
 from oracles.numpy_lens import render
 
 from lensjax import fitting
-from lensjax.fitting.noise import from_high_frequencies, variance
+from lensjax.fitting.noise import noise_from_high_frequencies, variance
 from lensjax.models import LensEncoderNet, rendered_lens
 from lensjax.simulation.presets import COMMON_TEST
 
@@ -97,7 +97,7 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
 
         everywhere = np.ones_like(image)
         rough, flux = left_over(free, everywhere)
-        noise = from_high_frequencies(
+        noise = noise_from_high_frequencies(
             *map(jnp.asarray, (rough, flux, everywhere)), jnp.asarray(np.nan)
         )
         root = 1 / np.sqrt(np.asarray(variance(jnp.asarray(flux), *noise)))

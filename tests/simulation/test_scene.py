@@ -124,7 +124,7 @@ def test_class_name_and_index_array_give_same_scene(substructure):
 @pytest.mark.parametrize("unknown", ["vortex", 2])
 def test_unknown_class_raises_an_error(unknown):
     with pytest.raises(
-        UserError, match="substructure is .*; expected one of 'no', 'sphere', 'vort'"
+        UserError, match=r"substructure is .*; expected one of 'no', 'sphere', 'vort'"
     ):
         simulation.draw_scene(jax.random.key(0), COMMON_TEST, unknown)
 

@@ -30,13 +30,11 @@ from jaxtyping import Array
 from lensjax import fitting, simulation
 from lensjax.cli import runner
 from lensjax.errors import UserError
-from lensjax.fitting.level import Level
-from lensjax.fitting.render import brightness, brightness_and_slopes
-from lensjax.fitting.solve import Normal, best_linear, minimise, normal_equations
+from lensjax.fitting.solve import NormalEquations, minimize, normal_equations
 from lensjax.runtime.progress import log
 
 MODEL = fitting.COMMON_TEST
-LEVEL = Level((150, 150), 1, MODEL.subpixels)
+RESOLUTION = fitting.Resolution.native(MODEL, (150, 150))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -103,11 +101,11 @@ def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, 
 def here(image: Array, weight: Array, start: Array) -> tuple[Array, Array]:
     """The optimum by lensjax's solver; the number of its steps is not told."""
 
-    def evaluate(free: Array) -> Normal:
-        source, slopes = brightness_and_slopes(MODEL, LEVEL, free)
-        return normal_equations(MODEL, free, source, slopes, image, weight)
+    def evaluate(free: Array) -> NormalEquations:
+        source, jacobian = fitting.render_with_jacobian(MODEL, RESOLUTION, free)
+        return normal_equations(MODEL, free, source, jacobian, image, weight)
 
-    found = minimise(MODEL, evaluate, start, most_steps=20, tolerance=1e-3, damping=1e-5)
+    found = minimize(MODEL, evaluate, start, max_steps=20, tolerance=1e-3, damping=1e-5)
     return found[0], jnp.full((), jnp.nan)
 
 
@@ -117,12 +115,12 @@ def there(
     """The optimum by optimistix, and how many steps it took."""
 
     def residual(free: Array, _: None) -> Array:
-        source = brightness(MODEL, LEVEL, free[: len(MODEL.nonlinear)])
-        amp, sky = best_linear(source, image, weight) if eliminated else free[-2:]
+        source = fitting.render(MODEL, RESOLUTION, free[: len(MODEL.nonlinear)])
+        amp, sky = fitting.solve_linear(source, image, weight) if eliminated else free[-2:]
         return ((image - amp * source - sky) * jnp.sqrt(weight)).ravel()
 
     if not eliminated:
-        linear = best_linear(brightness(MODEL, LEVEL, start), image, weight)
+        linear = fitting.solve_linear(fitting.render(MODEL, RESOLUTION, start), image, weight)
         start = jnp.concatenate([start, linear])
     solver = optimistix.LevenbergMarquardt(rtol=1e-4, atol=1e-4)
     solution = optimistix.least_squares(

@@ -1,0 +1,90 @@
+"""Residuals of a given lens, and a few fitting steps from it, for one image of unknown noise.
+
+These serve models that predict the parameters of the lens; `fit_lens` needs no starting point.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.noise import noise_from_high_frequencies, variance
+from lensjax.fitting.rendering import render, render_with_jacobian
+from lensjax.fitting.resolution import Resolution
+from lensjax.fitting.solve import (
+    NormalEquations,
+    minimize,
+    normal_equations,
+    parameter_bounds,
+    solve_linear,
+)
+
+_TOLERANCE = 0.3  # chi-square that the last step may still gain
+
+
+def standardized_residual(
+    model: SmoothModel, image: Float[Array, "height width"], free: Float[Array, " nonlinear"]
+) -> Float[Array, "height width"]:
+    """Residual of a lens in standard deviations of the noise; differentiable in both arrays.
+
+    Amplitude and sky are the best ones for the given lens. The noise is estimated from the highest
+    spatial frequencies of the residual, and is constant under differentiation.
+
+    Args:
+      model: smooth model.
+      image: image in any unit.
+      free: values of the parameters `model.nonlinear`.
+    """
+    source = render(model, Resolution.native(model, image.shape), free)
+    weight = _inverse_variance(image, source)
+    amp, sky = solve_linear(source, image, weight)
+    return (image - amp * source - sky) * jnp.sqrt(weight)
+
+
+def refine_parameters(
+    model: SmoothModel,
+    image: Float[Array, "height width"],
+    start: Float[Array, " nonlinear"],
+    *,
+    max_steps: int,
+) -> Float[Array, " nonlinear"]:
+    """Takes damped Gauss-Newton steps towards the least chi-square; no gradient passes.
+
+    Args:
+      model: smooth model.
+      image: image in any unit.
+      start: starting values of the parameters `model.nonlinear`; clipped to their bounds.
+      max_steps: largest number of evaluations of the model.
+
+    Returns:
+      The refined parameters.
+    """
+    image, start = jax.lax.stop_gradient((image, start))
+    resolution = Resolution.native(model, image.shape)
+    weight = _inverse_variance(image, render(model, resolution, start))
+
+    def evaluate(free: Array) -> NormalEquations:
+        source, jacobian = render_with_jacobian(model, resolution, free)
+        return normal_equations(model, free, source, jacobian, image, weight)
+
+    low, high = parameter_bounds(model, start.dtype)
+    free, _, _ = minimize(
+        model,
+        evaluate,
+        jnp.clip(start, low, high),
+        max_steps=max_steps,
+        tolerance=_TOLERANCE,
+        damping=1e-3,
+    )
+    return free
+
+
+def _inverse_variance(image: Array, source: Array) -> Array:
+    """Inverse variance of each pixel, for the flux of the lens at its best amplitude."""
+    image, source = jax.lax.stop_gradient((image, source))
+    ones = jnp.ones_like(image)
+    amp, sky = solve_linear(source, image, ones)
+    flux = amp * source
+    unknown = jnp.full((), jnp.nan, image.dtype)
+    gain, background = noise_from_high_frequencies(image - flux - sky, flux, ones, unknown)
+    return 1 / variance(flux, gain, background)
