@@ -1,25 +1,25 @@
-"""How a command can end before its work is done, each said in one line."""
+"""Exceptions that end a command with a one-line message."""
 
 import signal
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a path, a file, a flag, a config field.
+    """Invalid input from the user: a path, a file, a flag or a config field.
 
-    The message says what was found, where, and what to do. The command line prints it alone, without
+    The message says what was found, where, and what to do. The command line prints only the message, without
     a traceback, and exits with code 2.
     """
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message says where."""
+    """The training loss became NaN or infinite. The message says in which step."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
-    """Training was asked to stop, and saved before it did.
+    """A signal stopped the work after progress was saved.
 
     Attributes:
-      signal_number: which signal asked.
+      signal_number: number of the signal.
     """
 
     def __init__(self, signal_number: int) -> None:

@@ -1,14 +1,14 @@
-"""The folder of one run: its config, its metrics, and where the rest of it lies.
+"""The folder of a run, with its config, metrics, checkpoints and report.
 
 config.json      the config of the run
-metrics.jsonl    one line an epoch
-events.out.*     the same for TensorBoard
-checkpoints/     the newest epoch and the best one
-calibration.json the temperature of the best epoch's probabilities
-report/          final metrics: a page, index.html, and figures
+metrics.jsonl    one line per epoch
+events.out.*     the same metrics for TensorBoard
+checkpoints/     the latest and the best epoch
+calibration.json the temperature that calibrates the best epoch's probabilities
+report/          final metrics and figures; start with index.html
 
-Where a config asks for several seeds, the folder has its config.json, in report/seeds.json the figures of
-all seeds, and in seed_0/, seed_1/ ... a run like any other for each.
+If the config has several seeds, the folder contains config.json, the metrics of all seeds in
+report/seeds.json, and a subfolder seed_0/, seed_1/, ... with the run of each seed.
 """
 
 import contextlib
@@ -30,73 +30,72 @@ REPORT = "report"
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` the folder of a run with this config, or finds that it is already.
+    """Creates the folder of a run, or checks that an existing run has the same config.
 
     Args:
-      workdir: a new or empty folder, or that of an earlier run with the same config.
-      config: the whole config of the run.
+      workdir: a new or empty folder, or the folder of an earlier run with the same config.
+      config: the complete config of the run.
 
     Raises:
-      UserError: the folder is of a run with another config, or holds other things.
+      UserError: if the folder belongs to a run with a different config, or contains other files.
     """
     if (workdir / CONFIG).exists():
         check_same_config(workdir, config)
         return
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(
-            f"{workdir} exists and is not the folder of a run (it has no {CONFIG}); name another folder "
-            "with --workdir"
+            f"{workdir} exists and is not a run folder (no {CONFIG}); choose another folder with --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / CONFIG, config.to_json(indent=2, sort_keys=False) + "\n")
 
 
 def check_same_config(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a config that is not that of the run in `workdir`.
+    """Checks that the run in `workdir` has the given config.
 
     Raises:
-      UserError: there is no run, or its config is another; the message names the fields.
+      UserError: if there is no run, or its config is different. The message lists the fields.
     """
-    there, here = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
-    # Fields that only an earlier version of lensjax had do not matter.
+    existing, new = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
+    # Fields that only earlier versions of lensjax had are ignored.
     differences = [
-        f"{name} is {there[name]!r} there and {here[name]!r} here"
-        for name in sorted(here)
-        if there[name] != here[name]
+        f"{name} = {existing[name]!r} in the existing run, {new[name]!r} in this command"
+        for name in sorted(new)
+        if existing[name] != new[name]
     ]
     if differences:
         raise UserError(
-            f"{workdir} is of a run with another config: {'; '.join(differences)}; name another "
-            "folder with --workdir, or give the config that it was made with"
+            f"{workdir} was created with a different config: {'; '.join(differences)}; choose another "
+            "folder with --workdir, or use the original config"
         )
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of the run in `workdir`.
+    """Reads the config of the run in `workdir`.
 
     Raises:
-      UserError: there is no run, or its config cannot be read.
+      UserError: if there is no run, or its config cannot be read.
     """
     path = workdir / CONFIG
     if not path.is_file():
         raise UserError(
-            f"{workdir} is not the folder of a run: it has no {CONFIG}; train one first"
+            f"{workdir} is not a run folder (no {CONFIG}); train a model first, or choose another --workdir"
         )
     config = default_config()
     try:
         with config.unlocked():
             config.update(json.loads(path.read_text()))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a config: {error}") from None
+        raise UserError(f"{path}: invalid config: {error}") from None
     return config
 
 
-def runs_of(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
-    """The folders of the runs that a config asks for, each with its own config of one seed.
+def list_runs(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
+    """Folders of the runs of a config, one per seed, each with its single-seed config.
 
     Args:
-      workdir: the folder of all.
-      config: the whole config.
+      workdir: the folder of all runs.
+      config: the complete config.
     """
     if config.seeds == 1:
         return {workdir: config}
@@ -108,58 +107,57 @@ def runs_of(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
     return found
 
 
-def check_is_one(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a folder of several runs where one is needed.
+def check_single_run(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a folder contains only one run.
 
     Raises:
-      UserError: the config asks for several seeds.
+      UserError: if the config has several seeds.
     """
     if config.seeds > 1:
-        folders = ", ".join(map(str, runs_of(workdir, config)))
-        raise UserError(f"{workdir} holds {config.seeds} runs; name one of them: {folders}")
+        folders = ", ".join(map(str, list_runs(workdir, config)))
+        raise UserError(f"{workdir} contains {config.seeds} runs; choose one of them: {folders}")
 
 
 def describe(workdir: Path) -> str:
-    """What lies where in the folder of a finished run, for the terminal."""
+    """Describes the files of a finished run, for the terminal."""
     contents = {
         REPORT + "/": "index.html, final metrics, and figures as PNG and PDF",
         METRICS: "metrics of every epoch",
-        CHECKPOINTS + "/": "the best epoch and the newest",
-        "calibration.json": "the temperature of the best epoch's probabilities",
-        "comparison/": "this run beside others",
+        CHECKPOINTS + "/": "the best and the latest epoch",
+        "calibration.json": "the temperature that calibrates the best epoch's probabilities",
+        "comparison/": "comparison of this run with others",
         CONFIG: "the config of the run",
     }
-    there = {name: what for name, what in contents.items() if (workdir / name).exists()}
-    lines = [f"  {name:<18}{what}" for name, what in there.items()]
+    existing = {name: text for name, text in contents.items() if (workdir / name).exists()}
+    lines = [f"  {name:<18}{text}" for name, text in existing.items()]
     if (config := read_config(workdir)).seeds > 1:
-        first, *_, last = (folder.name for folder in runs_of(workdir, config))
+        first, *_, last = (folder.name for folder in list_runs(workdir, config))
         lines = [
-            f"  {f'{first}/ ... {last}/':<26}a run each, like any other",
-            f"  {f'{REPORT}/seeds.json':<26}the figures of all, and how they scatter",
-            f"  {CONFIG:<26}the config of all",
+            f"  {f'{first}/ ... {last}/':<26}the run of each seed",
+            f"  {f'{REPORT}/seeds.json':<26}the metrics of all seeds and their scatter",
+            f"  {CONFIG:<26}the config of all runs",
         ]
     return "\n".join([f"{workdir}/", *lines, f"  tensorboard --logdir {workdir}"])
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps a second process from training in the same folder at the same time.
+def lock(workdir: Path) -> Iterator[None]:
+    """Locks a folder, so that no other process trains in it at the same time.
 
     Raises:
-      UserError: another process is at work there.
+      UserError: if another process uses the folder.
     """
-    lock = FileLock(workdir / ".lock")
     try:
-        with lock.acquire(blocking=False):
+        with FileLock(workdir / ".lock").acquire(blocking=False):
             yield
     except Timeout:
         raise UserError(
-            f"{workdir} is in use by another process; wait for it or name another"
+            f"{workdir} is in use by another process; wait for it or choose another folder"
         ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Writes a file atomically: after a crash it has either the old content or the new."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)

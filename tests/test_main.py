@@ -122,7 +122,9 @@ def test_the_same_command_again_changes_no_number(run):
 
 def test_another_config_in_the_same_folder_is_refused(run):
     _, words = run
-    with pytest.raises(UserError, match=r"another config: seed is 0 there and 1 here"):
+    with pytest.raises(
+        UserError, match=r"different config: seed = 0 in the existing run, 1 in this command"
+    ):
         main([*words, "--config.seed=1"])
 
 
@@ -213,7 +215,7 @@ def test_nothing_to_predict_is_refused(run, tmp_path, words, message):
 
 
 def test_evaluation_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is not the folder of a run"):
+    with pytest.raises(UserError, match=r"is not a run folder"):
         main(["--mode", "evaluate", "--workdir", str(tmp_path)])
 
 

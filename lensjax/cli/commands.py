@@ -33,7 +33,7 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     first = processes.is_first()
     if first:
         workdir.claim(options.workdir, config)
-    with workdir.locked(options.workdir) if first else contextlib.nullcontext():
+    with workdir.lock(options.workdir) if first else contextlib.nullcontext():
         splits = load_splits(config.data)
         model = models.build(config, axis_name=AXIS)
         profiler = None
@@ -89,7 +89,7 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
 
 def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[Trained]:
     """Loads the best epoch of the run of each seed."""
-    return [load_trained(each, devices=devices) for each in workdir.runs_of(folder, config)]
+    return [load_trained(each, devices=devices) for each in workdir.list_runs(folder, config)]
 
 
 def log_report(folder: Path, table: str) -> None:

@@ -13,11 +13,11 @@ from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
-from lensjax.weights.download import MB, OFFICIAL, fetch, weights_folder
-from lensjax.weights.shapes import PUBLISHED, Sizes
+from lensjax.weights.download import MB, OFFICIAL_FILES, fetch, weights_folder
+from lensjax.weights.shapes import PUBLISHED_SIZES, Sizes
 from lensjax.weights.store import is_lensjax_file
 from lensjax.weights.trees import flatten
-from lensjax.weights.writing import check_new
+from lensjax.weights.writing import check_output_path
 
 FLAGS = {
     "input": Flag(
@@ -33,8 +33,8 @@ FLAGS = {
     ),
     "arch": choice(
         "NAME",
-        f"Architecture: {', '.join(PUBLISHED)}; recognized by the names in the file if not given.",
-        list(PUBLISHED),
+        f"Architecture: {', '.join(PUBLISHED_SIZES)}; recognized by the names in the file if not given.",
+        list(PUBLISHED_SIZES),
         None,
     ),
     "to-torch": switch(
@@ -42,9 +42,9 @@ FLAGS = {
     ),
     "download": choice(
         "NAME",
-        f"Download the official file of {' or '.join(OFFICIAL)} to the cache, and convert it if --output is "
-        "given.",
-        list(OFFICIAL),
+        f"Download the official file of {' or '.join(OFFICIAL_FILES)} to the cache, and convert it if "
+        "--output is given.",
+        list(OFFICIAL_FILES),
         None,
     ),
     "sha256": Flag("HEX", "SHA-256 that the input or downloaded file must have.", default=""),
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parse(arguments)
     if options.output:
-        check_new(options.output, overwrite=options.overwrite)
+        check_output_path(options.output, overwrite=options.overwrite)
     if options.download:
         options.input, digest = download(options.download, options.sha256)
         log.info("%s\n  SHA-256 %s", options.input, digest)
-        if not OFFICIAL[options.download].sha256 and not options.sha256:
+        if not OFFICIAL_FILES[options.download].sha256 and not options.sha256:
             log.info("  its authors do not publish a SHA-256; --sha256 HEX checks it against yours")
         if not options.output:
             log.info(
@@ -141,28 +141,28 @@ def from_torch(options: types.SimpleNamespace) -> None:
     read = weights.read_torch(source)
     _check_sha256(source, read.sha256, options.sha256)
     with _name_in_errors(source):
-        converted = weights.convert(read.arrays, options.arch)
-    names = converted.names
+        converted = weights.convert_state_dict(read.arrays, options.arch)
+    found = converted.source
     _log_arrays(
-        names.architecture, converted.variables, converted.sizes, f"names of {names.scheme}"
+        found.architecture, converted.variables, converted.sizes, f"names of {found.naming_scheme}"
     )
-    if names.prefix:
-        log.info("  removed from the names: %s", names.prefix)
-    if names.batch_counts:
-        log.info("  not used: num_batches_tracked (%d)", len(names.batch_counts))
-    for name, what in names.extras.items():
+    if found.prefix:
+        log.info("  removed from the names: %s", found.prefix)
+    if found.batch_counts:
+        log.info("  not used: num_batches_tracked (%d)", len(found.batch_counts))
+    for name, what in found.unused.items():
         log.info("  not used: %s (%s)", name, what)
-    if read.left_out:
-        log.info("  not read from the file: %s", ", ".join(read.left_out))
+    if read.skipped:
+        log.info("  not read from the file: %s", ", ".join(read.skipped))
     for note in read.notes:
         log.info("  %s", note)
     metadata = {
-        "architecture": names.architecture,
+        "architecture": found.architecture,
         "sizes": json.dumps(converted.sizes),
         "source_file": source.name,
-        "source_names": names.prefix + f"({names.scheme})",
+        "source_names": found.prefix + f"({found.naming_scheme})",
         "source_sha256": read.sha256,
-        "num_batches_tracked": json.dumps(names.batch_counts),
+        "num_batches_tracked": json.dumps(found.batch_counts),
     }
     weights.save(options.output, converted.variables, metadata, overwrite=options.overwrite)
     log.info("wrote %s (%.1f MB)", options.output, options.output.stat().st_size / MB)
@@ -182,18 +182,18 @@ def to_torch(options: types.SimpleNamespace) -> None:
         architecture, variables = _best_epoch(source)
     else:
         variables, metadata = weights.load(source)
-        _check_sha256(source, weights.sha256_of(source), options.sha256)
+        _check_sha256(source, weights.file_sha256(source), options.sha256)
         architecture = metadata.get("architecture", "")
         counts = json.loads(metadata.get("num_batches_tracked", "{}"))
-    if architecture not in PUBLISHED:
+    if architecture not in PUBLISHED_SIZES:
         raise UserError(
             f"{source} has the architecture {architecture!r}, which does not exist in PyTorch"
         )
     if options.arch not in (None, architecture):
         raise UserError(f"{source} has the architecture {architecture}, not {options.arch}")
     with _name_in_errors(source):
-        state_dict = weights.to_torch(variables, architecture, batch_counts=counts)
-        sizes = weights.check_whole(state_dict, architecture)
+        state_dict = weights.to_state_dict(variables, architecture, batch_counts=counts)
+        sizes = weights.check_complete(state_dict, architecture)
     _log_arrays(architecture, variables, sizes, str(source))
     weights.write_torch(options.output, state_dict, overwrite=options.overwrite)
     log.info("wrote %s (%.1f MB)", options.output, options.output.stat().st_size / MB)
@@ -205,7 +205,7 @@ def download(name: str, sha256: str) -> tuple[Path, str]:
     Raises:
       UserError: if it cannot be downloaded or has a different SHA-256.
     """
-    log.info("%s", OFFICIAL[name].url)
+    log.info("%s", OFFICIAL_FILES[name].url)
     with contextlib.ExitStack() as stack:
         bars: list[Any] = []
 
@@ -215,7 +215,7 @@ def download(name: str, sha256: str) -> tuple[Path, str]:
                 bars.append(stack.enter_context(bar))
             bars[0].update(done // MB - bars[0].n)
 
-        return fetch(OFFICIAL[name], weights_folder(), sha256=sha256, report=report)
+        return fetch(OFFICIAL_FILES[name], weights_folder(), sha256=sha256, report=report)
 
 
 def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
@@ -242,7 +242,9 @@ def _log_arrays(architecture: str, variables: Any, sizes: Sizes, source: str) ->
         "%s, %s: %d arrays, %.1f million numbers", architecture, source, len(arrays), numbers / 1e6
     )
     others = [
-        f"{name} {size}" for name, size in sizes.items() if size != PUBLISHED[architecture][name]
+        f"{name} {size}"
+        for name, size in sizes.items()
+        if size != PUBLISHED_SIZES[architecture][name]
     ]
     if others:
         log.info("  not the published size: %s", ", ".join(others))

@@ -9,7 +9,7 @@ from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
-from lensjax.weights.writing import check_new
+from lensjax.weights.writing import check_output_path
 
 TOLERANCE = 1e-4  # largest difference of logits
 NUM_IMAGES = 12
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     form = export.FORMATS[values["format"]]
     if output.suffix not in form.suffixes:
         raise UserError(f"--output {output}: must end in {' or '.join(form.suffixes)}")
-    check_new(output, overwrite=values["overwrite"])
+    check_output_path(output, overwrite=values["overwrite"])
     function = export.read_run(workdir)
     log.info("%s: %s, best epoch %d", workdir, function.name, function.best_epoch)
     images = export.example_images(function.image_shape, NUM_IMAGES)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
                     f"{difference:.1e}, more than {TOLERANCE:.0e}; the file was not kept\n"
                 )
                 return 1
-            check_new(output, overwrite=values["overwrite"])
+            check_output_path(output, overwrite=values["overwrite"])
             candidate.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from None

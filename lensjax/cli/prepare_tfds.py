@@ -37,10 +37,10 @@ def main(arguments: Sequence[str]) -> None:
       UserError: if the command or an image is wrong.
     """
     values = parse_flags(FLAGS, arguments, required=("source", "data-dir"))
-    from lensjax.data.deep_lense import prepare  # TensorFlow Datasets is slow to import
+    from lensjax.data.deep_lense import prepare_dataset  # TensorFlow Datasets is slow to import
 
     source, data_dir = Path(values["source"]).expanduser(), Path(values["data-dir"]).expanduser()
-    folder = prepare(source, data_dir, values["image-size"])
+    folder = prepare_dataset(source, data_dir, values["image-size"])
     log.info("prepared %s; train on it with --config.data.source=tfds:%s", folder, data_dir)
 
 

@@ -8,7 +8,7 @@ from absl import logging as absl_logging
 
 from lensjax.cli.console import terminal_output
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
-from lensjax.runtime.compilation_cache import keep_compiled_programs
+from lensjax.runtime.compilation_cache import enable_compilation_cache
 from lensjax.runtime.host_memory import keep_freed_memory
 
 
@@ -38,7 +38,7 @@ def run(
         return 0
     # Silence absl's logging; lensjax has its own logger.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    keep_compiled_programs()
+    enable_compilation_cache()
     keep_freed_memory()
     try:
         with terminal_output():

@@ -1,1 +1,1 @@
-"""Arrays of lens images and labels, wherever they come from."""
+"""Data sets of lens images: sources, splits and batches."""

@@ -1,4 +1,4 @@
-"""Batches of a fixed size from a set of images, in an order that a seed decides."""
+"""Batches of fixed size from a set of images, in an order given by a seed."""
 
 from collections.abc import Iterator
 from typing import NotRequired, TypedDict
@@ -10,15 +10,17 @@ from lensjax.data.images import ImageSet
 
 
 class Batch(TypedDict):
-    """What one step of training or evaluation is given; several runs have an axis after `batch`.
+    """Input of one training or evaluation step.
+
+    A batch of several runs has an additional axis after `batch`.
 
     Attributes:
-      pixels: `[batch, height, width]`, as the set keeps them; an image is `pixels / scale`.
-      scale: what one is in `pixels`, for each image.
+      pixels: `[batch, height, width]`, in the type of the image set. An image is `pixels / scale`.
+      scale: pixel value of brightness 1, for each image.
       labels: index into `CLASSES`.
-      weights: 1 for an image of the set, 0 for a repeated one that fills up the last batch.
-      residuals: `[batch, height, width]`, where the set has them: what a lens fit leaves over, in
-        standard deviations.
+      weights: 1 for an image of the set, 0 for a repeated image that pads the last batch.
+      residuals: `[batch, height, width]`, residuals of the lens fit in standard deviations, if the set has
+        them.
     """
 
     pixels: Shaped[np.ndarray, "batch *runs height width"]
@@ -29,32 +31,32 @@ class Batch(TypedDict):
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]:
-    """The order in which an epoch sees the images: a permutation that follows from seed and epoch."""
+    """Order of the images in an epoch: a permutation that depends only on seed and epoch."""
     return np.random.default_rng((seed, epoch)).permutation(num_images)
 
 
 def batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int) -> Iterator[Batch]:
     """Yields the images in `order`, `batch_size` at a time.
 
-    The last batch is filled up by its own first images, which then weigh 0; no image is left out.
+    The last batch is padded with its own first images at weight 0. No image is dropped.
 
     Args:
       image_set: the images.
-      order: indices into the set, such as `epoch_order` gives.
-      batch_size: images in each batch.
+      order: indices into the set, for example from `epoch_order`.
+      batch_size: images per batch.
     """
-    for rows, weights in zip(*rows_of_batches(order, batch_size), strict=True):
+    for rows, weights in zip(*batch_rows(order, batch_size), strict=True):
         yield gather(image_set, rows, weights)
 
 
-def rows_of_batches(
+def batch_rows(
     order: Int[np.ndarray, " n"], batch_size: int
 ) -> tuple[Int32[np.ndarray, "batches batch"], Float32[np.ndarray, "batches batch"]]:
-    """The rows of an image set that make up each batch, and what they weigh, as `batches` has them.
+    """Rows of the image set in each batch, and their weights; see `batches`.
 
     Args:
-      order: indices into the set, such as `epoch_order` gives.
-      batch_size: images in each batch.
+      order: indices into the set, for example from `epoch_order`.
+      batch_size: images per batch.
     """
     number = -(-len(order) // batch_size)
     rows = np.asarray(
@@ -73,12 +75,12 @@ def gather(
     rows: Int[np.ndarray, "batch *runs"] | slice,
     weights: Float32[np.ndarray, "batch *runs"],
 ) -> Batch:
-    """The batch of some rows of a set.
+    """Batch of the given rows of an image set.
 
     Args:
       image_set: the images.
-      rows: indices into the set, or a slice of it; an axis over several runs adds one to every array.
-      weights: of each row, 1 or 0.
+      rows: indices into the set, or a slice of it. An axis over runs becomes an axis of every array.
+      weights: weight of each row, 1 or 0.
     """
     batch = Batch(
         pixels=image_set.pixels[rows],

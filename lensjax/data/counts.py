@@ -1,4 +1,4 @@
-"""Whole photon counts behind an image that was divided by its largest count."""
+"""Integer photon counts of an image that was divided by its largest count."""
 
 import math
 
@@ -8,23 +8,23 @@ from jaxtyping import Float, UInt16
 MAX_COUNT = 65_535
 
 
-def whole_counts(
+def recover_counts(
     image: Float[np.ndarray, "height width"],
 ) -> tuple[UInt16[np.ndarray, "height width"], int] | None:
-    """The counts k and their maximum N of an image whose pixels are all k / N.
+    """Counts k and their maximum N of an image whose pixels are all k / N.
 
-    The published images are such quotients (N between 684 and 893 in those at hand), and 16-bit counts
-    keep them without loss in a quarter of the room.
+    The published images are such quotients (N is 684 to 893 in the available files). Counts of 16 bits store
+    them without loss in a quarter of the space.
 
     Args:
-      image: pixels from 0 to 1, with both 0 and 1 among them; float32 or float64.
+      image: pixels from 0 to 1, including both 0 and 1; float32 or float64.
 
     Returns:
-      Counts and maximum, such that float32(k) / float32(N) is float32(image) exactly; None where there
-      are none with N up to 65,535. In float32 files with N above 4,096, counts can go unrecognised.
+      Counts and maximum, such that float32(k) / float32(N) is exactly float32(image). None if there is no
+      such N up to 65,535. Counts in float32 files with N above 4,096 may not be recognized.
     """
     pixels = image.astype(np.float32)
-    # The smallest pixel is often one count, and then N is its inverse at once.
+    # The smallest pixel is often a single count, and then its inverse is N.
     unexplained = image.min(where=image > 0, initial=1)
     largest = _denominator(unexplained)
     while largest is not None and largest <= MAX_COUNT:
@@ -43,11 +43,11 @@ def whole_counts(
 def _denominator(value: np.floating) -> int | None:
     """Denominator of the simplest fraction that rounds to `value`; None above 65,535.
 
-    A float64 that holds a float32 number (a float32 file, or one saved from it) is read as float32.
+    A float64 that holds a float32 number (from a float32 file, or saved from one) is treated as float32.
 
-    The convergents of a continued fraction come with growing denominators, and a fraction p / q closer
-    than 1 / (2 q^2) to the value is one of them (Legendre's theorem): true of every q up to 65,535 in
-    float64, and of p q < 2^23 in float32.
+    The denominators of the convergents of a continued fraction increase, and a fraction p / q closer than
+    1 / (2 q^2) to the value is one of the convergents (Legendre's theorem). This holds for every q up to
+    65,535 in float64, and for p q < 2^23 in float32.
     """
     precision = np.float32 if np.float32(value) == value else np.float64
     rest, divisor = float(value).as_integer_ratio()

@@ -1,6 +1,6 @@
-"""The TensorFlow Datasets form of a set of lens images: prepared once, read back without loss.
+"""Lens images as a TensorFlow Datasets data set, prepared once and read without loss.
 
-The files are array_record, which needs no TensorFlow, neither to write nor to read.
+The files are in the array_record format. Neither writing nor reading them needs TensorFlow.
 """
 
 import contextlib
@@ -24,35 +24,35 @@ from lensjax.errors import UserError
 from lensjax.runtime.progress import progress_bar
 
 FEATURES = {"pixels", "scale", "label", "name"}
-READ_AT_A_TIME = 256
+READ_CHUNK = 256
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    """What TFDS knows of a data set that nobody publishes."""
+    """Dataset info of a data set that is not published."""
 
     def initialize_from_bucket(self) -> None:
-        """Asks no server, which would also leave an empty temporary folder behind."""
+        """Does not contact a server, which would also leave an empty temporary folder behind."""
 
 
 class DeepLense(tfds.core.GeneratorBasedBuilder):
     """Builder of the data set `deep_lense`: gravitational lenses in three classes of substructure.
 
-    An example holds `pixels` `[height, width]`, `scale` (an image is `pixels / scale`), `label` and
-    `name`, as `lensjax.data.images.ImageSet` does.
+    An example has the fields `pixels` `[height, width]`, `scale` (an image is `pixels / scale`), `label` and
+    `name`; see `lensjax.data.images.ImageSet`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Images as whole counts where they are, else as float32."}  # noqa: RUF012
-    # TFDS finds this out itself only with importlib_resources, which it forgets to depend on:
+    RELEASE_NOTES = {"1.0.0": "Images as photon counts if possible, otherwise float32."}  # noqa: RUF012
+    # TFDS finds the path only with importlib_resources, a dependency that it does not declare:
     # https://github.com/tensorflow/datasets/issues/11212
     code_path = Path(__file__)
 
     def __init__(self, *, sets: Mapping[str, ImageSet], **kwargs: Any) -> None:
-        """Keeps the images to be written.
+        """Initializes the builder with the images to write.
 
         Args:
-          sets: the images of each split, all of one size.
-          **kwargs: of the base class: `data_dir`.
+          sets: the images of each split, all of the same size.
+          **kwargs: arguments of the base class, such as `data_dir`.
         """
         self._sets = sets
         super().__init__(file_format="array_record", **kwargs)
@@ -73,7 +73,7 @@ class DeepLense(tfds.core.GeneratorBasedBuilder):
                     "name": tfds.features.Text(),
                 }
             ),
-            # The order of the source is part of what is read back.
+            # Images must be read in the order of the source.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
                 pixel_types={split: dtype.name for split, dtype in pixel_types.items()}
@@ -101,66 +101,65 @@ class DeepLense(tfds.core.GeneratorBasedBuilder):
                 bar.update()
 
 
-def prepare(source: Path, data_dir: Path, image_size: int) -> Path:
+def prepare_dataset(source: Path, data_dir: Path, image_size: int) -> Path:
     """Writes a folder or zip archive in the published layout as the data set `deep_lense`.
 
     Args:
-      source: what `lensjax.data.reference_layout` reads.
-      data_dir: where TFDS keeps data sets; the new one goes into deep_lense/1.0.0 below it.
+      source: folder or zip archive, see `lensjax.data.reference_layout`.
+      data_dir: the TFDS data folder; the data set is written to its subfolder deep_lense/1.0.0.
       image_size: expected height and width, pixels.
 
     Returns:
-      The data set's own folder.
+      The data set's folder.
 
     Raises:
-      UserError: the data set is there already, or the source or folder cannot be used.
+      UserError: if the data set already exists, the source is invalid, or the folder cannot be written.
     """
     folder = data_dir / "deep_lense" / str(DeepLense.VERSION)
     if folder.exists():
-        raise UserError(f"{folder}: is there already; remove it or give another data_dir")
+        raise UserError(f"{folder} already exists; remove it or choose another data_dir")
     sets = read_reference_layout(source, image_size)
     try:
         builder = DeepLense(sets=sets, data_dir=data_dir)
-        # TFDS makes this folder though nothing is downloaded.
-        with tempfile.TemporaryDirectory() as downloads, _quiet_tfds():
+        # TFDS creates the download folder although nothing is downloaded.
+        with tempfile.TemporaryDirectory() as downloads, _silence_tfds():
             builder.download_and_prepare(download_dir=downloads)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{folder}: cannot write: {error.strerror or error}") from error
     return folder
 
 
-def open_prepared(path: Path, image_size: int, *, memory: float = math.inf) -> Source:
-    """Opens a prepared data set. Images are read only on request, as they were before it was written.
+def open_dataset(path: Path, image_size: int, *, memory: float = math.inf) -> Source:
+    """Opens a prepared data set. Images are read only on request, identical to those of the original source.
 
     Args:
-      path: the data set's own folder, or the data_dir it was prepared in.
+      path: the data set's folder, or the data_dir in which it was prepared.
       image_size: expected height and width, pixels.
-      memory: how much memory the training images may take up, bytes. If they need more, reading gives
-        `StreamedImages`.
+      memory: memory limit for the training images, bytes. Larger sets are read as `StreamedImages`.
 
     Returns:
       A source with the parts of the data set. Reading it raises UserError if a part is damaged.
 
     Raises:
-      UserError: the data set does not exist, is a different one, or is damaged.
+      UserError: if the data set does not exist, is a different one, or is damaged.
     """
-    folder = _find_prepared(path)
+    folder = _find_dataset(path)
     try:
         builder = tfds.builder_from_directory(folder)
         info = builder.info
         features = info.features
         pixel_types = (info.metadata or {}).get("pixel_types", {})
         known = set(features) == FEATURES and set(pixel_types) == set(info.splits)
-    except Exception as error:  # JSON, protocol buffers and TFDS each have their own
-        raise _damaged(folder, error) from error
+    except Exception as error:  # JSON, protocol buffers and TFDS raise different errors
+        raise _damage_error(folder, error) from error
     if not known or features["label"].names != list(CLASSES):
         raise UserError(
-            f"{folder}: is not the data set deep_lense; prepare one with tools/prepare_tfds.py"
+            f"{folder}: not a deep_lense data set; prepare one with lensjax prepare-tfds"
         )
     shape = features["pixels"].shape
     if shape != (image_size, image_size):
         raise UserError(
-            f"{folder}: images of shape {shape}, expected {(image_size, image_size)}; "
+            f"{folder}: image shape {shape}, expected {(image_size, image_size)}; "
             f"set config.data.image_size={shape[0]}"
         )
 
@@ -168,21 +167,21 @@ def open_prepared(path: Path, image_size: int, *, memory: float = math.inf) -> S
         pixel_type = np.dtype(pixel_types[part])
         size = info.splits[part].num_examples * image_size**2 * pixel_type.itemsize
         if part == "train" and size > memory:
-            return _streamed_split(builder, part, pixel_type)
+            return _stream_split(builder, part, pixel_type)
         return _read_split(builder, part, pixel_type)
 
     return Source(list(pixel_types), lambda parts: {part: read(part) for part in parts})
 
 
-def _find_prepared(path: Path) -> Path:
+def _find_dataset(path: Path) -> Path:
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give the folder of a prepared data set")
+        raise UserError(f"{path}: no such folder; specify the folder of a prepared data set")
     for candidates in ([path], path.glob("*"), path.glob("deep_lense/*")):
         found = [folder for folder in candidates if (folder / "features.json").is_file()]
         if found:
             return max(found, key=lambda folder: natural_key(folder.name))
     raise UserError(
-        f"{path}: holds no prepared data set deep_lense; prepare one with tools/prepare_tfds.py"
+        f"{path}: contains no prepared deep_lense data set; prepare one with lensjax prepare-tfds"
     )
 
 
@@ -190,34 +189,34 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dt
     count = builder.info.splits[split].num_examples
     with progress_bar(count, f"reading {split}") as bar:
         return _read_rows(
-            builder, _source(builder, split), np.arange(count), pixel_type, bar.update
+            builder, _open_records(builder, split), np.arange(count), pixel_type, bar.update
         )
 
 
-def _streamed_split(
+def _stream_split(
     builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype
 ) -> StreamedImages:
     count = builder.info.splits[split].num_examples
-    source = _source(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
+    source = _open_records(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
     labels = np.empty(count, np.int32)
     try:
         with progress_bar(count, f"reading labels of {split}") as bar:
-            for start in range(0, count, READ_AT_A_TIME):
-                rows = range(start, min(start + READ_AT_A_TIME, count))
+            for start in range(0, count, READ_CHUNK):
+                rows = range(start, min(start + READ_CHUNK, count))
                 labels[rows] = [example["label"] for example in source.__getitems__(rows)]
                 bar.update(len(rows))
     except Exception as error:
-        raise _damaged(Path(builder.data_dir), error) from error
-    read = partial(_read_rows, builder, _source(builder, split), pixel_type=pixel_type)
+        raise _damage_error(Path(builder.data_dir), error) from error
+    read = partial(_read_rows, builder, _open_records(builder, split), pixel_type=pixel_type)
     shape = builder.info.features["pixels"].shape
     return StreamedImages(read, np.arange(count), labels, shape)
 
 
-def _source(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> Any:
+def _open_records(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> Any:
     try:
         return builder.as_data_source(split, **options)
-    except Exception as error:  # array_record's errors come from C++, under many names
-        raise _damaged(Path(builder.data_dir), error) from error
+    except Exception as error:  # array_record raises many types of errors from C++
+        raise _damage_error(Path(builder.data_dir), error) from error
 
 
 def _read_rows(
@@ -232,8 +231,8 @@ def _read_rows(
     labels = np.empty(len(rows), np.int32)
     names = []
     try:
-        for start in range(0, len(rows), READ_AT_A_TIME):
-            some = rows[start : start + READ_AT_A_TIME].tolist()
+        for start in range(0, len(rows), READ_CHUNK):
+            some = rows[start : start + READ_CHUNK].tolist()
             for place, example in enumerate(source.__getitems__(some), start):
                 pixels[place] = example["pixels"]
                 scale[place] = example["scale"]
@@ -242,20 +241,20 @@ def _read_rows(
             if report is not None:
                 report(len(some))
     except Exception as error:
-        raise _damaged(Path(builder.data_dir), error) from error
+        raise _damage_error(Path(builder.data_dir), error) from error
     return ImageSet(pixels, scale, labels, tuple(names))
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
+def _damage_error(folder: Path, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return UserError(
-        f"{folder}: is damaged or incomplete ({reason}); remove it and prepare it again"
+        f"{folder}: damaged or incomplete data set ({reason}); remove it and prepare it again"
     )
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS from printing: lensjax has its own progress bar."""
+def _silence_tfds() -> Iterator[None]:
+    """Suppresses the output of TFDS, because lensjax has its own progress bar."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

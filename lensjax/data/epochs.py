@@ -1,4 +1,4 @@
-"""The batches of an epoch, in an order that follows from the seed."""
+"""Batches of a training epoch."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.data.batches import epoch_order, gather, rows_of_batches
+from lensjax.data.batches import batch_rows, epoch_order, gather
 from lensjax.data.fresh import FreshImages
 from lensjax.data.splits import TrainingImages
 from lensjax.data.streamed import StreamedImages
@@ -22,17 +22,17 @@ def epoch_batches(
     share: slice = slice(None),
     start: int = 0,
 ) -> Iterator[Mapping[str, Any]]:
-    """The batches of an epoch.
+    """Yields the batches of an epoch.
 
     Args:
-      images: the training images. Freshly simulated ones follow from `config.data.seed`, so that all runs
-        see the same.
-      batch_size: images in a batch.
-      seeds: of the runs that are trained side by side; the batches of several have an axis over them after
-        `batch`.
+      images: the training images. Freshly simulated images depend only on `config.data.seed`: all runs get
+        the same ones.
+      batch_size: images per batch.
+      seeds: seeds of the runs that are trained side by side. Batches of several runs have an axis over the
+        runs after `batch`.
       epoch: number of the epoch, from 0.
-      share: the rows of each batch that are wanted.
-      start: batches to skip, for a run that resumes within an epoch.
+      share: rows of each batch to return.
+      start: number of batches to skip, for a run that resumes within an epoch.
     """
     if isinstance(images, FreshImages):
         first, stop, _ = share.indices(batch_size)
@@ -40,7 +40,7 @@ def epoch_batches(
         for step in range(epoch * num_steps + start, (epoch + 1) * num_steps):
             yield images.batch(step, stop - first, first)
         return
-    runs = [rows_of_batches(epoch_order(seed, epoch, len(images)), batch_size) for seed in seeds]
+    runs = [batch_rows(epoch_order(seed, epoch, len(images)), batch_size) for seed in seeds]
     if len(runs) == 1:
         rows, weights = runs[0]
     else:

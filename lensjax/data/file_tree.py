@@ -1,4 +1,4 @@
-"""Folders and zip archives looked at in the same way: what lies where, and its first bytes."""
+"""A common read-only interface to folders and zip archives."""
 
 import dataclasses
 import lzma
@@ -16,11 +16,11 @@ ENCRYPTED = 0x1  # flag bit of a zip entry
 
 @dataclasses.dataclass
 class Contents:
-    """What one folder holds, hidden files left out.
+    """Contents of one folder, without hidden files.
 
     Attributes:
       folders, files: names, in natural order.
-      others: names of what is neither: pipes, sockets, broken links.
+      others: names of entries that are neither, such as pipes, sockets and broken links.
     """
 
     folders: list[str] = dataclasses.field(default_factory=list)
@@ -28,29 +28,29 @@ class Contents:
     others: list[str] = dataclasses.field(default_factory=list)
 
     def sort(self) -> None:
-        """Puts the names in natural order."""
+        """Sorts the names in natural order."""
         for names in (self.folders, self.files, self.others):
             names.sort(key=natural_key)
 
 
 @runtime_checkable
 class FileTree(Protocol):
-    """A read-only tree of files. Paths are relative to its top, with forward slashes."""
+    """A read-only tree of files. Paths are relative to its root, with forward slashes."""
 
     path: Path
 
     def contents(self, folder: str) -> Contents:
-        """What lies in `folder`; the top is the empty string."""
+        """Contents of `folder`; the root is the empty string."""
 
     def read(self, file: str, limit: int) -> bytes:
-        """The first `limit` bytes of `file`; may be called from several threads."""
+        """First `limit` bytes of `file`. Safe to call from several threads."""
 
 
 def open_tree(path: Path) -> FileTree:
-    """The folder or zip archive at `path`.
+    """Opens the folder or zip archive at `path`.
 
     Raises:
-      UserError: nothing is there, it cannot be read, or it is neither.
+      UserError: if the path does not exist, cannot be read, or is neither a folder nor a zip archive.
     """
     if path.is_dir():
         return Folder(path)
@@ -60,7 +60,7 @@ def open_tree(path: Path) -> FileTree:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorting by it puts 2.npy before 10.npy."""
+    """Sort key that puts 2.npy before 10.npy."""
     return [
         (int(digits) if digits else -1, text)
         for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)
@@ -68,24 +68,24 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Files of the operating system, which are no part of a data set."""
+    """Whether a name is that of a hidden file, such as those that operating systems add to folders."""
     return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
 
 
 class Subtree:
-    """The part of a tree below one of its folders."""
+    """Part of a tree below one of its folders."""
 
-    def __init__(self, tree: FileTree, top: str) -> None:
-        self.path = tree.path / top
+    def __init__(self, tree: FileTree, root: str) -> None:
+        self.path = tree.path / root
         self._tree = tree
-        self._prefix = f"{top}/"
+        self._prefix = f"{root}/"
 
     def contents(self, folder: str) -> Contents:
-        """What lies in `folder`; the top is the empty string."""
+        """Contents of `folder`; the root is the empty string."""
         return self._tree.contents((self._prefix + folder).rstrip("/"))
 
     def read(self, file: str, limit: int) -> bytes:
-        """The first `limit` bytes of `file`; may be called from several threads."""
+        """First `limit` bytes of `file`. Safe to call from several threads."""
         return self._tree.read(self._prefix + file, limit)
 
 
@@ -96,7 +96,7 @@ class Folder:
         self.path = path
 
     def contents(self, folder: str) -> Contents:
-        """What lies in `folder`; the top is the empty string."""
+        """Contents of `folder`; the root is the empty string."""
         contents = Contents()
         try:
             with os.scandir(self.path / folder) as entries:
@@ -110,21 +110,21 @@ class Folder:
                     else:
                         contents.others.append(entry.name)
         except OSError as error:
-            raise UserError(f"{self.path / folder}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{self.path / folder}: cannot read: {error.strerror}") from error
         contents.sort()
         return contents
 
     def read(self, file: str, limit: int) -> bytes:
-        """The first `limit` bytes of `file`; may be called from several threads."""
+        """First `limit` bytes of `file`. Safe to call from several threads."""
         try:
             with (self.path / file).open("rb") as stream:
                 return stream.read(limit)
         except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror}") from error
+            raise UserError(f"cannot read: {error.strerror}") from error
 
 
 class ZipArchive:
-    """A zip archive, read in place: nothing is unpacked to disk."""
+    """A zip archive, read in place without unpacking it to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,11 +132,11 @@ class ZipArchive:
             self._archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise UserError(
-                f"{path}: not a zip archive, or one cut short ({error}); give a dataset.zip or a folder "
-                "with train/ and val/"
+                f"{path}: not a zip archive, or truncated ({error}); specify a dataset.zip or a folder with "
+                "train/ and val/"
             ) from error
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{path}: cannot read: {error.strerror}") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._contents: dict[str, Contents] = {"": Contents()}
         for entry in self._archive.infolist():
@@ -145,24 +145,24 @@ class ZipArchive:
             contents.sort()
 
     def contents(self, folder: str) -> Contents:
-        """What lies in `folder`; the top is the empty string."""
+        """Contents of `folder`; the root is the empty string."""
         return self._contents[folder]
 
     def read(self, file: str, limit: int) -> bytes:
-        """The first `limit` bytes of `file`; may be called from several threads."""
+        """First `limit` bytes of `file`. Safe to call from several threads."""
         entry = self._entries[file]
         if entry.flag_bits & ENCRYPTED:
-            raise UserError("is encrypted; make the archive again without a password")
+            raise UserError("encrypted; create the archive again without a password")
         try:
             with self._archive.open(entry) as stream:
                 return stream.read(limit)
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise UserError(
-                f"is damaged inside the archive ({error}); copy or download the archive again"
+                f"damaged in the archive ({error}); copy or download the archive again"
             ) from error
-        except NotImplementedError as error:  # what zipfile says of methods it does not know
+        except NotImplementedError as error:  # raised by zipfile for unknown compression methods
             raise UserError(
-                f"cannot be unpacked ({error}); make the archive with deflate"
+                f"cannot decompress ({error}); create the archive again with deflate compression"
             ) from error
 
     def _add(self, entry: zipfile.ZipInfo) -> None:
@@ -170,8 +170,8 @@ class ZipArchive:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
             raise UserError(
-                f"{self.path}: refused, because its entry {entry.filename!r} points outside the archive; "
-                "make the archive again from a folder you trust"
+                f"{self.path}: the entry {entry.filename!r} points outside the archive; "
+                "create the archive again from a folder that you trust"
             )
         if not parts or any(is_hidden(part) for part in parts):
             return
@@ -186,7 +186,7 @@ class ZipArchive:
         file = "/".join(parts)
         if file in self._entries:
             raise UserError(
-                f"{self.path}: has two entries named {file}; make the archive again with one of them"
+                f"{self.path}: two entries are named {file}; create the archive again with only one"
             )
         self._entries[file] = entry
         self._contents["/".join(folders)].files.append(parts[-1])

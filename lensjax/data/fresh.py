@@ -1,4 +1,4 @@
-"""Simulated images that are made when a training step needs them, and never again."""
+"""Training images that are simulated for each step and never repeated."""
 
 import dataclasses
 import functools
@@ -12,13 +12,13 @@ from lensjax import fitting, simulation
 
 @dataclasses.dataclass(frozen=True)
 class FreshImages:
-    """Images to train on that are simulated when they are needed, and never again.
+    """Training images that are simulated for each step and never repeated.
 
     Attributes:
       preset: the kind of scene.
-      seed: of the scenes.
-      num_images: how many make an epoch.
-      fit: name of the smooth lens that is fitted to each image, see `fitting.smooth_model`; "none" for no
+      seed: seed of the scenes.
+      num_images: images per epoch.
+      fit: name of the smooth lens model to fit to each image, see `fitting.smooth_model`; "none" for no
         fits.
     """
 
@@ -30,29 +30,29 @@ class FreshImages:
     def __len__(self) -> int:
         return self.num_images
 
-    def batch(self, step: int, number: int, first: int = 0) -> dict[str, Array]:
-        """The batch of a step of training, or a share of it, made while the step before it runs.
+    def batch(self, step: int, batch_size: int, first: int = 0) -> dict[str, Array]:
+        """Simulates the batch of a training step, or a share of it, while the previous step runs.
 
         Args:
-          step: number of the step since the start of training; the batch follows from it and the seed.
-          number: images.
-          first: place of the first of them in the batch, where processes share it.
+          step: number of the step since the start of training. The batch depends only on step and seed.
+          batch_size: number of images to simulate.
+          first: index of the first of them in the whole batch, if processes share it.
 
         Returns:
-          What `lensjax.data.batches.Batch` has, as arrays of JAX.
+          JAX arrays with the keys of `lensjax.data.batches.Batch`.
         """
         return _fresh_batch(
             _fresh_key(self.seed),
             jnp.asarray(step),
             jnp.asarray(first),
             self.preset,
-            number,
+            batch_size,
             None if self.fit == "none" else fitting.smooth_model(self.fit),
         )
 
 
 def _fresh_key(seed: int) -> Key[Array, ""]:
-    # Splits fold in their numbers, all of them small.
+    # The keys of the splits fold in small numbers, so this key is independent of them.
     return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
 
 
@@ -62,10 +62,10 @@ def _fresh_batch(
     step: Int[Array, ""],
     first: Int[Array, ""],
     preset: simulation.Preset,
-    number: int,
+    batch_size: int,
     model: fitting.SmoothModel | None,
 ) -> dict[str, Array]:
-    batch = simulation.fresh_batch(jax.random.fold_in(key, step), preset, number, first=first)
+    batch = simulation.fresh_batch(jax.random.fold_in(key, step), preset, batch_size, first=first)
     if model is None:
         return batch
     images = batch["pixels"].astype(batch["scale"].dtype) / batch["scale"][:, None, None]

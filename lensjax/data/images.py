@@ -1,4 +1,4 @@
-"""Labelled lens images as compact arrays: what every source of data becomes."""
+"""Labeled lens images as compact arrays, the common form of all data sources."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ Split = Literal["train", "validation", "test"]
 class ImageSet:
     """Images and labels of one split.
 
-    An image is `pixels / scale`. Images that are whole counts divided by their largest count (the
-    published data are) are kept without loss as 16-bit counts, with that largest count as the scale;
-    any other set is kept as float32 with a scale of one.
+    An image is `pixels / scale`. Images that are integer counts divided by their largest count, such as the
+    published data, are stored without loss as 16-bit counts, with the largest count as the scale. All other
+    images are stored as float32 with a scale of 1.
 
     Attributes:
       pixels: `[n, height, width]`, uint16 counts or float32 brightness, smallest value 0.
-      scale: what one is in `pixels`, for each image.
+      scale: pixel value of brightness 1, for each image.
       labels: index into `CLASSES`.
-      names: where each image came from, for messages, galleries and predictions.
-      residuals: what the fit of a smooth lens leaves over, in standard deviations; None without fits.
-      fit: numbers that the fits found, by name, one an image; None without fits.
+      names: origin of each image, for messages, galleries and predictions.
+      residuals: residuals of the smooth lens fits, in standard deviations; None without fits.
+      fit: results of the fits by name, one value per image; None without fits.
     """
 
     pixels: Shaped[np.ndarray, "n height width"]
@@ -40,24 +40,24 @@ class ImageSet:
     def __post_init__(self) -> None:
         if not len(self.pixels) == len(self.scale) == len(self.labels) == len(self.names):
             raise ValueError(
-                f"an image set needs as many scales, labels and names as images: {len(self.pixels)} "
-                f"images, {len(self.scale)} scales, {len(self.labels)} labels, {len(self.names)} names"
+                f"an image set needs one scale, label and name per image: {len(self.pixels)} images, "
+                f"{len(self.scale)} scales, {len(self.labels)} labels, {len(self.names)} names"
             )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def images(self, indices: Int[np.ndarray, " batch"] | slice = slice(None)) -> np.ndarray:
-        """The images at `indices`, float32 `[batch, height, width, 1]`, from 0 to 1."""
+        """Images at `indices`, float32 `[batch, height, width, 1]`, from 0 to 1."""
         scaled = self.pixels[indices].astype(np.float32) / self.scale[indices, None, None]
         return scaled[..., None]
 
     def class_counts(self) -> tuple[int, ...]:
-        """How many images each class has, in the order of `CLASSES`."""
+        """Number of images in each class, in the order of `CLASSES`."""
         return tuple(np.bincount(self.labels, minlength=len(CLASSES)).tolist())
 
-    def subset(self, indices: Int[np.ndarray, " kept"]) -> "ImageSet":
-        """The same set with only the images at `indices`, in that order."""
+    def subset(self, indices: Int[np.ndarray, " subset"]) -> "ImageSet":
+        """Image set with only the images at `indices`, in that order."""
         return ImageSet(
             self.pixels[indices],
             self.scale[indices],

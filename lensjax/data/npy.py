@@ -1,4 +1,4 @@
-"""One lens image from the bytes of a .npy file: checked, never unpickled, scaled to 0..1."""
+"""Lens images from the bytes of .npy files: validated, never unpickled, scaled to 0..1."""
 
 import functools
 import io
@@ -9,41 +9,45 @@ from jaxtyping import Float, Shaped
 
 from lensjax.errors import UserError
 
-MAX_HEADER = 10_000  # NumPy's own limit for a header it parses, bytes
-PREAMBLE = 12  # magic, version and header length, bytes
-PICKLED = (
-    "holds pickled Python objects, and pickles are never loaded because they can run code; "
-    "re-save the image alone with np.save(path, np.asarray(image, dtype=float))"
+MAX_HEADER = 10_000  # NumPy's limit on headers that it parses, bytes
+PREAMBLE = 12  # size of magic string, version and header length, bytes
+PICKLE_MESSAGE = (
+    "contains pickled Python objects, which are never loaded because they can run code; "
+    "re-save only the image with np.save(path, np.asarray(image, dtype=float))"
 )
 
 
 def bytes_to_read(image_size: int) -> int:
-    """How much of a .npy file has to be read to judge it: no header can ask for more memory."""
+    """Number of bytes of a .npy file to read, enough for the image or to find that the file is wrong.
+
+    No header can request more memory.
+    """
     return PREAMBLE + MAX_HEADER + 8 * image_size**2 + 1
 
 
 def parse_image(data: bytes, image_size: int) -> Float[np.ndarray, "{image_size} {image_size}"]:
-    """The image in a .npy file, its smallest pixel 0 and its largest 1.
+    """Image of a .npy file, scaled to the range 0 to 1.
 
-    An image that already has these extremes is returned as it is; any other is min-max scaled in
-    float64.
+    An image that already has this range is returned unchanged; others are min-max scaled in float64.
 
     Args:
-      data: the file, or its first `bytes_to_read(image_size)` bytes; shape `(1, h, w)`, `(h, w)` or
-        `(h, w, 1)`, any integer or float type up to 64 bits.
+      data: the file, or its first `bytes_to_read(image_size)` bytes. The array must have the shape
+        `(1, h, w)`, `(h, w)` or `(h, w, 1)` and an integer or float type of at most 64 bits.
       image_size: expected height and width, pixels.
 
     Returns:
       The image, float32 or float64.
 
     Raises:
-      UserError: what is wrong with the file and what to do, without the file's name.
+      UserError: if the file is not valid. The message does not contain the file's name.
     """
-    shape, fortran_order, dtype, offset = split_header(data)
+    shape, fortran_order, dtype, offset = parse_header(data)
     if dtype.hasobject:
-        raise UserError(PICKLED)
+        raise UserError(PICKLE_MESSAGE)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UserError(f"holds {dtype} values; save it as floats or integers of at most 64 bits")
+        raise UserError(
+            f"contains {dtype} values; save it as floats or integers of at most 64 bits"
+        )
     _check_shape(shape, image_size)
     expected, found = image_size**2 * dtype.itemsize, len(data) - offset
     if found < expected:
@@ -51,33 +55,32 @@ def parse_image(data: bytes, image_size: int) -> Float[np.ndarray, "{image_size}
             f"truncated: {max(found, 0):,} of {expected:,} bytes of pixels; copy or download it again"
         )
     if found > expected:
-        raise UserError("has more bytes after its array; save one image a file with np.save")
+        raise UserError("extra bytes after the array; save one image per file with np.save")
     image = np.frombuffer(data, dtype, count=image_size**2, offset=offset)
     image = image.reshape((image_size, image_size), order="F" if fortran_order else "C")
-    return min_max_scaled(image.astype(dtype.newbyteorder("="), copy=False))
+    return min_max_scale(image.astype(dtype.newbyteorder("="), copy=False))
 
 
-def min_max_scaled(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
-    """An image of integers or floats with its smallest pixel moved to 0 and its largest to 1.
+def min_max_scale(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
+    """Scales an image linearly, the smallest pixel to 0 and the largest to 1.
 
     Raises:
-      UserError: pixels are not finite, or all are equal.
+      UserError: if pixels are not finite, or all are equal.
     """
     with np.errstate(invalid="ignore"):
         low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         count = image.size - np.count_nonzero(np.isfinite(image))
         raise UserError(
-            f"{count:,} of {image.size:,} pixels are NaN or infinite; leave the image out or "
-            "replace them by numbers"
+            f"{count:,} of {image.size:,} pixels are NaN or infinite; remove the image or "
+            "replace them with finite values"
         )
     if low == high:
         raise UserError(
-            f"every pixel is {low}, so it cannot be scaled to 0..1 and shows no lens; "
-            "leave the image out"
+            f"every pixel is {low}, so the image shows no lens and cannot be scaled to 0..1; remove it"
         )
     if image.dtype.kind in "iu":
-        # Differences of 64-bit integers are right modulo 2^64, whatever the sign.
+        # Differences of 64-bit integers are correct modulo 2^64, whatever the sign.
         steps = image.astype(np.uint64) - low.astype(np.uint64)
         return steps.astype(np.float64) / float(int(high) - int(low))
     if low == 0 and high == 1:
@@ -89,23 +92,30 @@ def min_max_scaled(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarra
     return (wide - low) / (high - low)
 
 
-def split_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, Fortran order, type and the place where the pixels start."""
+def parse_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether in Fortran order, type, and offset of the pixels of a .npy file.
+
+    Args:
+      data: the file, or at least its header.
+
+    Raises:
+      UserError: if the header is not valid. The message does not contain the file's name.
+    """
     if not data:
-        raise UserError("is empty (0 bytes); copy or download it again")
+        raise UserError("empty file (0 bytes); copy or download it again")
     if not data.startswith(np.lib.format.MAGIC_PREFIX):
-        raise UserError("is not a .npy file; convert it with np.save(path, image)")
+        raise UserError("not a .npy file; convert it with np.save(path, image)")
     length_bytes = 2 if data[6:7] == b"\x01" else 4
     offset = 8 + length_bytes + int.from_bytes(data[8 : 8 + length_bytes], "little")
     if offset > PREAMBLE + MAX_HEADER:
-        raise UserError("has a damaged header; copy or download it again")
+        raise UserError("damaged header; copy or download it again")
     if len(data) < offset:
-        raise UserError("truncated within its header; copy or download it again")
-    return *_parse_header(data[:offset]), offset
+        raise UserError("truncated within the header; copy or download it again")
+    return *_parse_header_text(data[:offset]), offset
 
 
-@functools.lru_cache(maxsize=64)  # the files of a data set nearly all have the same header
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+@functools.lru_cache(maxsize=64)  # nearly all files of a data set have the same header
+def _parse_header_text(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     stream = io.BytesIO(header)
     try:
         version = np.lib.format.read_magic(stream)
@@ -113,12 +123,11 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
             return np.lib.format.read_array_header_1_0(stream, max_header_size=MAX_HEADER)
         if version == (2, 0):
             return np.lib.format.read_array_header_2_0(stream, max_header_size=MAX_HEADER)
-    # A hostile header makes the parser fail in many ways (SyntaxError, TypeError, RecursionError, ...).
+    # Malicious headers raise many kinds of errors (SyntaxError, TypeError, RecursionError, ...).
     except Exception as error:
-        raise UserError("has a damaged header; copy or download it again") from error
+        raise UserError("damaged header; copy or download it again") from error
     raise UserError(
-        f"is of .npy version {version[0]}.{version[1]}, which images do not need; "
-        "convert it with np.save(path, image)"
+        f"unsupported .npy version {version[0]}.{version[1]}; convert it with np.save(path, image)"
     )
 
 
@@ -133,7 +142,7 @@ def _check_shape(shape: tuple[int, ...], image_size: int) -> None:
         return
     message = f"shape {plane}, expected {expected}"
     if len(plane) != 2:
-        raise UserError(f"{message} or {(1, *expected)}; save one image a file")
+        raise UserError(f"{message} or {(1, *expected)}; save one image per file")
     if plane[0] != plane[1] or plane[0] < 1:
         raise UserError(f"{message}; crop it to a square")
     models = " for Model II to IV images" if plane[0] == 64 else ""

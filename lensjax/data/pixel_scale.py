@@ -1,4 +1,4 @@
-"""How large the pixels are on the sky that a classifier was trained on."""
+"""Pixel scale of the images that a classifier was trained on."""
 
 from ml_collections import ConfigDict
 
@@ -10,13 +10,13 @@ COMMON_TEST_SIZE, COMMON_TEST_SCALE = 150, 0.05  # pixels; arcsec
 
 
 def run_pixel_scale(data_config: ConfigDict) -> float:
-    """Side of a pixel of the images that a run was trained on, arcsec.
+    """Pixel scale of the images that a run was trained on, arcsec.
 
     Args:
-      data_config: the `data` part of the run's config.
+      data_config: the `data` section of the run's config.
 
     Raises:
-      UserError: it is not known.
+      UserError: if the pixel scale is unknown.
     """
     if data_config.fit != "none":
         return fitting.smooth_model(data_config.fit).pixel_scale
@@ -27,6 +27,6 @@ def run_pixel_scale(data_config: ConfigDict) -> float:
     if data_config.image_size == COMMON_TEST_SIZE:
         return COMMON_TEST_SCALE
     raise UserError(
-        f"--pixel-scale: the run was trained on {source!r}, whose pixels' scale is not known; resample the "
-        "images yourself"
+        f"--pixel-scale: the run was trained on {source!r}, and the pixel scale of these images is unknown; "
+        "resample the input images to it yourself"
     )

@@ -1,4 +1,4 @@
-"""What is done to images between the data set and the model."""
+"""Preparation of images for a model: central crop and brightness stretch."""
 
 import jax
 import jax.numpy as jnp
@@ -9,44 +9,44 @@ from lensjax.config import STRETCHES
 from lensjax.simulation.blur import convolve, gaussian_kernel
 
 NARROW, WIDE = 1.0, 2.0  # standard deviations of the band-pass's two Gaussians, pixels
-MARGIN = 6  # how far the wide one reaches, pixels
+MARGIN = 6  # half-width of the wide Gaussian's kernel, pixels
 
 
 def prepare(
     images: Float[Array, "batch height width channels"], *, crop: int, stretch: str
 ) -> Float[Array, "batch new_height new_width channels"]:
-    """Cuts out the middle of images and stretches their brightness.
+    """Crops the central square of images and stretches their brightness.
 
     Args:
-      images: brightness from 0 to 1, the first channel; others, such as the residual of a lens fit, are
-        cut alike and not stretched.
-      crop: side of the central square that is kept, pixels; 0 keeps the whole image.
-      stretch: "none"; "sqrt": photon noise grows with the root of the brightness, so in the root it has
-        nearly the same size everywhere, and faint arcs count as much as bright ones; or "band_pass":
-        the root blurred by a Gaussian of 1 pixel less that by one of 2, ten times as large, which
-        takes away the smooth arcs and leaves what substructure does to them.
+      images: brightness from 0 to 1 in the first channel. Other channels, such as the residuals of a lens
+        fit, are cropped but not stretched.
+      crop: side of the central square, pixels; 0 keeps the whole image.
+      stretch: "none"; "sqrt": the square root of the brightness, in which photon noise is nearly uniform, so
+        that faint arcs count as much as bright ones; or "band_pass": ten times the difference of the square
+        root blurred by Gaussians of 1 and 2 pixels, which removes the smooth arcs and keeps the
+        perturbations by substructure.
 
     Raises:
-      ValueError: the stretch is not known.
+      ValueError: if the stretch is unknown.
     """
     if stretch not in STRETCHES:
         raise ValueError(f"stretch {stretch!r} is not one of {', '.join(STRETCHES)}")
     if images.shape[-1] > 1:
         stretched = prepare(images[..., :1], crop=crop, stretch=stretch)
-        return jnp.concatenate([stretched, middle(images[..., 1:], crop)], axis=-1)
+        return jnp.concatenate([stretched, crop_center(images[..., 1:], crop)], axis=-1)
     if stretch == "none":
-        return middle(images, crop)
+        return crop_center(images, crop)
     if stretch == "sqrt":
-        return jnp.sqrt(middle(images, crop))
-    filtered = band_pass(jnp.sqrt(middle(images, crop + 2 * MARGIN if crop else 0)))
-    # The blurs are done once, however many parts of a model use the image.
-    return lax.optimization_barrier(middle(filtered, crop))
+        return jnp.sqrt(crop_center(images, crop))
+    filtered = band_pass(jnp.sqrt(crop_center(images, crop + 2 * MARGIN if crop else 0)))
+    # The barrier makes XLA blur only once, even if several parts of a model use the image.
+    return lax.optimization_barrier(crop_center(filtered, crop))
 
 
 def band_pass(
     images: Float[Array, "batch height width 1"],
 ) -> Float[Array, "batch height width 1"]:
-    """What lies between 1 and 2 pixels in size, times ten; the edge is continued outwards."""
+    """Difference of Gaussians of 1 and 2 pixels, times ten. Edge pixels are repeated outwards."""
     padded = jnp.pad(images[..., 0], ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="edge")
     size = 2 * MARGIN + 1
     narrow, wide = (
@@ -56,10 +56,15 @@ def band_pass(
     return 10 * (narrow - wide)[..., None]
 
 
-def middle(
+def crop_center(
     images: Float[Array, "batch height width channels"], side: int
 ) -> Float[Array, "batch new_height new_width channels"]:
-    """The central square of that side, pixels; the whole image for 0 or where it is no larger."""
+    """Crops the central square of images.
+
+    Args:
+      images: the images.
+      side: side of the square, pixels. Images that are not larger, or all if 0, are returned unchanged.
+    """
     if not side or side >= images.shape[1]:
         return images
     top, left = ((size - side) // 2 for size in images.shape[1:3])
@@ -67,14 +72,19 @@ def middle(
 
 
 def prepared_size(image_size: int, crop: int) -> int:
-    """Side of an image after `prepare`, pixels."""
+    """Side of an image after `prepare`, pixels.
+
+    Args:
+      image_size: side of the image before, pixels.
+      crop: see `prepare`.
+    """
     return crop or image_size
 
 
 def num_channels(fit: str) -> int:
-    """Channels that a model is given: the image, and the residual where a lens is fitted.
+    """Number of input channels of a model: the image and, with a lens fit, its residuals.
 
     Args:
-      fit: what is fitted, `config.data.fit`.
+      fit: name of the lens model, `config.data.fit`.
     """
     return 1 if fit == "none" else 2

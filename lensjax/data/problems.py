@@ -1,4 +1,4 @@
-"""Everything that is wrong with a source of images, told at once."""
+"""Report of all problems of an image source in one error."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from lensjax.errors import UserError
 
-SHOWN = 10
+MAX_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file or folder.
+    """A problem with one file or folder.
 
     Attributes:
-      name: the file or folder, below the source.
+      name: path of the file or folder relative to the source.
       message: what is wrong and what to do.
-      stops_reading: the layout itself is wrong, so that reading the images is no use.
+      stops_reading: whether the layout is wrong, so that the images need not be read.
     """
 
     name: str
@@ -25,22 +25,22 @@ class Problem:
 
 
 def raise_problems(problems: Sequence[Problem], path: Path, total: int) -> None:
-    """Raises one error that names the first ten problems and says how many there are.
+    """Raises one error that lists the first ten problems and gives their number.
 
     Args:
-      problems: what was found; nothing is raised when there are none.
-      path: where the names start.
-      total: how many files were looked at.
+      problems: the problems; nothing is raised if there are none.
+      path: path of the source.
+      total: number of files that were checked.
 
     Raises:
-      UserError: there are problems.
+      UserError: if there are problems.
     """
     if not problems:
         return
     if len(problems) == 1:
         raise UserError(f"{path / problems[0].name}: {problems[0].message}")
     lines = [f"{path}: {len(problems):,} problems in {total:,} images:"]
-    lines += [f"  {problem.name}: {problem.message}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  and {len(problems) - SHOWN:,} more")
+    lines += [f"  {problem.name}: {problem.message}" for problem in problems[:MAX_SHOWN]]
+    if len(problems) > MAX_SHOWN:
+        lines.append(f"  and {len(problems) - MAX_SHOWN:,} more")
     raise UserError("\n".join(lines))

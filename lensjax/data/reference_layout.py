@@ -1,6 +1,6 @@
-"""The published layout: train/ and val/, each with the folders no, sphere and vort of .npy files.
+"""Reader of the published layout: train/ and val/, each with the folders no, sphere and vort of .npy files.
 
-The source is a folder or a zip archive. It may also have test/.
+The source is a folder or a zip archive. It may also contain test/.
 """
 
 import concurrent.futures
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lensjax.data import npy
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.file_tree import FileTree, Subtree, open_tree
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.problems import Problem, raise_problems
@@ -23,48 +23,48 @@ from lensjax.runtime.progress import progress_bar
 
 REQUIRED_SPLITS = ("train", "val")
 OPTIONAL_SPLITS = {"test"}
-# DeepLenseSim names the same classes by what makes the substructure.
+# DeepLenseSim names the classes after the type of dark matter.
 ALIASES = {"no_sub": "no", "cdm": "sphere", "axion": "vort"}
-FILES_AT_A_TIME = 32
-# More threads only contend for the interpreter; fewer wait on slow disks.
+FILES_PER_TASK = 32
+# More threads contend for the interpreter; fewer leave slow disks idle.
 THREADS = 4
 
 
-class LabelledFile(NamedTuple):
-    """An image still to be read: its path below the folder that holds train/, and its class."""
+class LabeledFile(NamedTuple):
+    """Path of an image, relative to the folder that contains train/, and its class."""
 
     name: str
     label: int
 
 
-class NotWholeCountsError(Exception):
-    """An image has no whole counts behind it, so its split cannot be kept as counts."""
+class NotCountsError(Exception):
+    """The pixels of an image are not photon counts, so its split must be stored as float32."""
 
 
 def open_reference_layout(path: Path, image_size: int) -> Source:
     """Opens a folder or zip archive in the published layout. Images are read only on request.
 
-    A part whose images are all whole counts becomes uint16, and any other part becomes float32. Images are
-    in the order of classes, then in the natural order of file names.
+    A part whose images are all photon counts becomes uint16, and any other part becomes float32. Images are
+    sorted by class, then by file name in natural order.
 
     Args:
-      path: the folder that contains train/ and val/, or an archive of it. Both may be inside another folder.
+      path: the folder that contains train/ and val/, or an archive of it. They may be inside another folder.
       image_size: expected height and width, pixels.
 
     Returns:
-      A source with "train", "val" and, if the folder has it, "test". Reading it raises a UserError that names
-      the first ten bad files and says how many there are.
+      A source with "train", "val" and, if the folder has it, "test". Reading it raises a UserError that lists
+      the first ten bad files and gives their number.
 
     Raises:
-      UserError: the path cannot be opened, or train/ or val/ is missing.
+      UserError: if the path cannot be opened, or train/ or val/ is missing.
     """
-    tree = _below_one_folder(open_tree(path))
+    tree = _find_root(open_tree(path))
     return Source(_parts(tree), functools.partial(_read_parts, tree, image_size))
 
 
 def read_reference_layout(path: Path, image_size: int) -> dict[str, ImageSet]:
     """Reads all images of a folder or zip archive; see `open_reference_layout`."""
-    tree = _below_one_folder(open_tree(path))
+    tree = _find_root(open_tree(path))
     return _read_parts(tree, image_size, _parts(tree))
 
 
@@ -86,39 +86,40 @@ def _read_parts(tree: FileTree, image_size: int, splits: Collection[str]) -> dic
     return sets
 
 
-def _below_one_folder(tree: FileTree) -> FileTree:
-    """The tree with train/ and val/ at its top; folders that hold just one other are stepped into."""
+def _find_root(tree: FileTree) -> FileTree:
+    """Descends through folders that contain only one folder, to the tree with train/ and val/."""
     while True:
-        top = tree.contents("")
-        if set(REQUIRED_SPLITS) <= set(top.folders):
+        contents = tree.contents("")
+        folders = contents.folders
+        if set(REQUIRED_SPLITS) <= set(folders):
             return tree
-        if len(top.folders) != 1 or top.folders[0] in REQUIRED_SPLITS:
+        if len(folders) != 1 or folders[0] in REQUIRED_SPLITS:
             break
-        tree = Subtree(tree, top.folders[0])
-    found = ", ".join(top.folders[:10]) or "no folders"
-    missing = " and ".join(f"{split}/" for split in REQUIRED_SPLITS if split not in top.folders)
-    hint = "give the folder or zip archive that holds train/ and val/"
-    if "dataset_info.json" in top.files:
+        tree = Subtree(tree, folders[0])
+    found = ", ".join(folders[:10]) or "no folders"
+    missing = " and ".join(f"{split}/" for split in REQUIRED_SPLITS if split not in folders)
+    hint = "specify the folder or zip archive that contains train/ and val/"
+    if "dataset_info.json" in contents.files:
         hint = f"for a prepared data set, set config.data.source=tfds:{tree.path}"
-    raise UserError(f"{tree.path}: has no {missing} (found {found}); {hint}")
+    raise UserError(f"{tree.path}: no {missing} (found {found}); {hint}")
 
 
-def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[LabelledFile]:
-    """The images of a split; what is wrong with its folders goes into `problems`."""
+def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[LabeledFile]:
+    """Lists the images of a split, and appends the problems of its folders to `problems`."""
     folder_of_class: dict[str, str] = {}
     contents = tree.contents(split)
     for file in contents.files:
         if file.lower().endswith(".npy"):
-            problems.append(Problem(f"{split}/{file}", "is in no class folder; move it into one"))
+            problems.append(Problem(f"{split}/{file}", "not in a class folder; move it into one"))
     for folder in contents.folders:
         name = ALIASES.get(folder, folder)
         if name not in CLASSES:
             known = ", ".join((*CLASSES, *ALIASES))
             problems.append(
-                Problem(f"{split}/{folder}", f"is none of the classes {known}; move it away")
+                Problem(f"{split}/{folder}", f"not one of the classes {known}; move it elsewhere")
             )
         elif name in folder_of_class:
-            message = f"is the same class as {split}/{folder_of_class[name]}; keep one of them"
+            message = f"same class as {split}/{folder_of_class[name]}; keep only one of them"
             problems.append(Problem(f"{split}/{folder}", message))
         else:
             folder_of_class[name] = folder
@@ -126,53 +127,49 @@ def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[Lab
     for label, name in enumerate(CLASSES):
         if name not in folder_of_class:
             alias = next(other for other, known in ALIASES.items() if known == name)
-            message = (
-                f"has no class folder {name} (or {alias}); each class needs images in each split"
-            )
+            message = f"no class folder {name} (or {alias}); each class needs images in each split"
             problems.append(Problem(split, message, stops_reading=True))
             continue
         folder = f"{split}/{folder_of_class[name]}"
         images = _list_class(tree, folder, problems)
         if not images:
-            message = "has no .npy files; each class needs images in each split"
+            message = "no .npy files; each class needs images in each split"
             problems.append(Problem(folder, message, stops_reading=True))
-        files += [LabelledFile(image, label) for image in images]
+        files += [LabeledFile(image, label) for image in images]
     return files
 
 
 def _list_class(tree: FileTree, folder: str, problems: list[Problem]) -> list[str]:
     contents = tree.contents(folder)
     for name in contents.folders:
-        problems.append(Problem(f"{folder}/{name}", "is a folder; put the images beside it"))
+        problems.append(Problem(f"{folder}/{name}", "unexpected folder; move its images up"))
     for name in contents.others:
-        problems.append(
-            Problem(f"{folder}/{name}", "is a broken link or no file at all; remove it")
-        )
+        problems.append(Problem(f"{folder}/{name}", "broken link or not a regular file; remove it"))
     images = []
     for name in contents.files:
         if name.lower().endswith(".npy"):
             images.append(f"{folder}/{name}")
         else:
-            message = "is not a .npy file; convert it with np.save(path, image) or remove it"
+            message = "not a .npy file; convert it with np.save(path, image) or remove it"
             problems.append(Problem(f"{folder}/{name}", message))
     return images
 
 
 def _read_split(
-    tree: FileTree, split: str, files: Sequence[LabelledFile], image_size: int
+    tree: FileTree, split: str, files: Sequence[LabeledFile], image_size: int
 ) -> tuple[ImageSet, list[Problem]]:
-    """Reads the files of a split as counts, or all as float32 as soon as one is no counts."""
+    """Reads the images of a split as counts, or all as float32 if one of them is not counts."""
     read = functools.partial(_read_as, tree, split, files, image_size)
     try:
         return read(np.uint16)
-    except NotWholeCountsError:
+    except NotCountsError:
         return read(np.float32)
 
 
 def _read_as(
     tree: FileTree,
     split: str,
-    files: Sequence[LabelledFile],
+    files: Sequence[LabeledFile],
     image_size: int,
     dtype: DTypeLike,
 ) -> tuple[ImageSet, list[Problem]]:
@@ -182,7 +179,7 @@ def _read_as(
 
     def read_rows(start: int) -> list[Problem]:
         problems = []
-        for row, file in enumerate(files[start : start + FILES_AT_A_TIME], start):
+        for row, file in enumerate(files[start : start + FILES_PER_TASK], start):
             try:
                 image = npy.parse_image(tree.read(file.name, limit), image_size)
             except UserError as error:
@@ -191,20 +188,20 @@ def _read_as(
             if dtype == np.float32:
                 pixels[row] = image
                 continue
-            counts = whole_counts(image)
+            counts = recover_counts(image)
             if counts is None:
-                raise NotWholeCountsError
+                raise NotCountsError
             pixels[row], scale[row] = counts
         return problems
 
     problems = []
-    starts = range(0, len(files), FILES_AT_A_TIME)
+    starts = range(0, len(files), FILES_PER_TASK)
     executor = concurrent.futures.ThreadPoolExecutor(THREADS)
     try:
         with progress_bar(len(files), f"reading {split}") as bar:
             for start, bad_files in zip(starts, executor.map(read_rows, starts), strict=True):
                 problems += bad_files
-                bar.update(min(FILES_AT_A_TIME, len(files) - start))
+                bar.update(min(FILES_PER_TASK, len(files) - start))
     finally:
         executor.shutdown(cancel_futures=True)
     labels = np.array([file.label for file in files], np.int32)

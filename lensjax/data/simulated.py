@@ -1,4 +1,4 @@
-"""Simulated images as a source of data: kept in the user's cache folder once made, or never repeated."""
+"""Simulated images as a data source: cached in the user's cache folder, or never repeated."""
 
 from pathlib import Path
 
@@ -12,31 +12,32 @@ from lensjax.runtime import user_cache
 from lensjax.runtime.progress import progress_bar
 
 CODE_FOLDERS = ("simulation", "physics")
-FRESH = "?fresh"  # after the name of a preset: train on images that are never repeated
+FRESH = "?fresh"  # suffix of a preset's name: training images are never repeated
 
 
 def simulated_images(
     preset: str, *, split: Split, num_images: int, seed: int, image_size: int
 ) -> ImageSet:
-    """Images of a preset, simulated or taken from the cache of earlier runs.
+    """Images of a preset, simulated or read from the cache.
 
-    The cache is keyed by everything that decides the pixels, so it never has to be cleared to be right.
+    The cache key depends on everything that determines the pixels, so outdated files are never used.
 
     Args:
-      preset: name of a preset of `lensjax.simulation`. Ending in "?fresh" it is the same preset here: only
-        training takes notice (`fresh_images`).
-      split: which of the preset's independent streams of scenes.
-      num_images: how many, over all classes.
-      seed: of the scenes.
+      preset: name of a preset of `lensjax.simulation`. The suffix "?fresh" is ignored here; see
+        `fresh_images`.
+      split: the split; each has independent scenes.
+      num_images: total number of images of all classes.
+      seed: seed of the scenes.
       image_size: expected height and width, pixels.
 
     Raises:
-      UserError: there is no such preset, its images have another size, or the classes get none.
+      UserError: if the preset is unknown, its images have a different size, or there are fewer images than
+        classes.
     """
     if num_images < len(CLASSES):
-        raise UserError(f"config.data.num_{split}={num_images}: has to be at least {len(CLASSES)}")
+        raise UserError(f"config.data.num_{split}={num_images}: must be at least {len(CLASSES)}")
     preset = preset.removesuffix(FRESH)
-    definition = _checked_preset(preset, image_size)
+    definition = _load_preset(preset, image_size)
     digest = cache_key(repr(definition), split=split, num_images=num_images, seed=seed)
     file = cache_folder() / f"{preset}-{split}-{num_images}-{digest[:16]}.npz"
     shapes = {"pixels": (num_images, image_size, image_size)}
@@ -49,39 +50,39 @@ def simulated_images(
 
 
 def fresh_images(preset: str, *, num_images: int, seed: int, image_size: int) -> FreshImages:
-    """Images to train on that are never repeated; nothing is simulated yet.
+    """Training images that are never repeated. Nothing is simulated yet.
 
     Args:
       preset: name of a preset of `lensjax.simulation`, with or without "?fresh".
-      num_images: how many make an epoch.
-      seed: of the scenes; none of them is in a split of the same seed.
+      num_images: images per epoch.
+      seed: seed of the scenes. They differ from the scenes of all splits with the same seed.
       image_size: expected height and width, pixels.
 
     Raises:
-      UserError: there is no such preset, or its images have another size.
+      UserError: if the preset is unknown, or its images have a different size.
     """
-    definition = _checked_preset(preset.removesuffix(FRESH), image_size)
+    definition = _load_preset(preset.removesuffix(FRESH), image_size)
     return FreshImages(definition, seed, num_images)
 
 
-def _checked_preset(preset: str, image_size: int) -> simulation.Preset:
+def _load_preset(preset: str, image_size: int) -> simulation.Preset:
     definition = simulation.preset(preset)
     actual_size = definition.instrument.image_size
     if actual_size != image_size:
         raise UserError(
-            f"simulated:{preset} has images of {actual_size} pixels, expected {image_size}; "
+            f"simulated:{preset}: image size {actual_size} pixels, expected {image_size}; "
             f"set config.data.image_size={actual_size}"
         )
     return definition
 
 
 def cache_key(definition: str, *, split: Split, num_images: int, seed: int) -> str:
-    """SHA-256 over all that decides the pixels: preset, seed, code, versions, kind of device."""
+    """SHA-256 of everything that determines the pixels: preset, seed, code, versions, device type."""
     return user_cache.digest((definition, split, num_images, seed), code=CODE_FOLDERS)
 
 
 def cache_folder() -> Path:
-    """Where simulated images are kept."""
+    """Cache folder of simulated images."""
     return user_cache.folder("simulated")
 
 

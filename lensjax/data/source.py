@@ -1,4 +1,4 @@
-"""From `config.data` to the images of the three splits."""
+"""Loads the images of the splits from the source in `config.data`."""
 
 import math
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from lensjax.config import FIT_CHOICES, check_choice
-from lensjax.data.fitted import fit_splits, with_residuals
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.data.reference_layout import open_reference_layout
+from lensjax.data.residuals import add_residuals, fit_splits
 from lensjax.data.simulated import FRESH, fresh_images, simulated_images
-from lensjax.data.splits import SELECTIONS, Source, Splits, TrainingImages, select
+from lensjax.data.splits import SELECTIONS, Source, Splits, TrainingImages, select_splits
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
-MEMORY_SHARE = 0.5  # of a machine's memory that training images may take up
+MEMORY_SHARE = 0.5  # largest share of the machine's memory for training images
 FORMS = (
     "a folder or .zip with train/ and val/, tfds:FOLDER of a prepared data set, "
     "or simulated:PRESET such as simulated:common_test, or simulated:common_test?fresh"
@@ -27,22 +27,22 @@ FORMS = (
 
 
 def load_splits(data_config: ConfigDict) -> Splits:
-    """Loads the images of all splits, and logs how many images of each class they have.
+    """Loads the images of all splits and logs the number of images in each class.
 
     Args:
-      data_config: the `data` part of a config.
+      data_config: the `data` section of a config.
 
     Returns:
-      The images, with residuals if the config asks for lens fits. Validation and test images are in memory.
+      The images, with residuals if the config includes lens fits. Validation and test images are in memory.
 
     Raises:
-      UserError: the source has no known form, does not exist, or contains files that cannot be used.
+      UserError: if the source is not of a known form, does not exist, or contains invalid files.
     """
-    images = _select(data_config, ("train", "validation", "test"))
+    images = _read_splits(data_config, ("train", "validation", "test"))
     splits = Splits(
         images["train"],
-        validation=_in_memory(images["validation"]),
-        test=_in_memory(images["test"]),
+        validation=_load(images["validation"]),
+        test=_load(images["test"]),
     )
     for name, part in vars(splits).items():
         log.info("%-10s %s", name, describe(part))
@@ -50,27 +50,27 @@ def load_splits(data_config: ConfigDict) -> Splits:
 
 
 def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
-    """Loads the images of one split, the same as `load_splits`. Other splits are not simulated or fitted.
+    """Loads the images of one split, equal to those of `load_splits`, without simulating or fitting others.
 
     Args:
-      data_config: the `data` part of a config.
+      data_config: the `data` section of a config.
       split: the split to load.
 
     Returns:
-      The images, in memory, with residuals if the config asks for lens fits.
+      The images, in memory, with residuals if the config includes lens fits.
 
     Raises:
-      UserError: see `load_splits`; or the split is "train", and training images are never repeated.
+      UserError: see `load_splits`; also if the split is "train" and training images are never repeated.
     """
-    images = _in_memory(_select(data_config, (split,))[split])
+    images = _load(_read_splits(data_config, (split,))[split])
     log.info("%-10s %s", split, describe(images))
-    return with_residuals(images, data_config.fit, name=split)
+    return add_residuals(images, data_config.fit, name=split)
 
 
-def _select(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split, TrainingImages]:
+def _read_splits(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split, TrainingImages]:
     check_choice("config.data.selection", data_config.selection, SELECTIONS)
     check_choice("config.data.fit", data_config.fit, FIT_CHOICES)
-    return select(
+    return select_splits(
         _open(data_config),
         splits,
         data_config.selection,
@@ -79,32 +79,34 @@ def _select(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split, Tra
     )
 
 
-def _in_memory(images: TrainingImages) -> ImageSet:
+def _load(images: TrainingImages) -> ImageSet:
     if isinstance(images, FreshImages):
-        raise UserError("--split=train: the run's training images are never repeated; name another")
-    return images.loaded() if isinstance(images, StreamedImages) else images
+        raise UserError(
+            "--split=train: the run's training images are never repeated; choose another split"
+        )
+    return images.load() if isinstance(images, StreamedImages) else images
 
 
 def _open(data_config: ConfigDict) -> Source:
     scheme, rest = _split_scheme(data_config.source)
     if scheme == "simulated":
-        return _simulated(rest, data_config)
+        return _open_simulation(rest, data_config)
     path = Path(rest).expanduser()
     if scheme == "tfds":
-        from lensjax.data.deep_lense import open_prepared  # TensorFlow Datasets is slow to import
+        from lensjax.data.deep_lense import open_dataset  # TensorFlow Datasets is slow to import
 
         limits = {"disk": 0.0, "host": math.inf}
         memory = limits.get(data_config.residence, MEMORY_SHARE * _memory())
-        return open_prepared(path, data_config.image_size, memory=memory)
+        return open_dataset(path, data_config.image_size, memory=memory)
     if data_config.residence == "disk":
         raise UserError(
-            "config.data.residence=disk: images are read from disk while the model trains only from a "
-            "prepared data set; make one with tools/prepare_tfds.py and name it as tfds:FOLDER"
+            "config.data.residence=disk needs a prepared data set; create one with "
+            "lensjax prepare-tfds and set config.data.source=tfds:FOLDER"
         )
     return open_reference_layout(path, data_config.image_size)
 
 
-def _simulated(preset: str, data_config: ConfigDict) -> Source:
+def _open_simulation(preset: str, data_config: ConfigDict) -> Source:
     split_of: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}
     scenes = {"seed": data_config.seed, "image_size": data_config.image_size}
 
@@ -129,28 +131,28 @@ def _memory() -> float:
 
 
 def describe(images: TrainingImages) -> str:
-    """Describes a set in one line: number of images, classes, size, and how the images are stored."""
+    """Describes a set in one line: number of images, classes, size, and storage."""
     if isinstance(images, FreshImages):
         size = images.preset.instrument.image_size
-        return f"{len(images):,} images an epoch, never repeated, {size} x {size} pixels"
+        return f"{len(images):,} images per epoch, never repeated, {size} x {size} pixels"
     per_class = ", ".join(
         f"{count:,} {name}" for name, count in zip(CLASSES, images.class_counts(), strict=True)
     )
     if isinstance(images, StreamedImages):
-        (height, width), kept = images.shape, "read from disk"
+        (height, width), storage = images.shape, "read from disk"
     else:
         height, width = images.pixels.shape[1:]
-        kept = "whole counts" if images.pixels.dtype == "uint16" else "float32"
-    return f"{len(images):,} images ({per_class}), {height} x {width} pixels, {kept}"
+        storage = "photon counts" if images.pixels.dtype == "uint16" else "float32"
+    return f"{len(images):,} images ({per_class}), {height} x {width} pixels, {storage}"
 
 
 def _split_scheme(source: str) -> tuple[str, str]:
-    """Splits a source into what precedes the colon ("tfds", "simulated" or, for a path, "") and the rest."""
+    """Splits a source into its scheme ("tfds", "simulated" or, for a path, "") and the rest."""
     match = re.fullmatch(r"(tfds|simulated):(.+)", source)
     if match:
         return match[1], match[2]
-    # One letter before a colon is a Windows drive.
+    # A single letter before a colon is a Windows drive.
     looks_like_scheme = re.fullmatch(r"tfds|simulated|[A-Za-z][A-Za-z0-9_+.-]+:.*", source)
     if not source or (looks_like_scheme and not Path(source).exists()):
-        raise UserError(f"config.data.source={source!r}: not a source of images; give {FORMS}")
+        raise UserError(f"config.data.source={source!r}: not a source of images; specify {FORMS}")
     return "", source

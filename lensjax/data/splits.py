@@ -1,4 +1,4 @@
-"""Which images train a model, which choose its best epoch, and which give the final figures."""
+"""Division of a data set into training, validation and test images."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,12 +17,12 @@ TrainingImages = ImageSet | FreshImages | StreamedImages
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The three parts of a data set, by what they are for.
+    """Images of the three splits.
 
     Attributes:
-      train: what the parameters are fitted to.
-      validation: what chooses the best epoch.
-      test: what the final figures are measured on.
+      train: images to train on.
+      validation: images that select the best epoch.
+      test: images for the final metrics.
     """
 
     train: TrainingImages
@@ -32,18 +32,18 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An open source of images, from which no image has been read.
+    """An open source of images that reads them on request.
 
     Attributes:
-      parts: the parts that the source has: "train", "val" and, in some sources, "test".
-      read: takes names of parts, reads only those parts, and returns their images by name.
+      parts: names of the source's parts: "train", "val" and, in some sources, "test".
+      read: reads the parts with the given names and returns their images by name.
     """
 
     parts: Collection[str]
     read: Callable[[Collection[str]], Mapping[str, TrainingImages]]
 
 
-def select(
+def select_splits(
     source: Source,
     splits: Sequence[Split],
     selection: str,
@@ -51,24 +51,24 @@ def select(
     validation_fraction: float,
     seed: int,
 ) -> dict[Split, TrainingImages]:
-    """Reads the images of some splits, and only the parts of the source that they need.
+    """Reads the images of the given splits, and only the parts of the source that they need.
 
     "reference" is the published protocol: val is both the validation set and the test set. With "held_out",
-    the test images choose nothing. If the source has no "test", val becomes the test set, and a random part
-    of train, with the same share of each class, becomes the validation set.
+    test images are used only for the final metrics. If the source has no "test", val becomes the test set,
+    and a stratified random part of train becomes the validation set.
 
     Args:
       source: the source.
       splits: the splits to read.
       selection: one of `SELECTIONS`.
       validation_fraction: share of each class of train that becomes the validation set.
-      seed: seed of the random choice of these images.
+      seed: seed of the random choice of validation images.
 
     Returns:
       The images of each split. They do not depend on which other splits are read.
 
     Raises:
-      UserError: the source cannot be read, or a class has too few images to divide it.
+      UserError: if the source cannot be read, or a class has too few images to divide.
     """
     part_of: dict[Split, str]
     if selection == "reference":
@@ -81,9 +81,9 @@ def select(
     images = {split: sets[part_of[split]] for split in splits}
     if part_of["validation"] == "train" and "train" in sets:
         train = sets["train"]
-        # For the type checker: a source of fresh images has a test part.
+        # For the type checker: sources of fresh images have a test part.
         assert not isinstance(train, FreshImages)
-        held_out = _stratified_part(train.labels, validation_fraction, seed)
+        held_out = _draw_validation(train.labels, validation_fraction, seed)
         for split in splits:
             if split != "test":
                 rows = np.flatnonzero(held_out == (split == "validation"))
@@ -91,10 +91,10 @@ def select(
     return images
 
 
-def _stratified_part(
+def _draw_validation(
     labels: Int[np.ndarray, " n"], fraction: float, seed: int
 ) -> Bool[np.ndarray, " n"]:
-    """A mask over the images: a random part of each class, at least one image of it."""
+    """Mask that is true for a random part of each class, at least one image per class."""
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     for label, name in enumerate(CLASSES):
@@ -102,8 +102,8 @@ def _stratified_part(
         count = max(1, round(fraction * len(rows)))
         if count >= len(rows):
             raise UserError(
-                f"class {name} has {len(rows)} images in train/, and holding out {count} of them for "
-                "validation leaves none; add images, add a test/ folder to the source, lower "
+                f"class {name} has {len(rows)} images in train/, and none are left if {count} are held out "
+                "for validation; add images, add a test/ folder to the source, reduce "
                 "config.data.validation_fraction, or set config.data.selection=reference"
             )
         held_out[generator.choice(rows, count, replace=False)] = True

@@ -1,4 +1,4 @@
-"""Training images that stay on disk: Grain reads each batch ahead of the step that needs it."""
+"""Training images that stay on disk; Grain reads batches ahead of the training steps."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ _BATCHES_AHEAD = 8
 
 @dataclasses.dataclass(frozen=True)
 class StreamedImages:
-    """A set of images of which only the labels are in memory.
+    """Images of which only the labels are in memory.
 
     Attributes:
-      read: gives the images of some rows of the file, in their order.
-      rows: of the file, that make up the set.
-      labels: index into `CLASSES` of each.
+      read: reads the images of the given rows of the file, in that order.
+      rows: rows of the file that belong to the set.
+      labels: index into `CLASSES`, for each row.
       shape: height and width, pixels.
     """
 
@@ -33,15 +33,15 @@ class StreamedImages:
         return len(self.rows)
 
     def class_counts(self) -> tuple[int, ...]:
-        """How many images each class has, in the order of `CLASSES`."""
+        """Number of images in each class, in the order of `CLASSES`."""
         return tuple(np.bincount(self.labels, minlength=len(CLASSES)).tolist())
 
-    def subset(self, indices: Int[np.ndarray, " kept"]) -> "StreamedImages":
-        """The same set with only the images at `indices`, in that order."""
+    def subset(self, indices: Int[np.ndarray, " subset"]) -> "StreamedImages":
+        """Image set with only the images at `indices`, in that order."""
         return dataclasses.replace(self, rows=self.rows[indices], labels=self.labels[indices])
 
-    def loaded(self) -> ImageSet:
-        """The images, in memory."""
+    def load(self) -> ImageSet:
+        """Reads all images into memory."""
         return self.read(self.rows)
 
     def batches(
@@ -49,22 +49,22 @@ class StreamedImages:
         rows: Int[np.ndarray, "batches batch"],
         weights: Float32[np.ndarray, "batches batch"],
     ) -> Iterator[Batch]:
-        """The batches of these rows of the set, read ahead by threads.
+        """Yields batches of the given rows of the set; threads read them ahead.
 
         Args:
           rows: indices into the set.
-          weights: of each, 1 or 0.
+          weights: weight of each row, 1 or 0.
         """
-        import grain  # only who streams needs it
+        import grain  # imported only if images are streamed
 
-        source = _Batches(self, rows, weights)
+        source = _BatchSource(self, rows, weights)
         ahead = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
         return iter(grain.MapDataset.source(source).to_iter_dataset(ahead))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batches:
-    """The batches as what Grain reads from."""
+class _BatchSource:
+    """Batches as a random-access data source for Grain."""
 
     images: StreamedImages
     rows: Shaped[np.ndarray, "batches batch"]

@@ -149,7 +149,7 @@ class Classifier:
                 labels=np.zeros(number, np.int32),
                 names=("",) * number,
             )
-            images = self.trained.with_residuals(images)
+            images = self.trained.add_residuals(images)
             predictions = self.trained.predict(images, manner, quiet=True)
             probabilities[good] = predictions.probabilities
             for name, found in values.items():

@@ -240,14 +240,14 @@ def write_torch(function: Function, path: Path) -> None:
         raise UserError(
             f"PyTorch has no module of {function.name}; use stablehlo, onnx or safetensors"
         )
-    state_dict = weights.to_torch(function.variables, function.name)
+    state_dict = weights.to_state_dict(function.variables, function.name)
     weights.write_torch(path, state_dict, overwrite=False)
 
 
 def read_torch(function: Function, path: Path) -> Logits:
     """The logits of the model with the state dict's arrays, each back in its place."""
     arrays = weights.read_torch(path).arrays
-    variables = weights.from_torch(arrays, function.name, function.variables)
+    variables = weights.load_state_dict(arrays, function.name, function.variables)
     return functools.partial(jax.jit(function.logits), variables)
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lensjax import models
-from lensjax.data.fitted import with_residuals
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepared_size
+from lensjax.data.residuals import add_residuals
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import tempered
 from lensjax.prediction import tta
 from lensjax.prediction.predictor import Predictions, Predictor, predictor
 from lensjax.training.checkpoints import Checkpoints
-from lensjax.workdir import CHECKPOINTS, check_is_one, read_config
+from lensjax.workdir import CHECKPOINTS, check_single_run, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Trained:
           manner: how to answer.
           quiet: whether to show no progress.
         """
-        images = self.with_residuals(images)
+        images = self.add_residuals(images)
         seen = tta.views(images) if manner.d4 else [images]
         parts = [self._predict(self.variables, view, quiet=quiet) for view in seen]
         probabilities = [part.probabilities for part in parts]
@@ -79,9 +79,9 @@ class Trained:
             parts[0].losses,
         )
 
-    def with_residuals(self, images: ImageSet) -> ImageSet:
+    def add_residuals(self, images: ImageSet) -> ImageSet:
         """The set with the residuals of the fits that the classifier was trained with, if any."""
-        return with_residuals(images, self.config.data.fit, keep=False)
+        return add_residuals(images, self.config.data.fit, keep=False)
 
 
 def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
@@ -95,7 +95,7 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
       UserError: there is no run or no whole epoch, or the checkpoint is of another model.
     """
     config = read_config(workdir)
-    check_is_one(workdir, config)
+    check_single_run(workdir, config)
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config)

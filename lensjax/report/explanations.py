@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from matplotlib import colormaps
 
 from lensjax.data.images import DISPLAY_NAMES, ImageSet
-from lensjax.data.preparation import middle, prepare
+from lensjax.data.preparation import crop_center, prepare
 from lensjax.prediction.attribution import (
     at_pixels,
     attention_rollout,
@@ -44,7 +44,7 @@ def panels(
     """
     if not len(rows):
         return ()
-    few = trained.with_residuals(images.subset(rows))
+    few = trained.add_residuals(images.subset(rows))
     answers = probabilities[rows]
     names = [image_name(images, row, split) for row in rows]
     found = [] if (lens := lens_view(trained, few)) is None else [lens]
@@ -74,7 +74,7 @@ def looks(trained: Trained, few: ImageSet, called: Int[np.ndarray, " few"]) -> V
     """
     seen = _seen(trained, few)
     size = seen.shape[1]
-    pictures = np.asarray(middle(jnp.asarray(few.images()), size))[..., 0]
+    pictures = np.asarray(crop_center(jnp.asarray(few.images()), size))[..., 0]
     columns: list[tuple[str, np.ndarray, str, tuple[float, float]]] = [
         ("image\nas far as it is seen", pictures, "magma", (0, 1))
     ]

@@ -1,1 +1,1 @@
-"""Settings of the process: compilation cache, memory."""
+"""Process-wide settings and services: caches, host memory, logging and progress bars."""

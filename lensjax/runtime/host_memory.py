@@ -1,4 +1,4 @@
-"""Memory that a step on a CPU has freed is kept for the next step."""
+"""Reuse of freed host memory between training steps on a CPU."""
 
 import ctypes
 import os
@@ -6,25 +6,25 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-# Numbers of the GNU C library's <malloc.h>.
+# Constants of the GNU C library's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = -1
-_GROWTH = 1.25  # of the memory that is in use, before gaps are given back
+_GROWTH = 1.25  # growth of the resident memory at which free memory is returned to the system
 
 
 def keep_freed_memory() -> bool:
-    """From here on the C library keeps what is freed, in one pool for all threads.
+    """Makes the C library keep freed memory for reuse, in one pool for all threads.
 
-    Otherwise it gives the large arrays of a step back to the system, which then has to find as many pages for
-    the next step, and to fill them with zeros: a tenth of the time of a step of 32 images, a third with 256.
-    To be called before there are threads.
+    By default it returns the large arrays of a step to the system, which must allocate as many pages for the
+    next step and fill them with zeros. This takes a tenth of the time of a step of 32 images, and a third
+    with 256. Call this function before any threads are started.
 
     Returns:
-      Whether it does: not without the GNU C library, nor where the user's own MALLOC_ARENA_MAX and the like,
-      or GLIBC_TUNABLES, say how memory is to be kept.
+      Whether the settings were changed. They are left alone without the GNU C library, and if the user has
+      set a MALLOC_ variable such as MALLOC_ARENA_MAX, or GLIBC_TUNABLES.
     """
-    said = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    if said or not _has_gnu_library():
+    user_settings = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if user_settings or not _has_gnu_library():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
@@ -33,26 +33,26 @@ def keep_freed_memory() -> bool:
 
 
 def watch() -> Callable[[], None]:
-    """What keeps the gaps that nothing fits in from adding up, if it is called after every step.
+    """Returns a function to call after every step, which limits the memory lost to fragmentation.
 
-    Once the process takes up a quarter more than it did, what is free at that moment is given back.
+    Once the process uses a quarter more memory than usual, its free memory is returned to the system.
     """
-    resident = Path("/proc/self/statm")
-    if not (_has_gnu_library() and resident.exists()):
+    statistics = Path("/proc/self/statm")
+    if not (_has_gnu_library() and statistics.exists()):
         return lambda: None
     trim = ctypes.CDLL(None).malloc_trim
     usual = 0
 
-    def look() -> None:
+    def trim_if_grown() -> None:
         nonlocal usual
-        pages = int(resident.read_text("ascii").split()[1])
+        pages = int(statistics.read_text("ascii").split()[1])
         if usual and pages > _GROWTH * usual:
             trim(0)
-            pages = int(resident.read_text("ascii").split()[1])
+            pages = int(statistics.read_text("ascii").split()[1])
             usual = max(usual, pages)
         usual = usual or pages
 
-    return look
+    return trim_if_grown
 
 
 def _has_gnu_library() -> bool:

@@ -1,4 +1,4 @@
-"""The log of lensjax, and progress bars."""
+"""Logger and progress bars."""
 
 import logging
 
@@ -8,16 +8,16 @@ log = logging.getLogger("lensjax")
 
 
 def progress_bar(total: int, description: str, *, unit: str = "images", initial: int = 0) -> tqdm:
-    """A progress bar with rate and time left; silent if standard error is not a terminal.
+    """Progress bar with rate and remaining time, hidden if standard error is not a terminal.
 
     Args:
-      total: how many units the whole work has.
-      description: what is being done, a word or two.
-      unit: what is counted.
-      initial: how many units were done before.
+      total: total number of units.
+      description: one or two words on the task.
+      unit: name of the units.
+      initial: number of units that are already done.
 
     Returns:
-      A bar to be used as a context manager; call `update(n)` on it as work gets done.
+      A context manager; call its `update(n)` after every n units.
     """
     return tqdm(
         total=total,
@@ -30,8 +30,8 @@ def progress_bar(total: int, description: str, *, unit: str = "images", initial:
     )
 
 
-def duration(seconds: float) -> str:
-    """A length of time in at most six characters: `45s`, `3m20s`, `2h05m`, `3d04h`."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration in at most six characters: `45s`, `3m20s`, `2h05m`, `3d04h`."""
     whole = round(seconds)
     for big, small, size, part in (
         ("d", "h", 86_400, 3_600),

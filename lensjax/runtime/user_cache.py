@@ -1,4 +1,4 @@
-"""What is costly to make and follows from its inputs alone is kept in the user's cache folder."""
+"""Cache files in the user's cache folder, for expensive results that depend only on their inputs."""
 
 import contextlib
 import hashlib
@@ -20,18 +20,18 @@ CACHE_VARIABLE = "LENSJAX_CACHE"
 
 
 def folder(kind: str) -> Path:
-    """Where things of a kind are kept: in the folder LENSJAX_CACHE names, or in the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    whole = Path(named).expanduser() if named else platformdirs.user_cache_path("lensjax")
-    return whole / kind
+    """Cache folder for one kind of result, inside $LENSJAX_CACHE or the user's default cache folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    root = Path(given).expanduser() if given else platformdirs.user_cache_path("lensjax")
+    return root / kind
 
 
 def digest(parts: Iterable[object], *, code: Iterable[str]) -> str:
-    """SHA-256 over all that decides a result: its inputs, the code, versions, kind of device.
+    """SHA-256 of everything that determines a result: inputs, code, versions and device type.
 
     Args:
-      parts: the inputs; arrays and bytes count with all their content, anything else as it is written.
-      code: folders of the package whose code makes the result.
+      parts: the inputs. Arrays enter with type, shape and content, other objects as their `str`.
+      code: folders of the package with the code that computes the result.
     """
     key = hashlib.sha256()
     for part in (*parts, jax.__version__, np.__version__, jax.default_backend()):
@@ -49,29 +49,32 @@ def digest(parts: Iterable[object], *, code: Iterable[str]) -> str:
 
 
 def load(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:
-    """The arrays in a cache file; None where it is missing, damaged or holds something else.
+    """Reads the arrays of a cache file.
 
     Args:
       file: the cache file.
-      shapes: of the arrays that it should hold.
+      shapes: expected arrays, with their shapes.
+
+    Returns:
+      The arrays by name; None if the file is missing, damaged or has different arrays.
     """
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            # Reading to the end of each array compares its checksum.
+            # Reading an array to its end verifies its checksum.
             arrays = {name: stored[name] for name in shapes}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s: damaged (%s); making it again", file, error)
+        log.warning("%s: damaged cache file (%s); computing its content again", file, error)
         return None
     if any(array.shape != shapes[name] for name, array in arrays.items()):
-        log.warning("%s: holds something else; making it again", file)
+        log.warning("%s: unexpected arrays in cache file; computing its content again", file)
         return None
     return arrays
 
 
 def save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a cache file, whole or not at all; a folder that cannot be written is only a warning."""
+    """Writes a cache file atomically. If the folder is not writable, only logs a warning."""
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +83,8 @@ def save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary.replace(file)
     except OSError as error:
         log.warning(
-            "%s: what was made cannot be kept (%s); it will be made again next time, unless %s names a "
-            "folder that can be written",
+            "%s: cannot write cache file (%s); its content will be computed again next time. Set %s to a "
+            "writable folder",
             file.parent,
             error.strerror or error,
             CACHE_VARIABLE,

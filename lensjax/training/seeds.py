@@ -40,7 +40,7 @@ def train(
 
     Args:
       config: the whole config.
-      workdir: the folder of all runs, claimed and locked; `workdir.runs_of` gives the folder of each run.
+      workdir: the folder of all runs, claimed and locked; `workdir.list_runs` gives the folder of each run.
       model, images, evaluate, devices: see `loop.train`.
       profiler: optional profiler of a single run.
 
@@ -49,7 +49,7 @@ def train(
       NonFiniteLossError: if the loss of a seed became NaN or infinite.
       UserError: see `loop.train`; or if another process uses one of the folders.
     """
-    runs = folders.runs_of(workdir, config)
+    runs = folders.list_runs(workdir, config)
     if config.seeds == 1:
         loop.train(runs, model, images, evaluate, devices=devices, profiler=profiler)
         return
@@ -57,7 +57,7 @@ def train(
     with contextlib.ExitStack() as stack:
         for folder, one in runs.items() if processes.is_first() else ():
             folders.claim(folder, one)
-            stack.enter_context(folders.locked(folder))
+            stack.enter_context(folders.lock(folder))
         positions = {folder: _newest_position(folder, devices) for folder in runs}
         unfinished = [folder for folder in runs if positions[folder][0] < config.num_epochs]
         while unfinished:

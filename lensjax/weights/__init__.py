@@ -1,24 +1,30 @@
-"""Parameters from and to PyTorch: files, tables of names, and strict conversion by them.
+"""Conversion of weights between PyTorch and Flax, and weight files.
 
-A PyTorch file becomes variables in two steps, `convert(read_torch(path).arrays)`, and variables one again
-by `write_torch(path, to_torch(variables, architecture))`. Between the two they lie in files of lensjax's
-own, see `save` and `load`.
+`convert_state_dict(read_torch(path).arrays)` converts a PyTorch checkpoint, and
+`write_torch(path, to_state_dict(variables, architecture))` writes one. `save` and `load` use lensjax's own
+file format.
 """
 
-from lensjax.weights.convert import Converted, check_whole, convert, from_torch, to_torch
+from lensjax.weights.conversion import (
+    ConvertedStateDict,
+    check_complete,
+    convert_state_dict,
+    load_state_dict,
+    to_state_dict,
+)
 from lensjax.weights.store import load, save
-from lensjax.weights.torch_files import StateDict, read_torch, sha256_of, write_torch
+from lensjax.weights.torch_files import StateDict, file_sha256, read_torch, write_torch
 
 __all__ = [
-    "Converted",
+    "ConvertedStateDict",
     "StateDict",
-    "check_whole",
-    "convert",
-    "from_torch",
+    "check_complete",
+    "convert_state_dict",
+    "file_sha256",
     "load",
+    "load_state_dict",
     "read_torch",
     "save",
-    "sha256_of",
-    "to_torch",
+    "to_state_dict",
     "write_torch",
 ]

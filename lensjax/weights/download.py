@@ -1,4 +1,4 @@
-"""The official files of pretrained weights, fetched into the user's cache folder."""
+"""Download of official pretrained weights into the user's cache folder."""
 
 import dataclasses
 import http.client
@@ -16,32 +16,32 @@ from filelock import FileLock, Timeout
 
 import lensjax
 from lensjax.errors import UserError
-from lensjax.weights.torch_files import kind_of, sha256_of
+from lensjax.weights.torch_files import detect_format, file_sha256
 
 CHUNK = 1 << 20
 MB = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Official:
-    """A file that its authors publish.
+class OfficialFile:
+    """A weight file published by its authors.
 
     Attributes:
-      url: where it lies.
-      sha256: the first digits of its SHA-256, as far as they are published; "" where none are.
+      url: address of the file.
+      sha256: published first digits of its SHA-256; "" if there are none.
     """
 
     url: str
     sha256: str
 
 
-OFFICIAL = {
-    # PyTorch's hub ends the names of its files in the first eight digits of their SHA-256.
-    "resnet18": Official(
+OFFICIAL_FILES = {
+    # File names of PyTorch's hub end with the first eight digits of the SHA-256.
+    "resnet18": OfficialFile(
         "https://download.pytorch.org/models/resnet18-f37072fd.pth", sha256="f37072fd"
     ),
     # Published without a hash.
-    "dino_vits16": Official(
+    "dino_vits16": OfficialFile(
         "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
         sha256="",
     ),
@@ -49,49 +49,50 @@ OFFICIAL = {
 
 
 def weights_folder() -> Path:
-    """Where fetched files are kept: in the folder LENSJAX_CACHE names, or in the user's cache folder."""
-    named = os.environ.get("LENSJAX_CACHE")
-    folder = Path(named).expanduser() if named else platformdirs.user_cache_path("lensjax")
-    return folder / "weights"
+    """Folder of downloaded files, inside $LENSJAX_CACHE or the user's default cache folder."""
+    given = os.environ.get("LENSJAX_CACHE")
+    root = Path(given).expanduser() if given else platformdirs.user_cache_path("lensjax")
+    return root / "weights"
 
 
 def fetch(
-    official: Official,
-    folder: Path,
+    official: OfficialFile,
+    folder: str | os.PathLike[str],
     *,
     sha256: str = "",
     report: Callable[[int, int], object] = lambda done, total: None,
     https_only: bool = True,
     timeout: float = 30.0,
 ) -> tuple[Path, str]:
-    """A file from the network, or from `folder` if it was fetched before.
+    """Downloads a file, or returns it from `folder` if it was downloaded before.
 
-    An interrupted transfer leaves a .part file, and the next call goes on from there if the server still
-    has the same file. The file gets its name once its SHA-256 has been compared.
+    An interrupted download leaves a .part file. The next call resumes it if the server still has the same
+    file. The file gets its final name after its SHA-256 was verified.
 
     Args:
-      official: what to fetch.
-      folder: where the file goes; made if it is not there.
-      sha256: digits that its SHA-256 has to start with, beside the published ones.
-      report: called with the bytes there are and the bytes of the whole file, 0 where unknown.
-      https_only: whether any other scheme is refused, after redirections too.
-      timeout: how long the server may be silent, seconds.
+      official: the file to download.
+      folder: destination folder; created if needed.
+      sha256: first digits of the expected SHA-256, in addition to the published ones.
+      report: called with the number of bytes downloaded and the size of the file, 0 if unknown.
+      https_only: whether to refuse other schemes, also after redirects.
+      timeout: longest wait for data from the server, seconds.
 
     Returns:
       The file and its SHA-256.
 
     Raises:
-      UserError: the server cannot be reached or has no such file, the connection broke, the file has
-        another SHA-256, or it cannot be written.
+      UserError: if the server cannot be reached or does not have the file, the connection is lost, the file
+        has a different SHA-256, or it cannot be written.
     """
+    folder = Path(folder)
     target = folder / Path(urlsplit(official.url).path).name
     expected = [digits.lower() for digits in (official.sha256, sha256) if digits]
     if target.exists():
-        digest = sha256_of(target)
+        digest = file_sha256(target)
         if not all(map(digest.startswith, expected)):
             raise UserError(
-                f"{target} has SHA-256 {digest}, expected {' and '.join(expected)}: another file, or a "
-                "damaged one; remove it and give the same command again"
+                f"{target} has SHA-256 {digest}, expected {' and '.join(expected)}: a different or damaged "
+                "file; remove it and rerun the command"
             )
         return target, digest
     part = target.with_name(f"{target.name}.part")
@@ -99,26 +100,26 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{part}.lock").acquire(blocking=False):
             _transfer(official.url, part, target, report, https_only, timeout)
-            digest = sha256_of(part)
+            digest = file_sha256(part)
             if not all(map(digest.startswith, expected)):
-                _forget(part)
+                _remove(part)
                 raise UserError(
-                    f"{official.url} came with SHA-256 {digest}, expected {' and '.join(expected)}; what was "
-                    "fetched is deleted"
+                    f"{official.url} has SHA-256 {digest}, expected {' and '.join(expected)}; the "
+                    "download was deleted"
                 )
             try:
-                kind_of(part)
+                detect_format(part)
             except UserError:
-                _forget(part)
+                _remove(part)
                 raise
             part.replace(target)
-            _forget(part)
+            _remove(part)
     except Timeout:
-        raise UserError(f"{target} is being fetched by another process; wait for it") from None
+        raise UserError(f"{target} is being downloaded by another process; wait for it") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}; LENSJAX_CACHE may "
-            "name another folder"
+            f"{error.filename or folder}: cannot write: {error.strerror or error}; set LENSJAX_CACHE to "
+            "another folder"
         ) from None
     return target, digest
 
@@ -131,35 +132,35 @@ def _transfer(
     https_only: bool,
     timeout: float,
 ) -> None:
-    """Fetches into `part`, from its end on where the server agrees.
+    """Downloads into `part`, and resumes at its end if the server supports that.
 
     Raises:
-      UserError: of the network.
-      OSError: of the disk.
+      UserError: if the network fails.
+      OSError: if the file cannot be written.
     """
     with _open(url, part, target, https_only, timeout) as response:
-        done = part.stat().st_size if _goes_on(response, part) else 0
+        done = part.stat().st_size if _is_continuation(response, part) else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else 0
         if not done:
-            _remember(part, response)
+            _store_tag(part, response)
         with part.open("ab" if done else "wb") as stream:
             while True:
                 report(done, total)
                 try:
                     chunk = response.read(CHUNK)
                 except (OSError, http.client.HTTPException):
-                    raise _dropped(url, done, total) from None
+                    raise _connection_error(url, done, total) from None
                 if not chunk:
                     break
                 stream.write(chunk)
                 done += len(chunk)
         if done < total:
-            raise _dropped(url, done, total)
+            raise _connection_error(url, done, total)
 
 
 def _open(url: str, part: Path, target: Path, https_only: bool, timeout: float) -> Any:
-    """The server's answer to a request for the file, or for the rest of it."""
+    """Requests the file, or the rest of it, and returns the server's response."""
     if https_only:
         _check_https(url)
     request = urllib.request.Request(url)
@@ -173,41 +174,43 @@ def _open(url: str, part: Path, target: Path, https_only: bool, timeout: float) 
         return opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
-            _forget(part)
+            _remove(part)
             return _open(url, part, target, https_only, timeout)
         raise UserError(
-            f"{url}: the server answers {error.code} {error.reason}; if the file has moved, fetch it from "
-            f"its new place and put it at {target}"
+            f"{url}: the server responded {error.code} {error.reason}; if the file has moved, download it "
+            f"from its new address and save it as {target}"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"{url} cannot be reached ({reason}); fetch it on a machine that can, put it at {target}, and "
-            "give the same command again"
+            f"{url}: cannot connect ({reason}); download it on another machine, save it as {target}, and "
+            "rerun the command"
         ) from None
 
 
-def _goes_on(response: Any, part: Path) -> bool:
-    """Whether the answer is the rest of the file from the end of `part` on."""
+def _is_continuation(response: Any, part: Path) -> bool:
+    """Whether the response is the rest of the file from the end of `part`."""
     if response.status != http.HTTPStatus.PARTIAL_CONTENT or not part.exists():
         return False
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != part.stat().st_size:
-        raise UserError("the server sent another part of the file than asked for; try again later")
+        raise UserError(
+            "the server sent a different part of the file than requested; try again later"
+        )
     return True
 
 
-def _remember(part: Path, response: Any) -> None:
-    """Keeps what tells this version of the file from another, for the request for the rest."""
+def _store_tag(part: Path, response: Any) -> None:
+    """Stores the response's tag, which identifies the version of the file when the download resumes."""
     tag = response.headers.get("ETag", "")
     if not tag or tag.startswith("W/"):
         tag = response.headers.get("Last-Modified", "")
-    _forget(part)
+    _remove(part)
     if tag:
         _tag_file(part).write_text(tag)
 
 
-def _forget(part: Path) -> None:
+def _remove(part: Path) -> None:
     part.unlink(missing_ok=True)
     _tag_file(part).unlink(missing_ok=True)
 
@@ -216,21 +219,21 @@ def _tag_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.tag")
 
 
-def _dropped(url: str, done: int, total: int) -> UserError:
+def _connection_error(url: str, done: int, total: int) -> UserError:
     of_all = f" of {total / MB:.1f}" if total else ""
     return UserError(
-        f"{url}: the connection broke after {done / MB:.1f}{of_all} MB; the same command goes on "
-        "from there, or starts again where the server cannot"
+        f"{url}: connection lost after {done / MB:.1f}{of_all} MB; rerun the command to resume, or to start "
+        "again if the server cannot resume"
     )
 
 
 def _check_https(url: str) -> None:
     if urlsplit(url).scheme != "https":
-        raise UserError(f"{url} is not https; weights are fetched over https only")
+        raise UserError(f"{url}: not https; weights are downloaded only over https")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, away from https only if that is allowed."""
+    """Follows redirects; optionally refuses those away from https."""
 
     def __init__(self, https_only: bool) -> None:
         self._https_only = https_only
@@ -244,7 +247,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: Any,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request to the new place."""
+        """Returns the request for the new address."""
         if self._https_only:
             _check_https(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -1,4 +1,4 @@
-"""Files in the safetensors format as NumPy arrays, without torch."""
+"""Reading and writing of safetensors files as NumPy arrays, without torch."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from lensjax.errors import UserError
-from lensjax.weights.writing import write_whole
+from lensjax.weights.writing import write_file
 
 TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -27,47 +27,49 @@ TYPES: dict[str, np.dtype[Any]] = {
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, str]]:
-    """The arrays of a file, its metadata, and the type that each array has in the file.
+    """Reads a file.
 
-    Half precision becomes float32.
+    Returns:
+      The arrays, the metadata, and the type of each array in the file. Half-precision arrays are converted to
+      float32.
 
     Raises:
-      UserError: the file cannot be read, is damaged, or holds a type that NumPy does not have.
+      UserError: if the file cannot be read, is damaged, or has arrays of an unsupported type.
     """
     try:
         content = path.read_bytes()
         tensors = safetensors.deserialize(content)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot read: {error.strerror or error}") from None
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error})") from None
+        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     arrays: dict[str, np.ndarray] = {}
     types: dict[str, str] = {}
     for name, tensor in tensors:
         kind = tensor["dtype"]
         if kind not in TYPES:
-            raise UserError(f"{path}: {name} has type {kind}, which is no type of weights")
+            raise UserError(f"{path}: {name} has the unsupported type {kind}")
         array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
         if kind == "BF16":
-            # The upper half of a float32 with the same bits.
+            # A bfloat16 has the bits of the upper half of a float32.
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = array.astype(np.float32) if kind == "F16" else array
         types[name] = kind
     return arrays, header.get("__metadata__") or {}, types
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """The metadata of a file, without reading its arrays.
+def read_metadata(path: Path) -> dict[str, str]:
+    """Reads the metadata of a file, without its arrays.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: if the file is damaged.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error})") from None
+        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 def write_safetensors(
@@ -77,14 +79,14 @@ def write_safetensors(
     *,
     overwrite: bool,
 ) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a file atomically.
 
     Raises:
-      UserError: it is there already, or cannot be written.
+      UserError: if the file already exists, or cannot be written.
     """
-    # order="C" copies only what is not laid out so yet, and keeps scalars scalars.
+    # order="C" copies only arrays that are not contiguous, and keeps scalars.
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(
+    write_file(
         path,
         lambda temporary: save_file(ready, temporary, metadata=dict(metadata)),
         overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""Which arrays, of which shapes, a whole PyTorch state dict of each architecture has."""
+"""Names and shapes of the arrays in a complete PyTorch state dict of each architecture."""
 
 import itertools
 import math
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 Shape = tuple[int, ...]
-Sizes = dict[str, Any]  # numbers, and of a ResNet's stages one number each
+Sizes = dict[str, Any]  # integers, or a tuple with one integer per stage of a ResNet
 
-# The sizes that the published weights and the reference have, by the names of lensjax's config.
-PUBLISHED: dict[str, Sizes] = {
+# Sizes of the published weights and of the reference, by the names of lensjax's config.
+PUBLISHED_SIZES: dict[str, Sizes] = {
     "resnet18": {"width": 64, "stage_sizes": (2, 2, 2, 2)},
     "dino_vits16": {"embedding_size": 384, "depth": 12, "patch_size": 16, "position_grid": 14},
     "baseline_cnn": {"width": 64, "stage_sizes": (2, 2, 2, 2)},
@@ -26,48 +26,49 @@ PUBLISHED: dict[str, Sizes] = {
         "stage_sizes": (2, 2, 2, 2),
     },
 }
-OF_FIXED_SIZE = ("resnet18", "dino_vits16")
+FIXED_SIZE = ("resnet18", "dino_vits16")
 
 
-def sizes_of(architecture: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
-    """The sizes of the network in a state dict.
+def infer_sizes(architecture: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
+    """Infers the sizes of the network in a state dict.
 
-    Those of `OF_FIXED_SIZE` have one size only; the other networks may be smaller than the reference's,
-    as the configs' quick variants are, and one array tells each size.
+    The architectures in `FIXED_SIZE` have only one size. The others may differ from the reference, as in the
+    configs' quick variants, and each size is read from one array.
 
     Args:
-      architecture: one of `PUBLISHED`.
+      architecture: one of `PUBLISHED_SIZES`.
       arrays: the state dict.
 
     Returns:
-      The sizes by the names of lensjax's config; the published one where the array is not there.
+      The sizes, by the names of lensjax's config. If the array is missing, the size is the published one.
     """
-    published = PUBLISHED[architecture]
-    if architecture in OF_FIXED_SIZE:
+    published = PUBLISHED_SIZES[architecture]
+    if architecture in FIXED_SIZE:
         return published
     shapes = {key: array.shape for key, array in arrays.items()}
     blocks = [int(found[1]) for key in shapes if (found := re.match(r"vit\.blocks\.(\d+)\.", key))]
-    told: Sizes = {
-        "width": _last(shapes, "resnet.bn1.weight") or _last(shapes, "cnn.bn1.weight"),
+    inferred: Sizes = {
+        "width": _last_dimension(shapes, "resnet.bn1.weight")
+        or _last_dimension(shapes, "cnn.bn1.weight"),
         "stage_sizes": _stage_sizes(shapes),
-        "embedding_size": _last(shapes, "vit.norm.weight"),
+        "embedding_size": _last_dimension(shapes, "vit.norm.weight"),
         "depth": max(blocks) + 1 if blocks else None,
-        "patch_size": _last(shapes, "vit.patch_embed.proj.weight"),
-        "position_grid": _root((shapes.get("vit.pos_embed", ())[1:2] or (0,))[0] - 1),
-        "image_size": _root((_last(shapes, "alpha_proj.bias") or 0) // 2),
+        "patch_size": _last_dimension(shapes, "vit.patch_embed.proj.weight"),
+        "position_grid": _square_root((shapes.get("vit.pos_embed", ())[1:2] or (0,))[0] - 1),
+        "image_size": _square_root((_last_dimension(shapes, "alpha_proj.bias") or 0) // 2),
     }
-    return {name: told[name] or size for name, size in published.items()}
+    return {name: inferred[name] or size for name, size in published.items()}
 
 
 def torch_shapes(
     architecture: str, sizes: Mapping[str, Any], *, with_classifier: bool = True
 ) -> dict[str, Shape]:
-    """The shape of every array of a state dict, by PyTorch's names, without counts of batches.
+    """Shapes of all arrays of a state dict, by PyTorch name, without `num_batches_tracked`.
 
     Args:
-      architecture: one of `PUBLISHED`.
-      sizes: as `sizes_of` gives them.
-      with_classifier: whether a resnet18 has its `fc`; the other architectures always have all.
+      architecture: one of `PUBLISHED_SIZES`.
+      sizes: the sizes, see `infer_sizes`.
+      with_classifier: whether a resnet18 includes its `fc`. Ignored for other architectures.
     """
     if architecture == "resnet18":
         num_classes = 1000 if with_classifier else 0
@@ -75,13 +76,13 @@ def torch_shapes(
     if architecture == "dino_vits16":
         return _vit(sizes, channels=3)
     if architecture == "baseline_cnn":
-        return _inside("resnet", _resnet(sizes, channels=1))
+        return _add_prefix("resnet", _resnet(sizes, channels=1))
     numbers = 2 * sizes["image_size"] ** 2
     return {
-        **_inside("vit", _vit(sizes, channels=1)),
+        **_add_prefix("vit", _vit(sizes, channels=1)),
         "alpha_proj.weight": (numbers, sizes["embedding_size"]),
         "alpha_proj.bias": (numbers,),
-        **_inside("cnn", _resnet(sizes, channels=2)),
+        **_add_prefix("cnn", _resnet(sizes, channels=2)),
     }
 
 
@@ -141,17 +142,17 @@ def _batch_norm(name: str, size: int) -> dict[str, Shape]:
     return {f"{name}.{part}": (size,) for part in parts}
 
 
-def _inside(module: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def _add_prefix(module: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     return {f"{module}.{name}": shape for name, shape in shapes.items()}
 
 
-def _last(shapes: Mapping[str, Shape], key: str) -> int | None:
-    """The last size of an array; None where it is not there or has none."""
+def _last_dimension(shapes: Mapping[str, Shape], key: str) -> int | None:
+    """Last dimension of an array; None if it is missing or a scalar."""
     return (shapes.get(key) or (None,))[-1]
 
 
 def _stage_sizes(keys: Iterable[str]) -> tuple[int, ...] | None:
-    """Blocks in each stage of the ResNet: as far as their numbers follow one another."""
+    """Number of blocks in each stage of the ResNet, up to the first gap in their indices."""
     named = (re.match(r"(?:resnet|cnn)\.layer(\d+)\.(\d+)\.", key) for key in keys)
     blocks = {(int(found[1]), int(found[2])) for found in named if found}
     stages: list[int] = []
@@ -161,5 +162,5 @@ def _stage_sizes(keys: Iterable[str]) -> tuple[int, ...] | None:
     return tuple(stages) or None
 
 
-def _root(number: int) -> int | None:
+def _square_root(number: int) -> int | None:
     return math.isqrt(number) if number > 0 else None

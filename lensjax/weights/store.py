@@ -1,12 +1,13 @@
-"""lensjax's own weight files: safetensors of Flax variables, with metadata on where they come from.
+"""Weight files of lensjax: safetensors files of Flax variables, with metadata on their origin.
 
-Keys are the paths of the variables, `params/conv1/kernel` or `batch_stats/bn1/mean`. The metadata, all
-texts: format and format_version; architecture; sizes (JSON, by the config's names); source_file,
-source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counts); lensjax, jax and flax
+Keys are the paths of the variables, such as `params/conv1/kernel` or `batch_stats/bn1/mean`. The metadata are
+strings: format and format_version; architecture; sizes (JSON, by the config's names); source_file,
+source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counters); lensjax, jax and flax
 (versions).
 """
 
 import importlib.metadata
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,32 @@ import numpy as np
 
 import lensjax
 from lensjax.errors import UserError
-from lensjax.weights.safetensors_files import metadata_of, read_safetensors, write_safetensors
-from lensjax.weights.torch_files import kind_of
-from lensjax.weights.trees import flatten, nest
+from lensjax.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
+from lensjax.weights.torch_files import detect_format
+from lensjax.weights.trees import flatten, unflatten
 
 FORMAT = "lensjax weights"
 FORMAT_VERSION = "1"
-TOOL = "python tools/convert_torch_weights.py --input {} --output NEW.safetensors"
+CONVERT_COMMAND = "lensjax convert-weights --input {} --output NEW.safetensors"
 
 
 def save(
-    path: Path,
+    path: str | os.PathLike[str],
     variables: Mapping[str, Any],
     metadata: Mapping[str, str],
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes variables and their metadata to one file, whole or not at all.
+    """Writes variables and their metadata to a file, atomically.
 
     Args:
       path: the file.
       variables: parameters and running statistics.
-      metadata: at least "architecture"; format and versions are added.
-      overwrite: whether a file that is there already may be replaced.
+      metadata: at least "architecture". The format and versions are added.
+      overwrite: whether to replace an existing file.
 
     Raises:
-      UserError: the file is there already, or cannot be written.
+      UserError: if the file already exists, or cannot be written.
     """
     written = {
         **metadata,
@@ -51,39 +52,45 @@ def save(
         "flax": importlib.metadata.version("flax"),
     }
     arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
-    write_safetensors(path, arrays, written, overwrite=overwrite)
+    write_safetensors(Path(path), arrays, written, overwrite=overwrite)
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The variables and the metadata in a file that `save` wrote.
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads the variables and metadata of a file written by `save`.
 
     Raises:
-      UserError: the file is missing, damaged, or not lensjax's; the message says how to convert it.
+      UserError: if the file is missing, damaged, or not written by lensjax. The message says how to convert
+        it.
     """
+    path = Path(path)
     if not path.exists():
         raise UserError(
-            f"{path}: there is no such file; tools/convert_torch_weights.py makes one from a PyTorch "
-            "checkpoint, or fetches what is published with --download"
+            f"{path}: no such file; create one from a PyTorch checkpoint with lensjax convert-weights, or "
+            "download published weights with its --download"
         )
-    if kind_of(path) != "safetensors":
-        raise UserError(f"{path} is a PyTorch checkpoint; convert it: {TOOL.format(path)}")
+    if detect_format(path) != "safetensors":
+        raise UserError(
+            f"{path} is a PyTorch checkpoint; convert it with {CONVERT_COMMAND.format(path)}"
+        )
     arrays, metadata, _ = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} is a safetensors file, but not of lensjax's variables; convert it: {TOOL.format(path)}"
+            f"{path} is a safetensors file, but not one of lensjax; convert it with "
+            f"{CONVERT_COMMAND.format(path)}"
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has version {metadata.get('format_version')} of the format and this lensjax reads "
-            f"version {FORMAT_VERSION}; convert the source again with the lensjax that is to read it"
+            f"{path} has format version {metadata.get('format_version')}, but this version of lensjax reads "
+            f"version {FORMAT_VERSION}; convert the source again with this version"
         )
-    return nest(arrays), metadata
+    return unflatten(arrays), metadata
 
 
-def is_lensjax_file(path: Path) -> bool:
-    """Whether a file says that `save` wrote it.
+def is_lensjax_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file was written by `save`.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: if the file is missing or damaged.
     """
-    return kind_of(path) == "safetensors" and metadata_of(path).get("format") == FORMAT
+    path = Path(path)
+    return detect_format(path) == "safetensors" and read_metadata(path).get("format") == FORMAT

@@ -1,7 +1,7 @@
-"""How PyTorch's names and layouts correspond to those of lensjax's modules.
+"""Tables that map PyTorch's names and array layouts to those of lensjax's modules.
 
-One row holds both ways: a state dict's key, the path in the Flax variables, and how the array is laid
-out in each. Words in braces stand for any whole number, the same on both sides.
+Each entry is valid in both directions: a key of the state dict, a path in the Flax variables, and the layout
+of the array in each. Words in braces match any integer, the same on both sides.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one array is laid out on the two sides.
+    """Conversion of an array between the layouts of PyTorch and Flax.
 
     Attributes:
-      to_flax, to_torch: give the other side's array; inverse to each other.
+      to_flax, to_torch: convert an array; inverse to each other.
     """
 
     to_flax: Callable[[np.ndarray], np.ndarray]
@@ -32,13 +32,13 @@ CONVOLUTION = Layout(
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One correspondence.
+class ParameterMapping:
+    """Mapping of one parameter, or of a family of parameters, between PyTorch and Flax.
 
     Attributes:
       torch: template of the state dict's keys.
-      flax: template of the paths in the variables, from the collection on.
-      layout: how the arrays correspond.
+      flax: template of the paths in the variables, including the collection.
+      layout: conversion between the array layouts.
     """
 
     torch: str
@@ -46,54 +46,54 @@ class Row:
     layout: Layout = SAME
 
     def flax_path(self, torch_key: str) -> str | None:
-        """The path that belongs to a key; None where the row is not about it."""
+        """Flax path for a PyTorch key; None if the key does not match."""
         return translate(self.torch, self.flax, torch_key)
 
     def torch_key(self, flax_path: str) -> str | None:
-        """The key that belongs to a path; None where the row is not about it."""
+        """PyTorch key for a Flax path; None if the path does not match."""
         return translate(self.flax, self.torch, flax_path)
 
 
 def translate(source: str, target: str, name: str) -> str | None:
-    """A name that fits the template `source`, rewritten as `target`; None where it does not fit."""
+    """Rewrites a name from the template `source` to `target`; None if it does not match `source`."""
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(source))
     match = re.fullmatch(pattern, name)
     return None if match is None else target.format(**match.groupdict())
 
 
-def _batch_norm(torch: str, flax: str) -> list[Row]:
+def _batch_norm(torch: str, flax: str) -> list[ParameterMapping]:
     return [
-        Row(f"{torch}.weight", f"params/{flax}/scale"),
-        Row(f"{torch}.bias", f"params/{flax}/bias"),
-        Row(f"{torch}.running_mean", f"batch_stats/{flax}/mean"),
-        Row(f"{torch}.running_var", f"batch_stats/{flax}/var"),
+        ParameterMapping(f"{torch}.weight", f"params/{flax}/scale"),
+        ParameterMapping(f"{torch}.bias", f"params/{flax}/bias"),
+        ParameterMapping(f"{torch}.running_mean", f"batch_stats/{flax}/mean"),
+        ParameterMapping(f"{torch}.running_var", f"batch_stats/{flax}/var"),
     ]
 
 
-def _layer(torch: str, flax: str, layout: Layout) -> list[Row]:
+def _layer(torch: str, flax: str, layout: Layout) -> list[ParameterMapping]:
     return [
-        Row(f"{torch}.weight", f"params/{flax}/kernel", layout),
-        Row(f"{torch}.bias", f"params/{flax}/bias"),
+        ParameterMapping(f"{torch}.weight", f"params/{flax}/kernel", layout),
+        ParameterMapping(f"{torch}.bias", f"params/{flax}/bias"),
     ]
 
 
-def _layer_norm(torch: str, flax: str) -> list[Row]:
+def _layer_norm(torch: str, flax: str) -> list[ParameterMapping]:
     return [
-        Row(f"{torch}.weight", f"params/{flax}/scale"),
-        Row(f"{torch}.bias", f"params/{flax}/bias"),
+        ParameterMapping(f"{torch}.weight", f"params/{flax}/scale"),
+        ParameterMapping(f"{torch}.bias", f"params/{flax}/bias"),
     ]
 
 
 RESNET = [
     *_layer("conv1", "conv1", CONVOLUTION),
     *_batch_norm("bn1", "bn1"),
-    Row(
+    ParameterMapping(
         "layer{stage}.{block}.conv{n}.weight",
         "params/layer{stage}_{block}/conv{n}/kernel",
         CONVOLUTION,
     ),
     *_batch_norm("layer{stage}.{block}.bn{n}", "layer{stage}_{block}/bn{n}"),
-    Row(
+    ParameterMapping(
         "layer{stage}.{block}.downsample.0.weight",
         "params/layer{stage}_{block}/downsample_conv/kernel",
         CONVOLUTION,
@@ -103,8 +103,8 @@ RESNET = [
 ]
 
 VIT = [
-    Row("cls_token", "params/cls_token"),
-    Row("pos_embed", "params/pos_embed"),
+    ParameterMapping("cls_token", "params/cls_token"),
+    ParameterMapping("pos_embed", "params/pos_embed"),
     *_layer("patch_embed.proj", "patch_embed", CONVOLUTION),
     *_layer_norm("blocks.{block}.norm{n}", "blocks_{block}/norm{n}"),
     *_layer("blocks.{block}.attn.qkv", "blocks_{block}/attn/qkv", LINEAR),
@@ -114,21 +114,23 @@ VIT = [
 ]
 
 
-def _inside(module: str, rows: list[Row]) -> list[Row]:
-    """The rows of a module, for one that holds it under a name."""
+def _add_prefix(module: str, mappings: list[ParameterMapping]) -> list[ParameterMapping]:
+    """Mappings of a module for a parent in which it has the name `module`."""
     return [
-        Row(f"{module}.{row.torch}", row.flax.replace("/", f"/{module}/", 1), row.layout)
-        for row in rows
+        ParameterMapping(
+            f"{module}.{mapping.torch}", mapping.flax.replace("/", f"/{module}/", 1), mapping.layout
+        )
+        for mapping in mappings
     ]
 
 
-TABLES: dict[str, list[Row]] = {
+TABLES: dict[str, list[ParameterMapping]] = {
     "resnet18": RESNET,
     "dino_vits16": VIT,
-    "baseline_cnn": _inside("resnet", RESNET),
+    "baseline_cnn": _add_prefix("resnet", RESNET),
     "lens_vit_pinn": [
-        *_inside("vit", VIT),
+        *_add_prefix("vit", VIT),
         *_layer("alpha_proj", "alpha_proj", LINEAR),
-        *_inside("cnn", RESNET),
+        *_add_prefix("cnn", RESNET),
     ],
 }

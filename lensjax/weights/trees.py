@@ -1,16 +1,16 @@
-"""Nested dictionaries of variables, and the same with one path an array."""
+"""Conversion between nested dictionaries of variables and flat ones with paths as keys."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of nested dictionaries by their paths: `params/conv1/kernel`."""
+    """Leaves of nested dictionaries by path, such as `params/conv1/kernel`."""
     return dict(_leaves(tree, ""))
 
 
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries with leaves at those paths; the inverse of `flatten`."""
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries from leaves by path; the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")
@@ -21,9 +21,9 @@ def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _leaves(tree: Mapping[str, Any], start: str) -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{start}{name}/")
+            yield from _leaves(value, f"{prefix}{name}/")
         else:
-            yield start + name, value
+            yield prefix + name, value

@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,41 +11,45 @@ import safetensors
 from lensjax.errors import UserError
 
 
-def check_new(path: Path, *, overwrite: bool) -> None:
-    """Refuses a path that holds something which may not be replaced.
+def check_output_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Checks that a file can be written without replacing something by accident.
 
     Raises:
-      UserError: it is a folder, or a file and `overwrite` is not set.
+      UserError: if the path is a folder, or the file exists and `overwrite` is false.
     """
+    path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file in it")
+        raise UserError(f"{path} is a folder; specify a file")
     if path.exists() and not overwrite:
         raise UserError(
-            f"{path} is there already; name another file, or replace it with --overwrite"
+            f"{path} already exists; choose another file, or replace it with --overwrite"
         )
 
 
-def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
-    """Writes a file under another name first; its folder is made if it is not there.
+def write_file(
+    path: str | os.PathLike[str], write: Callable[[Path], None], *, overwrite: bool
+) -> None:
+    """Writes a file atomically, through a temporary file. Creates its folder if needed.
 
     Args:
-      path: where the file goes.
-      write: writes it to the path that it is given.
-      overwrite: whether a file that is there already may be replaced.
+      path: the file.
+      write: writes the content to the path that it is called with.
+      overwrite: whether to replace an existing file.
 
     Raises:
-      UserError: the file is there already, or cannot be written.
+      UserError: if the file already exists, or cannot be written.
     """
-    check_new(path, overwrite=overwrite)
+    path = Path(path)
+    check_output_path(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        check_new(path, overwrite=overwrite)
+        check_output_path(path, overwrite=overwrite)
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be written: {reason}") from None
+        raise UserError(f"{path}: cannot write: {reason}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -20,10 +20,10 @@ from lensjax.weights import download, load
 
 torch = pytest.importorskip("torch")
 from helpers.weight_sources import (  # noqa: E402
-    arrays,
+    add_prefix,
     assert_same,
-    hugging_face,
-    prefixed,
+    to_hugging_face,
+    to_numpy,
     torchvision_resnet18,
     vit_module,
 )
@@ -58,7 +58,7 @@ def pinn():
 @pytest.fixture
 def checkpoint(tmp_path):
     file = tmp_path / "pinn.pth"
-    torch.save({"state_dict": prefixed("module.", pinn().state_dict())}, file)
+    torch.save({"state_dict": add_prefix("module.", pinn().state_dict())}, file)
     return file
 
 
@@ -79,7 +79,7 @@ def test_a_checkpoint_converts_and_back_and_loads_strictly_bit_for_bit(
         state = load_file(back)
     module = torch_models.LensVITPINN(32, 4, **TINY)
     module.load_state_dict(state, strict=True)
-    assert_same(arrays(module.state_dict()), arrays(pinn().state_dict()))
+    assert_same(to_numpy(module.state_dict()), to_numpy(pinn().state_dict()))
 
 
 def test_a_converted_checkpoint_classifies_as_in_torch(tool, checkpoint, tmp_path):
@@ -139,7 +139,7 @@ def test_unused_arrays_and_changes_are_reported(tool, tmp_path):
         name: torch.zeros(tensor.shape, dtype=torch.float16)
         for name, tensor in vit_module().state_dict().items()
     }
-    state = prefixed("vit.", hugging_face(state)) | {"classifier.weight": torch.zeros(2, 384)}
+    state = add_prefix("vit.", to_hugging_face(state)) | {"classifier.weight": torch.zeros(2, 384)}
     source = tmp_path / "hf.pth"
     torch.save({"model": state, "epoch": 3}, source)
     code, said = tool("--input", source, "--output", tmp_path / "x.safetensors")
@@ -157,7 +157,7 @@ def test_nothing_is_overwritten_unless_asked(tool, checkpoint, tmp_path):
     code, said = tool("--input", checkpoint, "--output", file)
     assert code == 2
     assert said.splitlines() == [
-        f"convert_torch_weights: {file} is there already; name another file, or replace it with "
+        f"convert_torch_weights: {file} already exists; choose another file, or replace it with "
         "--overwrite"
     ]
     assert file.read_text() == "mine"
@@ -183,10 +183,10 @@ def test_a_hash_that_is_given_is_held_to(tool, checkpoint, tmp_path):
         (("--input", "x.pth", "--output", "x.npz"), "x.npz: must end in .safetensors"),
         (("--to-torch", "--input", "x", "--output", "x.npz"), "end in .pth or .pt or .safetensors"),
         (("--input", "x.safetensors", "--output", "./x.safetensors"), "are the same file"),
-        (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: there is no such file"),
+        (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: no such file"),
         (
             ("--to-torch", "--input", "none", "--output", "x.pth"),
-            "none: there is no such file; tools/",
+            "none: no such file; create one",
         ),
         (
             ("--download", "resnet18", "--input", "x"),
@@ -233,7 +233,7 @@ def test_download_fetches_into_the_cache_and_converts(tool, monkeypatch, tmp_pat
     output = tmp_path / "resnet18.safetensors"
     code, said = tool("--download", "resnet18", "--output", output)
     assert code == 0, said
-    assert asked == [(download.OFFICIAL["resnet18"], tmp_path / "cache" / "weights", "")]
+    assert asked == [(download.OFFICIAL_FILES["resnet18"], tmp_path / "cache" / "weights", "")]
     assert load(output)[0]["params"]["fc"]["kernel"].shape == (512, 1000)
     code, said = tool("--download", "dino_vits16")
     assert code == 0

@@ -141,7 +141,7 @@ def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
     [
         ("torch", "a.pth", "PyTorch has no module of lens_fit_net"),
         ("torch", "a.onnx", "must end in .pth or .pt"),
-        ("safetensors", "there.safetensors", "is there already"),
+        ("safetensors", "there.safetensors", "already exists"),
         ("tflite", "a.tflite", "--format"),
     ],
 )

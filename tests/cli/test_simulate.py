@@ -97,11 +97,11 @@ def test_mistakes_in_the_command_are_told(arguments, message):
 
 def test_array_record_holds_the_same_images(tmp_path):
     pytest.importorskip("tensorflow_datasets", exc_type=ImportError)
-    from lensjax.data.deep_lense import open_prepared
+    from lensjax.data.deep_lense import open_dataset
 
     main(words(tmp_path / "set", train=6, val=3, format="array_record"))
     made = simulation.simulate_split("common_test", seed=1, split="train", num_images=6)
-    found = open_prepared(tmp_path / "set", 150).read(["train"])["train"]
+    found = open_dataset(tmp_path / "set", 150).read(["train"])["train"]
     np.testing.assert_array_equal(found.pixels, made.pixels)
     np.testing.assert_array_equal(found.labels, made.labels)
     assert (tmp_path / "set" / "truth.csv").is_file()

@@ -1,4 +1,4 @@
-"""Small sources of images in the published layout, as a folder and as a zip archive."""
+"""Small data sets in the published layout, as a folder and as a zip archive."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from lensjax.data.images import CLASSES
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """Two good images of each class in train/ and val/, by path."""
+    """Two valid images of each class in train/ and val/, by path."""
     names = (
         f"{split}/{name}/{index}.npy"
         for split in ("train", "val")
@@ -25,7 +25,7 @@ def files() -> dict[str, bytes]:
 def make_source(
     request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> Callable[[Mapping[str, bytes]], pathlib.Path]:
-    """Writes files as a folder, then as a zip archive, and gives the path to read."""
+    """Function that writes files as a folder or a zip archive, and returns its path."""
     if request.param == "folder":
         return lambda files: write_folder(tmp_path / "dataset", files)
     return lambda files: write_zip(tmp_path / "dataset.zip", files)

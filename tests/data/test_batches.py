@@ -20,7 +20,7 @@ def image_set(num_images, dtype=np.uint16):
 
 
 @hypothesis.given(st.integers(0, 50), st.integers(1, 60), st.integers(0, 2**32))
-def test_every_image_weighs_one_exactly_once(num_images, batch_size, seed):
+def test_every_image_has_weight_one_exactly_once(num_images, batch_size, seed):
     images = image_set(num_images)
     order = epoch_order(seed, 0, num_images)
     seen = []
@@ -31,7 +31,7 @@ def test_every_image_weighs_one_exactly_once(num_images, batch_size, seed):
     assert seen == order.tolist()
 
 
-def test_rows_of_a_batch_belong_together():
+def test_batch_arrays_are_of_the_same_images():
     images = image_set(10)
     for batch in batches(images, epoch_order(0, 0, 10), 4):
         rows = batch["pixels"][:, 0, 0].astype(int)
@@ -40,7 +40,7 @@ def test_rows_of_a_batch_belong_together():
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_types_are_those_of_the_set_and_of_a_step(dtype):
+def test_batch_arrays_have_expected_types(dtype):
     batch = next(batches(image_set(3, dtype), np.arange(3), 4))
     assert batch["pixels"].dtype == dtype
     assert (batch["scale"].dtype, batch["labels"].dtype, batch["weights"].dtype) == (
@@ -50,7 +50,7 @@ def test_types_are_those_of_the_set_and_of_a_step(dtype):
     )
 
 
-def test_the_last_batch_is_filled_by_its_own_first_images_at_weight_zero():
+def test_last_batch_is_padded_at_weight_zero():
     last = list(batches(image_set(6), np.arange(6), 4))[-1]
     assert last["pixels"][:, 0, 0].tolist() == [4, 5, 4, 5]
     assert last["weights"].tolist() == [1, 1, 0, 0]
@@ -58,17 +58,17 @@ def test_the_last_batch_is_filled_by_its_own_first_images_at_weight_zero():
 
 
 @pytest.mark.parametrize("start", range(5))
-def test_resumed_epoch_gives_the_remaining_batches(start):
+def test_resumed_epoch_has_the_remaining_batches(start):
     images, options = image_set(10), (3, [1], 2)
     whole = list(batches(images, epoch_order(1, 2, 10), 3))
     rest = list(epoch_batches(images, *options, start=start, share=slice(1, 3)))
     assert len(rest) == len(whole) - start
-    for batch, wanted in zip(rest, whole[start:], strict=True):
-        for name in wanted:
-            np.testing.assert_array_equal(batch[name], wanted[name][1:3])
+    for batch, expected in zip(rest, whole[start:], strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(batch[name], expected[name][1:3])
 
 
-def test_several_runs_have_an_axis_after_the_batch():
+def test_batches_of_several_runs_have_run_axis():
     images = image_set(10)
     runs = [list(epoch_batches(images, 4, [seed], 0)) for seed in (5, 6)]
     for together, *each in zip(epoch_batches(images, 4, [5, 6], 0), *runs, strict=True):
@@ -77,7 +77,7 @@ def test_several_runs_have_an_axis_after_the_batch():
             np.testing.assert_array_equal(together[name], expected)
 
 
-def test_the_order_follows_from_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     orders = [tuple(epoch_order(*key, 20)) for key in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len(set(orders)) == 4
     assert all(sorted(order) == list(range(20)) for order in orders)

@@ -1,5 +1,4 @@
 import json
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -9,20 +8,19 @@ import pytest
 from helpers.data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
 
 from lensjax.cli import prepare_tfds
-from lensjax.data.deep_lense import open_prepared, prepare
+from lensjax.data.deep_lense import open_dataset, prepare_dataset
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError
 
 
-
 def read_prepared(path, image_size):
-    source = open_prepared(path, image_size)
+    source = open_dataset(path, image_size)
     return source.read(source.parts)
 
 
-def assert_same(sets, wanted):
-    assert list(sets) == list(wanted)
-    for split, images in wanted.items():
+def assert_same(sets, expected):
+    assert list(sets) == list(expected)
+    for split, images in expected.items():
         assert sets[split].names == images.names
         for field in ("pixels", "scale", "labels"):
             read, original = getattr(sets[split], field), getattr(images, field)
@@ -32,25 +30,25 @@ def assert_same(sets, wanted):
 
 @pytest.fixture
 def prepared(tmp_path, files):
-    return prepare(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
+    return prepare_dataset(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
 
 
 @pytest.mark.parametrize(
     "fractional", [(), ("val/no/1.npy",), ("val/no/1.npy", "train/vort/1.npy")]
 )
-def test_a_prepared_archive_is_read_back_bit_for_bit(tmp_path, files, fractional):
+def test_prepared_images_are_identical_to_the_source(tmp_path, files, fractional):
     files |= {name: npy_bytes(fractional_image(1)) for name in fractional}
     files |= {name.replace("val/", "test/"): files[name] for name in files if "val/" in name}
     source = write_zip(tmp_path / "dataset.zip", files)
     data_dir = tmp_path / "tfds"
-    folder = prepare(source, data_dir, SIZE)
+    folder = prepare_dataset(source, data_dir, SIZE)
     assert folder == data_dir / "deep_lense" / "1.0.0"
-    wanted = read_reference_layout(source, SIZE)
+    expected = read_reference_layout(source, SIZE)
     for path in (data_dir, data_dir / "deep_lense", folder):
-        assert_same(read_prepared(path, SIZE), wanted)
+        assert_same(read_prepared(path, SIZE), expected)
 
 
-def test_the_data_set_is_one_that_tfds_itself_reads(prepared):
+def test_tfds_reads_the_data_set(prepared):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(prepared)
@@ -61,76 +59,76 @@ def test_the_data_set_is_one_that_tfds_itself_reads(prepared):
     assert example["name"] == b"train/no/1.npy"
 
 
-def test_preparing_says_nothing_of_its_own_and_leaves_nothing_else(
-    tmp_path, files, capfd, monkeypatch
-):
+def test_preparation_is_silent_and_leaves_no_other_files(tmp_path, files, capfd, monkeypatch):
     source = write_zip(tmp_path / "dataset.zip", files)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    prepare(source, tmp_path / "tfds", SIZE)
+    prepare_dataset(source, tmp_path / "tfds", SIZE)
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["deep_lense"]
     assert list(temporary.iterdir()) == []
 
 
-def test_a_prepared_data_set_is_never_overwritten(tmp_path, prepared):
-    with pytest.raises(UserError, match=r"deep_lense/1\.0\.0: is there already; remove it or give"):
-        prepare(tmp_path / "dataset.zip", tmp_path / "tfds", SIZE)
+def test_prepared_data_set_is_never_overwritten(tmp_path, prepared):
+    with pytest.raises(UserError, match=r"deep_lense/1\.0\.0 already exists; remove it or choose"):
+        prepare_dataset(tmp_path / "dataset.zip", tmp_path / "tfds", SIZE)
 
 
-def test_a_bad_image_leaves_no_data_set(tmp_path, files):
+def test_bad_image_leaves_no_data_set(tmp_path, files):
     files["val/no/1.npy"] = b"hello"
-    with pytest.raises(UserError, match=r"val/no/1\.npy: is not a \.npy file"):
-        prepare(write_folder(tmp_path / "dataset", files), tmp_path / "tfds", SIZE)
+    with pytest.raises(UserError, match=r"val/no/1\.npy: not a \.npy file"):
+        prepare_dataset(write_folder(tmp_path / "dataset", files), tmp_path / "tfds", SIZE)
     assert not (tmp_path / "tfds").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, files):
+def test_unwritable_folder_is_reported(tmp_path, files):
     (tmp_path / "tfds").write_text("a file")
-    with pytest.raises(UserError, match="cannot be written"):
-        prepare(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
+    with pytest.raises(UserError, match="cannot write"):
+        prepare_dataset(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
 
 
-def test_a_folder_without_a_data_set_is_told(tmp_path):
-    with pytest.raises(UserError, match="holds no prepared data set deep_lense; prepare one with"):
+def test_folder_without_data_set_is_reported(tmp_path):
+    with pytest.raises(
+        UserError, match="contains no prepared deep_lense data set; prepare one with"
+    ):
         read_prepared(tmp_path, SIZE)
     with pytest.raises(UserError, match="no such folder"):
         read_prepared(tmp_path / "nowhere", SIZE)
 
 
-def test_images_of_another_size_are_told(prepared):
+def test_different_image_size_is_reported(prepared):
     with pytest.raises(UserError, match=r"shape \(8, 8\), expected \(9, 9\); set config\.data\."):
         read_prepared(prepared, 9)
 
 
-def test_another_data_set_is_told(prepared):
+def test_other_data_set_is_reported(prepared):
     (prepared / "metadata.json").unlink()
-    with pytest.raises(UserError, match="is not the data set deep_lense"):
+    with pytest.raises(UserError, match="not a deep_lense data set"):
         read_prepared(prepared, SIZE)
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
-def test_damaged_descriptions_are_told(prepared, name):
+def test_damaged_metadata_is_reported(prepared, name):
     file = prepared / name
     file.write_text(json.dumps(json.loads(file.read_text()))[:-5])
-    with pytest.raises(UserError, match="is damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete data set"):
         read_prepared(prepared, SIZE)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
-def test_damaged_records_are_told(prepared, damage):
+def test_damaged_records_are_reported(prepared, damage):
     (file,) = prepared.glob("*-train.array_record*")
     data = file.read_bytes()
     if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
-    with pytest.raises(UserError, match="is damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete data set"):
         read_prepared(prepared, SIZE)
 
 
-def test_no_other_part_of_the_data_package_loads_tfds():
+def test_only_deep_lense_imports_tfds():
     code = (
         "import sys, lensjax.data.source, lensjax.data.batches;"
         "sys.exit('tensorflow_datasets' in sys.modules)"
@@ -147,7 +145,7 @@ def tool(monkeypatch):
     return run
 
 
-def test_the_command_prepares_what_it_says(tool, tmp_path, files, capsys):
+def test_command_prepares_a_data_set(tool, tmp_path, files, capsys):
     source, data_dir = write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds"
     assert tool("--source", source, f"--data-dir={data_dir}", "--image-size=8") == 0
     assert f"config.data.source=tfds:{data_dir}" in capsys.readouterr().out
@@ -165,18 +163,18 @@ def test_the_command_prepares_what_it_says(tool, tmp_path, files, capsys):
         (["dataset.zip"], "'dataset.zip' is not a flag"),
     ],
 )
-def test_a_mistake_in_the_command_is_one_line_and_code_2(
+def test_wrong_command_is_one_line_and_code_2(
     tool, arguments, message, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
     assert tool(*arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
 
 
-def test_help_names_every_flag_and_nothing_more(tool, capsys):
+def test_help_lists_every_flag(tool, capsys):
     assert tool("--help") == 0
     lines = capsys.readouterr().out.split("\n")
     flags = [line.split()[0] for line in lines if line.startswith("  --")]

@@ -9,7 +9,7 @@ import pytest
 from helpers.data_files import SIZE, count_image, npy_bytes
 from hypothesis import strategies as st
 
-from lensjax.data.npy import bytes_to_read, min_max_scaled, parse_image
+from lensjax.data.npy import bytes_to_read, min_max_scale, parse_image
 from lensjax.errors import UserError
 
 
@@ -20,14 +20,14 @@ def with_header(header, version=b"\x01\x00", payload=b"\0" * 64):
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (1, SIZE, SIZE), (SIZE, SIZE, 1)])
-def test_a_plane_is_read_from_each_of_its_shapes(shape):
+def test_image_is_read_from_every_valid_shape(shape):
     image = count_image(0)
     read = parse_image(npy_bytes(image.reshape(shape)), SIZE)
     np.testing.assert_array_equal(read, image[0])
 
 
 @pytest.mark.parametrize("dtype", [">f8", "<f4", ">f4", "f2"])
-def test_an_image_from_0_to_1_is_returned_as_it_is(dtype):
+def test_image_from_0_to_1_is_returned_unchanged(dtype):
     image = count_image(0)[0].astype(dtype)
     read = parse_image(npy_bytes(image), SIZE)
     np.testing.assert_array_equal(read, image)
@@ -35,14 +35,14 @@ def test_an_image_from_0_to_1_is_returned_as_it_is(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", ">i2", "u4", "i8", "u8", "f4", "f8"])
-def test_an_image_of_other_values_is_min_max_scaled(dtype):
+def test_other_images_are_min_max_scaled(dtype):
     image = np.random.default_rng(0).integers(3, 120, (SIZE, SIZE)).astype(dtype)
     read = parse_image(npy_bytes(image), SIZE)
     wide = image.astype(float)
     np.testing.assert_array_equal(read, (wide - wide.min()) / (wide.max() - wide.min()))
 
 
-def test_an_array_in_fortran_order_is_not_transposed():
+def test_fortran_order_is_not_transposed():
     image = count_image(0)[0]
     np.testing.assert_array_equal(parse_image(npy_bytes(np.asfortranarray(image)), SIZE), image)
 
@@ -55,20 +55,20 @@ def test_an_array_in_fortran_order_is_not_transposed():
         for dtype in (np.float32, np.float64, np.int64, np.uint64, np.int8)
     )
 )
-def test_a_scaled_image_has_0_and_1_as_its_extremes(image):
+def test_scaled_image_has_range_0_to_1(image):
     hypothesis.assume(image.min() < image.max())
-    scaled = min_max_scaled(image)
+    scaled = min_max_scale(image)
     assert scaled.min() == 0
     assert scaled.max() == 1
     assert np.all(np.diff(scaled.ravel()[np.argsort(image, axis=None)]) >= 0)
 
 
-def test_numbers_that_overflow_when_subtracted_are_still_scaled():
+def test_values_with_overflowing_difference_are_scaled():
     image = np.full((2, 2), 1e308)
     image[0] = -1e308, 0
-    np.testing.assert_array_equal(min_max_scaled(image), [[0, 0.5], [1, 1]])
+    np.testing.assert_array_equal(min_max_scale(image), [[0, 0.5], [1, 1]])
     extremes = np.array([[-(2**63), 2**63 - 1]])
-    np.testing.assert_array_equal(min_max_scaled(extremes), [[0, 1]])
+    np.testing.assert_array_equal(min_max_scale(extremes), [[0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -82,34 +82,34 @@ def test_numbers_that_overflow_when_subtracted_are_still_scaled():
         (np.eye(8, 9), "shape (8, 9), expected (8, 8); crop it to a square"),
         (
             np.zeros((3, 8, 8)),
-            "shape (3, 8, 8), expected (8, 8) or (1, 8, 8); save one image a file",
+            "shape (3, 8, 8), expected (8, 8) or (1, 8, 8); save one image per file",
         ),
-        (np.zeros(()), "shape (), expected (8, 8) or (1, 8, 8); save one image a file"),
+        (np.zeros(()), "shape (), expected (8, 8) or (1, 8, 8); save one image per file"),
         (np.zeros((0, 0)), "shape (0, 0), expected (8, 8); crop it to a square"),
     ],
 )
-def test_another_shape_is_named_with_the_one_expected(array, message):
+def test_wrong_shape_error_has_expected_shape(array, message):
     with pytest.raises(UserError) as caught:
         parse_image(npy_bytes(array), SIZE)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_not_finite_are_counted(value):
+def test_error_counts_pixels_that_are_not_finite(value):
     image = count_image(0)
     image[0, 3, 3:6] = value
-    with pytest.raises(UserError, match="3 of 64 pixels are NaN or infinite; leave the image out"):
+    with pytest.raises(UserError, match="3 of 64 pixels are NaN or infinite; remove the image"):
         parse_image(npy_bytes(image), SIZE)
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 7])
-def test_a_constant_image_is_refused(value):
-    with pytest.raises(UserError, match=r"every pixel is .* leave the image out"):
+def test_constant_image_is_refused(value):
+    with pytest.raises(UserError, match=r"every pixel is .* remove it"):
         parse_image(npy_bytes(np.full((SIZE, SIZE), value)), SIZE)
 
 
 @pytest.mark.parametrize("dtype", [bool, complex, "S8", "M8[s]", [("x", "f4")], np.longdouble])
-def test_other_kinds_of_values_are_refused(dtype):
+def test_other_value_types_are_refused(dtype):
     if np.dtype(dtype) == np.float64:
         pytest.skip("long double is double here")
     with pytest.raises(UserError, match="save it as floats or integers of at most 64 bits"):
@@ -117,58 +117,58 @@ def test_other_kinds_of_values_are_refused(dtype):
 
 
 class Exploit:
-    """Says so when it is unpickled."""
+    """Fails the test when it is unpickled."""
 
     def __reduce__(self):
         return pytest.fail, ("a pickle was loaded",)
 
 
-def test_a_pickle_is_never_loaded():
+def test_pickle_is_never_loaded():
     stream = io.BytesIO()
     np.save(stream, np.array([Exploit(), 1e-23], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"pickles are never loaded .* re-save the image alone"):
+    with pytest.raises(UserError, match=r"never loaded .* re-save only the image"):
         parse_image(stream.getvalue(), SIZE)
 
 
-def test_every_truncation_is_told():
+def test_every_truncation_is_reported():
     whole = npy_bytes(count_image(0))
     for length in range(len(whole)):
-        with pytest.raises(UserError, match=r"truncated|empty|is not a .npy file"):
+        with pytest.raises(UserError, match=r"truncated|empty|not a .npy file"):
             parse_image(whole[:length], SIZE)
 
 
-def test_a_truncated_image_says_how_much_is_missing():
+def test_truncation_error_has_number_of_bytes():
     with pytest.raises(UserError, match=r"truncated: 412 of 512 bytes of pixels; copy or download"):
         parse_image(npy_bytes(count_image(0))[:-100], SIZE)
 
 
-def test_bytes_after_the_array_are_refused():
-    with pytest.raises(UserError, match="more bytes after its array"):
+def test_extra_bytes_are_refused():
+    with pytest.raises(UserError, match="extra bytes after the array"):
         parse_image(npy_bytes(count_image(0)) * 2, SIZE)
 
 
 @pytest.mark.parametrize("data", [b"hello", b"PK\x03\x04" + b"\0" * 100, b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_is_not_npy_is_told(data):
-    with pytest.raises(UserError, match=r"is not a \.npy file; convert it with np\.save"):
+def test_file_that_is_not_npy_is_reported(data):
+    with pytest.raises(UserError, match=r"not a \.npy file; convert it with np\.save"):
         parse_image(data, SIZE)
 
 
-DAMAGED = "has a damaged header; copy or download it again"
+DAMAGED = "damaged header; copy or download it again"
 
 
-def of_shape(shape):
+def with_shape(shape):
     return with_header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (of_shape("(10**9,)"), DAMAGED),
+        (with_shape("(10**9,)"), DAMAGED),
         (
-            of_shape("(1000000000, 1000000000)"),
+            with_shape("(1000000000, 1000000000)"),
             "shape (1000000000, 1000000000), expected (8, 8); set config.data.image_size=1000000000",
         ),
-        (of_shape("(-8, -8)"), "shape (-8, -8), expected (8, 8); crop it to a square"),
+        (with_shape("(-8, -8)"), "shape (-8, -8), expected (8, 8); crop it to a square"),
         (with_header("{'descr': '<f8', 'shape': (8, 8)}"), DAMAGED),
         (with_header("{'descr': 'nonsense', 'fortran_order': False, 'shape': (8, 8)}"), DAMAGED),
         (with_header("(" * 110), DAMAGED),
@@ -176,23 +176,23 @@ def of_shape(shape):
         (with_header("{}", version=b"\x02\x00"), DAMAGED),
         (
             with_header("{}", version=b"\x03\x00"),
-            "is of .npy version 3.0, which images do not need; convert it with np.save(path, image)",
+            "unsupported .npy version 3.0; convert it with np.save(path, image)",
         ),
         (
             with_header("{}", version=b"\x09\x07"),
-            "is of .npy version 9.7, which images do not need; convert it with np.save(path, image)",
+            "unsupported .npy version 9.7; convert it with np.save(path, image)",
         ),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 100, DAMAGED),
     ],
 )
-def test_an_invalid_header_is_described_in_one_line(data, message):
+def test_invalid_header_error_is_one_line(data, message):
     with pytest.raises(UserError) as caught:
         parse_image(data, SIZE)
     assert str(caught.value) == message
 
 
 @hypothesis.given(st.binary(max_size=200), st.binary(max_size=600))
-def test_arbitrary_bytes_raise_no_error_but_UserError(header, payload):
+def test_arbitrary_bytes_raise_only_UserError(header, payload):
     prefix = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
     with contextlib.suppress(UserError):
         parse_image(prefix + header + payload, SIZE)
@@ -200,7 +200,7 @@ def test_arbitrary_bytes_raise_no_error_but_UserError(header, payload):
 
 @hypothesis.example({})
 @hypothesis.given(st.dictionaries(st.integers(0, 639), st.integers(0, 255), max_size=3))
-def test_changed_bytes_give_a_scaled_image_or_UserError(changes):
+def test_changed_bytes_give_scaled_image_or_UserError(changes):
     content = bytearray(npy_bytes(count_image(0)))
     for place, value in changes.items():
         content[place] = value
@@ -213,5 +213,5 @@ def test_changed_bytes_give_a_scaled_image_or_UserError(changes):
         assert (image.min(), image.max()) == (0, 1)
 
 
-def test_enough_is_read_for_the_largest_type():
+def test_bytes_to_read_suffice_for_largest_type():
     assert len(npy_bytes(np.zeros((1, SIZE, SIZE)))) <= bytes_to_read(SIZE)

@@ -1,11 +1,11 @@
-"""A split that is loaded alone has the same images as among the three, and no other part is read."""
+"""Loading one split: the same images as with all splits, without reading other parts."""
 
 import numpy as np
 import pytest
 from helpers.data_files import SIZE, count_image, npy_bytes, write_folder
 
 from lensjax.config import default_config
-from lensjax.data.deep_lense import prepare
+from lensjax.data.deep_lense import prepare_dataset
 from lensjax.data.images import CLASSES
 from lensjax.data.source import load_split, load_splits
 from lensjax.errors import UserError
@@ -35,9 +35,9 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("selection", ["held_out", "reference"])
 @pytest.mark.parametrize("parts", [("train", "val"), ("train", "val", "test")])
-def test_a_split_read_alone_is_what_it_is_among_all(tmp_path, parts, selection):
+def test_single_split_equals_that_of_all_splits(tmp_path, parts, selection):
     folder = write_parts(tmp_path / "data", parts)
-    prepared = f"tfds:{prepare(folder, tmp_path / 'tfds', SIZE)}"
+    prepared = f"tfds:{prepare_dataset(folder, tmp_path / 'tfds', SIZE)}"
     splits = load_splits(data_config(str(folder), selection))
     for source, residence in ((str(folder), "auto"), (prepared, "auto"), (prepared, "disk")):
         config = data_config(source, selection)
@@ -47,7 +47,7 @@ def test_a_split_read_alone_is_what_it_is_among_all(tmp_path, parts, selection):
 
 
 @pytest.mark.parametrize("selection", ["held_out", "reference"])
-def test_a_simulated_split_alone_is_what_it_is_among_all(selection):
+def test_single_simulated_split_equals_that_of_all_splits(selection):
     config = data_config("simulated:common_test", selection)
     config.update(image_size=150, num_train=6, num_validation=3, num_test=3)
     splits = load_splits(config)
@@ -55,11 +55,11 @@ def test_a_simulated_split_alone_is_what_it_is_among_all(selection):
         assert_same(load_split(config, split), getattr(splits, split))
     config.source += "?fresh"
     assert_same(load_split(config, "test"), splits.test)
-    with pytest.raises(UserError, match="never repeated; name another"):
+    with pytest.raises(UserError, match="never repeated; choose another split"):
         load_split(config, "train")
 
 
-def test_what_is_wrong_with_another_split_is_no_matter(tmp_path):
+def test_errors_in_other_splits_are_ignored(tmp_path):
     folder = write_parts(tmp_path / "data", ("train", "val"))
     (folder / "train" / "no" / "0.npy").write_bytes(b"damaged")
     config = data_config(str(folder), "held_out")

@@ -1,9 +1,9 @@
-"""The published images, where LENSJAX_REAL_SAMPLES names a folder of some."""
+"""Tests with published images from the folder $LENSJAX_REAL_SAMPLES."""
 
 import numpy as np
 import pytest
 
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.images import CLASSES
 from lensjax.data.npy import bytes_to_read, parse_image
 from lensjax.data.reference_layout import read_reference_layout
@@ -16,7 +16,7 @@ def real_files(real_samples):
     return files
 
 
-def test_real_images_are_float64_planes_from_0_to_1_and_read_unchanged(real_files):
+def test_real_images_are_read_unchanged(real_files):
     for file in real_files:
         stored = np.load(file, allow_pickle=False)
         assert (stored.dtype, stored.shape) == (np.float64, (1, 150, 150))
@@ -26,17 +26,17 @@ def test_real_images_are_float64_planes_from_0_to_1_and_read_unchanged(real_file
         np.testing.assert_array_equal(parse_image(data, 150), stored[0])
 
 
-def test_real_images_are_whole_counts_with_a_maximum_from_684_to_893(real_files):
+def test_maximum_counts_are_684_to_893(real_files):
     for file in real_files:
         stored = np.load(file, allow_pickle=False)[0]
-        counts, largest = whole_counts(stored)
+        counts, largest = recover_counts(stored)
         assert 684 <= largest <= 893
         np.testing.assert_array_equal(counts / largest, stored)
         quotient = counts.astype(np.float32) / np.float32(largest)
         np.testing.assert_array_equal(quotient, stored.astype(np.float32))
 
 
-def test_real_images_in_the_published_layout_are_read_as_counts(real_samples, real_files, tmp_path):
+def test_real_images_are_stored_as_counts(real_samples, real_files, tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(real_samples)
     images = read_reference_layout(tmp_path, 150)["train"]

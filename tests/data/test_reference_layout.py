@@ -15,7 +15,7 @@ from lensjax.data.images import CLASSES
 from lensjax.data.reference_layout import read_reference_layout
 
 
-def test_images_of_counts_are_read_without_loss(make_source, files):
+def test_count_images_are_read_without_loss(make_source, files):
     sets = read_reference_layout(make_source(files), SIZE)
     assert list(sets) == ["train", "val"]
     for split, images in sets.items():
@@ -26,11 +26,11 @@ def test_images_of_counts_are_read_without_loss(make_source, files):
             name.split("/")[1] for name in images.names
         ]
         for image, name in zip(images.images(), images.names, strict=True):
-            wanted = count_image(list(files).index(name))[0].astype(np.float32)
-            np.testing.assert_array_equal(image[..., 0], wanted)
+            expected = count_image(list(files).index(name))[0].astype(np.float32)
+            np.testing.assert_array_equal(image[..., 0], expected)
 
 
-def test_one_image_without_counts_makes_its_whole_split_float32(make_source, files):
+def test_image_without_counts_makes_split_float32(make_source, files):
     files["train/vort/2.npy"] = npy_bytes(fractional_image(0))
     sets = read_reference_layout(make_source(files), SIZE)
     assert sets["val"].pixels.dtype == np.uint16
@@ -41,19 +41,19 @@ def test_one_image_without_counts_makes_its_whole_split_float32(make_source, fil
     np.testing.assert_array_equal(train.pixels[5], fractional_image(0).astype(np.float32))
 
 
-def test_a_test_folder_is_read_where_there_is_one(make_source, files):
+def test_test_folder_is_read_if_it_exists(make_source, files):
     files |= {f"test/{name}/1.npy": npy_bytes(count_image(0)) for name in CLASSES}
     assert read_reference_layout(make_source(files), SIZE)["test"].class_counts() == (1, 1, 1)
 
 
-def test_images_are_in_natural_order_of_their_names(make_source, files):
+def test_images_are_in_natural_order(make_source, files):
     for index in (10, 100, 3, 20):
         files[f"train/no/{index}.npy"] = npy_bytes(count_image(index))
     names = read_reference_layout(make_source(files), SIZE)["train"].names
     assert names[:6] == tuple(f"train/no/{index}.npy" for index in (1, 2, 3, 10, 20, 100))
 
 
-def test_many_files_read_in_parallel_stay_with_their_labels(make_source, files):
+def test_labels_match_images_read_in_parallel(make_source, files):
     for index in range(3, 150):
         files[f"train/{CLASSES[index % 3]}/{index}.npy"] = npy_bytes(count_image(index))
     train = read_reference_layout(make_source(files), SIZE)["train"]
@@ -62,11 +62,11 @@ def test_many_files_read_in_parallel_stay_with_their_labels(make_source, files):
         _, name, file = train.names[row].split("/")
         assert CLASSES[train.labels[row]] == name
         if int(file.removesuffix(".npy")) > 2:
-            wanted = count_image(int(file.removesuffix(".npy")))[0].astype(np.float32)
-            np.testing.assert_array_equal(train.images(slice(row, row + 1))[0, ..., 0], wanted)
+            expected = count_image(int(file.removesuffix(".npy")))[0].astype(np.float32)
+            np.testing.assert_array_equal(train.images(slice(row, row + 1))[0, ..., 0], expected)
 
 
-def test_names_of_deeplensesim_are_accepted_for_the_classes(make_source, files):
+def test_deeplensesim_class_names_are_accepted(make_source, files):
     renamed = {}
     for name, content in files.items():
         for known, alias in (("/no/", "/no_sub/"), ("/sphere/", "/cdm/"), ("/vort/", "/axion/")):
@@ -77,7 +77,7 @@ def test_names_of_deeplensesim_are_accepted_for_the_classes(make_source, files):
     assert sets["train"].names[0] == "train/no_sub/1.npy"
 
 
-def test_folders_around_the_layout_and_files_of_the_system_do_not_matter(make_source, files):
+def test_outer_folders_and_hidden_files_are_ignored(make_source, files):
     nested = {f"data/dataset/{name}": content for name, content in files.items()}
     nested |= {
         "data/README.txt": b"about",
@@ -90,7 +90,7 @@ def test_folders_around_the_layout_and_files_of_the_system_do_not_matter(make_so
     assert sets["train"].names == tuple(name for name in files if name.startswith("train"))
 
 
-def test_a_folder_and_its_archive_give_the_same_images(tmp_path, files):
+def test_folder_and_archive_give_the_same_images(tmp_path, files):
     folder = read_reference_layout(write_folder(tmp_path / "a", files), SIZE)
     archive = read_reference_layout(write_zip(tmp_path / "a.zip", files), SIZE)
     for split in folder:
@@ -99,7 +99,7 @@ def test_a_folder_and_its_archive_give_the_same_images(tmp_path, files):
         assert folder[split].names == archive[split].names
 
 
-def test_memory_stays_near_that_of_the_result(tmp_path):
+def test_peak_memory_is_close_to_the_result(tmp_path):
     image = (np.arange(150 * 150) % 901 / 900).reshape(150, 150)
     files = {
         f"{split}/{name}/{index}.npy": npy_bytes(image)
@@ -116,7 +116,7 @@ def test_memory_stays_near_that_of_the_result(tmp_path):
     finally:
         tracemalloc.stop()
     result = sum(images.pixels.nbytes for images in sets.values())
-    # Each thread holds one file and a few planes besides.
+    # Each thread holds one file and a few images.
     assert peak < result + reference_layout.THREADS * 10 * image.nbytes
 
 
@@ -130,7 +130,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path, files):
     assert (len(sets["train"]), len(sets["val"])) == (6, 7)
 
 
-def test_an_archive_with_backslashes_is_read(tmp_path, files):
+def test_archive_with_backslashes_is_read(tmp_path, files):
     windows = {name.replace("/", "\\"): content for name, content in files.items()}
     sets = read_reference_layout(write_zip(tmp_path / "dataset.zip", windows), SIZE)
     assert sets["train"].names[0] == "train/no/1.npy"

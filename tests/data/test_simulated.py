@@ -25,7 +25,7 @@ class FakeImages:
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """A simulator that makes random counts; the calls to it are listed."""
+    """Replaces the simulator by random counts; lists its calls."""
     calls = []
 
     def simulate(preset, *, seed, split, num_images, report=None):
@@ -60,7 +60,7 @@ def assert_same(one, other):
     assert one.names == other.names
 
 
-def test_images_come_from_the_cache_the_second_time(calls):
+def test_second_simulation_is_read_from_cache(calls):
     first, second = images(), images()
     assert calls == [("common_test", 0, "train", 6)]
     assert_same(first, second)
@@ -69,43 +69,43 @@ def test_images_come_from_the_cache_the_second_time(calls):
 
 
 @pytest.mark.parametrize("changes", [{"split": "test"}, {"num_images": 9}, {"seed": 1}])
-def test_other_images_are_simulated_anew(calls, changes):
+def test_other_arguments_are_simulated_again(calls, changes):
     images()
     images(**changes)
     assert len(calls) == 2
 
 
-def test_the_key_follows_from_everything_that_decides_the_pixels(monkeypatch, tmp_path):
-    asked = {"split": "train", "num_images": 6, "seed": 0}
-    keys = [cache_key("preset", **asked), cache_key("preset", **asked)]
+def test_cache_key_depends_on_everything_relevant(monkeypatch, tmp_path):
+    arguments = {"split": "train", "num_images": 6, "seed": 0}
+    keys = [cache_key("preset", **arguments), cache_key("preset", **arguments)]
     assert keys[0] == keys[1]
     keys = keys[:1]
-    keys.append(cache_key("other preset", **asked))
+    keys.append(cache_key("other preset", **arguments))
     keys += [
-        cache_key("preset", **{**asked, **changes})
+        cache_key("preset", **{**arguments, **changes})
         for changes in ({"split": "test"}, {"num_images": 7}, {"seed": 1})
     ]
     with monkeypatch.context() as changed:
         changed.setattr(jax, "__version__", "99")
-        keys.append(cache_key("preset", **asked))
+        keys.append(cache_key("preset", **arguments))
     with monkeypatch.context() as changed:
         changed.setattr(np, "__version__", "99")
-        keys.append(cache_key("preset", **asked))
+        keys.append(cache_key("preset", **arguments))
     with monkeypatch.context() as changed:
         changed.setattr(jax, "default_backend", lambda: "gpu")
-        keys.append(cache_key("preset", **asked))
+        keys.append(cache_key("preset", **arguments))
     package = pathlib.Path(lensjax.__file__).parent
     for folder in ("simulation", "physics"):
         shutil.copytree(package / folder, tmp_path / folder)
         (tmp_path / folder / "new.py").write_text("NEW = 1\n")
         with monkeypatch.context() as changed:
             changed.setattr(lensjax, "__file__", str(tmp_path / "__init__.py"))
-            keys.append(cache_key("preset", **asked))
+            keys.append(cache_key("preset", **arguments))
     assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a byte", "empty", "other arrays", "other shape"])
-def test_a_damaged_cache_file_is_noticed_and_made_again(calls, damage, caplog):
+def test_damaged_cache_file_is_replaced(calls, damage, caplog):
     first = images()
     (file,) = cache_folder().iterdir()
     data = bytearray(file.read_bytes())
@@ -128,16 +128,16 @@ def test_a_damaged_cache_file_is_noticed_and_made_again(calls, damage, caplog):
     assert len(calls) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(calls, monkeypatch, tmp_path, caplog):
+def test_unwritable_cache_is_a_warning(calls, monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, "lensjax"):
         assert len(images()) == 6
-    assert "cannot be kept" in caplog.text
+    assert "cannot write cache file" in caplog.text
     assert "LENSJAX_CACHE" in caplog.text
 
 
-def test_a_write_that_fails_leaves_nothing(calls, monkeypatch, caplog):
+def test_failed_write_leaves_no_file(calls, monkeypatch, caplog):
     def full_disk(stream, **arrays):
         stream.write(b"part")
         raise OSError(28, "No space left on device")
@@ -148,29 +148,29 @@ def test_a_write_that_fails_leaves_nothing(calls, monkeypatch, caplog):
     assert list(cache_folder().iterdir()) == []
 
 
-def test_the_cache_lies_in_the_users_cache_folder_if_nothing_is_said(monkeypatch):
+def test_default_cache_is_in_the_user_cache_folder(monkeypatch):
     monkeypatch.delenv("LENSJAX_CACHE")
     assert "lensjax" in cache_folder().parts
     assert cache_folder().is_absolute()
 
 
-def test_another_image_size_is_told_before_anything_is_simulated(calls):
-    with pytest.raises(UserError, match=r"has images of 8 pixels, expected 9; set config\.data"):
+def test_different_image_size_is_reported_before_simulation(calls):
+    with pytest.raises(UserError, match=r"image size 8 pixels, expected 9; set config\.data"):
         images(image_size=9)
     assert calls == []
 
 
-def test_too_few_images_for_the_classes_are_told(calls):
-    with pytest.raises(UserError, match=r"config\.data\.num_validation=2: has to be at least 3"):
+def test_fewer_images_than_classes_are_refused(calls):
+    with pytest.raises(UserError, match=r"config\.data\.num_validation=2: must be at least 3"):
         images(split="validation", num_images=2)
 
 
-def test_an_unknown_preset_is_told(calls):
+def test_unknown_preset_is_reported(calls):
     with pytest.raises(UserError, match="no simulation preset 'comon_test'"):
         simulated_images("comon_test", split="train", num_images=6, seed=0, image_size=SIZE)
 
 
-def test_the_simulators_own_images_are_whole_counts_and_the_same_from_the_cache():
+def test_simulated_images_are_counts_and_cached_unchanged():
     made = images(image_size=150)
     assert made.pixels.dtype == np.uint16
     assert made.class_counts() == (2, 2, 2)
@@ -179,7 +179,7 @@ def test_the_simulators_own_images_are_whole_counts_and_the_same_from_the_cache(
     assert_same(images(image_size=150), made)
 
 
-def test_the_key_is_the_same_in_another_process():
+def test_cache_key_is_equal_in_another_process():
     code = (
         "from lensjax import simulation;from lensjax.data.simulated import cache_key;"
         "definition = repr(simulation.preset('common_test'));"
@@ -190,20 +190,20 @@ def test_the_key_is_the_same_in_another_process():
     assert other.stdout.strip() == cache_key(definition, split="train", num_images=6, seed=0)
 
 
-def test_fresh_images_are_for_training_alone_and_share_the_cache_of_the_preset(calls):
+def test_fresh_preset_shares_the_cache_for_validation(calls):
     plain = images(split="validation")
     fresh = simulated_images(
         "common_test?fresh", split="validation", num_images=6, seed=0, image_size=SIZE
     )
     assert_same(plain, fresh)
     assert len(calls) == 1
-    with pytest.raises(UserError, match=r"has images of 8 pixels, expected 9"):
+    with pytest.raises(UserError, match=r"image size 8 pixels, expected 9"):
         fresh_images("common_test?fresh", num_images=6, seed=0, image_size=9)
 
 
-def test_fresh_batches_follow_from_seed_step_and_place_and_never_repeat(calls):
+def test_fresh_batches_depend_on_seed_step_and_index(calls):
     def pixels(**changes):
-        arguments = {"step": 3, "number": 4, "first": 0} | changes
+        arguments = {"step": 3, "batch_size": 4, "first": 0} | changes
         source = fresh_images("common_test?fresh", num_images=9, seed=seed, image_size=SIZE)
         assert len(source) == 9
         return np.asarray(source.batch(**arguments)["pixels"])
@@ -211,7 +211,7 @@ def test_fresh_batches_follow_from_seed_step_and_place_and_never_repeat(calls):
     seed = 5
     one, same = pixels(), pixels()
     np.testing.assert_array_equal(one, same)
-    np.testing.assert_array_equal(pixels(number=2, first=2), one[2:])
+    np.testing.assert_array_equal(pixels(batch_size=2, first=2), one[2:])
     others = [pixels(step=4), pixels(first=4)]
     seed = 6
     others.append(pixels())

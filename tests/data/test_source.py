@@ -7,7 +7,7 @@ from helpers.data_files import SIZE, write_folder, write_zip
 
 from lensjax.config import default_config
 from lensjax.data import source
-from lensjax.data.deep_lense import prepare
+from lensjax.data.deep_lense import prepare_dataset
 from lensjax.data.images import ImageSet
 from lensjax.data.source import load_splits
 from lensjax.errors import UserError
@@ -21,7 +21,7 @@ def data_config(source, **values):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Stands for the simulator; the calls to it are listed."""
+    """Replaces the simulator; lists its calls."""
     calls = []
 
     def simulated_images(preset, *, split, num_images, seed, image_size):
@@ -37,7 +37,7 @@ def simulated(monkeypatch):
 
 def test_folder_zip_and_tfds_give_the_same_splits(tmp_path, files):
     archive = write_zip(tmp_path / "dataset.zip", files)
-    prepare(archive, tmp_path / "tfds", SIZE)
+    prepare_dataset(archive, tmp_path / "tfds", SIZE)
     sources = (archive, write_folder(tmp_path / "dataset", files), f"tfds:{tmp_path / 'tfds'}")
     first, *others = [load_splits(data_config(path)) for path in sources]
     assert first.train.class_counts() == first.validation.class_counts() == (1, 1, 1)
@@ -49,7 +49,7 @@ def test_folder_zip_and_tfds_give_the_same_splits(tmp_path, files):
             assert one.names == same.names
 
 
-def test_held_out_simulated_splits_are_three_streams(simulated):
+def test_held_out_simulated_splits_are_independent(simulated):
     values = {"num_train": 9, "num_validation": 6, "num_test": 3, "seed": 5}
     splits = load_splits(data_config("simulated:common_test", **values))
     assert simulated == [
@@ -60,20 +60,20 @@ def test_held_out_simulated_splits_are_three_streams(simulated):
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [9, 6, 3]
 
 
-def test_reference_simulated_splits_validate_and_test_on_the_same_images(simulated):
+def test_reference_simulated_splits_share_validation_and_test(simulated):
     splits = load_splits(data_config("simulated:common_test", selection="reference", num_train=9))
     assert [split for _, split, *_ in simulated] == ["train", "validation"]
     assert splits.validation is splits.test
 
 
-def test_each_split_is_logged_with_its_classes(tmp_path, files, caplog):
+def test_splits_are_logged_with_class_counts(tmp_path, files, caplog):
     with caplog.at_level(logging.INFO, "lensjax"):
         load_splits(data_config(write_folder(tmp_path / "dataset", files)))
     lines = [record.getMessage() for record in caplog.records if record.name == "lensjax"]
     assert lines == [
-        "train      3 images (1 no, 1 sphere, 1 vort), 8 x 8 pixels, whole counts",
-        "validation 3 images (1 no, 1 sphere, 1 vort), 8 x 8 pixels, whole counts",
-        "test       6 images (2 no, 2 sphere, 2 vort), 8 x 8 pixels, whole counts",
+        "train      3 images (1 no, 1 sphere, 1 vort), 8 x 8 pixels, photon counts",
+        "validation 3 images (1 no, 1 sphere, 1 vort), 8 x 8 pixels, photon counts",
+        "test       6 images (2 no, 2 sphere, 2 vort), 8 x 8 pixels, photon counts",
     ]
 
 
@@ -89,41 +89,41 @@ def test_each_split_is_logged_with_its_classes(tmp_path, files, caplog):
         "https://a.b/data.zip",
     ],
 )
-def test_a_source_of_no_known_form_is_told_with_the_forms(text):
+def test_unknown_source_error_lists_known_forms(text):
     with pytest.raises(UserError) as caught:
         load_splits(data_config(text))
     assert str(caught.value) == (
-        f"config.data.source={text!r}: not a source of images; give {source.FORMS}"
+        f"config.data.source={text!r}: not a source of images; specify {source.FORMS}"
     )
 
 
-def test_a_path_may_look_like_a_scheme(tmp_path, files, monkeypatch):
+def test_path_may_look_like_a_scheme(tmp_path, files, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(pathlib.Path("run:1"), files)
     assert len(load_splits(data_config("run:1")).test) == 6
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, files, monkeypatch):
+def test_tilde_is_the_home_folder(tmp_path, files, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     write_zip(tmp_path / "dataset.zip", files)
     assert len(load_splits(data_config("~/dataset.zip")).test) == 6
 
 
-def test_an_unprefixed_prepared_data_set_is_told_with_the_prefix(tmp_path, files):
-    folder = prepare(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
+def test_prepared_data_set_without_prefix_is_reported(tmp_path, files):
+    folder = prepare_dataset(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
     for path in (folder, tmp_path / "tfds"):
         with pytest.raises(UserError, match=r"set config\.data\.source=tfds:"):
             load_splits(data_config(path))
 
 
-def test_an_unknown_selection_is_told_before_anything_is_read():
+def test_unknown_selection_is_reported_before_reading():
     with pytest.raises(
         UserError, match=r"config\.data\.selection='heldout': not one of .*'held_out'"
     ):
         load_splits(data_config("nowhere", selection="heldout"))
 
 
-def test_a_source_that_is_not_there_is_told():
+def test_missing_source_is_reported():
     with pytest.raises(UserError, match="no such file or folder"):
         load_splits(data_config("nowhere.zip"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 
 from lensjax.data.images import CLASSES, ImageSet
-from lensjax.data.splits import Source, select
+from lensjax.data.splits import Source, select_splits
 from lensjax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,7 @@ def image_set(name, *counts):
 
 
 def select_from(sets, selection="held_out", fraction=0.1, seed=0, splits=SPLITS):
-    """The images of the splits by name, and the names of the parts that were read."""
+    """Images of the splits by name, and names of the parts that were read."""
     parts = []
 
     def read(names):
@@ -29,14 +29,14 @@ def select_from(sets, selection="held_out", fraction=0.1, seed=0, splits=SPLITS)
         return {name: sets[name] for name in names}
 
     source = Source(tuple(sets), read)
-    return select(source, splits, selection, validation_fraction=fraction, seed=seed), parts
+    return select_splits(source, splits, selection, validation_fraction=fraction, seed=seed), parts
 
 
 def held_out(sets, **options):
     return select_from(sets, **options)[0]
 
 
-def test_reference_chooses_and_reports_on_the_same_images():
+def test_reference_validates_and_tests_on_val():
     sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
     splits, parts = select_from(sets, "reference")
     assert splits["train"] is sets["train"]
@@ -45,7 +45,7 @@ def test_reference_chooses_and_reports_on_the_same_images():
     assert parts == ["train", "val"]
 
 
-def test_held_out_takes_the_sources_own_test_images():
+def test_held_out_uses_test_part_if_present():
     sets = {name: image_set(name, 5, 5, 5) for name in ("train", "val", "test")}
     splits = held_out(sets)
     assert splits["train"] is sets["train"]
@@ -54,7 +54,7 @@ def test_held_out_takes_the_sources_own_test_images():
 
 
 @hypothesis.given(st.tuples(*[st.integers(4, 60)] * 3), st.floats(0.01, 0.6), st.integers(0, 2**32))
-def test_held_out_validation_is_a_stratified_part_of_train(counts, fraction, seed):
+def test_held_out_validation_is_stratified_part_of_train(counts, fraction, seed):
     sets = {"train": image_set("train", *counts), "val": image_set("val", 1, 1, 1)}
     splits = held_out(sets, fraction=fraction, seed=seed)
     train, validation = splits["train"], splits["validation"]
@@ -69,14 +69,14 @@ def test_held_out_validation_is_a_stratified_part_of_train(counts, fraction, see
         np.testing.assert_array_equal(part.labels, sets["train"].labels[rows])
 
 
-def test_the_seed_decides_which_images_are_held_out():
+def test_held_out_images_depend_on_seed():
     sets = {"train": image_set("train", 50, 50, 50), "val": image_set("val", 1, 1, 1)}
     names = [held_out(sets, seed=seed)["validation"].names for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(1, 0.1), (4, 0.9)])
-def test_a_class_too_small_to_hold_out_from_is_told_with_the_ways_out(count, fraction):
+def test_too_small_class_error_has_advice(count, fraction):
     sets = {"train": image_set("train", 9, count, 9), "val": image_set("val", 1, 1, 1)}
     with pytest.raises(UserError) as caught:
         held_out(sets, fraction=fraction)
@@ -92,7 +92,7 @@ def test_a_class_too_small_to_hold_out_from_is_told_with_the_ways_out(count, fra
         (("train", "val", "test"), "reference", ("train", "val", "val")),
     ],
 )
-def test_only_the_part_that_a_split_needs_is_read(parts, selection, needed):
+def test_only_needed_parts_are_read(parts, selection, needed):
     sets = {name: image_set(name, 5, 5, 5) for name in parts}
     together, _ = select_from(sets, selection)
     for split, part in zip(SPLITS, needed, strict=True):

@@ -1,12 +1,12 @@
-"""Images that stay on disk, against the same images read into memory."""
+"""Streamed images, compared with the same images in memory."""
 
 import numpy as np
 import pytest
 from helpers.data_files import SIZE, write_zip
 
 from lensjax.config import default_config
-from lensjax.data.batches import batches, epoch_order, rows_of_batches
-from lensjax.data.deep_lense import prepare
+from lensjax.data.batches import batch_rows, batches, epoch_order
+from lensjax.data.deep_lense import prepare_dataset
 from lensjax.data.source import load_splits
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
@@ -14,7 +14,7 @@ from lensjax.errors import UserError
 
 @pytest.fixture
 def config(tmp_path, files):
-    prepare(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
+    prepare_dataset(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
     config = default_config().data
     config.source = f"tfds:{tmp_path / 'tfds'}"
     config.image_size = SIZE
@@ -34,21 +34,21 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("selection", ["held_out", "reference"])
-def test_the_splits_are_the_same_and_only_training_images_stay_on_disk(config, selection):
+def test_only_training_images_are_streamed(config, selection):
     config.selection = selection
     memory, disk = load_splits(config), load_splits(on_disk(config))
     assert isinstance(disk.train, StreamedImages)
     assert disk.train.class_counts() == memory.train.class_counts()
-    assert_same(disk.train.loaded(), memory.train)
+    assert_same(disk.train.load(), memory.train)
     assert_same(disk.validation, memory.validation)
     assert_same(disk.test, memory.test)
 
 
-def test_batches_read_ahead_are_those_of_images_in_memory(config):
+def test_streamed_batches_equal_those_in_memory(config):
     memory, disk = load_splits(config).train, load_splits(on_disk(config)).train
     order = epoch_order(3, 1, len(memory))
     expected = list(batches(memory, order, 2))
-    rows, weights = rows_of_batches(order, 2)
+    rows, weights = batch_rows(order, 2)
     found = list(disk.batches(rows, weights))
     assert len(found) == len(expected) > 1
     for one, other in zip(found, expected, strict=True):
@@ -58,7 +58,7 @@ def test_batches_read_ahead_are_those_of_images_in_memory(config):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_what_cannot_stay_on_disk_is_refused(config, tmp_path):
+def test_fits_and_archives_cannot_be_streamed(config, tmp_path):
     with_fit = on_disk(config)
     with_fit.fit = "common_test"
     with pytest.raises(UserError, match=r"config\.data\.fit='common_test'.*residence=host"):

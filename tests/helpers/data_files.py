@@ -11,28 +11,28 @@ SIZE = 8
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """What np.save writes for an array."""
+    """Content of a .npy file with an array."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
 def count_image(seed: int, largest: int = 800) -> np.ndarray:
-    """An image like the published ones: whole counts from 0 to `largest`, divided by it."""
+    """Image like the published ones: photon counts from 0 to `largest`, divided by `largest`."""
     counts = np.random.default_rng(seed).integers(0, largest + 1, (SIZE, SIZE))
     counts[0, :2] = 0, largest
     return (counts / largest)[None]
 
 
 def fractional_image(seed: int) -> np.ndarray:
-    """An image without whole counts behind it, from 0 to 1."""
+    """Image from 0 to 1 that is not a quotient of counts."""
     image = np.random.default_rng(seed).uniform(size=(SIZE, SIZE))
     image[0, :2] = 0, 1
     return image
 
 
 def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> pathlib.Path:
-    """Writes files, and empty folders whose names end in a slash."""
+    """Writes files into a folder. Names that end with a slash become empty folders."""
     for name, content in files.items():
         file = path / name
         if name.endswith("/"):
@@ -44,7 +44,7 @@ def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> pathlib.Path
 
 
 def write_zip(path: pathlib.Path, files: Mapping[str, bytes]) -> pathlib.Path:
-    """Writes a deflated archive of the files."""
+    """Writes files into a compressed zip archive."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)

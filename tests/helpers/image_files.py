@@ -1,4 +1,4 @@
-"""The same image written in every kind of file that prediction reads."""
+"""One image in every file format that prediction reads."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def bars(seed: int, size: int = 32) -> np.ndarray:
-    """Whole counts with bright bars at places that the seed chooses."""
+    """Photon counts with bright bars at random rows."""
     generator = np.random.default_rng(seed)
     counts = generator.poisson(200, (size, size))
     for place in generator.integers(0, size, 3):
@@ -55,7 +55,7 @@ def h5_bytes(**arrays: np.ndarray) -> bytes:
 
 
 def every_kind(image: np.ndarray) -> dict[str, bytes]:
-    """Files that each hold this image alone, by name."""
+    """Files by name that contain only the given image."""
     packed = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image.astype(np.int32))]).writeto(packed)
     return {
@@ -77,24 +77,24 @@ def every_kind(image: np.ndarray) -> dict[str, bytes]:
 
 
 def bad_files(image: np.ndarray) -> dict[str, tuple[bytes, str]]:
-    """Files that hold no image to classify, and what is said of each."""
+    """Invalid files by name, each with part of its error message."""
     holes, stack = image.astype(float), fits_bytes(image)
     holes[3, :2] = np.nan
     pickled = np.empty(1, object)
     pickled[0] = image
     stream = io.BytesIO()
     np.save(stream, pickled, allow_pickle=True)
-    colours = np.zeros((*image.shape, 3), np.uint8)
-    colours[..., 0] = image % 256
+    colors = np.zeros((*image.shape, 3), np.uint8)
+    colors[..., 0] = image % 256
     return {
-        "text.npy": (b"not an image\n", "is not a .npy file"),
-        "empty.npy": (b"", "is empty"),
+        "text.npy": (b"not an image\n", "not a .npy file"),
+        "empty.npy": (b"", "empty file"),
         "cut.npy": (npy_bytes(image)[:-9], "truncated"),
-        "longer.npy": (npy_bytes(image) + b"more", "more bytes after its array"),
-        "pickled.npy": (stream.getvalue(), "pickles are never loaded"),
+        "longer.npy": (npy_bytes(image) + b"more", "extra bytes after the array"),
+        "pickled.npy": (stream.getvalue(), "pickled Python objects"),
         "nan.npy": (npy_bytes(holes), "2 of 1,024 pixels are NaN"),
         "flat.npy": (npy_bytes(np.ones_like(image)), "every pixel is 1"),
-        "complex.npy": (npy_bytes(image + 1j), "holds complex128 values"),
+        "complex.npy": (npy_bytes(image + 1j), "complex128 values"),
         "small.npy": (npy_bytes(image[:9, :9]), "shape (9, 9), expected (32, 32)"),
         "none.npy": (npy_bytes(np.zeros((0, 32, 32))), "holds no pixels"),
         "row.npy": (npy_bytes(np.arange(9)), "shape (9,): not images"),
@@ -104,7 +104,7 @@ def bad_files(image: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "cut.fits.gz": (gzip.compress(stack)[:200], "cannot be read as .fits"),
         "cut.png": (picture_bytes("PNG", image)[:300], "truncated"),
         "text.tif": (b"II*", "is not a PNG or TIFF picture"),
-        "colours.png": (picture_bytes("PNG", colours), "is a colour picture"),
+        "colors.png": (picture_bytes("PNG", colors), "is a colour picture"),
         "cut.h5": (h5_bytes(image=image)[:900], "cannot be read as .h5"),
         "labels.h5": (h5_bytes(labels=np.arange(3)), "holds no image"),
         "text.npz": (b"PK", "cannot be read as .npz"),
@@ -112,7 +112,7 @@ def bad_files(image: np.ndarray) -> dict[str, tuple[bytes, str]]:
 
 
 def write(folder: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
-    """Writes files by name into a folder."""
+    """Writes files into a folder, by name."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

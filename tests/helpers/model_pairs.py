@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from lensjax.models import BaselineCNN, LensViTPINN, ResNet, ViT
 from lensjax.training.losses import loss_terms
-from lensjax.weights import from_torch
+from lensjax.weights import load_state_dict
 
 torch = pytest.importorskip("torch")
 from oracles import torch_models  # noqa: E402 (needs torch)
@@ -83,7 +83,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
         x = jnp.zeros((1, size, size, channels))
         like = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))
     state = {name: tensor.numpy().copy() for name, tensor in oracle.state_dict().items()}
-    return oracle, module, from_torch(state, architecture, like), architecture
+    return oracle, module, load_state_dict(state, architecture, like), architecture
 
 
 def apply(module, variables, x, **options):

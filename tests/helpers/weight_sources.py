@@ -1,4 +1,4 @@
-"""State dicts under everybody's names, made of random numbers."""
+"""State dicts of random values in every naming scheme."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def torchvision_resnet18(seed=0):
 
 
 def dino_vits16(seed=0):
-    """DINO's ViT-S/16, and timm's, which has the same names."""
+    """ViT-S/16 of DINO and timm, which use the same names."""
     generator = np.random.default_rng(seed)
     shapes = {name: tensor.shape for name, tensor in vit_module().state_dict().items()}
     return {
@@ -37,8 +37,8 @@ def vit_module():
     return vit
 
 
-def hugging_face(state):
-    """The same weights as transformers' ViTModel names them: query, key and value apart."""
+def to_hugging_face(state):
+    """Renames DINO's weights to those of transformers' ViTModel, with separate query, key and value."""
     renamed = {
         "embeddings.cls_token": state["cls_token"],
         "embeddings.position_embeddings": state["pos_embed"],
@@ -65,16 +65,16 @@ def hugging_face(state):
     return renamed
 
 
-def prefixed(prefix, state):
+def add_prefix(prefix, state):
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def arrays(state):
+def to_numpy(state):
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
 def assert_same(one, other):
-    """The same names, and under each the same bits."""
+    """Asserts equal names and bitwise equal arrays."""
     assert one.keys() == other.keys()
     for name in one:
         left, right = np.asarray(one[name]), np.asarray(other[name])

@@ -19,7 +19,7 @@ from lensjax import models
 from lensjax.config import check, default_config
 from lensjax.errors import UserError
 from lensjax.training.losses import loss_terms
-from lensjax.weights import to_torch
+from lensjax.weights import to_state_dict
 
 torch = pytest.importorskip("torch")
 
@@ -81,7 +81,7 @@ def test_gradients_of_a_training_step_are_torch_s_for_images_of_one_brightness_t
             return flax_loss(module, params, variables["batch_stats"], x, labels, dtype)
 
         gradients, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-        found = to_torch({"params": gradients, "batch_stats": batch_stats}, architecture)
+        found = to_state_dict({"params": gradients, "batch_stats": batch_stats}, architecture)
         for key, parameter in oracle.named_parameters():
             expected = parameter.grad.numpy()
             assert np.isfinite(expected).all()

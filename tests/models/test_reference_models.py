@@ -24,7 +24,7 @@ from lensjax.models import ResNet, ViT
 from lensjax.models.vit import bicubic_matrix, resize_position_embeddings
 from lensjax.physics import reference
 from lensjax.training.losses import loss_terms
-from lensjax.weights import to_torch
+from lensjax.weights import to_state_dict
 
 torch = pytest.importorskip("torch")
 
@@ -138,7 +138,7 @@ def test_gradients_and_running_statistics_match_torch(kind, name, tolerance, ker
             return flax_loss(module, params, variables["batch_stats"], x, labels, dtype)
 
         gradients, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-        found = to_torch({"params": gradients, "batch_stats": batch_stats}, architecture)
+        found = to_state_dict({"params": gradients, "batch_stats": batch_stats}, architecture)
         largest = max(parameter.grad.abs().max().item() for parameter in oracle.parameters())
         for key, parameter in oracle.named_parameters():
             expected = parameter.grad.numpy()
@@ -184,7 +184,7 @@ def test_ten_adamw_steps_match_torch(kind, kernel_form):
             torch_loss(oracle, as_torch(x, dtype), labels).backward()
             adamw.step()
             params, batch_stats, opt_state = step(params, batch_stats, opt_state, x, labels)
-        found = to_torch({"params": params, "batch_stats": batch_stats}, architecture)
+        found = to_state_dict({"params": params, "batch_stats": batch_stats}, architecture)
         for key, tensor in oracle.state_dict().items():
             if key.endswith(("num_batches_tracked", "conv1.bias")):
                 continue  # the bias before a batch norm follows the sign of rounding errors

@@ -87,5 +87,5 @@ def test_files_of_another_pixel_scale_are_classified_like_those_of_the_run(run, 
     one = (tmp_path / "a.csv").read_text().splitlines()[2].removeprefix("run.npy")
     assert (tmp_path / "b.csv").read_text().splitlines()[1] == "finer.npy" + one
     classifier.trained.config.data.source = "dataset.zip"
-    with pytest.raises(UserError, match="pixels' scale is not known"):
+    with pytest.raises(UserError, match="pixel scale of these images is unknown"):
         predict_files(classifier, str(folder), tmp_path / "c.csv", pixel_scale=0.04)

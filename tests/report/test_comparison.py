@@ -169,7 +169,7 @@ def test_the_command_compares_two_runs_and_keeps_what_it_made(runs, tmp_path, ca
         ("{0}/a,{0}/c", r"are not the same; compare runs with the same config\.data\.source"),
         ("{0}/a", "needs --workdir FOLDER,FOLDER"),
         ("{0}/a,{0}/a", "two different runs"),
-        ("{0}/a,{0}/none", "is not the folder of a run"),
+        ("{0}/a,{0}/none", "is not a run folder"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(runs, tmp_path, workdir, message):

@@ -125,9 +125,13 @@ def test_a_command_trains_all_seeds_and_evaluates_them_together(tmp_path, monkey
     result.unlink()
     assert program.main(["--mode=evaluate", f"--workdir={run}"]) == 0
     assert json.loads(result.read_text()) == before
-    with pytest.raises(UserError, match=r"run holds 2 runs; name one of them: .*seed_0, .*seed_1$"):
+    with pytest.raises(
+        UserError, match=r"run contains 2 runs; choose one of them: .*seed_0, .*seed_1$"
+    ):
         program.main(["--mode=predict", f"--workdir={run}", f"--input={data}"])
-    with pytest.raises(UserError, match="another config: seeds is 2 there and 3 here"):
+    with pytest.raises(
+        UserError, match="different config: seeds = 2 in the existing run, 3 in this command"
+    ):
         program.main([*words, "--config.seeds=3"])
     with pytest.raises(UserError, match=r"--profile measures one run; config\.seeds=2"):
         program.main([*words, "--profile"])

@@ -1,4 +1,4 @@
-"""Memory kept between steps, by the page faults that the system counts."""
+"""Reuse of freed memory, measured by page faults."""
 
 import json
 import os
@@ -19,21 +19,21 @@ from lensjax.runtime import host_memory
 
 kept = host_memory.keep_freed_memory() if "keep" in sys.argv else False
 
-def faults_of(size):
+def count_faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(size, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-look = host_memory.watch()
-look()
-faults_of(10**8)
-again = faults_of(10**8)
-look()
-print(json.dumps([kept, again, faults_of(10**8)]))
+trim_if_grown = host_memory.watch()
+trim_if_grown()
+count_faults(10**8)
+again = count_faults(10**8)
+trim_if_grown()
+print(json.dumps([kept, again, count_faults(10**8)]))
 """
 
 
-def told(*words, **environment):
+def run_program(*words, **environment):
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -46,15 +46,15 @@ def told(*words, **environment):
     return json.loads(done.stdout)
 
 
-def test_freed_memory_is_used_again_until_there_is_too_much_of_it():
-    kept, again, after_giving_back = told("keep")
+def test_freed_memory_is_reused_up_to_a_limit():
+    kept, again, after_trim = run_program("keep")
     assert kept
-    assert again < 100 < after_giving_back
+    assert again < 100 < after_trim
 
 
-def test_without_it_memory_is_given_back_at_once():
-    assert told()[1] > 100
+def test_memory_is_returned_without_the_setting():
+    assert run_program()[1] > 100
 
 
-def test_a_user_s_own_settings_stand():
-    assert told("keep", MALLOC_ARENA_MAX="2")[0] is False
+def test_user_settings_take_precedence():
+    assert run_program("keep", MALLOC_ARENA_MAX="2")[0] is False

@@ -61,7 +61,7 @@ def tool(tmp_path, monkeypatch, capsys):
     (tmp_path / "configs").symlink_to(TOOL.parents[2] / "configs")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "IMPORTS", ("string", "json"))
-    monkeypatch.setattr(module.runner, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(module.runner, "enable_compilation_cache", lambda: None)
     output = tmp_path / "new" / "figures.json"
 
     def run(*words):

@@ -1,4 +1,4 @@
-"""State dicts under everybody's names become the same variables, or are refused with all that is wrong."""
+"""Conversion of state dicts in every naming scheme, and its error messages."""
 
 import jax
 import numpy as np
@@ -6,16 +6,16 @@ import pytest
 
 from lensjax.errors import UserError
 from lensjax.models import BaselineCNN, LensViTPINN, ResNet, ViT
-from lensjax.weights import check_whole, convert, to_torch
+from lensjax.weights import check_complete, convert_state_dict, to_state_dict
 from lensjax.weights.trees import flatten
 
 torch = pytest.importorskip("torch")
 from helpers.weight_sources import (  # noqa: E402
-    arrays,
+    add_prefix,
     assert_same,
     dino_vits16,
-    hugging_face,
-    prefixed,
+    to_hugging_face,
+    to_numpy,
     torchvision_resnet18,
 )
 from oracles import torch_models  # noqa: E402 (needs torch)
@@ -25,22 +25,22 @@ TINY = {"patch_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "grid": 3}
 
 @pytest.fixture(scope="module")
 def resnet18():
-    return arrays(torchvision_resnet18())
+    return to_numpy(torchvision_resnet18())
 
 
 @pytest.fixture(scope="module")
 def dino():
-    return arrays(dino_vits16())
+    return to_numpy(dino_vits16())
 
 
 @pytest.fixture
 def baseline():
-    return arrays(torch_models.randomize(torch_models.BaselineCNN(4), 0).state_dict())
+    return to_numpy(torch_models.randomize(torch_models.BaselineCNN(4), 0).state_dict())
 
 
 @pytest.fixture
 def pinn():
-    return arrays(torch_models.randomize(torch_models.LensVITPINN(32, 4, **TINY), 0).state_dict())
+    return to_numpy(torch_models.randomize(torch_models.LensVITPINN(32, 4, **TINY), 0).state_dict())
 
 
 def shapes_of(module, channels, size, **call):
@@ -53,18 +53,18 @@ def shapes_in(variables):
     return {path: leaf.shape for path, leaf in flatten(variables).items()}
 
 
-def test_variables_have_the_paths_and_shapes_of_the_modules(resnet18, dino, baseline, pinn):
-    of_resnet18 = shapes_of(ResNet(num_classes=1000), 3, 64, train=False)
-    del of_resnet18["params/conv1/bias"]  # torchvision's stem has none
-    assert shapes_in(convert(resnet18).variables) == of_resnet18
-    assert shapes_in(convert(dino).variables) == shapes_of(ViT(), 3, 224)
-    assert shapes_in(convert(baseline).variables) == shapes_of(
+def test_variables_have_paths_and_shapes_of_modules(resnet18, dino, baseline, pinn):
+    resnet18_shapes = shapes_of(ResNet(num_classes=1000), 3, 64, train=False)
+    del resnet18_shapes["params/conv1/bias"]  # torchvision's stem has no bias
+    assert shapes_in(convert_state_dict(resnet18).variables) == resnet18_shapes
+    assert shapes_in(convert_state_dict(dino).variables) == shapes_of(ViT(), 3, 224)
+    assert shapes_in(convert_state_dict(baseline).variables) == shapes_of(
         BaselineCNN(width=4), 1, 32, train=False
     )
     small = LensViTPINN(
         width=4, patch_size=8, embedding_size=16, depth=2, num_heads=2, position_grid=3
     )
-    assert shapes_in(convert(pinn).variables) == shapes_of(small, 1, 32, train=False)
+    assert shapes_in(convert_state_dict(pinn).variables) == shapes_of(small, 1, 32, train=False)
 
 
 @pytest.mark.parametrize(
@@ -74,32 +74,32 @@ def test_variables_have_the_paths_and_shapes_of_the_modules(resnet18, dino, base
         ("lens_vit_pinn", torch_models.LensVITPINN),
     ],
 )
-def test_the_references_own_sizes_are_the_published_ones(architecture, module):
+def test_reference_has_the_published_sizes(architecture, module):
     with torch.device("meta"):
         expected = {
             name: np.broadcast_to(np.float32(0), tensor.shape)
             for name, tensor in module().state_dict().items()
         }
-    sizes = check_whole(expected, architecture)
+    sizes = check_complete(expected, architecture)
     assert sizes["width"] == 64
     assert sizes.get("image_size", 150) == 150
     assert sizes.get("position_grid", 14) == 14
 
 
 @pytest.mark.parametrize("stages", [(3, 4, 6, 3), (1, 2)])
-def test_the_stages_of_another_resnet_are_seen_and_a_block_with_a_gap_is_not_whole(stages):
-    state = arrays(torch_models.BaselineCNN(4, stages).state_dict())
-    converted = convert(state)
+def test_resnet_stages_are_inferred_and_gaps_refused(stages):
+    state = to_numpy(torch_models.BaselineCNN(4, stages).state_dict())
+    converted = convert_state_dict(state)
     assert converted.sizes == {"width": 4, "stage_sizes": stages}
     module = BaselineCNN(width=4, stage_sizes=stages)
     assert shapes_in(converted.variables) == shapes_of(module, 1, 32, train=False)
     del state["resnet.layer1.0.conv2.weight"]
     with pytest.raises(UserError, match=r"resnet\.layer1\.0\.conv2\.weight is missing"):
-        convert(state)
+        convert_state_dict(state)
 
 
 @pytest.mark.parametrize(
-    ("prefix", "by_hugging_face", "extras"),
+    ("prefix", "is_hugging_face", "unused"),
     [
         ("", True, {"pooler.dense.weight": np.zeros((2, 2), np.float32)}),
         ("vit.", True, {"classifier.bias": np.zeros(2, np.float32)}),
@@ -108,37 +108,37 @@ def test_the_stages_of_another_resnet_are_seen_and_a_block_with_a_gap_is_not_who
     ],
     ids=["Hugging Face", "ViTForImageClassification", "DINO's teacher", "parallel"],
 )
-def test_every_naming_of_a_vit_gives_equal_variables(dino, prefix, by_hugging_face, extras):
+def test_all_naming_schemes_give_equal_variables(dino, prefix, is_hugging_face, unused):
     state = dino
-    if by_hugging_face:
+    if is_hugging_face:
         tensors = {name: torch.from_numpy(array) for name, array in dino.items()}
-        state = arrays(hugging_face(tensors))
-    found = convert(prefixed(prefix, state) | extras)
-    assert_same(flatten(found.variables), flatten(convert(dino).variables))
-    assert found.names.architecture == "dino_vits16"
-    assert set(found.names.extras) == set(extras)
-    assert found.names.prefix == prefix
+        state = to_numpy(to_hugging_face(tensors))
+    found = convert_state_dict(add_prefix(prefix, state) | unused)
+    assert_same(flatten(found.variables), flatten(convert_state_dict(dino).variables))
+    assert found.source.architecture == "dino_vits16"
+    assert set(found.source.unused) == set(unused)
+    assert found.source.prefix == prefix
 
 
-def test_resnet18_keeps_its_classifier_where_it_has_one(resnet18):
-    whole = flatten(convert(prefixed("module.", resnet18)).variables)
+def test_resnet18_keeps_its_optional_classifier(resnet18):
+    complete = flatten(convert_state_dict(add_prefix("module.", resnet18)).variables)
     headless = {name: array for name, array in resnet18.items() if not name.startswith("fc.")}
-    without = flatten(convert(headless).variables)
-    assert {*whole} - {*without} == {"params/fc/kernel", "params/fc/bias"}
+    without = flatten(convert_state_dict(headless).variables)
+    assert {*complete} - {*without} == {"params/fc/kernel", "params/fc/bias"}
     with pytest.raises(UserError, match=r"fc\.bias is missing"):
-        convert(headless | {"fc.weight": resnet18["fc.weight"]})
+        convert_state_dict(headless | {"fc.weight": resnet18["fc.weight"]})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "dino", "baseline", "pinn"])
-def test_conversion_and_back_is_bit_exact(request, name):
+def test_round_trip_is_bitwise_exact(request, name):
     state = request.getfixturevalue(name)
-    there = convert(state)
-    names = there.names
-    back = to_torch(there.variables, names.architecture, batch_counts=names.batch_counts)
+    converted = convert_state_dict(state)
+    source = converted.source
+    back = to_state_dict(converted.variables, source.architecture, batch_counts=source.batch_counts)
     assert_same(dict(sorted(back.items())), dict(sorted(state.items())))
 
 
-def test_all_that_is_wrong_is_said_in_one_message(baseline):
+def test_all_problems_are_in_one_message(baseline):
     del baseline["resnet.layer2.0.bn1.bias"]
     baseline["resnet.layer1.0.conv1.weight"] = np.zeros((4, 4, 1, 1), np.float32)
     baseline["resnet.layer9.0.conv1.weight"] = np.zeros((4, 4, 3, 3), np.float32)
@@ -146,27 +146,27 @@ def test_all_that_is_wrong_is_said_in_one_message(baseline):
     baseline["resnet.fc.bias"] = np.zeros(3, np.int64)
     baseline["resnet.pool.num_batches_tracked"] = np.array(3)
     with pytest.raises(UserError) as error:
-        convert(baseline)
+        convert_state_dict(baseline)
     assert str(error.value).splitlines() == [
-        "the weights do not fit baseline_cnn:",
+        "the weights do not match baseline_cnn:",
         "  resnet.layer1.0.conv1.weight has shape (4, 4, 1, 1), expected (4, 4, 3, 3)",
-        "  resnet.layer9.0.conv1.weight has no place there",
+        "  resnet.layer9.0.conv1.weight is unexpected",
         "  resnet.layer2.0.bn1.bias is missing",
-        "  resnet.bn1.running_mean has values that are NaN or infinite",
+        "  resnet.bn1.running_mean contains NaN or infinite values",
         "  resnet.fc.bias has type int64, expected float32",
         "  resnet.pool.num_batches_tracked belongs to no running statistics",
     ]
 
 
-def test_what_is_wrong_is_said_in_the_sources_own_names(dino):
+def test_problems_are_reported_by_source_names(dino):
     tensors = {name: torch.from_numpy(array) for name, array in dino.items()}
-    theirs = prefixed("vit.", arrays(hugging_face(tensors)))
-    del theirs["vit.encoder.layer.3.attention.attention.key.bias"]
-    del theirs["vit.encoder.layer.4.intermediate.dense.bias"]
+    state = add_prefix("vit.", to_numpy(to_hugging_face(tensors)))
+    del state["vit.encoder.layer.3.attention.attention.key.bias"]
+    del state["vit.encoder.layer.4.intermediate.dense.bias"]
     query = "vit.encoder.layer.5.attention.attention.query.weight"
-    theirs[query] = theirs[query][:, :5]
+    state[query] = state[query][:, :5]
     with pytest.raises(UserError) as error:
-        convert(theirs)
+        convert_state_dict(state)
     message = str(error.value)
     assert "vit.encoder.layer.3.attention.attention.key.bias is missing" in message
     assert "vit.encoder.layer.4.intermediate.dense.bias is missing" in message
@@ -177,25 +177,25 @@ def test_what_is_wrong_is_said_in_the_sources_own_names(dino):
     assert len(message.splitlines()) == 4
 
 
-def test_another_size_of_vit_or_resnet_is_refused(dino, resnet18):
+def test_other_sizes_of_fixed_networks_are_refused(dino, resnet18):
     wide = dict(dino, pos_embed=np.zeros((1, 785, 384), np.float32))
     with pytest.raises(UserError, match=r"pos_embed has shape \(1, 785, 384\), expected \(1, 197,"):
-        convert(wide)
+        convert_state_dict(wide)
     gray = dict(resnet18)
     gray["conv1.weight"] = gray["conv1.weight"][:, :1]
     gray["conv1.bias"] = np.zeros(64, np.float32)
     with pytest.raises(UserError) as error:
-        convert(gray)
+        convert_state_dict(gray)
     assert "conv1.weight has shape (64, 1, 7, 7), expected (64, 3, 7, 7)" in str(error.value)
-    assert "conv1.bias has no place" in str(error.value)
+    assert "conv1.bias is unexpected" in str(error.value)
 
 
-def test_names_of_another_or_no_architecture_are_refused(baseline):
-    with pytest.raises(UserError, match=r"those of baseline_cnn, not of resnet18"):
-        convert(baseline, "resnet18")
-    with pytest.raises(UserError, match=r"\(a\.b, \.\.\.\) are of no known architecture"):
-        convert({"a.b": np.zeros(3)})
-    with pytest.raises(UserError, match="'resnet50' is no known architecture"):
-        convert(baseline, "resnet50")
-    with pytest.raises(UserError, match=r"twice, with and without the prefix module\."):
-        convert(baseline | prefixed("module.", baseline))
+def test_names_of_wrong_architecture_are_refused(baseline):
+    with pytest.raises(UserError, match=r"belong to baseline_cnn, not to resnet18"):
+        convert_state_dict(baseline, "resnet18")
+    with pytest.raises(UserError, match=r"unknown architecture with the names a\.b, \.\.\."):
+        convert_state_dict({"a.b": np.zeros(3)})
+    with pytest.raises(UserError, match="unknown architecture 'resnet50'"):
+        convert_state_dict(baseline, "resnet50")
+    with pytest.raises(UserError, match=r"both with and without the prefix module\."):
+        convert_state_dict(baseline | add_prefix("module.", baseline))

@@ -1,4 +1,4 @@
-"""Fetching over HTTP from a server on this machine: whole, in two parts, and every way it can fail."""
+"""Downloads from a local HTTP server: complete, resumed, and with every kind of failure."""
 
 import functools
 import hashlib
@@ -10,9 +10,9 @@ import pytest
 
 from lensjax.errors import UserError
 from lensjax.weights import download
-from lensjax.weights.download import Official
+from lensjax.weights.download import OfficialFile
 
-# Begins like a checkpoint; larger than what is read at once.
+# Starts like a checkpoint and is larger than one chunk.
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 10_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 fetch = functools.partial(download.fetch, https_only=False, timeout=5)
@@ -69,21 +69,21 @@ def server():
 
 
 def drop(server, folder, after=1_500_000):
-    """Fetches from a server that hangs up half way."""
+    """Downloads from a server that closes the connection halfway."""
     server.drop_after = after
-    with pytest.raises(UserError, match=r"the connection broke after 1\.5 of 2\.6 MB"):
-        fetch(Official(server.url, DIGEST[:8]), folder)
+    with pytest.raises(UserError, match=r"connection lost after 1\.5 of 2\.6 MB"):
+        fetch(OfficialFile(server.url, DIGEST[:8]), folder)
     server.drop_after = None
 
 
-def leftovers(folder):
+def temporary_files(folder):
     return {path.name for path in folder.iterdir()} - {"net.pth", "net.pth.part.lock"}
 
 
-def test_a_file_comes_whole_with_its_hash_and_progress(server, tmp_path):
+def test_download_returns_hash_and_reports_progress(server, tmp_path):
     seen = []
     file, digest = fetch(
-        Official(server.url, DIGEST[:8]),
+        OfficialFile(server.url, DIGEST[:8]),
         tmp_path / "new",
         sha256=DIGEST.upper(),
         report=lambda *pair: seen.append(pair),
@@ -93,29 +93,29 @@ def test_a_file_comes_whole_with_its_hash_and_progress(server, tmp_path):
     assert seen[0] == (0, len(CONTENT))
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert seen == sorted(seen)
-    assert not leftovers(tmp_path / "new")
+    assert not temporary_files(tmp_path / "new")
 
 
-def test_a_file_that_was_fetched_is_not_fetched_again(server, tmp_path):
-    official = Official(server.url, DIGEST[:8])
+def test_existing_file_is_not_downloaded_again(server, tmp_path):
+    official = OfficialFile(server.url, DIGEST[:8])
     fetch(official, tmp_path)
     assert fetch(official, tmp_path)[1] == DIGEST
     assert len(server.requests) == 1
     (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
-    with pytest.raises(UserError, match=r"expected \w{8}: another file, or a damaged one; remove"):
+    with pytest.raises(UserError, match=r"expected \w{8}: a different or damaged file; remove"):
         fetch(official, tmp_path)
 
 
-def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
+def test_interrupted_download_is_resumed(server, tmp_path):
     drop(server, tmp_path)
-    file, _ = fetch(Official(server.url, DIGEST[:8]), tmp_path)
+    file, _ = fetch(OfficialFile(server.url, DIGEST[:8]), tmp_path)
     assert file.read_bytes() == CONTENT
     assert [asked for _, asked in server.requests] == [None, "bytes=1500000-"]
-    assert not leftovers(tmp_path)
+    assert not temporary_files(tmp_path)
 
 
 @pytest.mark.parametrize("change", ["no ranges", "another version", "no tag"])
-def test_a_broken_transfer_starts_again_where_it_cannot_go_on(server, tmp_path, change):
+def test_download_restarts_if_it_cannot_resume(server, tmp_path, change):
     if change == "no tag":
         server.tag = None
     drop(server, tmp_path)
@@ -123,99 +123,99 @@ def test_a_broken_transfer_starts_again_where_it_cannot_go_on(server, tmp_path, 
         server.ranges = False
     if change == "another version":
         server.tag, server.content = '"two"', CONTENT[::-1].replace(b"\xff", b"PK\x03\x04", 1)
-    file, _ = fetch(Official(server.url, ""), tmp_path)
+    file, _ = fetch(OfficialFile(server.url, ""), tmp_path)
     assert file.read_bytes() == server.content
-    assert not leftovers(tmp_path)
+    assert not temporary_files(tmp_path)
 
 
-def test_a_part_that_is_already_whole_is_fetched_again(server, tmp_path):
+def test_complete_part_file_is_downloaded_again(server, tmp_path):
     drop(server, tmp_path)
     (tmp_path / "net.pth.part").write_bytes(CONTENT)
-    assert fetch(Official(server.url, ""), tmp_path)[1] == DIGEST
+    assert fetch(OfficialFile(server.url, ""), tmp_path)[1] == DIGEST
 
 
 @pytest.mark.parametrize(("published", "given"), [("00000000", ""), ("", "0")])
-def test_a_file_with_another_hash_is_deleted(server, tmp_path, published, given):
-    with pytest.raises(UserError, match=rf"came with SHA-256 {DIGEST}, expected 0+; .* deleted"):
-        fetch(Official(server.url, published), tmp_path, sha256=given)
+def test_file_with_wrong_hash_is_deleted(server, tmp_path, published, given):
+    with pytest.raises(UserError, match=rf"has SHA-256 {DIGEST}, expected 0+; .* deleted"):
+        fetch(OfficialFile(server.url, published), tmp_path, sha256=given)
     assert not (tmp_path / "net.pth").exists()
-    assert not leftovers(tmp_path)
+    assert not temporary_files(tmp_path)
 
 
-def test_a_web_page_in_the_place_of_a_file_is_not_kept(server, tmp_path):
+def test_web_page_instead_of_file_is_deleted(server, tmp_path):
     server.content = b"<html>Please log in</html>"
     with pytest.raises(UserError, match="is a web page"):
-        fetch(Official(server.url, ""), tmp_path)
+        fetch(OfficialFile(server.url, ""), tmp_path)
     assert not (tmp_path / "net.pth").exists()
-    assert not leftovers(tmp_path)
+    assert not temporary_files(tmp_path)
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_what_the_server_refuses_is_said_with_the_place_for_the_file(server, tmp_path, status):
+def test_server_error_has_path_for_manual_download(server, tmp_path, status):
     server.status = status
     place = tmp_path / "net.pth"
-    with pytest.raises(UserError, match=rf"{server.url}: the server answers {status} .* {place}"):
-        fetch(Official(server.url, ""), tmp_path)
+    with pytest.raises(UserError, match=rf"{server.url}: the server responded {status} .* {place}"):
+        fetch(OfficialFile(server.url, ""), tmp_path)
 
 
-def test_without_network_the_url_and_the_place_for_the_file_are_said(server, tmp_path):
+def test_network_error_has_url_and_path(server, tmp_path):
     url = server.url
     server.server_close()
     place = tmp_path / "net.pth"
     with pytest.raises(
-        UserError, match=rf"^{url} cannot be reached .* put it at {place}, and give"
+        UserError, match=rf"^{url}: cannot connect .* save it as {place}, and rerun"
     ):
-        fetch(Official(url, ""), tmp_path)
-    assert not leftovers(tmp_path)
+        fetch(OfficialFile(url, ""), tmp_path)
+    assert not temporary_files(tmp_path)
 
 
-def test_an_address_without_https_is_refused(server, tmp_path):
-    with pytest.raises(UserError, match=f"{server.url} is not https"):
-        download.fetch(Official(server.url, ""), tmp_path)
+def test_url_without_https_is_refused(server, tmp_path):
+    with pytest.raises(UserError, match=f"{server.url}: not https"):
+        download.fetch(OfficialFile(server.url, ""), tmp_path)
     assert not server.requests
 
 
 @pytest.fixture
 def https_server(server, monkeypatch):
-    """The server, reached by https addresses; the connections are not encrypted."""
+    """The server under an https address; connections are not encrypted."""
     monkeypatch.setattr(http.client.HTTPSConnection, "connect", http.client.HTTPConnection.connect)
     server.url = server.url.replace("http:", "https:")
     return server
 
 
-def test_a_redirection_is_followed_within_https(https_server, tmp_path):
+def test_redirect_within_https_is_followed(https_server, tmp_path):
     https_server.redirect_to = "/moved/net.pth"
-    assert download.fetch(Official(https_server.url, ""), tmp_path)[1] == DIGEST
+    assert download.fetch(OfficialFile(https_server.url, ""), tmp_path)[1] == DIGEST
     assert [path for path, _ in https_server.requests] == ["/net.pth", "/moved/net.pth"]
 
 
-def test_a_redirection_away_from_https_is_refused(https_server, tmp_path):
+def test_redirect_away_from_https_is_refused(https_server, tmp_path):
     https_server.redirect_to = "http://127.0.0.1:9/moved/net.pth"
-    with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:9/moved/net\.pth is not https"):
-        download.fetch(Official(https_server.url, ""), tmp_path)
+    with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:9/moved/net\.pth: not https"):
+        download.fetch(OfficialFile(https_server.url, ""), tmp_path)
     assert [path for path, _ in https_server.requests] == ["/net.pth"]
-    assert not leftovers(tmp_path)
+    assert not temporary_files(tmp_path)
 
 
-def test_a_second_process_does_not_fetch_the_same_file_beside_the_first(server, tmp_path):
+def test_concurrent_download_of_a_file_is_refused(server, tmp_path):
     lock = download.FileLock(tmp_path / "net.pth.part.lock")
-    with lock, pytest.raises(UserError, match="is being fetched by another process"):
-        fetch(Official(server.url, ""), tmp_path)
+    with lock, pytest.raises(UserError, match="is being downloaded by another process"):
+        fetch(OfficialFile(server.url, ""), tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_said(server, tmp_path):
+def test_unwritable_folder_is_reported(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file.* cannot be written: .*; LENSJAX_CACHE may name"):
-        fetch(Official(server.url, ""), tmp_path / "file" / "weights")
+    with pytest.raises(UserError, match=r"file.*: cannot write: .*; set LENSJAX_CACHE"):
+        fetch(OfficialFile(server.url, ""), tmp_path / "file" / "weights")
 
 
-def test_the_official_files_lie_under_https_and_resnet18_names_its_hash():
-    assert all(official.url.startswith("https://") for official in download.OFFICIAL.values())
-    resnet18 = download.OFFICIAL["resnet18"]
+def test_official_urls_are_https_and_resnet18_has_hash():
+    assert all(official.url.startswith("https://") for official in download.OFFICIAL_FILES.values())
+    resnet18 = download.OFFICIAL_FILES["resnet18"]
     assert resnet18.url.endswith(f"resnet18-{resnet18.sha256}.pth")
 
 
-def test_the_cache_is_where_LENSJAX_CACHE_says(monkeypatch, tmp_path):
+def test_LENSJAX_CACHE_sets_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path))
     assert download.weights_folder() == tmp_path / "weights"
     monkeypatch.delenv("LENSJAX_CACHE")

@@ -33,9 +33,9 @@ def images(words: list[str], write: Write) -> int:
     """How many images a run has, and the seconds until they were there."""
     from lensjax.cli.console import terminal_output
     from lensjax.data.source import load_splits
-    from lensjax.runtime.compilation_cache import keep_compiled_programs
+    from lensjax.runtime.compilation_cache import enable_compilation_cache
 
-    keep_compiled_programs()
+    enable_compilation_cache()
     config = _config(words)
     started = time.perf_counter()
     with terminal_output():

@@ -70,7 +70,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     from lensjax.training.parallel import AXIS, parallelize_step, prefetch, replicate
     from lensjax.training.start import build_step, initialize_run
 
-    compilation_cache.keep_compiled_programs()
+    compilation_cache.enable_compilation_cache()
     host_memory.keep_freed_memory()
     config = options.load_config(str(ROOT / "configs" / f"{task['model']}.py"))
     config = config.copy_and_resolve_references()

@@ -43,7 +43,7 @@ from lensjax.errors import UserError
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.prediction.predictor import evaluator, predictor
 from lensjax.prediction.trained import load_trained
-from lensjax.runtime.progress import duration, log
+from lensjax.runtime.progress import format_duration, log
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
             result = measure(name, splits, size, seed, epochs[size], output)
             with (output / RESULTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
-            log.info("test AUC %.4f in %s\n", result["auc"], duration(result["seconds"]))
+            log.info("test AUC %.4f in %s\n", result["auc"], format_duration(result["seconds"]))
     results = [
         result
         for result in read(output)

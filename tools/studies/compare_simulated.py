@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from lensjax import simulation
 from lensjax.cli import runner
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.npy import parse_image
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
@@ -107,7 +107,7 @@ def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.n
     instrument = simulation.preset(preset).instrument
     rows = []
     for file in sorted(folder.rglob("*.npy")):
-        found = whole_counts(parse_image(file.read_bytes(), instrument.image_size))
+        found = recover_counts(parse_image(file.read_bytes(), instrument.image_size))
         if found is None:
             raise UserError(f"{file}: is not whole counts")
         rows.append(statistics(found[0], instrument.pixel_scale))

@@ -26,7 +26,7 @@ from absl import flags
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
@@ -138,7 +138,7 @@ def real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
     if not files:
         raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; name another --real")
     images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
-    recovered = [whole_counts(image) for image in images]
+    recovered = [recover_counts(image) for image in images]
     scale = np.array([np.nan if found is None else found[1] for found in recovered])
     fit = fitted(images, scale, model, counts)
     power = np.stack([ring_power(residual) for residual in fit.residual[..., 0]])

@@ -35,7 +35,7 @@ from scipy.special import softmax
 
 from lensjax import fitting, physics, simulation
 from lensjax.cli import runner
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.errors import UserError
 from lensjax.evaluation.scores import resample_weights, weighted_auc
@@ -144,7 +144,7 @@ def real(folder: Path) -> None:
     if not files:
         raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; name another --real")
     images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
-    recovered = [whole_counts(image) for image in images]
+    recovered = [recover_counts(image) for image in images]
     scale = np.array([np.nan if found is None else found[1] for found in recovered])
     _, evidence, _ = compared(images.astype(np.float32)[..., None], scale)
     labels = np.array([CLASSES.index(file.parent.name) for file in files])

@@ -34,8 +34,8 @@ from absl import flags
 
 from lensjax import fitting, physics, simulation
 from lensjax.cli import runner
-from lensjax.data.fitted import NONE, with_residuals
 from lensjax.data.images import CLASSES, ImageSet
+from lensjax.data.residuals import NO_FIT, add_residuals
 from lensjax.errors import UserError
 from lensjax.evaluation import scores
 from lensjax.prediction.trained import Trained, load_trained
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{output} is there already; move it away or name another file")
     trained = load_trained(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
     own = trained.config.data.fit
-    if own == NONE:
+    if own == NO_FIT:
         raise UserError(f"{values.workdir} was trained without a lens fit; name a run with one")
     fits = values.fits or list(dict.fromkeys([own, "general"]))
     for name in fits:
@@ -106,7 +106,7 @@ def table(
         images = CONDITIONS[condition](number, seed)
         weights = scores.resample_weights(images.labels)
         for name in fits:
-            fitted = with_residuals(images, name, keep=False)
+            fitted = add_residuals(images, name, keep=False)
             probabilities = trained.predict(fitted).probabilities
             assert fitted.fit is not None
             found = scores.scores(images.labels, probabilities)

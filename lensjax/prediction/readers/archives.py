@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import cast
 
-from lensjax.data.npy import MAX_HEADER, PREAMBLE, split_header
+from lensjax.data.npy import MAX_HEADER, PREAMBLE, parse_header
 from lensjax.errors import UserError
 from lensjax.prediction.readers.arrays import array_entries
 from lensjax.prediction.readers.entry import Entry, image_arrays, unreadable
@@ -18,7 +18,7 @@ def read(stream: BufferedIOBase) -> Iterator[Entry]:
         for name in archive.namelist():
             try:
                 with archive.open(name) as member:
-                    shapes[name] = split_header(member.read(PREAMBLE + MAX_HEADER))[0]
+                    shapes[name] = parse_header(member.read(PREAMBLE + MAX_HEADER))[0]
             except UserError as error:
                 wrong[name] = str(error)
         for name in [*image_arrays(shapes), *wrong]:

@@ -7,7 +7,7 @@ from io import BufferedIOBase
 
 import numpy as np
 
-from lensjax.data.npy import MAX_HEADER, PICKLED, PREAMBLE, split_header
+from lensjax.data.npy import MAX_HEADER, PICKLE_MESSAGE, PREAMBLE, parse_header
 from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import Entry, stack_entries, stack_shape
 
@@ -30,9 +30,9 @@ def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterat
     Raises:
       UserError: it is damaged, holds Python objects, or no images.
     """
-    shape, fortran_order, dtype, offset = split_header(stream.read(PREAMBLE + MAX_HEADER))
+    shape, fortran_order, dtype, offset = parse_header(stream.read(PREAMBLE + MAX_HEADER))
     if dtype.hasobject:
-        raise UserError(PICKLED)
+        raise UserError(PICKLE_MESSAGE)
     number, height, width = stack_shape(shape)
     expected, found = math.prod(shape) * dtype.itemsize, length - offset
     if found < expected:

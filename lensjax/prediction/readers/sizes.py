@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.interpolate import CubicSpline
 
-from lensjax.data.npy import min_max_scaled
+from lensjax.data.npy import min_max_scale
 from lensjax.errors import UserError
 
 _MARGIN = 4  # own pixels around the field that a spline sees
@@ -37,7 +37,7 @@ def fitted(
         are not finite, or all equal.
     """
     if target.zoom is not None:
-        return min_max_scaled(resampled(image, target.zoom, target.size))
+        return min_max_scale(resampled(image, target.zoom, target.size))
     size = (target.size, target.size)
     if image.shape != size:
         found = f"shape {image.shape}, expected {size}"
@@ -48,7 +48,7 @@ def fitted(
             hint = "--fit-size=crop cuts out the middle, --pixel-scale resamples"
             raise UserError(f"{found}; {hint}")
         image = middle(image, *size)
-    return min_max_scaled(image)
+    return min_max_scale(image)
 
 
 def middle(

@@ -1,4 +1,4 @@
-"""Smooth lenses fitted to sets of images: what the fits leave over, kept in the user's cache folder."""
+"""Residuals of smooth lens models fitted to sets of images, cached in the user's cache folder."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lensjax import fitting
-from lensjax.data.counts import whole_counts
+from lensjax.data.counts import recover_counts
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import ImageSet
 from lensjax.data.splits import Splits
@@ -19,64 +19,71 @@ from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log, progress_bar
 
 CODE_FOLDERS = ("fitting", "physics")
-VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
-NONE = "none"
-_CHUNK = 1024  # images in a cache file; what an interrupted run has fitted is fitted
+FIT_VALUES = (
+    "theta_E",
+    "theta_E_sigma",
+    "gamma1",
+    "gamma2",
+    "reduced_chi_square",
+    "fit_converged",
+)
+NO_FIT = "none"
+_CHUNK = 1024  # images per cache file; an interrupted run keeps the chunks it has finished
 
 
 def fit_splits(splits: Splits, model_name: str) -> Splits:
-    """Adds the residuals of lens fits to the images; with the model "none", returns the splits unchanged.
+    """Adds the residuals of lens fits to all splits.
 
     Args:
       splits: the images. Freshly simulated training images are fitted later, in each batch.
-      model_name: see `with_residuals`.
+      model_name: see `add_residuals`. With "none" the splits are returned unchanged.
 
     Raises:
-      UserError: the model is unknown, or the training images are not in memory.
+      UserError: if the model is unknown, or the training images are not in memory.
     """
-    if model_name == NONE:
+    if model_name == NO_FIT:
         return splits
     train, validation, test = splits.train, splits.validation, splits.test
     if isinstance(train, StreamedImages):
         raise UserError(
-            f"config.data.fit={model_name!r}: lenses are fitted to images in memory alone, and the training "
-            "images stay on disk; set config.data.residence=host"
+            f"config.data.fit={model_name!r}: lenses can be fitted only to images in memory, but the "
+            "training images stay on disk; set config.data.residence=host"
         )
     if isinstance(train, FreshImages):
         train = dataclasses.replace(train, fit=model_name)
     else:
-        train = with_residuals(train, model_name, name="train")
-    fitted = with_residuals(validation, model_name, name="validation")
-    test = fitted if test is validation else with_residuals(test, model_name, name="test")
+        train = add_residuals(train, model_name, name="train")
+    fitted = add_residuals(validation, model_name, name="validation")
+    test = fitted if test is validation else add_residuals(test, model_name, name="test")
     return Splits(train, validation=fitted, test=test)
 
 
-def with_residuals(
+def add_residuals(
     image_set: ImageSet, model_name: str, *, name: str = "images", keep: bool = True
 ) -> ImageSet:
-    """The set with what a fit of a smooth lens to each image leaves over, in standard deviations.
+    """Fits a smooth lens to each image and adds the residuals, in standard deviations.
 
-    Residuals are 0 where a fit did not converge; how many did not is logged. A set that has residuals,
-    and any set where the model is "none", comes back as it is.
+    Residuals are 0 if a fit did not converge; the number of these fits is logged. The set is returned
+    unchanged if it already has residuals or if the model is "none".
 
     Args:
       image_set: the images.
-      model_name: what is fitted, see `lensjax.fitting.smooth_model`, or "none".
-      name: what to call the images in progress and log.
-      keep: whether fits are looked for in the cache, and kept there.
+      model_name: name of the lens model, see `lensjax.fitting.smooth_model`, or "none".
+      name: name of the images in the progress bar and the log.
+      keep: whether to read fits from the cache and store new ones there.
 
     Raises:
-      UserError: there is no model of that name.
+      UserError: if the model is unknown.
     """
-    if model_name == NONE or image_set.residuals is not None:
+    if model_name == NO_FIT or image_set.residuals is not None:
         return image_set
     model = fitting.smooth_model(model_name)
     parts = []
     with progress_bar(len(image_set), f"fitting {name}") as bar:
         for first in range(0, max(len(image_set), 1), _CHUNK):
             chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
-            make = functools.partial(_fits, chunk, model, bar.update)
-            parts.append(_cached(chunk, model_name, model, make, bar.update) if keep else make())
+            fit = functools.partial(_fit_chunk, chunk, model, bar.update)
+            parts.append(_load_or_fit(chunk, model_name, model, fit, bar.update) if keep else fit())
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     residuals = arrays.pop("residuals")
     failed = int((arrays["fit_converged"] == 0).sum())
@@ -89,31 +96,31 @@ def with_residuals(
     return dataclasses.replace(image_set, residuals=residuals, fit=arrays)
 
 
-def _cached(
+def _load_or_fit(
     chunk: ImageSet,
     model_name: str,
     model: fitting.SmoothModel,
-    make: Callable[[], dict[str, np.ndarray]],
+    fit: Callable[[], dict[str, np.ndarray]],
     report: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
-    """The fits of some images from the cache; made, and kept there, where it has none."""
+    """Returns the fits of a chunk of images from the cache, or fits them and stores the result there."""
     key = user_cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
     file = user_cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
-    shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(VALUES, (len(chunk),))
+    shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(FIT_VALUES, (len(chunk),))
     arrays = user_cache.load(file, shapes)
     if arrays is None:
-        arrays = make()
+        arrays = fit()
         user_cache.save(file, arrays)
     else:
         report(len(chunk))
     return arrays
 
 
-def _fits(
+def _fit_chunk(
     chunk: ImageSet, model: fitting.SmoothModel, report: Callable[[int], object]
 ) -> dict[str, np.ndarray]:
-    """Residuals and `VALUES` of some images."""
-    noise = fitting.photon_noise(counts_at_one(chunk))
+    """Residuals and `FIT_VALUES` of a chunk of images."""
+    noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
     values: dict[str, Any] = {
         name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")
@@ -124,17 +131,17 @@ def _fits(
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
     return {"residuals": residuals.astype(np.float16)} | {
-        name: np.asarray(values[name], np.float32) for name in VALUES
+        name: np.asarray(values[name], np.float32) for name in FIT_VALUES
     }
 
 
-def counts_at_one(image_set: ImageSet) -> Float32[np.ndarray, " n"]:
-    """Photon counts of a pixel of 1 in each image; NaN where it is not known."""
+def counts_per_unit(image_set: ImageSet) -> Float32[np.ndarray, " n"]:
+    """Photon counts per unit brightness of each image; NaN if unknown."""
     if image_set.pixels.dtype == np.uint16:
         return image_set.scale.astype(np.float32)
     found = np.full(len(image_set), np.nan, np.float32)
     for row, image in enumerate(image_set.images()[..., 0]):
         if image.min() == 0 and image.max() == 1:
-            counts = whole_counts(image)
+            counts = recover_counts(image)
             found[row] = np.nan if counts is None else counts[1]
     return found

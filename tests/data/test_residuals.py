@@ -1,4 +1,4 @@
-"""Sets of images with what the fit of a smooth lens leaves over."""
+"""Residuals of smooth lens fits to sets of images."""
 
 import dataclasses
 import logging
@@ -10,8 +10,8 @@ import pytest
 
 from lensjax import fitting
 from lensjax.config import default_config
-from lensjax.data.fitted import VALUES, counts_at_one, fit_splits, with_residuals
 from lensjax.data.images import ImageSet
+from lensjax.data.residuals import FIT_VALUES, add_residuals, counts_per_unit, fit_splits
 from lensjax.data.simulated import fresh_images, simulated_images
 from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
@@ -20,7 +20,7 @@ from lensjax.runtime import user_cache
 
 
 def lenses():
-    """Two simulated images of each class, and one of noise alone."""
+    """Two simulated images of each class, and one that is only noise."""
     images = simulated_images(
         "common_test", split="train", num_images=6, seed=0, image_size=150
     ).subset(np.array([0, 3, 1, 4, 2, 5, 0]))
@@ -31,7 +31,7 @@ def lenses():
 
 
 def as_float(images):
-    """The same images as a set that is not known to be counts."""
+    """The same images stored as float32."""
     return dataclasses.replace(
         images, pixels=images.images()[..., 0], scale=np.ones(len(images), np.float32)
     )
@@ -39,7 +39,7 @@ def as_float(images):
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """A cache of the test's own, and a stand-in for the fit; how many images it was given."""
+    """Replaces the fit and sets an empty cache; yields the number of images of each call."""
     numbers = []
 
     def fit_in_batches(images, model, *, noise, report):
@@ -73,15 +73,15 @@ def small(number=5, seed=0):
 def assert_same(one, other):
     np.testing.assert_array_equal(one.residuals, other.residuals)
     assert one.residuals.dtype == other.residuals.dtype == np.float16
-    assert tuple(one.fit) == tuple(other.fit) == VALUES
-    for name in VALUES:
+    assert tuple(one.fit) == tuple(other.fit) == FIT_VALUES
+    for name in FIT_VALUES:
         np.testing.assert_array_equal(one.fit[name], other.fit[name])
 
 
-def test_residuals_are_noise_of_unit_width_where_the_lens_is_smooth_and_0_where_no_lens_is(caplog):
+def test_residuals_of_smooth_lenses_are_unit_noise(caplog):
     images = lenses()
     with caplog.at_level(logging.INFO, "lensjax"):
-        fitted = with_residuals(images, "common_test", name="train")
+        fitted = add_residuals(images, "common_test", name="train")
     widths = fitted.residuals.astype(np.float64).std((1, 2))
     np.testing.assert_allclose(widths[:2], 1, atol=0.02)
     assert (widths[2:6] > 1).all()
@@ -92,77 +92,77 @@ def test_residuals_are_noise_of_unit_width_where_the_lens_is_smooth_and_0_where_
     assert (fitted.fit["theta_E_sigma"][:6] < 0.002).all()
     assert "1 not converged (their residuals are 0)" in caplog.text
 
-    # Files are read as brightness; the counts behind it are found again.
-    from_files = with_residuals(as_float(images), "common_test", keep=False)
+    # Files contain brightness, from which the counts are recovered.
+    from_files = add_residuals(as_float(images), "common_test", keep=False)
     assert_same(fitted, from_files)
 
 
-def test_counts_are_known_where_the_image_is_a_quotient_of_them():
+def test_counts_per_unit_are_nan_without_counts():
     images = as_float(lenses().subset(np.array([0, 1])))
     images.pixels[1, 3, 3] = 0.123456
-    np.testing.assert_array_equal(counts_at_one(images), [lenses().scale[0], np.nan])
+    np.testing.assert_array_equal(counts_per_unit(images), [lenses().scale[0], np.nan])
 
 
-def test_fits_come_from_the_cache_the_second_time(calls):
-    first = with_residuals(small(), "common_test")
-    second = with_residuals(small(), "common_test")
+def test_second_fit_is_read_from_cache(calls):
+    first = add_residuals(small(), "common_test")
+    second = add_residuals(small(), "common_test")
     assert calls == [5]
     assert_same(first, second)
     np.testing.assert_array_equal(first.residuals, small().images()[..., 0].astype(np.float16))
-    assert_same(with_residuals(small(), "common_test", keep=False), first)
+    assert_same(add_residuals(small(), "common_test", keep=False), first)
     assert calls == [5, 5]
 
 
-def test_other_pixels_other_scales_and_other_models_are_fitted_anew(calls):
-    with_residuals(small(), "common_test")
-    with_residuals(small(seed=1), "common_test")
-    with_residuals(dataclasses.replace(small(), scale=np.full(5, 901, np.float32)), "common_test")
-    with_residuals(small(), "general")
+def test_other_pixels_scales_or_models_are_not_cached(calls):
+    add_residuals(small(), "common_test")
+    add_residuals(small(seed=1), "common_test")
+    add_residuals(dataclasses.replace(small(), scale=np.full(5, 901, np.float32)), "common_test")
+    add_residuals(small(), "general")
     assert len(calls) == 4
 
 
-def test_what_an_interrupted_run_has_fitted_is_not_fitted_again(calls):
+def test_finished_chunks_of_interrupted_run_are_kept(calls):
     many = small(2500)
-    with_residuals(many.subset(np.arange(1024)), "common_test")
-    fitted = with_residuals(many, "common_test")
+    add_residuals(many.subset(np.arange(1024)), "common_test")
+    fitted = add_residuals(many, "common_test")
     assert calls == [1024, 1024, 452]
     np.testing.assert_array_equal(fitted.residuals, many.images()[..., 0].astype(np.float16))
 
 
-def test_a_damaged_file_of_fits_is_made_again(calls, caplog):
-    first = with_residuals(small(), "common_test")
+def test_damaged_cache_file_is_replaced(calls, caplog):
+    first = add_residuals(small(), "common_test")
     (file,) = user_cache.folder("fits").iterdir()
     file.write_bytes(file.read_bytes()[:300])
     with caplog.at_level(logging.WARNING, "lensjax"):
-        assert_same(with_residuals(small(), "common_test"), first)
+        assert_same(add_residuals(small(), "common_test"), first)
     assert calls == [5, 5]
     assert str(file) in caplog.text
 
 
-def test_a_subset_keeps_the_residuals_of_its_images(calls):
-    fitted = with_residuals(small(), "common_test")
+def test_subset_keeps_its_residuals(calls):
+    fitted = add_residuals(small(), "common_test")
     some = fitted.subset(np.array([3, 1]))
     np.testing.assert_array_equal(some.residuals, fitted.residuals[[3, 1]])
     np.testing.assert_array_equal(some.fit["theta_E"], fitted.fit["theta_E"][[3, 1]])
-    assert with_residuals(some, "common_test") is some
+    assert add_residuals(some, "common_test") is some
 
 
-def test_nothing_is_fitted_where_nothing_is_asked_for(calls):
+def test_model_none_fits_nothing(calls):
     images = small()
-    assert with_residuals(images, "none") is images
+    assert add_residuals(images, "none") is images
     splits = Splits(images, images, images)
     assert fit_splits(splits, "none") is splits
     assert calls == []
 
 
-def test_images_that_serve_twice_are_fitted_once(calls):
+def test_identical_validation_and_test_images_are_fitted_once(calls):
     train, other = small(), small(seed=1)
     splits = fit_splits(Splits(train, validation=other, test=other), "common_test")
     assert splits.test is splits.validation
     assert len(calls) == 2
 
 
-def test_fresh_images_are_fitted_batch_by_batch(calls, monkeypatch):
+def test_fresh_images_are_fitted_in_each_batch(calls, monkeypatch):
     def fit_lens(images, model, *, noise):
         assert model == fitting.COMMON_TEST
         converged = jnp.arange(len(images)) != 1
@@ -173,16 +173,16 @@ def test_fresh_images_are_fitted_batch_by_batch(calls, monkeypatch):
     fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
     monkeypatch.setattr(fitting, "fit_lens", fit_lens)
     train = fit_splits(Splits(fresh, small(), small(seed=1)), "common_test").train
-    assert calls == [5, 5]  # of the validation and test images alone
+    assert calls == [5, 5]  # only validation and test images
     batch = train.batch(0, 3)
-    # The stand-in gives an image's counts where it says that it converged.
+    # The replacement returns an image's counts as its residual.
     converged = np.array([1, 0, 1])[:, None, None]
     np.testing.assert_allclose(batch["residuals"], batch["pixels"] * converged, rtol=1e-3)
     for name, plain in fresh.batch(0, 3).items():
         np.testing.assert_array_equal(batch[name], plain)
 
 
-def test_fits_that_cannot_be_are_refused(calls):
+def test_unknown_lens_model_is_reported(calls):
     config = default_config().data
     config.fit = "comon_test"
     with pytest.raises(UserError, match=r"config\.data\.fit='comon_test'.* mean 'common_test'"):

@@ -1,0 +1,208 @@
+"""Strict conversion between PyTorch state dicts and Flax variables."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lensjax.errors import UserError
+from lensjax.weights.names import RenamedStateDict, rename
+from lensjax.weights.shapes import Shape, Sizes, infer_sizes, torch_shapes
+from lensjax.weights.tables import TABLES, ParameterMapping
+from lensjax.weights.trees import flatten, unflatten
+
+MAX_PROBLEMS = 40
+BATCH_COUNT = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertedStateDict:
+    """Flax variables converted from a PyTorch state dict.
+
+    Attributes:
+      variables: parameters and running statistics.
+      sizes: sizes of the network, by the names of lensjax's config.
+      source: architecture, naming scheme and unused arrays of the state dict; see `names.RenamedStateDict`.
+    """
+
+    variables: dict[str, Any]
+    sizes: Sizes
+    source: RenamedStateDict
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, np.ndarray], architecture: str | None = None
+) -> ConvertedStateDict:
+    """Converts a published or reference PyTorch state dict to Flax variables.
+
+    The names may follow any known naming scheme. The arrays keep the shapes of the source: three input
+    channels for resnet18 and dino_vits16, and resnet18's classifier if the source has it. Nothing is adapted
+    to a different network.
+
+    Args:
+      state_dict: arrays by PyTorch name, see `read_torch`.
+      architecture: one of `tables.TABLES`; None to detect it from the names.
+
+    Raises:
+      UserError: if the architecture is unknown, or arrays are missing, unexpected, not finite, or of the
+        wrong shape or type. One message lists all problems.
+    """
+    source = rename(state_dict, architecture)
+    sizes = infer_sizes(source.architecture, source.arrays)
+    with_classifier = any(key.startswith("fc.") for key in source.arrays)
+    expected = torch_shapes(source.architecture, sizes, with_classifier=with_classifier)
+    problems = [
+        *source.problems,
+        *_shape_problems(source.arrays, expected, source),
+        *_value_problems(source),
+        *(
+            f"{source.source_name(key)} belongs to no running statistics"
+            for key in source.batch_counts
+            if key.replace(BATCH_COUNT, "running_var") not in expected
+        ),
+    ]
+    _raise_problems(problems, source.architecture)
+    return ConvertedStateDict(
+        _to_variables(source.arrays, source.architecture), dict(sizes), source
+    )
+
+
+def load_state_dict(
+    state_dict: Mapping[str, np.ndarray], architecture: str, template: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Converts a PyTorch state dict to the Flax variables of a given module, of any size.
+
+    Like PyTorch's `load_state_dict(strict=True)`, but returns new variables. The names must be those of
+    `tables`, without prefixes. `num_batches_tracked` is ignored.
+
+    Args:
+      state_dict: arrays by PyTorch name.
+      architecture: one of `tables.TABLES`.
+      template: variables of the module, or their shapes; only the paths and shapes are used.
+
+    Raises:
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists all problems.
+    """
+    expected: dict[str, Shape] = {}
+    problems = []
+    for path, array in flatten(template).items():
+        key_and_mapping = _find_mapping(path, architecture)
+        if key_and_mapping is None:
+            problems.append(f"{path} has no equivalent in PyTorch's {architecture}")
+            continue
+        key, mapping = key_and_mapping
+        expected[key] = mapping.layout.to_torch(np.broadcast_to(np.float32(0), array.shape)).shape
+    arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
+    _raise_problems([*problems, *_shape_problems(arrays, expected)], architecture)
+    return _to_variables(arrays, architecture)
+
+
+def to_state_dict(
+    variables: Mapping[str, Any],
+    architecture: str,
+    *,
+    batch_counts: Mapping[str, int] | None = None,
+) -> dict[str, np.ndarray]:
+    """Converts Flax variables to a PyTorch state dict.
+
+    Args:
+      variables: parameters and running statistics.
+      architecture: one of `tables.TABLES`.
+      batch_counts: values of PyTorch's `num_batches_tracked` by name; 0 if not given.
+
+    Raises:
+      UserError: if a variable has no equivalent in PyTorch.
+    """
+    counts = batch_counts or {}
+    state_dict: dict[str, np.ndarray] = {}
+    problems = []
+    for path, array in flatten(variables).items():
+        key_and_mapping = _find_mapping(path, architecture)
+        if key_and_mapping is None:
+            problems.append(f"{path} has no equivalent in PyTorch's {architecture}")
+            continue
+        key, mapping = key_and_mapping
+        state_dict[key] = np.ascontiguousarray(mapping.layout.to_torch(np.asarray(array)))
+        if key.endswith("running_var"):
+            count = key.replace("running_var", BATCH_COUNT)
+            state_dict[count] = np.array(counts.get(count, 0), np.int64)
+    _raise_problems(problems, architecture)
+    return state_dict
+
+
+def check_complete(state_dict: Mapping[str, np.ndarray], architecture: str) -> Sizes:
+    """Checks that a state dict with the names of `tables` is complete.
+
+    Returns:
+      The sizes of the network.
+
+    Raises:
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists all problems.
+    """
+    arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
+    with_classifier = any(key.startswith("fc.") for key in arrays)
+    sizes = infer_sizes(architecture, arrays)
+    expected = torch_shapes(architecture, sizes, with_classifier=with_classifier)
+    _raise_problems(_shape_problems(arrays, expected), architecture)
+    return sizes
+
+
+def _shape_problems(
+    arrays: Mapping[str, np.ndarray],
+    expected: Mapping[str, Shape],
+    source: RenamedStateDict | None = None,
+) -> list[str]:
+    """Arrays that are unexpected, of the wrong shape, or missing, by their names in the source."""
+    problems = []
+    for key, array in arrays.items():
+        name = source.source_name(key) if source else key
+        if key not in expected:
+            problems.append(f"{name} is unexpected")
+        elif array.shape != expected[key]:
+            problems.append(f"{name} has shape {array.shape}, expected {expected[key]}")
+    missing = (key for key in expected if key not in arrays)
+    return problems + [
+        f"{source.source_name(key) if source else key} is missing" for key in missing
+    ]
+
+
+def _value_problems(source: RenamedStateDict) -> list[str]:
+    """Arrays of the wrong type or with values that are not finite."""
+    problems = []
+    for key, array in source.arrays.items():
+        if array.dtype not in (np.float32, np.float64):
+            problems.append(f"{source.source_name(key)} has type {array.dtype}, expected float32")
+        elif not np.isfinite(array).all():
+            problems.append(f"{source.source_name(key)} contains NaN or infinite values")
+    return problems
+
+
+def _to_variables(arrays: Mapping[str, np.ndarray], architecture: str) -> dict[str, Any]:
+    """Converts a state dict that was checked."""
+    leaves: dict[str, np.ndarray] = {}
+    for key, array in arrays.items():
+        for mapping in TABLES[architecture]:
+            path = mapping.flax_path(key)
+            if path is not None:
+                leaves[path] = np.ascontiguousarray(mapping.layout.to_flax(array))
+                break
+    return unflatten(leaves)
+
+
+def _find_mapping(path: str, architecture: str) -> tuple[str, ParameterMapping] | None:
+    """PyTorch's key for a Flax path, and the mapping that gives it; None if there is none."""
+    for mapping in TABLES[architecture]:
+        key = mapping.torch_key(path)
+        if key is not None:
+            return key, mapping
+    return None
+
+
+def _raise_problems(problems: list[str], architecture: str) -> None:
+    if not problems:
+        return
+    shown = "\n  ".join(problems[:MAX_PROBLEMS])
+    more = len(problems) - MAX_PROBLEMS
+    tail = f"\n  and {more} more" if more > 0 else ""
+    raise UserError(f"the weights do not match {architecture}:\n  {shown}{tail}")
