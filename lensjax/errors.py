@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The training loss became NaN or infinite. The message says in which step."""
+    """The training loss became NaN or infinite. The message says where."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)

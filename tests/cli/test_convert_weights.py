@@ -1,4 +1,4 @@
-"""The command itself: PyTorch to lensjax and back, a run to PyTorch, and what it refuses."""
+"""The command convert-weights: from PyTorch to lensjax and back, runs to PyTorch, and errors."""
 
 import functools
 import hashlib
@@ -38,7 +38,7 @@ def tool(monkeypatch, capsys):
     """Runs the command; returns its exit code and its output on both streams."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["convert_torch_weights.py", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["lensjax", *map(str, words)])
         code = convert_weights.run()
         captured = capsys.readouterr()
         return code, captured.out + captured.err
@@ -63,14 +63,12 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_checkpoint_converts_and_back_and_loads_strictly_bit_for_bit(
-    tool, checkpoint, tmp_path, suffix
-):
+def test_round_trip_loads_strictly_and_bitwise_equal(tool, checkpoint, tmp_path, suffix):
     middle, back = tmp_path / "pinn.safetensors", tmp_path / f"back{suffix}"
     assert tool("--input", checkpoint, "--output", middle)[0] == 0
-    code, said = tool("--to-torch", "--input", middle, "--output", back)
+    code, output = tool("--to-torch", "--input", middle, "--output", back)
     assert code == 0
-    assert "width 4" in said
+    assert "width 4" in output
     if suffix == ".pth":
         state = torch.load(back, weights_only=True)
     else:
@@ -82,7 +80,7 @@ def test_a_checkpoint_converts_and_back_and_loads_strictly_bit_for_bit(
     assert_same(to_numpy(module.state_dict()), to_numpy(pinn().state_dict()))
 
 
-def test_a_converted_checkpoint_classifies_as_in_torch(tool, checkpoint, tmp_path):
+def test_converted_checkpoint_gives_logits_of_torch(tool, checkpoint, tmp_path):
     file = tmp_path / "pinn.safetensors"
     assert tool("--input", checkpoint, "--output", file)[0] == 0
     variables, metadata = load(file)
@@ -105,7 +103,7 @@ def test_a_converted_checkpoint_classifies_as_in_torch(tool, checkpoint, tmp_pat
     }
 
 
-def test_the_best_epoch_of_a_run_becomes_a_checkpoint_for_the_references_module(tool, tmp_path):
+def test_best_epoch_converts_for_reference_module(tool, tmp_path):
     run, file = tmp_path / "run", tmp_path / "run.pth"
     config = default_config()
     config.model.width = 4
@@ -120,18 +118,18 @@ def test_the_best_epoch_of_a_run_becomes_a_checkpoint_for_the_references_module(
     with Checkpoints(run / workdir.CHECKPOINTS) as checkpoints:
         checkpoints.save(state, Progress(epoch=7), {"validation_auc": 0.9})
         checkpoints.wait()
-    code, said = tool("--to-torch", "--input", run, "--output", file)
-    assert code == 0, said
-    assert "best epoch 7" in said
-    assert "not in the state dict: the preparation of the images (crop 32, stretch none)" in said
+    code, output = tool("--to-torch", "--input", run, "--output", file)
+    assert code == 0, output
+    assert "best epoch 7" in output
+    assert "not in the state dict: the preparation of the images (crop 32, stretch none)" in output
     module = torch_models.BaselineCNN(4)
     module.load_state_dict(torch.load(file, weights_only=True), strict=True)
     kernel = state.params["resnet"]["layer2_0"]["downsample_conv"]["kernel"]
     found = module.resnet.layer2[0].downsample[0].weight.detach().numpy()
     np.testing.assert_array_equal(found, np.transpose(kernel, (3, 2, 0, 1)))
-    code, said = tool("--input", run, "--output", tmp_path / "x.safetensors")
+    code, output = tool("--input", run, "--output", tmp_path / "x.safetensors")
     assert code == 2
-    assert "is a folder; --to-torch converts the folder of a run to a checkpoint" in said
+    assert "is a folder; --to-torch converts the folder of a run to a checkpoint" in output
 
 
 def test_unused_arrays_and_changes_are_reported(tool, tmp_path):
@@ -142,22 +140,22 @@ def test_unused_arrays_and_changes_are_reported(tool, tmp_path):
     state = add_prefix("vit.", to_hugging_face(state)) | {"classifier.weight": torch.zeros(2, 384)}
     source = tmp_path / "hf.pth"
     torch.save({"model": state, "epoch": 3}, source)
-    code, said = tool("--input", source, "--output", tmp_path / "x.safetensors")
-    assert code == 0, said
-    assert "dino_vits16, names of Hugging Face: 150 arrays, 21.7 million numbers" in said
-    assert "removed from the names: vit." in said
-    assert "not used: classifier.weight (a classifier on top)" in said
-    assert "not read from the file: epoch" in said
-    assert "198 arrays were float16 and are float32 now" in said
+    code, output = tool("--input", source, "--output", tmp_path / "x.safetensors")
+    assert code == 0, output
+    assert "dino_vits16, names of Hugging Face: 150 arrays, 21.7 million numbers" in output
+    assert "removed from the names: vit." in output
+    assert "not used: classifier.weight (a classifier head)" in output
+    assert "not read from the file: epoch" in output
+    assert "198 arrays converted from float16 to float32" in output
 
 
-def test_nothing_is_overwritten_unless_asked(tool, checkpoint, tmp_path):
+def test_existing_file_is_overwritten_only_on_request(tool, checkpoint, tmp_path):
     file = tmp_path / "x.safetensors"
     file.write_text("mine")
-    code, said = tool("--input", checkpoint, "--output", file)
+    code, output = tool("--input", checkpoint, "--output", file)
     assert code == 2
-    assert said.splitlines() == [
-        f"convert_torch_weights: {file} already exists; choose another file, or replace it with "
+    assert output.splitlines() == [
+        f"lensjax convert-weights: {file} already exists; choose another file, or replace it with "
         "--overwrite"
     ]
     assert file.read_text() == "mine"
@@ -165,17 +163,17 @@ def test_nothing_is_overwritten_unless_asked(tool, checkpoint, tmp_path):
     assert load(file)[1]["architecture"] == "lens_vit_pinn"
 
 
-def test_a_hash_that_is_given_is_held_to(tool, checkpoint, tmp_path):
+def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     words = ("--input", checkpoint, "--output", tmp_path / "x.safetensors", "--sha256")
-    code, said = tool(*words, "0" * 64)
+    code, output = tool(*words, "0" * 64)
     assert code == 2
-    assert f"has SHA-256 {digest}, expected {'0' * 64}" in said
+    assert f"has SHA-256 {digest}, expected {'0' * 64}" in output
     assert tool(*words, digest.upper())[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "--input and --output are both required"),
         (("--inptu", "x"), "Unknown command line flag 'inptu'"),
@@ -195,47 +193,47 @@ def test_a_hash_that_is_given_is_held_to(tool, checkpoint, tmp_path):
         (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
     ],
 )
-def test_a_wrong_command_is_one_line_and_code_2(tool, words, said):
+def test_wrong_command_is_one_line_with_code_2(tool, words, message):
     code, output = tool(*words)
     assert code == 2
-    assert said in output
+    assert message in output
     assert len(output.splitlines()) == 1
 
 
-def test_files_that_go_the_other_way_are_refused(tool, checkpoint, tmp_path):
+def test_conversion_in_wrong_direction_is_refused(tool, checkpoint, tmp_path):
     middle = tmp_path / "pinn.safetensors"
     assert tool("--input", checkpoint, "--output", middle)[0] == 0
-    _, said = tool("--input", middle, "--output", tmp_path / "x.safetensors")
-    assert "is already a lensjax file; --to-torch converts it to a checkpoint" in said
-    _, said = tool("--to-torch", "--input", checkpoint, "--output", tmp_path / "x.pth")
-    assert "is a PyTorch checkpoint; convert it" in said
-    _, said = tool(
+    _, output = tool("--input", middle, "--output", tmp_path / "x.safetensors")
+    assert "is already a lensjax file; --to-torch converts it to a checkpoint" in output
+    _, output = tool("--to-torch", "--input", checkpoint, "--output", tmp_path / "x.pth")
+    assert "is a PyTorch checkpoint; convert it" in output
+    _, output = tool(
         "--to-torch", "--arch", "resnet18", "--input", middle, "--output", tmp_path / "x.pth"
     )
-    assert "has the architecture lens_vit_pinn, not resnet18" in said
+    assert "has the architecture lens_vit_pinn, not resnet18" in output
 
 
-def test_download_fetches_into_the_cache_and_converts(tool, monkeypatch, tmp_path):
+def test_download_is_cached_and_converted(tool, monkeypatch, tmp_path):
     source = tmp_path / "server" / "net.pth"
     source.parent.mkdir()
     torch.save(torchvision_resnet18(), source)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
-    asked = []
+    calls = []
 
     def fetch(official, folder, *, sha256, report):
-        asked.append((official, folder, sha256))
+        calls.append((official, folder, sha256))
         size = source.stat().st_size
         report(0, size)
         report(size, size)
         return source, hashlib.sha256(source.read_bytes()).hexdigest()
 
     monkeypatch.setattr(convert_weights, "fetch", fetch)
-    output = tmp_path / "resnet18.safetensors"
-    code, said = tool("--download", "resnet18", "--output", output)
-    assert code == 0, said
-    assert asked == [(download.OFFICIAL_FILES["resnet18"], tmp_path / "cache" / "weights", "")]
-    assert load(output)[0]["params"]["fc"]["kernel"].shape == (512, 1000)
-    code, said = tool("--download", "dino_vits16")
+    file = tmp_path / "resnet18.safetensors"
+    code, output = tool("--download", "resnet18", "--output", file)
+    assert code == 0, output
+    assert calls == [(download.OFFICIAL_FILES["resnet18"], tmp_path / "cache" / "weights", "")]
+    assert load(file)[0]["params"]["fc"]["kernel"].shape == (512, 1000)
+    code, output = tool("--download", "dino_vits16")
     assert code == 0
-    assert "its authors do not publish a SHA-256" in said
-    assert f"--input {source} --output FILE" in said
+    assert "its authors do not publish a SHA-256" in output
+    assert f"--input {source} --output FILE" in output

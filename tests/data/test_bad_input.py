@@ -101,8 +101,8 @@ def test_bad_files_of_float32_split_are_reported(make_source, files):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_missing_split_is_reported_with_existing_ones(make_source, files, split):
-    kept = {name: content for name, content in files.items() if not name.startswith(split)}
-    source = make_source(kept)
+    remaining = {name: content for name, content in files.items() if not name.startswith(split)}
+    source = make_source(remaining)
     found = "val" if split == "train" else "train"
     assert error_message(source) == (
         f"{source}: no {split}/ (found {found}); "
@@ -115,16 +115,20 @@ def test_empty_source_is_reported(make_source):
 
 
 def test_missing_class_is_reported_with_its_alias(make_source, files):
-    kept = {name: content for name, content in files.items() if not name.startswith("val/sphere")}
-    source = make_source(kept)
+    remaining = {
+        name: content for name, content in files.items() if not name.startswith("val/sphere")
+    }
+    source = make_source(remaining)
     assert error_message(source) == (
         f"{source}/val: no class folder sphere (or cdm); each class needs images in each split"
     )
 
 
 def test_empty_class_folder_is_reported(make_source, files):
-    kept = {name: content for name, content in files.items() if not name.startswith("val/vort")}
-    source = make_source({**kept, "val/vort/": b""})
+    remaining = {
+        name: content for name, content in files.items() if not name.startswith("val/vort")
+    }
+    source = make_source({**remaining, "val/vort/": b""})
     assert error_message(source) == (
         f"{source}/val/vort: no .npy files; each class needs images in each split"
     )

@@ -60,10 +60,10 @@ def test_last_batch_is_padded_at_weight_zero():
 @pytest.mark.parametrize("start", range(5))
 def test_resumed_epoch_has_the_remaining_batches(start):
     images, options = image_set(10), (3, [1], 2)
-    whole = list(batches(images, epoch_order(1, 2, 10), 3))
+    complete = list(batches(images, epoch_order(1, 2, 10), 3))
     rest = list(epoch_batches(images, *options, start=start, share=slice(1, 3)))
-    assert len(rest) == len(whole) - start
-    for batch, expected in zip(rest, whole[start:], strict=True):
+    assert len(rest) == len(complete) - start
+    for batch, expected in zip(rest, complete[start:], strict=True):
         for name in expected:
             np.testing.assert_array_equal(batch[name], expected[name][1:3])
 

@@ -96,7 +96,7 @@ def test_only_needed_parts_are_read(parts, selection, needed):
     sets = {name: image_set(name, 5, 5, 5) for name in parts}
     together, _ = select_from(sets, selection)
     for split, part in zip(SPLITS, needed, strict=True):
-        alone, read = select_from(sets, selection, splits=(split,))
+        single, read = select_from(sets, selection, splits=(split,))
         assert read == [part]
-        assert list(alone) == [split]
-        assert alone[split].names == together[split].names
+        assert list(single) == [split]
+        assert single[split].names == together[split].names

@@ -17,7 +17,7 @@ import json, resource, sys
 import numpy as np
 from lensjax.runtime import host_memory
 
-kept = host_memory.keep_freed_memory() if "keep" in sys.argv else False
+changed = host_memory.keep_freed_memory() if "keep" in sys.argv else False
 
 def count_faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -29,7 +29,7 @@ trim_if_grown()
 count_faults(10**8)
 again = count_faults(10**8)
 trim_if_grown()
-print(json.dumps([kept, again, count_faults(10**8)]))
+print(json.dumps([changed, again, count_faults(10**8)]))
 """
 
 
@@ -47,8 +47,8 @@ def run_program(*words, **environment):
 
 
 def test_freed_memory_is_reused_up_to_a_limit():
-    kept, again, after_trim = run_program("keep")
-    assert kept
+    changed, again, after_trim = run_program("keep")
+    assert changed
     assert again < 100 < after_trim
 
 
