@@ -139,7 +139,7 @@ def test_only_deep_lense_imports_tfds():
 @pytest.fixture
 def tool(monkeypatch):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prepare_tfds.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["lensjax", *map(str, arguments)])
         return prepare_tfds.run()
 
     return run
