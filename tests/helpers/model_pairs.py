@@ -1,4 +1,4 @@
-"""The same model twice: a torch module of random weights, and lensjax's with its variables."""
+"""Pairs of equal models: a torch module with random weights, and lensjax's module with its variables."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ PRECISIONS = {"float32": (torch.float32, 1e-4), "float64": (torch.float64, 1e-9)
 
 @contextlib.contextmanager
 def precision(name):
-    """Runs JAX in that precision, and gives torch's type and the tolerance that goes with it."""
+    """Context in which JAX has this precision; yields torch's dtype and the tolerance."""
     with jax.enable_x64(name == "float64"):
         yield PRECISIONS[name]
 
@@ -39,16 +39,19 @@ def as_jax(array, dtype):
 
 
 def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, form=None):
-    """A torch model and the same as a lensjax module with its variables.
+    """A torch model, and the equal lensjax module with its variables.
 
     Args:
-      kind: "baseline", "pinn", "vit" or "resnet" (of two channels).
+      kind: "baseline", "pinn", "vit" or "resnet" (with two channels).
       size: side of an image, pixels.
-      dtype: torch's.
-      seed: of the weights.
-      width, stages: of the ResNet.
-      vit: sizes of the ViT that are not those of SMALL_VIT.
-      form: of `gradient_input`, for "pinn".
+      dtype: dtype of the torch model.
+      seed: seed of the weights.
+      width, stages: sizes of the ResNet.
+      vit: sizes of the ViT that differ from SMALL_VIT.
+      form: form of `gradient_input`, for "pinn".
+
+    Returns:
+      The torch model, the module, its variables and the name of the architecture.
     """
     vit = {**SMALL_VIT, **(vit or {})}
     flax_vit = {
@@ -87,22 +90,22 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
 
 
 def apply(module, variables, x, **options):
-    """The module's answer, and in a LensViTPINN what passes between its parts."""
+    """A module's outputs, and the captured intermediate values of a LensViTPINN."""
 
     @jax.jit
     def call(variables, x):
-        seen = {}
+        captured = {}
 
-        def watch(call, arguments, options, context):
+        def capture(call, arguments, options, context):
             result = call(*arguments, **options)
             if context.module.name == "alpha_proj":
-                seen["features"], (_, seen["alpha_mean"]) = arguments[0], result
+                captured["features"], (_, captured["alpha_mean"]) = arguments[0], result
             if context.module.name == "cnn":
-                seen["channels"] = arguments[0]
+                captured["channels"] = arguments[0]
             return result
 
-        with nn.intercept_methods(watch):
-            return module.apply(variables, x, **options), seen
+        with nn.intercept_methods(capture):
+            return module.apply(variables, x, **options), captured
 
     return call(variables, x)
 
@@ -115,7 +118,7 @@ def torch_loss(oracle, tensor, labels):
 
 
 def flax_loss(module, params, batch_stats, x, labels, dtype):
-    """The mean loss of a training batch, and the running statistics after it."""
+    """Mean loss of a training batch, and the running statistics after it."""
     outputs, updates = module.apply(
         {"params": params, "batch_stats": batch_stats},
         as_jax(x, dtype),

@@ -1,4 +1,4 @@
-"""Runs whose parameters are random: what is tested here does not need trained ones."""
+"""Folders of runs with random parameters, for tests that do not need a trained model."""
 
 import pathlib
 
@@ -17,7 +17,13 @@ SIZE = 32
 
 
 def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.Path:
-    """The folder of a run of one epoch, with fields of its config changed."""
+    """Creates the folder of a run of one epoch.
+
+    Args:
+      folder: the new folder.
+      seed: seed of the parameters.
+      changes: fields of the config, by dotted names.
+    """
     config = default_config()
     small = {"data.image_size": SIZE, "model.width": 4, "eval_batch_size": 8}
     small |= {"model.name": "lens_fit_net", "model.num_blocks": 0, "model.input": "image"}
@@ -29,7 +35,7 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     state = initial_state(
         model, optax.sgd(1.0), jax.random.key(seed), image_size=side, channels=channels, terms=()
     )
-    # Three times the last layer's weights, so that answers differ.
+    # The weights of the last layer are tripled, so that predictions differ.
     scaled = jax.tree.map(
         lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params
     )

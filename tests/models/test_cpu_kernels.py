@@ -1,4 +1,4 @@
-"""Convolution and max-pooling in both forms, for CPUs and for accelerators, against PyTorch."""
+"""Convolution and max-pooling, in the implementations for CPUs and accelerators, compared with PyTorch."""
 
 import functools
 
@@ -39,8 +39,8 @@ def test_convolution_and_gradients_match_torch(case, kernel_form):
     torch_x = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     torch_kernel = torch.tensor(kernel.transpose(3, 2, 0, 1), requires_grad=True)
     y = torch.nn.functional.conv2d(torch_x, torch_kernel, stride=stride, padding=padding)
-    given = generator.normal(size=y.shape)
-    y.backward(torch.tensor(given))
+    cotangent = generator.normal(size=y.shape)
+    y.backward(torch.tensor(cotangent))
     convolution = nn.Conv(
         features,
         (side, side),
@@ -50,18 +50,18 @@ def test_convolution_and_gradients_match_torch(case, kernel_form):
         conv_general_dilated=cpu_kernels.conv_general_dilated,
     )
     with jax.enable_x64(True):
-        found, pull_back = jax.vjp(
+        found, vjp = jax.vjp(
             jax.jit(lambda kernel, x: convolution.apply({"params": {"kernel": kernel}}, x)),
             jnp.asarray(kernel),
             jnp.asarray(x),
         )
-        by_kernel, by_x = pull_back(jnp.asarray(given.transpose(0, 2, 3, 1)))
-    for one, other in (
+        kernel_gradient, x_gradient = vjp(jnp.asarray(cotangent.transpose(0, 2, 3, 1)))
+    for result, expected in (
         (found, y.detach().numpy().transpose(0, 2, 3, 1)),
-        (by_kernel, torch_kernel.grad.numpy().transpose(2, 3, 1, 0)),
-        (by_x, torch_x.grad.numpy().transpose(0, 2, 3, 1)),
+        (kernel_gradient, torch_kernel.grad.numpy().transpose(2, 3, 1, 0)),
+        (x_gradient, torch_x.grad.numpy().transpose(0, 2, 3, 1)),
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(75, 75), (8, 8), (7, 8), (1, 1), (2, 3)])
@@ -75,8 +75,8 @@ def test_max_pool_and_gradient_match_torch(shape, ties, kernel_form):
     weights = generator.normal(size=expected.shape).astype(np.float32)
     (expected * torch.tensor(weights)).sum().backward()
 
-    found, pull_back = jax.vjp(cpu_kernels.max_pool, jnp.asarray(x))
-    (gradient,) = pull_back(jnp.asarray(np.moveaxis(weights, 1, -1)))
+    found, vjp = jax.vjp(cpu_kernels.max_pool, jnp.asarray(x))
+    (gradient,) = vjp(jnp.asarray(np.moveaxis(weights, 1, -1)))
     np.testing.assert_array_equal(np.moveaxis(found, -1, 1), expected.detach())
     np.testing.assert_allclose(np.moveaxis(gradient, -1, 1), tensor.grad, rtol=1e-6, atol=1e-6)
 
@@ -91,7 +91,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_mode_of_differentiation_matches_differences(name, kernel_form):
+def test_every_mode_of_differentiation_matches_finite_differences(name, kernel_form):
     """First and second derivative of a training loss along a line in the parameters, in float64."""
     model, channels = SMALL[name], 2 if name == "lens_fit" else 1
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The ablation: LensViTPINN on products of brightness gradients, against torch."""
+"""LensViTPINN on products of brightness gradients, compared with torch."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ SIZE = 64
 
 
 def images_with_dark_pixels(seed=0, batch=3):
-    """Like the published images: the least pixel is 0."""
+    """Images whose minimum is 0, like the published ones."""
     x = images(SIZE, seed, batch)
     return x - x.min((1, 2), keepdims=True)
 
@@ -40,12 +40,12 @@ def images_with_dark_pixels(seed=0, batch=3):
         ("mixed_derivative", "float64"),
     ],
 )
-def test_model_gives_torch_s_logits_theta_E_and_loss_terms(form, name):
+def test_outputs_and_losses_match_torch(form, name):
     with precision(name) as (dtype, tolerance):
         oracle, module, variables, _ = pair("pinn", SIZE, dtype, form=form)
         x, labels = images_with_dark_pixels(), np.array([2, 0, 1])
         tensor = as_torch(x, dtype)
-        outputs, seen = apply(
+        outputs, captured = apply(
             module, variables, as_jax(x, dtype), train=False, with_physics_loss=True
         )
         terms = loss_terms(outputs, jnp.asarray(labels), physics_weight=0.01)
@@ -53,22 +53,23 @@ def test_model_gives_torch_s_logits_theta_E_and_loss_terms(form, name):
         theta_E = oracle.alpha(oracle.vit(oracle.channel(tensor))).mean((1, 2, 3))
         cross_entropy = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
         expected = {
-            "input": (seen["channels"][..., 0], oracle.channel(tensor)[:, 0]),
+            "input": (captured["channels"][..., 0], oracle.channel(tensor)[:, 0]),
             "logits": (outputs.logits, logits),
             "theta_E": (outputs.theta_E, theta_E),
             "cross-entropy": (terms["cross_entropy"].mean(), cross_entropy),
             "physics loss": (terms["physics"].mean(), oracle.physics_loss(tensor)),
         }
-        for what, (found, wanted) in expected.items():
-            wanted = wanted.detach().numpy()
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance, err_msg=what)
+        for quantity, (found, from_torch) in expected.items():
+            np.testing.assert_allclose(
+                found, from_torch.detach().numpy(), rtol=0, atol=tolerance, err_msg=quantity
+            )
 
-        # The physics loss is that of the image; on the model's input it would be another.
-        of_input = oracle.physics_loss(oracle.channel(tensor))
-        assert abs(of_input - oracle.physics_loss(tensor)) > 2 * tolerance
+        # The physics loss of the model's input, instead of the image, would differ.
+        input_loss = oracle.physics_loss(oracle.channel(tensor))
+        assert abs(input_loss - oracle.physics_loss(tensor)) > 2 * tolerance
 
 
-def test_gradients_of_a_training_step_are_torch_s_for_images_of_one_brightness_too():
+def test_gradients_match_torch_for_constant_images_too():
     with precision("float64") as (dtype, _):
         oracle, module, variables, architecture = pair(
             "pinn", SIZE, dtype, form="gradient_product", vit={"depth": 1}
@@ -86,14 +87,14 @@ def test_gradients_of_a_training_step_are_torch_s_for_images_of_one_brightness_t
             expected = parameter.grad.numpy()
             assert np.isfinite(expected).all()
             assert np.isfinite(found[key]).all()
-            if key != "cnn.conv1.bias":  # 0 here and rounding in torch: batch norm follows
+            if key != "cnn.conv1.bias":  # before batch norm: 0 here, a rounding error in torch
                 tolerance = 1e-7 * np.abs(expected).max()
                 np.testing.assert_allclose(
                     found[key], expected, rtol=0, atol=tolerance, err_msg=key
                 )
 
 
-def test_config_names_the_input_of_the_model():
+def test_config_selects_the_models_input():
     config = default_config()
     config.model.name = "lens_vit_pinn"
     assert models.build(config).input == "image"
@@ -110,7 +111,7 @@ def test_config_names_the_input_of_the_model():
             "config.model.input='gradient_products': not one of image, .*did you mean "
             "'gradient_product'",
         ),
-        ({"model.input": "gradient_product"}, "baseline_cnn sees the image alone"),
+        ({"model.input": "gradient_product"}, "baseline_cnn uses only the image"),
         (
             {
                 "model.name": "lens_vit_pinn",
@@ -120,9 +121,9 @@ def test_config_names_the_input_of_the_model():
             "takes the logarithm of brightness.*use 'none'",
         ),
     ],
-    ids=["unknown", "baseline", "signed values"],
+    ids=["unknown", "baseline", "negative values"],
 )
-def test_an_input_that_cannot_be_is_refused(fields, message):
+def test_invalid_input_is_refused(fields, message):
     config = default_config()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""The lens that `LensEncoderNet` guesses: its residual, its derivatives and its refinement."""
+"""The lens that `LensEncoderNet` predicts: residuals, derivatives and refinement."""
 
 import dataclasses
 import functools
@@ -31,18 +31,18 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def images():
-    """Photon counts of NumPy's own rendering of the middle 64 pixels, scaled from 0 to 1."""
+    """Photon counts of the central 64 pixels of a NumPy rendering, scaled from 0 to 1."""
     rng = np.random.default_rng(0)
-    cut = slice(75 - SIZE // 2, 75 + SIZE // 2)
+    center = slice(75 - SIZE // 2, 75 + SIZE // 2)
     drawn = []
     for row in range(2):
         scene = types.SimpleNamespace(masses=[], **{name: TRUTH[name][row] for name in TRUTH})
-        counts = rng.poisson(render(scene, COMMON_TEST)[cut, cut]).astype(float)
+        counts = rng.poisson(render(scene, COMMON_TEST)[center, center]).astype(float)
         drawn.append((counts - counts.min()) / np.ptp(counts))
     return jnp.asarray(np.stack(drawn)[..., None], jnp.float32)
 
 
-def test_any_numbers_become_parameters_within_their_bounds():
+def test_constrained_parameters_are_within_their_bounds():
     size = len(MODEL.nonlinear)
     raw = jnp.stack([jnp.zeros(size), jnp.full(size, -1e3), jnp.full(size, 1e3)])
     middle, low, high = np.asarray(rendered_lens.constrain(MODEL, raw))
@@ -70,7 +70,7 @@ def test_refinement_without_steps_returns_its_start(images):
 
 
 def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
-    """NumPy draws the lens and fits amplitude and sky; the derivatives are finite differences."""
+    """NumPy renders the lens and fits amplitude and sky; the derivatives are finite differences."""
     instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=32, subpixels=1)
     preset = dataclasses.replace(COMMON_TEST, instrument=instrument)
     with jax.enable_x64(True):
@@ -81,13 +81,13 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
 
         @jax.jit
         @functools.partial(jax.grad, has_aux=True)
-        def slope_and_residual(free):
-            given = jnp.asarray(image)[None, ..., None]
-            residual = rendered_lens.standardized_residuals(small, given, free[None])[0, ..., 0]
+        def gradient_and_residual(free):
+            batch = jnp.asarray(image)[None, ..., None]
+            residual = rendered_lens.standardized_residuals(small, batch, free[None])[0, ..., 0]
             return (direction * residual).sum(), residual
 
-        def left_over(free, root):
-            """The image less the best multiple of the lens and the best sky, and that multiple."""
+        def numpy_residual(free, root):
+            """The image minus lens and sky at their best amplitudes, and the flux of the lens."""
             values = dict(zip(MODEL.nonlinear, free, strict=True))
             source = render(types.SimpleNamespace(masses=[], **values), preset) - instrument.sky
             columns = np.stack([source, np.ones_like(image)], -1)
@@ -96,19 +96,20 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
             return image - columns @ linear, linear[0] * source
 
         everywhere = np.ones_like(image)
-        rough, flux = left_over(free, everywhere)
+        rough, flux = numpy_residual(free, everywhere)
         noise = noise_from_high_frequencies(
             *map(jnp.asarray, (rough, flux, everywhere)), jnp.asarray(np.nan)
         )
         root = 1 / np.sqrt(np.asarray(variance(jnp.asarray(flux), *noise)))
 
-        def by_numpy(free):
-            return (direction * root * left_over(free, root)[0]).sum()
+        def numpy_slope(free):
+            return (direction * root * numpy_residual(free, root)[0]).sum()
 
         steps = 1e-6 * np.eye(len(free))
-        expected = [(by_numpy(free + step) - by_numpy(free - step)) / 2e-6 for step in steps]
-        gradient, residual = slope_and_residual(jnp.asarray(free))
-        np.testing.assert_allclose(residual, root * left_over(free, root)[0], rtol=1e-6, atol=1e-6)
+        expected = [(numpy_slope(free + step) - numpy_slope(free - step)) / 2e-6 for step in steps]
+        gradient, residual = gradient_and_residual(jnp.asarray(free))
+        expected_residual = root * numpy_residual(free, root)[0]
+        np.testing.assert_allclose(residual, expected_residual, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -121,10 +122,10 @@ def test_gauss_newton_steps_block_the_classification_gradient(images, steps, ter
     @jax.jit
     def gradient(params):
         def loss(params):
-            answer = model.apply(
+            outputs = model.apply(
                 variables | {"params": params}, few, train=False, with_physics_loss=True
             )
-            return (answer.logits[:, 0] if term == "class" else answer.physics_loss).sum()
+            return (outputs.logits[:, 0] if term == "class" else outputs.physics_loss).sum()
 
         return jax.grad(loss)(params)["encoder"]
 

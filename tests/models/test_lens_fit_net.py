@@ -14,27 +14,23 @@ def channels():
 
 
 @pytest.mark.parametrize(
-    ("seen", "sees_image", "sees_residual"),
+    ("chosen", "uses_image", "uses_residual"),
     [("image", True, False), ("residual", False, True), ("image_and_residual", True, True)],
 )
-def test_the_answer_depends_on_the_channels_that_are_asked_for_alone(
-    channels, seen, sees_image, sees_residual
-):
-    model = LensFitNet(width=4, num_blocks=0, input=seen)
+def test_logits_depend_only_on_the_chosen_channels(channels, chosen, uses_image, uses_residual):
+    model = LensFitNet(width=4, num_blocks=0, input=chosen)
 
     @jax.jit
-    def answer(channels):
+    def logits(channels):
         variables = model.init(jax.random.key(0), channels, train=False)
         return model.apply(variables, channels, train=False).logits
 
-    for channel, sees in enumerate((sees_image, sees_residual)):
+    for channel, uses in enumerate((uses_image, uses_residual)):
         changed = channels.at[..., channel].add(1.0)
-        assert bool(jnp.any(answer(channels) != answer(changed))) == sees
+        assert bool(jnp.any(logits(channels) != logits(changed))) == uses
 
 
-def test_the_reference_s_source_is_a_channel_that_follows_from_the_image_and_its_own_theta_E(
-    channels,
-):
+def test_reference_source_channel_matches_numpy(channels):
     model = LensFitNet(width=4, num_blocks=0, input="image_and_reference_source")
     image = channels[..., :1]
     variables = model.init(jax.random.key(0), image, train=False)
@@ -44,17 +40,17 @@ def test_the_reference_s_source_is_a_channel_that_follows_from_the_image_and_its
     shifted = np.asarray(image) - np.asarray(theta_E)[:, None, None, None] * np.sign(image)
     both = jnp.concatenate([image, jnp.asarray(np.clip(shifted, 0, 149))], -1)
     expected = ResNet(3, 4, (0,) * 4).apply(rest, both, train=False)
-    answer = model.apply(variables, image, train=False)
-    np.testing.assert_allclose(answer.logits, expected, rtol=1e-3, atol=1e-4)
+    outputs = model.apply(variables, image, train=False)
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_missing_residual_is_told(channels):
-    with pytest.raises(ValueError, match="needs an image and a residual"):
+def test_missing_residual_is_an_error(channels):
+    with pytest.raises(ValueError, match="needs two channels, image and residual; got 1"):
         LensFitNet(width=4, num_blocks=0).init(jax.random.key(0), channels[..., :1], train=False)
 
 
 @pytest.mark.parametrize("variant", ["", ":quick"])
-def test_the_recipe_s_model_is_small(pytestconfig, variant):
+def test_model_of_lens_fit_config_is_small(pytestconfig, variant):
     file = pytestconfig.rootpath / "configs" / "lens_fit.py"
     model = models.build(parse(["--config", f"{file}{variant}"]).config)
     images = jnp.zeros((1, 150, 150, 2))

@@ -1,4 +1,4 @@
-"""The two reference models against plain torch modules: outputs, losses, gradients, training steps."""
+"""The two reference models compared with torch modules: outputs, losses, gradients, training steps."""
 
 import functools
 import re
@@ -66,7 +66,7 @@ def test_lens_vit_pinn_outputs_and_losses_match_torch(name, size, kernel_form):
         x = images(size)
         tensor = as_torch(x, dtype)
         alpha = oracle.eval().alpha(oracle.vit(tensor))
-        outputs, seen = apply(
+        outputs, captured = apply(
             module, variables, as_jax(x, dtype), train=False, with_physics_loss=True
         )
         terms = loss_terms(outputs, jnp.asarray(LABELS), physics_weight=0.01)
@@ -74,39 +74,40 @@ def test_lens_vit_pinn_outputs_and_losses_match_torch(name, size, kernel_form):
         cross_entropy = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
         layer = variables["params"]["alpha_proj"]
         expected = {
-            # lensjax makes alpha's means alone; alpha itself is here from its features and weights.
+            # lensjax only computes means of alpha; alpha is computed here from features and weights.
             "alpha": (
-                (seen["features"] @ layer["kernel"] + layer["bias"][None]).reshape(alpha.shape),
+                (captured["features"] @ layer["kernel"] + layer["bias"][None]).reshape(alpha.shape),
                 alpha,
             ),
-            "mean of alpha": (seen["alpha_mean"][..., 0], alpha.mean(-1)),
+            "mean of alpha": (captured["alpha_mean"][..., 0], alpha.mean(-1)),
             "theta_E": (outputs.theta_E, alpha.mean((1, 2, 3))),
-            "theta_I": (seen["channels"][..., 0], tensor[:, 0]),
-            "theta_S": (seen["channels"][..., 1], oracle.source(tensor, alpha)[:, 0]),
+            "theta_I": (captured["channels"][..., 0], tensor[:, 0]),
+            "theta_S": (captured["channels"][..., 1], oracle.source(tensor, alpha)[:, 0]),
             "logits": (outputs.logits, logits),
             "cross-entropy": (terms["cross_entropy"].mean(), cross_entropy),
             "physics loss": (terms["physics"].mean(), physics),
             "loss": (terms["loss"].mean(), cross_entropy + 0.01 * physics),
         }
-        for what, (found, wanted) in expected.items():
-            wanted = wanted.detach().numpy()
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance, err_msg=what)
-        # Some pixels lie on the lower bound and some do not, so that the bound is tested too.
-        assert 0 < (seen["channels"][..., 1] == 0).mean() < 1
+        for quantity, (found, from_torch) in expected.items():
+            np.testing.assert_allclose(
+                found, from_torch.detach().numpy(), rtol=0, atol=tolerance, err_msg=quantity
+            )
+        # Some pixels are at the lower bound and some are not, so that the bound is tested too.
+        assert 0 < (captured["channels"][..., 1] == 0).mean() < 1
 
 
-def test_collapsed_inference_gives_the_logits_of_the_full_product_without_it():
-    """ViT-S/16's own width at 150 px: alpha_proj has 384 x 45,000 = 17 million weights."""
+def test_inference_avoids_the_full_deflection_product():
+    """The width of ViT-S/16 at 150 px, where alpha_proj has 384 x 45,000 = 17 million weights."""
     with precision("float32") as (dtype, _):
         vit = {"dim": 384, "depth": 1, "num_heads": 6}
         _, module, variables, _ = pair("pinn", 150, dtype, vit=vit)
         x = as_jax(images(150), dtype)
-        outputs, seen = apply(module, variables, x, train=False)
-        assert seen["alpha_mean"] is None
+        outputs, captured = apply(module, variables, x, train=False)
+        assert captured["alpha_mean"] is None
 
         layer = variables["params"]["alpha_proj"]
         assert layer["kernel"].size == 17_280_000
-        theta_E = (seen["features"] @ layer["kernel"] + layer["bias"][None]).mean(1)
+        theta_E = (captured["features"] @ layer["kernel"] + layer["bias"][None]).mean(1)
         theta_S = reference.intensity_lens_equation(x, theta_E)
         cnn = {kind: tree["cnn"] for kind, tree in variables.items()}
         channels = jnp.concatenate([x, theta_S], -1)
@@ -114,16 +115,16 @@ def test_collapsed_inference_gives_the_logits_of_the_full_product_without_it():
         np.testing.assert_allclose(outputs.theta_E, theta_E, rtol=0, atol=1e-6)
         np.testing.assert_allclose(outputs.logits, logits, rtol=0, atol=1e-5)
 
-        def long_products(with_physics_loss):
-            """Products of matrices, in what is compiled, over all pixels."""
+        def products_over_pixels(with_physics_loss):
+            """Matrix products over all pixels in the lowered program."""
             call = functools.partial(module.apply, train=False, with_physics_loss=with_physics_loss)
             lines = jax.jit(call).lower(variables, x).as_text().splitlines()
             return [
                 line for line in lines if "dot_general" in line and re.search("22500|45000", line)
             ]
 
-        assert not long_products(with_physics_loss=False)
-        assert long_products(with_physics_loss=True)
+        assert not products_over_pixels(with_physics_loss=False)
+        assert products_over_pixels(with_physics_loss=True)
 
 
 @pytest.mark.parametrize("kind", ["baseline", "pinn"])
@@ -143,7 +144,7 @@ def test_gradients_and_running_statistics_match_torch(kind, name, tolerance, ker
         for key, parameter in oracle.named_parameters():
             expected = parameter.grad.numpy()
             if parameter.ndim == 1 and key.endswith("conv1.bias"):
-                # Batch normalization follows: the gradient is 0, and torch's is a rounding error.
+                # Before batch normalization the gradient is 0; torch has a rounding error.
                 np.testing.assert_array_equal(found[key], 0)
                 assert np.abs(expected).max() < tolerance * largest
                 continue
@@ -187,14 +188,14 @@ def test_ten_adamw_steps_match_torch(kind, kernel_form):
         found = to_state_dict({"params": params, "batch_stats": batch_stats}, architecture)
         for key, tensor in oracle.state_dict().items():
             if key.endswith(("num_batches_tracked", "conv1.bias")):
-                continue  # the bias before a batch norm follows the sign of rounding errors
+                continue  # in torch, the bias before a batch norm follows rounding errors
             np.testing.assert_allclose(
                 found[key], tensor.numpy(), rtol=1e-5, atol=1e-8, err_msg=key
             )
 
 
 @pytest.mark.parametrize("kind", ["baseline", "pinn"])
-def test_other_numbers_of_blocks_give_torch_s_logits(kind):
+def test_logits_match_torch_for_other_stage_sizes(kind):
     with precision("float64") as (dtype, tolerance):
         oracle, module, variables, _ = pair(kind, 64, dtype, stages=(3, 1, 2))
         x = images(64)
@@ -204,7 +205,7 @@ def test_other_numbers_of_blocks_give_torch_s_logits(kind):
 
 
 @pytest.mark.parametrize(("grid", "patches"), [(14, 9), (14, 4), (14, 20), (6, 9), (14, 6)])
-def test_position_embeddings_are_resized_as_torch_s_bicubic_with_a_scale_factor(grid, patches):
+def test_bicubic_matrix_matches_torch_with_scale_factor(grid, patches):
     square = np.random.default_rng(0).normal(size=(grid, grid))
     matrix = bicubic_matrix(grid, patches, (patches + 0.1) / grid)
     expected = torch.nn.functional.interpolate(
@@ -216,7 +217,7 @@ def test_position_embeddings_are_resized_as_torch_s_bicubic_with_a_scale_factor(
 @pytest.mark.parametrize(
     "shape", [(150, 150), (64, 64), (97, 97), (224, 224), (150, 64)], ids=lambda shape: str(shape)
 )
-def test_position_embeddings_of_an_image_are_torch_s_class_token_included(shape):
+def test_position_embeddings_match_torch(shape):
     with precision("float32") as (dtype, _):
         oracle, _, variables, _ = pair("vit", 224, dtype)
         expected = oracle.positions(*shape).detach().numpy()
@@ -227,7 +228,7 @@ def test_position_embeddings_of_an_image_are_torch_s_class_token_included(shape)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_resnet18_and_vit_s16_have_the_published_numbers_of_parameters():
+def test_default_models_have_published_numbers_of_parameters():
     def count(module, channels, **call):
         x = jnp.zeros((1, 224, 224, channels))
         params = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))[

@@ -13,7 +13,7 @@ from oracles.torch_models import BaselineCNN  # noqa: E402 (needs torch)
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 
-def config(**overrides):
+def small_config(**overrides):
     config = default_config()
     config.batch_size = 4
     config.data.image_size = 64
@@ -21,19 +21,19 @@ def config(**overrides):
     return config
 
 
-def test_operations_are_those_that_torch_counts():
+def test_step_flops_match_torch():
     model = BaselineCNN(width=32)
     with FlopCounterMode(display=False) as counter:
         images = torch.zeros(2, 1, 150, 150)
         torch.nn.functional.cross_entropy(model(images), torch.zeros(2).long()).backward()
-    same = config(**{"model.width": 32, "data.image_size": 150, "batch_size": 2})
-    ratio = cost.step_flops(same) / counter.get_total_flops()
-    # Torch counts the products with zeros around the images too, and neither rotation nor normalisation.
+    config = small_config(**{"model.width": 32, "data.image_size": 150, "batch_size": 2})
+    ratio = cost.step_flops(config) / counter.get_total_flops()
+    # Torch also counts products with the zero padding, but neither rotation nor normalization.
     assert 0.9 < ratio < 1.05
 
 
 def sums_over_devices(jaxpr):
-    """The sizes of what each sum over devices adds up, in bytes."""
+    """The size of the operands of each sum over devices, bytes."""
     for equation in jaxpr.eqns:
         if equation.primitive.name.startswith("psum"):
             yield sum(each.aval.size * each.aval.dtype.itemsize for each in equation.invars)
@@ -42,10 +42,10 @@ def sums_over_devices(jaxpr):
 
 
 @pytest.mark.parametrize("name", ["baseline_cnn", "lens_vit_pinn"])
-def test_messages_are_the_sums_in_the_step(name):
+def test_all_reduces_match_the_sums_in_the_step(name):
     small = {"model.name": name, "model.width": 4, "model.depth": 1, "model.embedding_size": 12}
-    chosen = config(**small)
-    step = build_step(chosen, models.build(chosen, axis_name=AXIS), 10)
+    config = small_config(**small)
+    step = build_step(config, models.build(config, axis_name=AXIS), 10)
     batch = {
         "pixels": np.zeros((2, 4, 64, 64), np.uint16),
         "scale": np.ones((2, 4), np.float32),
@@ -53,23 +53,23 @@ def test_messages_are_the_sums_in_the_step(name):
         "weights": np.ones((2, 4), np.float32),
     }
     mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
-    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), cost.abstract_state(chosen))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), cost.abstract_state(config))
     found = list(sums_over_devices(jax.make_jaxpr(mapped)(state, batch, jax.random.key(0)).jaxpr))
-    number, size = cost.all_reduces(chosen)
-    # The loss terms travel with the gradients.
+    number, size = cost.all_reduces(config)
+    # The loss terms are summed together with the gradients.
     assert abs(sum(found) - size) < 32
-    # One there and one back for each batch normalisation, one for the gradients, one for the count: XLA joins
-    # those that do not wait for each other.
-    normalised = sum(isinstance(each, torch.nn.BatchNorm2d) for each in BaselineCNN().modules())
-    assert number == 2 * normalised + 2
+    # One forward and one backward for each batch normalization, one for the gradients, one for the count: XLA
+    # combines all-reduces that do not depend on each other.
+    layers = sum(isinstance(each, torch.nn.BatchNorm2d) for each in BaselineCNN().modules())
+    assert number == 2 * layers + 2
 
 
-def test_a_cpu_s_peak_is_measured_and_an_unknown_device_has_none():
+def test_peak_is_measured_on_cpus_else_listed():
     assert cost.peak_flops(jax.devices("cpu")[0], "float32") > 1e9
 
     class Device:
         platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
 
     assert cost.peak_flops(Device(), "tensorfloat32") == 494e12
-    Device.device_kind = "another"
+    Device.device_kind = "unknown"
     assert cost.peak_flops(Device(), "float32") is None

@@ -1,4 +1,4 @@
-"""Batches with a second channel, from the set of images to the step of training."""
+"""Batches with residuals as a second channel: gathering, preparation and the training step."""
 
 import functools
 
@@ -30,7 +30,7 @@ def image_set(number):
     )
 
 
-def test_a_batch_has_the_residuals_of_its_own_images_as_the_second_channel():
+def test_residuals_are_the_second_channel_of_a_batch():
     images = image_set(5)
     (batch,) = batches(images, np.array([3, 0, 4]), 4)
     channels = np.asarray(decode(batch))
@@ -40,7 +40,7 @@ def test_a_batch_has_the_residuals_of_its_own_images_as_the_second_channel():
     assert channels.dtype == np.float32
 
 
-def test_preparation_cuts_both_channels_and_stretches_the_image_alone():
+def test_preparation_crops_both_channels_and_stretches_the_image():
     channels = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 30, 30, 2)), jnp.float32)
     found = prepare(channels, crop=10, stretch="sqrt")
     np.testing.assert_allclose(found[..., 0], np.sqrt(channels[:, 10:20, 10:20, 0]), rtol=1e-6)
@@ -50,8 +50,8 @@ def test_preparation_cuts_both_channels_and_stretches_the_image_alone():
         np.testing.assert_array_equal(found[..., 1], channels[:, 10:20, 10:20, 1])
 
 
-def test_padding_and_two_devices_change_nothing():
-    """Seven images, padded to eight on two devices, train as seven on one."""
+def test_padding_and_devices_do_not_change_a_step():
+    """Seven images padded to eight on two devices give the same step as seven images on one device."""
     optimizer = optax.sgd(0.1)
     state = initial_state(
         LensFitNet(width=4, num_blocks=0),

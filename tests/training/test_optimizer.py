@@ -12,55 +12,55 @@ from lensjax.models import BaselineCNN
 from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import BasicBlock
 from lensjax.models.vit import Block
-from lensjax.training import optimizer
 from lensjax.training.losses import loss_terms
+from lensjax.training.optimizer import build_optimizer
 from lensjax.training.state import update_ema
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 4))
 
 
-def after(gradients, **changes):
-    """Where parameters of 1 end after these gradients."""
+def optimize(gradients, **changes):
+    """Parameters that start at 1, after updates by these gradients."""
     config = default_config().optimizer
     config.update({"learning_rate": 0.1, "weight_decay": 0.0} | changes)
-    transformation = optimizer.build(config, len(gradients))
+    optimizer = build_optimizer(config, len(gradients))
     params = jnp.ones(4)
-    state = transformation.init(params)
+    state = optimizer.init(params)
     for gradient in gradients:
-        updates, state = transformation.update(jnp.asarray(gradient, params.dtype), state, params)
+        updates, state = optimizer.update(jnp.asarray(gradient, params.dtype), state, params)
         params = optax.apply_updates(params, updates)
     return np.asarray(params)
 
 
-def test_accumulated_gradients_are_a_step_by_their_mean():
+def test_accumulated_gradients_are_averaged():
     means = GRADIENTS.reshape(3, 2, 4).mean(1)
     for schedule in ("constant", "cosine"):
-        found = after(GRADIENTS, accumulate_steps=2, schedule=schedule)
-        np.testing.assert_allclose(found, after(means, schedule=schedule), rtol=1e-6)
-    # Nothing moves before the second of each pair.
-    np.testing.assert_array_equal(after(GRADIENTS[:1], accumulate_steps=2), 1)
+        found = optimize(GRADIENTS, accumulate_steps=2, schedule=schedule)
+        np.testing.assert_allclose(found, optimize(means, schedule=schedule), rtol=1e-6)
+    # Parameters do not change at the first step of each pair.
+    np.testing.assert_array_equal(optimize(GRADIENTS[:1], accumulate_steps=2), 1)
 
 
-def test_a_long_gradient_is_scaled_down_to_the_norm_and_a_short_one_is_not():
+def test_only_gradients_above_the_norm_are_clipped():
     length = np.linalg.norm(GRADIENTS, axis=1, keepdims=True)
     clipped = GRADIENTS * np.minimum(1, 1.5 / length)
     assert (length > 1.5).any()
     assert (length < 1.5).any()
-    np.testing.assert_allclose(after(GRADIENTS, clip_norm=1.5), after(clipped), rtol=1e-6)
+    np.testing.assert_allclose(optimize(GRADIENTS, clip_norm=1.5), optimize(clipped), rtol=1e-6)
 
 
-def test_the_running_mean_is_the_weighted_sum_that_its_decay_says():
+def test_running_mean_follows_its_recurrence():
     values = np.random.default_rng(1).normal(size=200)
     mean, expected = jnp.asarray(5.0), 5.0
     for step, value in enumerate(values):
         mean = update_ema(mean, jnp.asarray(value, jnp.float32), jnp.asarray(step), 0.9)
-        share = min(0.9, (1 + step) / (10 + step))
-        expected = share * expected + (1 - share) * value
+        rate = min(0.9, (1 + step) / (10 + step))
+        expected = rate * expected + (1 - rate) * value
     np.testing.assert_allclose(mean, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_label_smoothing_is_the_cross_entropy_with_spread_labels(smoothing):
+def test_label_smoothing_matches_cross_entropy_of_smooth_labels(smoothing):
     logits = np.random.default_rng(0).normal(size=(5, 3))
     labels = np.array([0, 1, 2, 1, 0])
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -13,8 +13,8 @@ from lensjax.models.vit import bicubic_matrix
 from lensjax.training.pretrained import load_pretrained
 
 
-def filled(module, channels, seed, **call):
-    """Variables of a module with random values, without compiling it."""
+def random_variables(module, channels, seed, **call):
+    """Random variables of a module, without compiling it."""
     images = jnp.zeros((1, 224, 224, channels))
     shapes = jax.eval_shape(lambda key: module.init(key, images, **call), jax.random.key(0))
     generator = np.random.default_rng(seed)
@@ -23,11 +23,11 @@ def filled(module, channels, seed, **call):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The two published networks in lensjax's files, with random values."""
+    """Weight files of the two published networks, with random values."""
     folder = tmp_path_factory.mktemp("weights")
-    resnet = filled(ResNet(num_classes=1000), 3, 1, train=False)
+    resnet = random_variables(ResNet(num_classes=1000), 3, 1, train=False)
     del resnet["params"]["conv1"]["bias"]
-    vit = filled(ViT(), 3, 2)
+    vit = random_variables(ViT(), 3, 2)
     weights.save(folder / "resnet18.safetensors", resnet, {"architecture": "resnet18"})
     weights.save(folder / "dino.safetensors", vit, {"architecture": "dino_vits16"})
     return {
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
     }
 
 
-def initial(name, **fields):
+def model_config_and_variables(name, **fields):
     whole = default_config()
     config = whole.model
     config.update(name=name, **fields)
@@ -46,42 +46,46 @@ def initial(name, **fields):
     return config, jax.tree.map(lambda leaf: jnp.full(leaf.shape, -1, leaf.dtype), dict(shapes))
 
 
-def same(one, other):
+def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_baseline_starts_from_a_resnet18_with_a_new_stem_and_classifier(files, caplog):
+def test_baseline_loads_resnet18_without_stem_and_classifier(files, caplog):
     path, source = files["resnet18"]
-    config, variables = initial("baseline_cnn", pretrained=path)
+    config, variables = model_config_and_variables("baseline_cnn", pretrained=path)
     with caplog.at_level(logging.INFO, logger="lensjax"):
         found = load_pretrained(variables, config)
     resnet = found["params"]["resnet"]
     for layer in ("conv1", "fc"):
-        same(resnet[layer], variables["params"]["resnet"][layer])
+        assert_equal(resnet[layer], variables["params"]["resnet"][layer])
     for layer in set(resnet) - {"conv1", "fc"}:
-        same(resnet[layer], source["params"][layer])
-    same(found["batch_stats"]["resnet"], source["batch_stats"])
+        assert_equal(resnet[layer], source["params"][layer])
+    assert_equal(found["batch_stats"]["resnet"], source["batch_stats"])
     assert "new: resnet/conv1/bias, resnet/conv1/kernel, resnet/fc" in caplog.text
 
 
-def test_pinn_starts_from_dino_and_a_resnet18(files, caplog):
+def test_pinn_loads_dino_and_resnet18(files, caplog):
     (dino, vit), (cnn, resnet) = files["dino_vits16"], files["resnet18"]
-    config, variables = initial("lens_vit_pinn", pretrained=dino, pretrained_cnn=cnn)
+    config, variables = model_config_and_variables(
+        "lens_vit_pinn", pretrained=dino, pretrained_cnn=cnn
+    )
     with caplog.at_level(logging.INFO, logger="lensjax"):
         found = load_pretrained(variables, config)["params"]
     expected = vit["params"]["patch_embed"]["kernel"].mean(2, keepdims=True)
     np.testing.assert_array_equal(found["vit"]["patch_embed"]["kernel"], expected)
     for name in set(vit["params"]) - {"patch_embed"}:
-        same(found["vit"][name], vit["params"][name])
-    same(found["vit"]["patch_embed"]["bias"], vit["params"]["patch_embed"]["bias"])
-    same(found["cnn"]["layer4_1"], resnet["params"]["layer4_1"])
-    same(found["alpha_proj"], variables["params"]["alpha_proj"])
+        assert_equal(found["vit"][name], vit["params"][name])
+    assert_equal(found["vit"]["patch_embed"]["bias"], vit["params"]["patch_embed"]["bias"])
+    assert_equal(found["cnn"]["layer4_1"], resnet["params"]["layer4_1"])
+    assert_equal(found["alpha_proj"], variables["params"]["alpha_proj"])
     assert "adapted: vit/patch_embed/kernel (mean over 3 channels)" in caplog.text
 
 
-def test_position_embeddings_are_resized_to_the_model_s_grid(files):
+def test_position_embeddings_are_resized_to_the_models_grid(files):
     path, vit = files["dino_vits16"]
-    config, variables = initial("lens_vit_pinn", pretrained=path, position_grid=5)
+    config, variables = model_config_and_variables(
+        "lens_vit_pinn", pretrained=path, position_grid=5
+    )
     found = load_pretrained(variables, config)["params"]["vit"]["pos_embed"]
     matrix = bicubic_matrix(14, 5, 5.1 / 14)
     square = vit["params"]["pos_embed"][0, 1:].reshape(14, 14, -1)
@@ -94,18 +98,30 @@ def test_position_embeddings_are_resized_to_the_model_s_grid(files):
     ("name", "fields", "message"),
     [
         ("baseline_cnn", {"pretrained": "no/such.safetensors"}, "no/such.safetensors: there is no"),
-        ("baseline_cnn", {"pretrained": "dino_vits16"}, "holds dino_vits16; for baseline_cnn it"),
-        ("baseline_cnn", {"pretrained_cnn": "resnet18"}, "pretrained_cnn=.*takes no such file"),
-        ("lens_vit_pinn", {"pretrained": "resnet18"}, "takes lens_vit_pinn or dino_vits16"),
-        ("baseline_cnn", {"pretrained": "resnet18", "width": 32}, "has shape .64,., needs .32,."),
-        ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 13}, "blocks_12/.* is not in it"),
-        ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 11}, "blocks_11/.* has no place"),
+        ("baseline_cnn", {"pretrained": "dino_vits16"}, "dino_vits16; baseline_cnn needs weights"),
+        ("baseline_cnn", {"pretrained_cnn": "resnet18"}, "pretrained_cnn=.* not use this field"),
+        ("lens_vit_pinn", {"pretrained": "resnet18"}, "of lens_vit_pinn or dino_vits16"),
+        (
+            "baseline_cnn",
+            {"pretrained": "resnet18", "width": 32},
+            r"has shape \(64,\) in the file and \(32,\) in the model",
+        ),
+        (
+            "lens_vit_pinn",
+            {"pretrained": "dino_vits16", "depth": 13},
+            "blocks_12/.* is missing in the file",
+        ),
+        (
+            "lens_vit_pinn",
+            {"pretrained": "dino_vits16", "depth": 11},
+            "blocks_11/.* is not in the model",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(files, name, fields, message):
     fields = {
         field: files[value][0] if value in files else value for field, value in fields.items()
     }
-    config, variables = initial(name, **fields)
+    config, variables = model_config_and_variables(name, **fields)
     with pytest.raises(UserError, match=message):
         load_pretrained(variables, config)

@@ -1,6 +1,5 @@
-"""Two processes of two devices each, on this machine's loopback, against one process."""
+"""Two processes with two devices each, connected over localhost, compared with one process."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,16 +10,16 @@ import time
 
 import jax
 import pytest
+from helpers.tiny_runs import drop_times, metrics_without_times
 
 from lensjax import models
 from lensjax.cli.options import parse
 from lensjax.data.source import load_splits
-from lensjax.prediction.predictor import evaluator, predictor
+from lensjax.prediction.predictor import make_evaluator, make_predictor
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 from lensjax.workdir import claim
 
-TIMES = ("seconds", "images_per_second")
 EPOCHS = 4
 SETTINGS = {
     "model.width": 4,
@@ -47,11 +46,11 @@ def start_two(workdir):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    together = ("--distributed", "--coordinator", address, "--num-processes", "2", "--process-id")
+    flags = ("--distributed", "--coordinator", address, "--num-processes", "2", "--process-id")
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     return [
         subprocess.Popen(
-            command(workdir, *together, str(number)),
+            command(workdir, *flags, str(number)),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,56 +66,46 @@ def train_here(workdir, num_devices):
     devices = jax.devices()[:num_devices]
     splits = load_splits(config.data)
     model = models.build(config, axis_name=AXIS)
-    validate = evaluator(
-        predictor(config, model, devices=devices, with_loss=True), splits.validation
+    validate = make_evaluator(
+        make_predictor(config, model, devices=devices, with_loss=True), splits.validation
     )
     claim(workdir, config)
     runs = {workdir: config}
     (progress,) = loop.train(runs, model, splits.train, validate, devices=devices)
-    return without_times(progress.history)
+    return drop_times(progress.history)
 
 
-def without_times(records):
-    return [{name: value for name, value in one.items() if name not in TIMES} for one in records]
-
-
-def metrics(workdir):
-    return without_times(
-        json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()
-    )
-
-
-def assert_near(records, expected):
+def assert_close(records, expected):
     assert len(records) == len(expected)
     for one, other in zip(records, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 
-def test_two_processes_train_as_one_does_stop_together_and_any_number_goes_on(tmp_path):
-    together = tmp_path / "together"
-    both = start_two(together)
-    expected = train_here(tmp_path / "alone", 1)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not (
-        (together / "metrics.jsonl").exists() and (together / "metrics.jsonl").read_text()
-    ):
+def test_two_processes_train_and_stop_like_one(tmp_path):
+    """A signal to one process stops both; the run resumes in one process on one and four devices."""
+    workdir = tmp_path / "two"
+    both = start_two(workdir)
+    expected = train_here(tmp_path / "one", 1)
+    deadline = time.monotonic() + 120
+    metrics = workdir / "metrics.jsonl"
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
         assert all(process.poll() is None for process in both), both[0].communicate()[0]
         time.sleep(0.05)
-    both[1].send_signal(signal.SIGTERM)  # not to the one that writes
-    texts = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2, texts
-    assert "progress saved" in texts[0]
-    assert "epoch" in texts[0]
-    assert "epoch" not in texts[1]
-    done = metrics(together)
-    assert 1 <= len(done) < EPOCHS
-    assert_near(done, expected[: len(done)])
-    shutil.copytree(together, tmp_path / "four")
-    assert_near(train_here(together, 1), expected)
-    assert_near(train_here(tmp_path / "four", 4), expected)
+    both[1].send_signal(signal.SIGTERM)  # not to the process that writes
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2, outputs
+    assert "progress saved" in outputs[0]
+    assert "epoch" in outputs[0]
+    assert "epoch" not in outputs[1]
+    records = metrics_without_times(workdir)
+    assert 1 <= len(records) < EPOCHS
+    assert_close(records, expected[: len(records)])
+    shutil.copytree(workdir, tmp_path / "four")
+    assert_close(train_here(workdir, 1), expected)
+    assert_close(train_here(tmp_path / "four", 4), expected)
 
 
-def test_processes_that_cannot_meet_say_what_is_missing():
+def test_missing_coordinator_is_reported():
     start = [sys.executable, "-m", "lensjax.main", "--config", "configs/baseline.py"]
     done = subprocess.run([*start, "--distributed"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

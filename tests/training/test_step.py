@@ -1,4 +1,4 @@
-"""The training and evaluation steps on one and several devices."""
+"""Training and evaluation steps on one and several devices."""
 
 import collections
 import functools
@@ -74,7 +74,7 @@ def bound_step(kind, optimizer, recipe, axis_name=None):
 
 
 def mapped_step(kind, optimizer, num_devices, recipe=ROTATED):
-    """A step that takes and divides a whole batch."""
+    """A step that takes a whole batch and shards it."""
     devices = jax.devices()[:num_devices]
     step = bound_step(kind, optimizer, recipe, AXIS)
     mapped = parallelize(step, devices, in_axes=(None, 0, None), donate_argnums=[0])
@@ -99,8 +99,8 @@ def double(tree):
     ],
     ids=["float64-adamw", "float32-sgd"],
 )
-def test_one_two_and_four_devices_train_alike(kind, optimizer, prepared, tolerance):
-    """Ten steps with dropout and every augmentation: losses, parameters, means and statistics."""
+def test_one_two_and_four_devices_train_equally(kind, optimizer, prepared, tolerance):
+    """Ten steps with dropout and every augmentation: losses, parameters, running mean, statistics, totals."""
     runs = {}
     with jax.enable_x64(prepared is double):
         start = prepared(new_state(kind, optimizer, EVERYTHING))
@@ -109,7 +109,7 @@ def test_one_two_and_four_devices_train_alike(kind, optimizer, prepared, toleran
             state = replicate(start, jax.devices()[:num_devices])
             losses = []
             for index in range(10):
-                # The last batch is padded so far that one of four devices has padding alone.
+                # The last batch has so much padding that one of four devices gets only padding.
                 rows = prepared(batch(16, index, 11 if index == 9 else 16))
                 state, metrics = step(state, rows, jax.random.key(1))
                 losses.append(float(metrics["loss"]))
@@ -125,9 +125,8 @@ def test_one_two_and_four_devices_train_alike(kind, optimizer, prepared, toleran
         )
 
 
-def test_padding_changes_nothing_but_the_shape():
-    """A padded batch gives the step that the same images give without padding."""
-    kind = "pinn"  # whose ResNet is the baseline's
+def test_padding_does_not_change_a_step():
+    kind = "pinn"  # its ResNet is the baseline's
     optimizer = optax.sgd(0.1)
     step = bound_step(kind, optimizer, ROTATED)
     padded = batch(8, real=5)
@@ -152,7 +151,7 @@ def test_totals_add_up_to_the_epoch_mean():
 
 
 def products(jaxpr):
-    """The precision of each product and convolution, in what it calls too."""
+    """The precision of each product and convolution, including nested programs."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation.primitive.name, equation.params["precision"]
@@ -161,13 +160,13 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize(
-    ("precision", "wanted"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
+    ("precision", "expected"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
 )
-def test_products_have_the_requested_precision_forward_and_backward(precision, wanted):
+def test_products_have_requested_precision_forward_and_backward(precision, expected):
     optimizer = optax.adamw(1e-4)
     state = new_state("pinn", optimizer)
 
-    def counted(function, *arguments):
+    def count_products(function, *arguments):
         return collections.Counter(products(jax.make_jaxpr(function)(*arguments).jaxpr))
 
     recipe = Recipe(physics_weight=0.01, precision=precision)
@@ -175,19 +174,19 @@ def test_products_have_the_requested_precision_forward_and_backward(precision, w
     evaluation = functools.partial(
         eval_step, model=build("pinn", None), recipe=recipe, with_loss=True
     )
-    training = counted(step, state, batch(4), jax.random.key(0))
-    answering = counted(evaluation, state.variables, batch(4))
-    exact, asked = ((getattr(jax.lax.Precision, name),) * 2 for name in ("HIGHEST", wanted))
-    assert training.total() > 2 * answering.total() > 30
-    for found in (training, answering):
+    training = count_products(step, state, batch(4), jax.random.key(0))
+    evaluating = count_products(evaluation, state.variables, batch(4))
+    exact, requested = ((getattr(jax.lax.Precision, name),) * 2 for name in ("HIGHEST", expected))
+    assert training.total() > 2 * evaluating.total() > 30
+    for found in (training, evaluating):
         found = collections.Counter([precision for _, precision in found.elements()])
-        # The position embeddings are always resized exactly.
-        assert found.keys() <= {asked, exact}
-        assert found[asked] > 0.8 * found.total()
+        # The position embeddings are always resized in full precision.
+        assert found.keys() <= {requested, exact}
+        assert found[requested] > 0.8 * found.total()
 
 
 def test_each_step_and_row_has_its_own_rotation():
-    """Without learning, the same batch still gives another loss at every step."""
+    """With a learning rate of 0, the same batch still has a different loss at every step."""
     optimizer = optax.sgd(0.0)
     state, step = new_state("baseline", optimizer), mapped_step("baseline", optimizer, 1)
     same = batch(8)
@@ -204,14 +203,14 @@ def test_evaluation_gives_one_row_per_image_in_order(num_devices):
     optimizer = optax.sgd(0.0)
     state, model = new_state("pinn", optimizer), build("pinn", None)
     step = functools.partial(eval_step, model=model, recipe=PLAIN, with_loss=True)
-    rows, alone_step = batch(8), jax.jit(step)
+    rows, single_step = batch(8), jax.jit(step)
     devices = jax.devices()[:num_devices]
     mapped = parallelize(step, devices, in_axes=(None, 0), out_axes=0)
     values = mapped(state.variables, shard(rows, devices))
     found = {name: np.concatenate(value) for name, value in values.items()}
     for index in range(8):
-        alone = {name: value[index : index + 1] for name, value in rows.items()}
-        expected = alone_step(state.variables, alone)
+        row = {name: value[index : index + 1] for name, value in rows.items()}
+        expected = single_step(state.variables, row)
         assert set(found) == {"logits", "theta_E", "cross_entropy", "physics", "loss"}
         for name, value in expected.items():
             np.testing.assert_allclose(found[name][index], value[0], rtol=1e-4, atol=1e-5)
