@@ -13,8 +13,8 @@ from lensjax.data.source import load_split, load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 from lensjax.prediction import tta
-from lensjax.prediction.predictor import evaluator, predictor
-from lensjax.prediction.trained import Trained, load_trained
+from lensjax.prediction.predictor import make_evaluator, make_predictor
+from lensjax.prediction.trained_model import TrainedModel, load_trained_model
 from lensjax.runtime.progress import log
 from lensjax.training import processes, seeds
 from lensjax.training.parallel import AXIS
@@ -39,12 +39,12 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
         profiler = None
         if options.profile:
             profiler = Profiler(config, options.workdir, devices[0], len(devices))
-        predict = predictor(config, model, devices=devices, with_loss=True, profiler=profiler)
+        predict = make_predictor(config, model, devices=devices, with_loss=True, profiler=profiler)
         seeds.train(
             config,
             model,
             splits.train,
-            evaluator(predict, splits.validation),
+            make_evaluator(predict, splits.validation),
             options.workdir,
             devices=devices,
             profiler=profiler,
@@ -58,21 +58,23 @@ def report(
     options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]
 ) -> None:
     """Calibrates each run on the validation images, and reports on the test images."""
-    from lensjax.report.assessment import assess, calibrate
-    from lensjax.report.seeds import assess_seeds
+    from lensjax.report.assessment import calibrate_run, evaluate_run
+    from lensjax.report.seeds import evaluate_seeds
 
     runs = load_runs(options.workdir, config, devices)
     for run in runs:
-        calibrate(run, splits.validation)
-        log_report(run.workdir, assess(run, splits.test, split="test"))
+        calibrate_run(run, splits.validation)
+        log_report(run.workdir, evaluate_run(run, splits.test, split="test"))
     if len(runs) > 1:
-        log_report(options.workdir, assess_seeds(options.workdir, runs, splits.test, split="test"))
+        log_report(
+            options.workdir, evaluate_seeds(options.workdir, runs, splits.test, split="test")
+        )
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     """Reports on the best epoch of each run, on one split."""
-    from lensjax.report.assessment import assess
-    from lensjax.report.seeds import assess_seeds
+    from lensjax.report.assessment import evaluate_run
+    from lensjax.report.seeds import evaluate_seeds
 
     config = workdir.read_config(options.workdir)
     if options.tta == "d4":
@@ -80,16 +82,18 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     runs = load_runs(options.workdir, config, devices)
     images = load_split(config.data, options.split)
     if len(runs) > 1:
-        table = assess_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
+        table = evaluate_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
     else:
-        table = assess(runs[0], images, split=options.split, tta=options.tta)
+        table = evaluate_run(runs[0], images, split=options.split, tta=options.tta)
     log_report(options.workdir, table)
     return 0
 
 
-def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[Trained]:
+def load_runs(
+    folder: Path, config: ConfigDict, devices: Sequence[jax.Device]
+) -> list[TrainedModel]:
     """Loads the best epoch of the run of each seed."""
-    return [load_trained(each, devices=devices) for each in workdir.list_runs(folder, config)]
+    return [load_trained_model(each, devices=devices) for each in workdir.list_runs(folder, config)]
 
 
 def log_report(folder: Path, table: str) -> None:
@@ -122,8 +126,8 @@ def compare(options: Options, devices: Sequence[jax.Device]) -> int:
     """Compares the best epochs of runs on the same images."""
     from lensjax.report import comparison
 
-    table = comparison.compare(
-        [load_trained(folder, devices=devices) for folder in options.workdirs],
+    table = comparison.compare_runs(
+        [load_trained_model(folder, devices=devices) for folder in options.workdirs],
         options.output,
         split=options.split,
         d4=options.tta == "d4",

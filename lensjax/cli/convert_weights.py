@@ -223,9 +223,9 @@ def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
     import jax  # these are slow to import
 
     from lensjax.config import default_config
-    from lensjax.prediction.trained import load_trained
+    from lensjax.prediction.trained_model import load_trained_model
 
-    trained = load_trained(workdir, devices=jax.devices()[:1])
+    trained = load_trained_model(workdir, devices=jax.devices()[:1])
     config = trained.config
     log.info("%s: best epoch %d", workdir, trained.best_epoch)
     if config.preparation != default_config().preparation:

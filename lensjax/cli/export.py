@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     if output.suffix not in form.suffixes:
         raise UserError(f"--output {output}: must end in {' or '.join(form.suffixes)}")
     check_output_path(output, overwrite=values["overwrite"])
-    function = export.read_run(workdir)
+    function = export.load_model_function(workdir)
     log.info("%s: %s, best epoch %d", workdir, function.name, function.best_epoch)
     images = export.example_images(function.image_shape, NUM_IMAGES)
     try:

@@ -1,1 +1,1 @@
-"""How good a trained classifier is, and what it says of new images."""
+"""Metrics, calibration and statistical tests of classifier probabilities."""

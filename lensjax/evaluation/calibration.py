@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a classifier's probabilities mean what they say."""
+"""Temperature scaling of classifier probabilities."""
 
 import dataclasses
 import json
@@ -12,19 +12,19 @@ from scipy.special import log_softmax, softmax
 from lensjax.errors import UserError
 from lensjax.workdir import write_atomically
 
-CALIBRATION = "calibration.json"  # in the run's folder
-LIMITS = (0.05, 20.0)  # of a temperature
+CALIBRATION_FILE = "calibration.json"  # in the run's folder
+TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """A temperature and where it comes from.
+    """A fitted temperature and the data it was fitted to.
 
     Attributes:
-      temperature: logits are divided by it; above 1 the classifier was too sure of itself.
-      split: which images it was fitted to.
-      images: how many.
-      best_epoch: of which epoch's answers.
+      temperature: divisor of the logits; above 1 if the classifier is overconfident.
+      split: name of the split.
+      images: number of images in the split.
+      best_epoch: epoch of the model whose predictions were used.
     """
 
     temperature: float
@@ -36,60 +36,62 @@ class Calibration:
 def fit_temperature(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> float:
-    """The temperature that makes the labels most probable.
+    """Temperature that maximizes the likelihood of the labels.
 
-    The negative log-likelihood is convex in its inverse, so there is one optimum; where all answers are
-    right it lies at 0, and the least temperature in `LIMITS` is given.
+    The negative log-likelihood is convex in the inverse temperature, so there is a single optimum. If every
+    prediction is correct, the optimum is 0 and the lower end of `TEMPERATURE_RANGE` is returned.
 
     Args:
-      labels: index of each image's class.
-      probabilities: of each class, for each image.
+      labels: class index of each image.
+      probabilities: class probabilities of each image.
 
     Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
-    logits = logits_of(probabilities)
+    logits = to_logits(probabilities)
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
         return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
-    low, high = np.log(LIMITS)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    low, high = np.log(TEMPERATURE_RANGE)
+    result = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(result.x))
 
 
-def tempered(
+def apply_temperature(
     probabilities: Float[np.ndarray, "n classes"], temperature: float
 ) -> Float[np.ndarray, "n classes"]:
-    """Probabilities with their logits divided by a temperature."""
-    return softmax(logits_of(probabilities) / temperature, axis=1)
+    """Probabilities after division of the logits by a temperature."""
+    return softmax(to_logits(probabilities) / temperature, axis=1)
 
 
-def logits_of(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Logits with these probabilities, the same up to a constant an image as those they came from."""
+def to_logits(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    """Logits of probabilities, up to an additive constant per image."""
     return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
 def write_calibration(workdir: Path, calibration: Calibration) -> None:
-    """Keeps a temperature in a run's folder, in place of an earlier one."""
+    """Writes the calibration to the run's folder, replacing any earlier one."""
     content = json.dumps(dataclasses.asdict(calibration), indent=2)
-    write_atomically(workdir / CALIBRATION, content + "\n")
+    write_atomically(workdir / CALIBRATION_FILE, content + "\n")
 
 
 def read_temperature(workdir: Path, best_epoch: int) -> float | None:
-    """The temperature of a run's best epoch; None where none was fitted, or only to another epoch.
+    """Temperature fitted to a run's best epoch; None if there is none for this epoch.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: if the file is damaged.
     """
-    path = workdir / CALIBRATION
+    path = workdir / CALIBRATION_FILE
     if not path.is_file():
         return None
     try:
-        found = Calibration(**json.loads(path.read_text()))
-        temperature = float(found.temperature)
-        if not LIMITS[0] <= temperature <= LIMITS[1]:
-            raise ValueError(f"a temperature of {temperature}")
+        calibration = Calibration(**json.loads(path.read_text()))
+        temperature = float(calibration.temperature)
+        if not TEMPERATURE_RANGE[0] <= temperature <= TEMPERATURE_RANGE[1]:
+            raise ValueError(f"temperature {temperature} is out of range")
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and fit it again") from None
-    return temperature if found.best_epoch == best_epoch else None
+        raise UserError(
+            f"{path}: damaged ({error}); delete it and fit the temperature again"
+        ) from None
+    return temperature if calibration.best_epoch == best_epoch else None

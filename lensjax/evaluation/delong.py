@@ -1,4 +1,4 @@
-"""DeLong's test of the difference of two classifiers' AUCs on the same images."""
+"""DeLong's test for the difference between two classifiers' AUCs on the same images."""
 
 import dataclasses
 import math
@@ -11,13 +11,13 @@ from lensjax.data.images import CLASSES
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """A difference of AUCs, the second classifier's less the first's.
+class AucDifference:
+    """Difference in AUC, second classifier minus first.
 
     Attributes:
-      difference: of the areas.
-      standard_error: its standard deviation over sets of images like this one.
-      p: how probable so large a difference is, of either sign, where there is none.
+      difference: difference between the AUCs.
+      standard_error: standard deviation of the difference over test sets of this size.
+      p: two-sided p-value of the null hypothesis of equal AUCs.
     """
 
     difference: float
@@ -29,55 +29,55 @@ def auc_differences(
     labels: Integer[np.ndarray, " n"],
     first: Float[np.ndarray, "n classes"],
     second: Float[np.ndarray, "n classes"],
-) -> dict[str, Difference]:
-    """DeLong's test for each class against the rest (`auc_<class>`), and for the mean over classes (`auc`).
+) -> dict[str, AucDifference]:
+    """DeLong's test for each one-vs-rest AUC (`auc_<class>`) and for the mean AUC (`auc`).
 
-    An image adds to each class's AUC by its placement among the images of the other kind. The variance of a
-    difference is the sum of the squares of what each image adds to it; for the mean over the classes, what
-    an image adds to that, so that the classes' covariance counts.
+    Each image contributes its placement among the images of the opposite kind to each AUC. The variance of a
+    difference is the sum of the squared contributions. For the mean AUC, the contributions of each image are
+    averaged over the classes first, which accounts for the covariance between classes.
 
     Args:
-      labels: index of each image's class; each class and its rest need two images.
-      first, second: probabilities of each class, for each image.
+      labels: class index of each image; each class and its complement need at least two images.
+      first, second: class probabilities of each image from the two classifiers.
 
-    Reference: DeLong, DeLong & Clarke-Pearson 1988; ranks as Sun & Xu 2014.
+    Reference: DeLong, DeLong & Clarke-Pearson 1988; computed from ranks as in Sun & Xu 2014.
     """
-    added, differences = [], []
+    contributions, differences = [], []
     for index in range(len(CLASSES)):
         positive = labels == index
-        placed = placements(positive, second[:, index]) - placements(positive, first[:, index])
-        differences.append(float(placed[positive].mean()))
-        # Images of the same kind in the class's AUC.
-        alike = np.where(positive, positive.sum(), (~positive).sum())
-        added.append((placed - differences[-1]) / np.sqrt(alike * (alike - 1)))
-    found = {
-        f"auc_{name}": _difference(differences[index], added[index])
+        shift = placements(positive, second[:, index]) - placements(positive, first[:, index])
+        differences.append(float(shift[positive].mean()))
+        same_kind = np.where(positive, positive.sum(), (~positive).sum())
+        contributions.append((shift - differences[-1]) / np.sqrt(same_kind * (same_kind - 1)))
+    results = {
+        f"auc_{name}": _test_difference(differences[index], contributions[index])
         for index, name in enumerate(CLASSES)
     }
-    return found | {"auc": _difference(float(np.mean(differences)), np.mean(added, axis=0))}
+    mean = _test_difference(float(np.mean(differences)), np.mean(contributions, axis=0))
+    return results | {"auc": mean}
 
 
 def placements(
     positive: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """The share of the negatives below each positive and of the positives above each negative, ties half.
+    """Fraction of negatives below each positive, and of positives above each negative; ties count half.
 
-    The mean over either kind is the AUC.
+    The mean over the positives, or over the negatives, is the AUC.
 
     Args:
-      positive: which images are.
-      values: by which images are ranked.
+      positive: True for positive images.
+      values: values by which the images are ranked.
     """
-    within = np.empty(len(values))
+    rank_within_kind = np.empty(len(values))
     for kind in (positive, ~positive):
-        within[kind] = rankdata(values[kind])
-    others = np.where(positive, (~positive).sum(), positive.sum())
-    below = (rankdata(values) - within) / others
+        rank_within_kind[kind] = rankdata(values[kind])
+    num_opposite = np.where(positive, (~positive).sum(), positive.sum())
+    below = (rankdata(values) - rank_within_kind) / num_opposite
     return np.where(positive, below, 1 - below)
 
 
-def _difference(difference: float, added: Float[np.ndarray, " n"]) -> Difference:
-    error = math.sqrt(float((added**2).sum()))
-    if error < 1e-12:  # rounding alone: the two rank all images alike, or never do
-        return Difference(difference, 0.0, 1.0 if abs(difference) < 1e-12 else 0.0)
-    return Difference(difference, error, float(2 * norm.sf(abs(difference) / error)))
+def _test_difference(difference: float, contributions: Float[np.ndarray, " n"]) -> AucDifference:
+    error = math.sqrt(float((contributions**2).sum()))
+    if error < 1e-12:  # zero up to rounding: the p-value is 1 for equal AUCs, else 0
+        return AucDifference(difference, 0.0, 1.0 if abs(difference) < 1e-12 else 0.0)
+    return AucDifference(difference, error, float(2 * norm.sf(abs(difference) / error)))

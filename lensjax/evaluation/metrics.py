@@ -1,4 +1,4 @@
-"""How good a classifier's probabilities are."""
+"""AUC, accuracy and confusion matrix of classifier probabilities."""
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
@@ -9,16 +9,16 @@ from lensjax.data.images import CLASSES
 def classification_metrics(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> dict[str, float]:
-    """One-vs-rest AUC of each class, their mean, and accuracy.
+    """One-vs-rest AUC of each class, mean AUC, and accuracy.
 
     Args:
-      labels: index of each image's class; every class has to occur.
-      probabilities: of each class, for each image.
+      labels: class index of each image; every class must occur.
+      probabilities: class probabilities of each image.
 
     Returns:
-      `auc_<class>` for each class, `auc` (the mean, as the reference's), and `accuracy`.
+      `auc_<class>` for each class, `auc` (the unweighted mean, as in the reference), and `accuracy`.
     """
-    from sklearn.metrics import roc_auc_score  # takes a third of a second to import
+    from sklearn.metrics import roc_auc_score  # slow to import
 
     per_class = {
         f"auc_{name}": float(roc_auc_score(labels == index, probabilities[:, index]))
@@ -31,10 +31,10 @@ def classification_metrics(
     }
 
 
-def confusion(
+def confusion_matrix(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> Int[np.ndarray, "classes classes"]:
-    """How often images of each true class (row) were given each class (column)."""
-    from sklearn.metrics import confusion_matrix
+    """Number of images by true class (row) and predicted class (column)."""
+    from sklearn import metrics  # slow to import
 
-    return confusion_matrix(labels, probabilities.argmax(1), labels=range(len(CLASSES)))
+    return metrics.confusion_matrix(labels, probabilities.argmax(1), labels=range(len(CLASSES)))

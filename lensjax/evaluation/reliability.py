@@ -1,4 +1,4 @@
-"""Whether a probability of 0.9 is right nine times of ten: the numbers of a reliability diagram."""
+"""Reliability diagrams: accuracy as a function of predicted probability."""
 
 import dataclasses
 
@@ -7,20 +7,20 @@ from jaxtyping import Float, Int, Integer
 
 from lensjax.evaluation.scores import ECE_BINS
 
-_DEVIATIONS = 1.959964  # of a normal, on either side of 95 %
+_Z_95 = 1.959964  # two-sided 95 % quantile of the standard normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Images in bins of the probability of the class that is called.
+    """Images binned by the probability of the predicted class.
 
     Attributes:
-      edges: of all bins.
-      counts: images in each bin.
-      confidence: mean probability in each bin that has images.
-      accuracy: share of right calls there.
-      interval: Wilson's 95 % interval of that share: its lower ends, its upper ends.
-      ece: expected calibration error: distances of `confidence` and `accuracy`, weighted by images.
+      edges: bin edges.
+      counts: number of images per bin.
+      confidence: mean probability in each non-empty bin.
+      accuracy: fraction of correct predictions in each non-empty bin.
+      interval: lower and upper ends of the Wilson 95 % interval of `accuracy`.
+      ece: expected calibration error: mean of |confidence - accuracy|, weighted by the number of images.
     """
 
     edges: Float[np.ndarray, " bins+1"]
@@ -31,50 +31,52 @@ class Reliability:
     ece: float
 
 
-def reliability(
+def reliability_diagram(
     labels: Integer[np.ndarray, " n"],
     probabilities: Float[np.ndarray, "n classes"],
     *,
     bins: int = ECE_BINS,
 ) -> Reliability:
-    """The reliability diagram of some answers, in the bins of `scores`.
+    """Reliability diagram, with the same bins as `lensjax.evaluation.scores`.
 
     Args:
-      labels: index of each image's class.
-      probabilities: of each class, for each image.
-      bins: of equal width between 0 and 1, closed above.
+      labels: class index of each image.
+      probabilities: class probabilities of each image.
+      bins: number of bins of equal width between 0 and 1; each bin includes its upper edge.
 
     Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks"; Wilson 1927, "Probable Inference".
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence = probabilities.max(1)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
+    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(bin_index, minlength=bins)
     filled = counts > 0
     number = counts[filled]
-    mean = np.bincount(place, confidence, bins)[filled] / number
-    right = np.bincount(place, probabilities.argmax(1) == labels, bins)[filled] / number
+    mean = np.bincount(bin_index, confidence, bins)[filled] / number
+    right = np.bincount(bin_index, probabilities.argmax(1) == labels, bins)[filled] / number
     return Reliability(
         edges=edges,
         counts=counts,
         confidence=mean,
         accuracy=right,
-        interval=wilson(right, number),
+        interval=wilson_interval(right, number),
         ece=float(np.sum(number * np.abs(mean - right)) / len(labels)),
     )
 
 
-def wilson(
-    shares: Float[np.ndarray, " n"], numbers: Integer[np.ndarray, " n"]
+def wilson_interval(
+    fractions: Float[np.ndarray, " n"], trials: Integer[np.ndarray, " n"]
 ) -> Float[np.ndarray, "2 n"]:
-    """Wilson's 95 % interval of shares: lower ends, upper ends.
+    """Lower and upper ends of Wilson's 95 % interval of binomial fractions.
 
     Args:
-      shares: of successes.
-      numbers: of trials.
+      fractions: observed fractions of successes.
+      trials: number of trials.
     """
-    z = _DEVIATIONS
-    centre = (shares + z**2 / (2 * numbers)) / (1 + z**2 / numbers)
-    half = np.sqrt(shares * (1 - shares) / numbers + z**2 / (4 * numbers**2))
-    half *= z / (1 + z**2 / numbers)
-    return np.stack([np.minimum(centre - half, shares), np.maximum(centre + half, shares)])
+    z = _Z_95
+    center = (fractions + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half_width = np.sqrt(fractions * (1 - fractions) / trials + z**2 / (4 * trials**2))
+    half_width *= z / (1 + z**2 / trials)
+    return np.stack(
+        [np.minimum(center - half_width, fractions), np.maximum(center + half_width, fractions)]
+    )

@@ -1,4 +1,4 @@
-"""All figures of merit, of a set of images or of many resamples of it at once."""
+"""Scores of a classifier on a set of images, and on many bootstrap resamples at once."""
 
 from collections.abc import Mapping
 
@@ -9,32 +9,32 @@ from lensjax.data.images import CLASSES
 
 ECE_BINS = 15
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-_AT_A_TIME = 2_000_000  # weights: bounds the memory
+_MAX_WEIGHTS = 2_000_000  # resamples x images per step; bounds the memory
 
-AUCS = (*(f"auc_{name}" for name in CLASSES), "auc")
-F1S = (*(f"f1_{name}" for name in CLASSES), "f1")
-NAMES = (*AUCS, "accuracy", "balanced_accuracy", *F1S, "ece", "brier", "nll")
+AUC_NAMES = (*(f"auc_{name}" for name in CLASSES), "auc")
+F1_NAMES = (*(f"f1_{name}" for name in CLASSES), "f1")
+SCORE_NAMES = (*AUC_NAMES, "accuracy", "balanced_accuracy", *F1_NAMES, "ece", "brier", "nll")
 
 
-def scores(
+def compute_scores(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> dict[str, float]:
-    """The figures of a set of images, by the names in `NAMES`.
+    """All scores in `SCORE_NAMES` for a set of images.
 
-    `auc` and `f1` are the means over the classes. `ece` is the expected calibration error: images are put
-    into 15 bins of equal width by the probability of the class that is called, and the distances between
-    mean probability and share of right calls are averaged with the bins' images as weights. `brier` is the
-    squared distance between probabilities and truth, summed over the classes (0 to 2); `nll` is the mean
-    negative logarithm of the true class's probability, nats.
+    `auc` and `f1` are means over the classes. `ece` is the expected calibration error: images are binned by
+    the probability of the predicted class (15 bins of equal width), and the absolute difference between mean
+    probability and accuracy is averaged over the bins, weighted by the number of images. `brier` is the
+    squared distance between probabilities and one-hot labels, summed over the classes (0 to 2). `nll` is the
+    mean negative log-likelihood of the true class, in nats.
 
     Args:
-      labels: index of each image's class; every class has to occur.
-      probabilities: of each class, for each image.
+      labels: class index of each image; every class must occur.
+      probabilities: class probabilities of each image.
 
     Reference: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
     """
-    found = weighted_scores(labels, probabilities, np.ones((1, len(labels))))
-    return {name: float(values[0]) for name, values in found.items()}
+    scores = weighted_scores(labels, probabilities, np.ones((1, len(labels))))
+    return {name: float(values[0]) for name, values in scores.items()}
 
 
 def weighted_scores(
@@ -42,18 +42,18 @@ def weighted_scores(
     probabilities: Float[np.ndarray, "n classes"],
     weights: Float[np.ndarray, "resamples n"],
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """The figures of many resamples of a set: an image counts as often as its weight says.
+    """Scores of many resamples, each given by the weights of the images.
 
     Args:
-      labels, probabilities: see `scores`.
-      weights: how often each resample has each image; each class has to occur in each.
+      labels, probabilities: see `compute_scores`.
+      weights: multiplicity of each image in each resample; every class must occur in every resample.
     """
     found: dict[str, np.ndarray] = {}
     for index, name in enumerate(CLASSES):
         found[f"auc_{name}"] = weighted_auc(labels == index, probabilities[:, index], weights)
     found["auc"] = np.mean([found[f"auc_{name}"] for name in CLASSES], axis=0)
-    number, calls = weights.sum(1), probabilities.argmax(1)
-    pairs = np.eye(len(CLASSES) ** 2)[len(CLASSES) * labels + calls]
+    number, predicted = weights.sum(1), probabilities.argmax(1)
+    pairs = np.eye(len(CLASSES) ** 2)[len(CLASSES) * labels + predicted]
     counts = (weights @ pairs).reshape(-1, len(CLASSES), len(CLASSES))
     right = counts.diagonal(axis1=1, axis2=2)
     found["accuracy"] = right.sum(1) / number
@@ -63,28 +63,28 @@ def weighted_scores(
     found["f1"] = f1.mean(1)
     confidence = probabilities.max(1)
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    excess = np.eye(ECE_BINS)[bins] * (confidence - (calls == labels))[:, None]
+    excess = np.eye(ECE_BINS)[bins] * (confidence - (predicted == labels))[:, None]
     found["ece"] = np.abs(weights @ excess).sum(1) / number
-    truth = np.eye(len(CLASSES))[labels]
-    found["brier"] = weights @ ((probabilities - truth) ** 2).sum(1) / number
+    one_hot = np.eye(len(CLASSES))[labels]
+    found["brier"] = weights @ ((probabilities - one_hot) ** 2).sum(1) / number
     tiny = np.finfo(np.float64).tiny
     true_class = np.maximum(probabilities[np.arange(len(labels)), labels], tiny)
     found["nll"] = weights @ -np.log(true_class) / number
-    return {name: found[name] for name in NAMES}
+    return {name: found[name] for name in SCORE_NAMES}
 
 
 def weighted_auc(
     positive: np.ndarray, values: Float[np.ndarray, " n"], weights: Float[np.ndarray, "resamples n"]
 ) -> Float[np.ndarray, " resamples"]:
-    """Area under the ROC curve: the chance that a positive has the larger value, ties counted half.
+    """Area under the ROC curve: the probability that a positive has the larger value; ties count half.
 
     Args:
-      positive: which images are.
-      values: by which images are ranked.
-      weights: how often each resample has each image.
+      positive: True for positive images.
+      values: values by which the images are ranked.
+      weights: multiplicity of each image in each resample.
     """
     order = np.argsort(values)
-    # Where a run of equal values starts, in rising order.
+    # First index of each group of equal values.
     starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
     ordered = weights[:, order]
     positives = np.add.reduceat(ordered * positive[order], starts, axis=1)
@@ -96,14 +96,14 @@ def weighted_auc(
 def resample_weights(
     labels: Integer[np.ndarray, " n"], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Integer[np.ndarray, "resamples n"]:
-    """How often each bootstrap resample has each image: multinomial counts within each class.
+    """Multiplicity of each image in each bootstrap resample, multinomial within each class.
 
-    The sizes of the classes are the data set's choice and stay as they are.
+    The class sizes are a choice of the data set and are kept fixed.
 
     Args:
-      labels: index of each image's class.
-      resamples: how many.
-      seed: of the draws.
+      labels: class index of each image.
+      resamples: number of resamples.
+      seed: random seed.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((resamples, len(labels)), np.uint16)
@@ -116,36 +116,36 @@ def resample_weights(
     return weights
 
 
-def bootstrap(
+def bootstrap_scores(
     labels: Integer[np.ndarray, " n"],
     probabilities: Float[np.ndarray, "n classes"],
     weights: Integer[np.ndarray, "resamples n"],
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """The figures of each resample.
+    """All scores in `SCORE_NAMES` for each bootstrap resample.
 
     Args:
-      labels, probabilities: see `scores`.
-      weights: made by `resample_weights`.
+      labels, probabilities: see `compute_scores`.
+      weights: from `resample_weights`.
     """
-    step = max(1, _AT_A_TIME // len(labels))
+    step = max(1, _MAX_WEIGHTS // len(labels))
     parts = [
         weighted_scores(labels, probabilities, weights[first : first + step].astype(np.float64))
         for first in range(0, len(weights), step)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
+    return {name: np.concatenate([part[name] for part in parts]) for name in SCORE_NAMES}
 
 
-def intervals(
-    draws: Mapping[str, Float[np.ndarray, " resamples"]], *, level: float = LEVEL
+def percentile_intervals(
+    samples: Mapping[str, Float[np.ndarray, " resamples"]], *, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the figures of resamples.
+    """Central percentile interval of each score.
 
     Args:
-      draws: the figures, by name.
-      level: share of the resamples within.
+      samples: bootstrap samples of the scores, by name.
+      level: fraction of the resamples inside the interval.
     """
     tail = (1 - level) / 2
     return {
         name: (float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail)))
-        for name, values in draws.items()
+        for name, values in samples.items()
     }

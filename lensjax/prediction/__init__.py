@@ -1,1 +1,1 @@
-"""A trained classifier, on the files that people have."""
+"""Prediction with trained classifiers: arrays, image files, attribution and export."""

@@ -1,4 +1,4 @@
-"""A trained classifier for arrays of images: what `lensjax.load` gives."""
+"""A trained classifier for arrays of images, as returned by `lensjax.load`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from lensjax.evaluation.calibration import read_temperature
 from lensjax.prediction import readers
 from lensjax.prediction import tta as test_time
 from lensjax.prediction.readers.entry import stack_shape
-from lensjax.prediction.readers.sizes import Target, fitted
-from lensjax.prediction.trained import Manner, Trained, load_trained
+from lensjax.prediction.readers.sizes import TargetSize, match_size
+from lensjax.prediction.trained_model import PredictionOptions, TrainedModel, load_trained_model
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a classifier says of n images, in their order.
+class Predictions:
+    """Predictions for n images, in input order.
 
     Attributes:
-      classes: the most probable class: "no", "sphere" or "vort"; "" for an image that has no answer.
-      probabilities: of no, sphere and vort; NaN for an image that has no answer.
-      entropy: of the probabilities, in nats: 0 where the classifier is certain, ln 3 = 1.0986 where it is
-        as unsure as can be.
-      theta_E: Einstein radius of the smooth lens that was fitted, arcsec; None, as all below, for
-        classifiers that fit none.
-      theta_E_sigma: its standard deviation, arcsec.
+      classes: most probable class: "no", "sphere" or "vort"; "" for images without a prediction.
+      probabilities: probabilities of no, sphere and vort; NaN for images without a prediction.
+      entropy: entropy of the probabilities, nats: 0 for a certain prediction, ln 3 = 1.0986 for equal
+        probabilities.
+      theta_E: Einstein radius of the fitted smooth lens, arcsec. This and all following lens parameters are
+        None for classifiers without a lens fit.
+      theta_E_sigma: standard deviation of `theta_E`, arcsec.
       gamma1, gamma2: external shear.
-      reduced_chi_square: of the fit; 1 where a smooth lens explains the image.
-      fit_converged: whether the fit found a lens; where it did not, its numbers mean nothing.
-      errors: what is wrong with each image that has no answer; "" for the others.
+      reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens explains the image.
+      fit_converged: True if the fit converged; the lens parameters are meaningless otherwise.
+      errors: reason why an image has no prediction; "" for the others.
     """
 
     classes: Shaped[np.ndarray, " n"]
@@ -53,18 +53,18 @@ class Answers:
         return len(self.classes)
 
 
-FIT_VALUES = tuple(field.name for field in dataclasses.fields(Answers))[3:-1]
+FIT_VALUES = tuple(field.name for field in dataclasses.fields(Predictions))[3:-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """The best epoch of a run, ready to classify.
+    """The best epoch of a run, ready for prediction.
 
     Attributes:
-      trained: the run's config, model and parameters.
+      trained: config, model and variables of the run.
     """
 
-    trained: Trained
+    trained: TrainedModel
 
     def predict(
         self,
@@ -73,74 +73,81 @@ class Classifier:
         calibrated: bool = False,
         tta: Literal["none", "d4"] = "none",
         bad: Literal["raise", "mark"] = "raise",
-    ) -> Answers:
+    ) -> Predictions:
         """Classifies images.
 
         Args:
-          images: `(n, h, w)`, `(n, h, w, 1)` or, for one image, `(h, w)`: real numbers in any unit, as each
-            image is scaled to 0..1. h and w are those the classifier was trained with.
-          calibrated: whether probabilities are softened or sharpened by the temperature that was fitted to
-            the validation images (`--mode evaluate --split validation` fits it).
-          tta: "d4" for the mean over the eight views of each image, for classifiers trained on such.
-          bad: what becomes of images that are constant or hold NaN: "raise" refuses all, "mark" gives
-            these no answer.
+          images: array of shape `(n, h, w)`, `(n, h, w, 1)` or, for a single image, `(h, w)`. Real numbers in
+            any unit; each image is scaled to 0..1. h and w must be those of the training images.
+          calibrated: if True, logits are divided by the temperature fitted to the validation images
+            (`--mode evaluate --split validation` fits it).
+          tta: "d4" averages over the eight rotated and mirrored views of each image; only for classifiers
+            trained with such views.
+          bad: treatment of images that are constant or contain NaN: "raise" raises an error, "mark" returns
+            them without a prediction.
 
         Raises:
-          UserError: the images have another size or cannot be used, or what is asked for is not to be had.
+          UserError: if the images have the wrong size or cannot be used, or if the run does not support
+            an option.
         """
         check_choice("bad", bad, ("raise", "mark"))
-        manner = self.manner(calibrated=calibrated, tta=tta)
+        options = self.prediction_options(calibrated=calibrated, tta=tta)
         array = np.asarray(images)
         size = self.trained.config.data.image_size
         number, *shape = (0, size, size) if not len(array) else stack_shape(array.shape)
         if tuple(shape) != (size, size):
             raise UserError(
-                f"images of shape {array.shape}: the classifier takes {size} x {size} pixels; cut out or "
-                "resample them"
+                f"images of shape {array.shape}: the classifier needs {size} x {size} pixels; crop or "
+                "resample the images"
             )
         pixels = np.zeros((number, size, size), np.float32)
         errors = [""] * number
         for row, image in enumerate(array.reshape(number, size, size)):
             try:
-                real = readers.checked(image)
-                pixels[row] = fitted(real, Target(size))
+                pixels[row] = match_size(readers.validate_pixels(image), TargetSize(size))
             except UserError as error:
                 if bad == "raise":
                     raise UserError(f"image {row}: {error}") from None
                 errors[row] = str(error)
-        return self.answer(pixels, errors, manner)
+        return self.predict_scaled(pixels, errors, options)
 
-    def manner(self, *, calibrated: bool, tta: str) -> Manner:
-        """How to answer, after a look at whether the run can.
+    def prediction_options(self, *, calibrated: bool, tta: str) -> PredictionOptions:
+        """Prediction options, checked against the run.
 
         Raises:
-          UserError: there is no temperature, or the classifier has not seen turned images.
+          UserError: if no temperature was fitted, or the classifier was not trained on rotated images.
         """
         check_choice("tta", tta, test_time.CHOICES)
         if tta == "d4":
             test_time.check(self.trained.config, self.trained.workdir)
         temperature = 1.0
         if calibrated:
-            found = read_temperature(self.trained.workdir, self.trained.best_epoch)
-            if found is None:
+            fitted = read_temperature(self.trained.workdir, self.trained.best_epoch)
+            if fitted is None:
                 raise UserError(
                     f"{self.trained.workdir} has no temperature yet; fit one with --mode=evaluate "
                     f"--workdir={self.trained.workdir} --split=validation"
                 )
-            temperature = found
-        return Manner(temperature, tta == "d4")
+            temperature = fitted
+        return PredictionOptions(temperature, tta == "d4")
 
-    def answer(
+    def predict_scaled(
         self,
         pixels: Float[np.ndarray, "n height width"],
         errors: Sequence[str],
-        manner: Manner,
-    ) -> Answers:
-        """The answers to images of the right size from 0 to 1; none where `errors` says what is wrong."""
+        options: PredictionOptions,
+    ) -> Predictions:
+        """Predictions for images that have the right size and are scaled to 0..1.
+
+        Args:
+          pixels: the images.
+          errors: reason why an image cannot be classified; "" for the others.
+          options: temperature and test-time augmentation.
+        """
         good = np.array([not error for error in errors], bool)
         probabilities = np.full((len(pixels), len(CLASSES)), np.nan)
-        fits = self.trained.config.data.fit != "none"
-        values = {name: np.full(len(pixels), np.nan) for name in FIT_VALUES} if fits else {}
+        has_fit = self.trained.config.data.fit != "none"
+        values = {name: np.full(len(pixels), np.nan) for name in FIT_VALUES} if has_fit else {}
         if good.any():
             number = int(good.sum())
             images = ImageSet(
@@ -150,38 +157,38 @@ class Classifier:
                 names=("",) * number,
             )
             images = self.trained.add_residuals(images)
-            predictions = self.trained.predict(images, manner, quiet=True)
+            predictions = self.trained.predict(images, options, quiet=True)
             probabilities[good] = predictions.probabilities
-            for name, found in values.items():
-                assert images.fit is not None  # for the type checker: it was just made
-                found[good] = images.fit[name]
+            for name, column in values.items():
+                assert images.fit is not None  # for the type checker: set by add_residuals
+                column[good] = images.fit[name]
         best = np.array(CLASSES)[probabilities.argmax(1)]
-        fitted_values = {name: values.get(name) for name in FIT_VALUES}
-        if fits:
-            fitted_values["fit_converged"] = values["fit_converged"] == 1
-        return Answers(
+        fit_values = {name: values.get(name) for name in FIT_VALUES}
+        if has_fit:
+            fit_values["fit_converged"] = values["fit_converged"] == 1
+        return Predictions(
             classes=np.where(good, best, ""),
             probabilities=probabilities,
             entropy=entropy(probabilities),
             errors=tuple(errors),
-            **fitted_values,
+            **fit_values,
         )
 
 
 def entropy(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, " n"]:
-    """Shannon's entropy of each row, nats; NaN where the row is."""
+    """Shannon entropy of each row, nats; NaN for rows with NaN."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1))
     return np.where(np.isnan(probabilities).any(1), np.nan, 0 - (probabilities * logs).sum(1))
 
 
 def load_classifier(workdir: Path, *, devices: Sequence[jax.Device] | None = None) -> Classifier:
-    """The classifier that a run made.
+    """Loads the classifier trained by a run.
 
     Args:
       workdir: the run's folder.
-      devices: what to predict on; all of this process if not given.
+      devices: devices to predict on; all devices of this process if not given.
 
     Raises:
-      UserError: there is no run or no whole epoch.
+      UserError: if there is no run or no complete epoch.
     """
-    return Classifier(load_trained(workdir, devices=devices or jax.local_devices()))
+    return Classifier(load_trained_model(workdir, devices=devices or jax.local_devices()))

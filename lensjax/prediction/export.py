@@ -1,7 +1,7 @@
-"""A trained classifier in the formats of others, and read back from them.
+"""Export of a trained classifier to other formats.
 
-Each of `FORMATS` has a function that writes a file and one that reads it back; `tools/export.py` compares
-their answers.
+Each format in `FORMATS` has a function that writes a file and one that reads it back; `lensjax export`
+compares the logits of the file with those of the run.
 """
 
 import dataclasses
@@ -27,26 +27,26 @@ from lensjax import weights
 from lensjax.data.images import CLASSES
 from lensjax.data.preparation import num_channels
 from lensjax.errors import UserError
-from lensjax.prediction.trained import load_trained
+from lensjax.prediction.trained_model import load_trained_model
 from lensjax.training.recipe import Recipe
 from lensjax.weights.tables import TABLES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 ONNX_OPSET = 20
 
-Logits = Callable[[Float[np.ndarray, "batch height width channels"]], Any]
+LogitsFunction = Callable[[Float[np.ndarray, "batch height width channels"]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Function:
+class ModelFunction:
     """The best epoch of a run as a function of images.
 
     Attributes:
-      name: of its model.
-      best_epoch: its number, from 1.
+      name: name of the model.
+      best_epoch: number of the epoch, from 1.
       image_shape: height, width and channels of an image.
       variables: parameters and running statistics.
-      logits: a function of variables and images; the preparation of images is part of it.
+      logits: logits as a function of variables and images, including the preparation of the images.
     """
 
     name: str
@@ -55,19 +55,24 @@ class Function:
     variables: dict[str, Any]
     logits: Callable[[Any, Array], Array]
 
-    def answers(self, images: Float[Array, "batch height width channels"]) -> tuple[Array, Array]:
-        """Logits and probabilities of the classes, `[batch, 3]` each."""
+    def logits_and_probabilities(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> tuple[Array, Array]:
+        """Logits and class probabilities, `[batch, 3]` each."""
         logits = self.logits(self.variables, images)
         return logits, jax.nn.softmax(logits)
 
 
-def read_run(workdir: Path) -> Function:
-    """The best epoch of the run in `workdir`.
+def load_model_function(workdir: Path) -> ModelFunction:
+    """Loads the best epoch of a run.
+
+    Args:
+      workdir: the run's folder.
 
     Raises:
-      UserError: there is no run or no whole epoch.
+      UserError: if there is no run or no complete epoch.
     """
-    trained = load_trained(workdir, devices=jax.devices()[:1])
+    trained = load_trained_model(workdir, devices=jax.devices()[:1])
     config = trained.config
     recipe = Recipe.from_config(config)
 
@@ -75,7 +80,7 @@ def read_run(workdir: Path) -> Function:
         with jax.default_matmul_precision("float32"):
             return trained.model.apply(variables, recipe.prepare(images), train=False).logits
 
-    return Function(
+    return ModelFunction(
         name=config.model.name,
         best_epoch=trained.best_epoch,
         image_shape=(*2 * (config.data.image_size,), num_channels(config.data.fit)),
@@ -87,11 +92,11 @@ def read_run(workdir: Path) -> Function:
 def example_images(
     shape: tuple[int, int, int], number: int
 ) -> Float[np.ndarray, "number height width channels"]:
-    """Noisy arcs of several radii, from 0 to 1 as lens images are, with white noise for residuals.
+    """Noisy arcs of several radii, scaled to 0..1, with white noise as residuals.
 
     Args:
       shape: height, width and channels of an image.
-      number: how many images.
+      number: number of images.
     """
     random = np.random.default_rng(0)
     height, width, channels = shape
@@ -106,33 +111,37 @@ def example_images(
 
 
 def largest_difference(
-    function: Function, logits: Logits, images: Float[np.ndarray, "batch height width channels"]
+    function: ModelFunction,
+    logits: LogitsFunction,
+    images: Float[np.ndarray, "batch height width channels"],
 ) -> float:
-    """How far other logits are from the run's own, at most; NaN where either has one."""
+    """Largest absolute difference between other logits and the run's own; NaN if either contains NaN."""
     own = jax.jit(function.logits)(function.variables, images)
     return float(np.abs(np.asarray(logits(images)) - np.asarray(own)).max())
 
 
-def write_stablehlo(function: Function, path: Path) -> None:
-    """Writes the program, parameters included, for any number of images and all of `PLATFORMS`."""
+def write_stablehlo(function: ModelFunction, path: Path) -> None:
+    """Writes a program with its parameters, for any batch size and all `PLATFORMS`."""
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *function.image_shape), np.float32)
-    exported = jax_export.export(jax.jit(function.answers), platforms=PLATFORMS)(images)
+    exported = jax_export.export(jax.jit(function.logits_and_probabilities), platforms=PLATFORMS)(
+        images
+    )
     path.write_bytes(exported.serialize())
 
 
-def read_stablehlo(function: Function, path: Path) -> Logits:
-    """The logits by the file alone."""
+def read_stablehlo(function: ModelFunction, path: Path) -> LogitsFunction:
+    """Logits computed by the file."""
     del function
     exported = jax_export.deserialize(bytearray(path.read_bytes()))
     return lambda images: exported.call(images)[0]
 
 
-def write_onnx(function: Function, path: Path) -> None:
-    """Writes a model with the input "images" and the outputs "logits" and "probabilities".
+def write_onnx(function: ModelFunction, path: Path) -> None:
+    """Writes an ONNX model with the input "images" and the outputs "logits" and "probabilities".
 
     Raises:
-      UserError: jax2onnx is not there, or cannot convert the model.
+      UserError: if jax2onnx is not installed or cannot convert the model.
     """
     try:
         jax2onnx = importlib.import_module("jax2onnx")
@@ -146,20 +155,20 @@ def write_onnx(function: Function, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = jax2onnx.to_onnx(
-                functools.partial(_in_known_steps, function.answers),
+                functools.partial(_with_supported_operations, function.logits_and_probabilities),
                 [("batch", *function.image_shape)],
                 model_name=function.name,
                 opset=ONNX_OPSET,
                 input_names=["images"],
                 output_names=["logits", "probabilities"],
             )
-    except Exception as error:  # a converter can fail anywhere in a model that it does not know
-        raise _not_converted(function, error) from None
+    except Exception as error:  # an unsupported model can raise anything
+        raise _conversion_error(function, error) from None
     onnx.helper.set_model_props(model, _metadata(function))
     onnx.save(model, str(path))
 
 
-def _not_converted(function: Function, error: Exception) -> UserError:
+def _conversion_error(function: ModelFunction, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [""])[0][:200]
     return UserError(
         f"jax2onnx cannot convert {function.name} ({type(error).__name__}: {reason}); use another "
@@ -167,13 +176,13 @@ def _not_converted(function: Function, error: Exception) -> UserError:
     )
 
 
-def _in_known_steps(answers: Callable[[Array], Any], images: Array) -> Any:
-    """The answers, by steps that jax2onnx converts rightly.
+def _with_supported_operations(function: Callable[[Array], Any], images: Array) -> Any:
+    """Evaluates a function with operations that jax2onnx converts correctly.
 
-    It does not know programs with a form for each platform. Its max-pool takes no padding, and its padding of
-    an axis by nothing repeats the edge.
+    jax2onnx does not support `platform_dependent`. Its max-pooling ignores padding, and its padding of an
+    axis by zero pixels repeats the edge.
     """
-    max_pool, pad = nn.max_pool, jnp.pad  # jax2onnx's, while it traces
+    max_pool, pad = nn.max_pool, jnp.pad  # patched by jax2onnx during tracing
 
     def padded_max_pool(
         x: Array,
@@ -196,62 +205,62 @@ def _in_known_steps(answers: Callable[[Array], Any], images: Array) -> Any:
         mock.patch.object(nn, "max_pool", padded_max_pool),
         mock.patch.object(jnp, "pad", pad_each),
     ):
-        return answers(images)
+        return function(images)
 
 
-def read_onnx(function: Function, path: Path) -> Logits:
-    """The logits by the file alone.
+def read_onnx(function: ModelFunction, path: Path) -> LogitsFunction:
+    """Logits computed by the file.
 
     Raises:
-      UserError: jax2onnx made something that ONNX Runtime does not run.
+      UserError: if ONNX Runtime cannot run the file.
     """
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # an error is raised too
+    options.log_severity_level = 4  # errors are raised anyway
 
     def logits(images: np.ndarray) -> Any:
         try:
             session = runtime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
             return session.run(["logits"], {"images": images})[0]
         except Exception as error:
-            raise _not_converted(function, error) from None
+            raise _conversion_error(function, error) from None
 
     return logits
 
 
-def write_safetensors(function: Function, path: Path) -> None:
-    """Writes the Flax variables in lensjax's own layout."""
+def write_safetensors(function: ModelFunction, path: Path) -> None:
+    """Writes the Flax variables in lensjax's own format."""
     weights.save(path, function.variables, _metadata(function))
 
 
-def read_safetensors(function: Function, path: Path) -> Logits:
-    """The logits of the model with the file's variables."""
+def read_safetensors(function: ModelFunction, path: Path) -> LogitsFunction:
+    """Logits of the model with the variables from the file."""
     variables, _ = weights.load(path)
     return functools.partial(jax.jit(function.logits), variables)
 
 
-def write_torch(function: Function, path: Path) -> None:
-    """Writes a state dict with the reference implementation's names.
+def write_torch(function: ModelFunction, path: Path) -> None:
+    """Writes a PyTorch state dict with the names of the reference implementation.
 
     Raises:
-      UserError: it has no such model.
+      UserError: if the reference implementation has no such model.
     """
     if function.name not in TABLES:
         raise UserError(
-            f"PyTorch has no module of {function.name}; use stablehlo, onnx or safetensors"
+            f"{function.name} has no PyTorch counterpart; use stablehlo, onnx or safetensors"
         )
     state_dict = weights.to_state_dict(function.variables, function.name)
     weights.write_torch(path, state_dict, overwrite=False)
 
 
-def read_torch(function: Function, path: Path) -> Logits:
-    """The logits of the model with the state dict's arrays, each back in its place."""
+def read_torch(function: ModelFunction, path: Path) -> LogitsFunction:
+    """Logits of the model with the arrays from the state dict."""
     arrays = weights.read_torch(path).arrays
     variables = weights.load_state_dict(arrays, function.name, function.variables)
     return functools.partial(jax.jit(function.logits), variables)
 
 
-def _metadata(function: Function) -> dict[str, str]:
+def _metadata(function: ModelFunction) -> dict[str, str]:
     return {
         "architecture": function.name,
         "best_epoch": str(function.best_epoch),
@@ -263,17 +272,17 @@ def _metadata(function: Function) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format of files.
+    """An export format.
 
     Attributes:
-      suffixes: how its files' names end.
+      suffixes: allowed file suffixes.
       write: writes a classifier to a path.
-      read: gives the logits by what is in the file.
+      read: returns a function that computes logits from the file.
     """
 
     suffixes: tuple[str, ...]
-    write: Callable[[Function, Path], None]
-    read: Callable[[Function, Path], Logits]
+    write: Callable[[ModelFunction, Path], None]
+    read: Callable[[ModelFunction, Path], LogitsFunction]
 
 
 FORMATS = {

@@ -1,4 +1,4 @@
-"""Predictions for image files, written as a table while they are made."""
+"""Prediction for image files, written to a table batch by batch."""
 
 import dataclasses
 import hashlib
@@ -14,30 +14,30 @@ from lensjax.data.pixel_scale import run_pixel_scale
 from lensjax.errors import Interrupted, UserError
 from lensjax.prediction import part_file, readers, table_files
 from lensjax.prediction.classifier import Classifier
-from lensjax.prediction.part_file import Done
-from lensjax.prediction.readers.listing import Listing, find
-from lensjax.prediction.readers.sizes import Target, fitted
-from lensjax.prediction.trained import Manner
+from lensjax.prediction.part_file import TableProgress
+from lensjax.prediction.readers.listing import Listing, find_images
+from lensjax.prediction.readers.sizes import TargetSize, match_size
+from lensjax.prediction.trained_model import PredictionOptions
 from lensjax.runtime.progress import log, progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
-class Image:
-    """An image of a file, or what is wrong with it.
+class LoadedImage:
+    """An image from a file, or the reason why it cannot be used.
 
     Attributes:
-      name: the file's name, and which of its images this is.
-      pixels: as the classifier takes it; None where something is wrong.
-      error: what that is.
+      name: name of the file, with the image's position if the file has several.
+      pixels: image in the form that the classifier needs; None if there is an error.
+      error: error message, or "".
       file: index of the file.
-      following: how many images of the file come up to and with this one.
+      num_read: number of images of the file up to and including this one.
     """
 
     name: str
     pixels: np.ndarray | None
     error: str
     file: int
-    following: int
+    num_read: int
 
 
 def predict_files(
@@ -51,37 +51,37 @@ def predict_files(
     calibrated: bool = False,
     tta: str = "none",
 ) -> tuple[int, int]:
-    """Classifies image files and writes a row an image to `output`; docs/predict.md says what is in it.
+    """Classifies image files and writes one row per image to `output` (columns: see docs/predict.md).
 
-    The table is written batch by batch; the same call goes on where a stopped one ended. An image that
-    cannot be classified is a row that says why.
+    The table is written batch by batch. After an interruption, the same call resumes where it stopped. An
+    image that cannot be classified gets a row with the reason.
 
     Args:
       classifier: the trained classifier.
-      source: a file, a folder or zip with files at any depth, or a glob.
+      source: a file, a folder or zip archive with files at any depth, or a glob pattern.
       output: the table: .csv, .jsonl or .parquet.
-      crop: whether the middle of images that are too large is cut out.
-      pixel_scale: side of the images' pixels, arcsec, from which they are resampled to those of the
-        classifier; None where they are the same.
-      overwrite: whether a finished `output` is replaced.
+      crop: if True, the center of larger images is used.
+      pixel_scale: pixel scale of the images, arcsec; they are resampled to the classifier's pixel scale. If
+        None, images are not resampled.
+      overwrite: if True, an existing `output` is replaced.
       calibrated, tta: see `Classifier.predict`.
 
     Returns:
-      How many images were classified, and how many could not be.
+      Number of images with and without a prediction.
 
     Raises:
-      UserError: there is nothing to read, `output` exists or cannot be written, or what is asked for is
-        not to be had.
-      Interrupted: Ctrl-C was pressed; the same call goes on.
+      UserError: if there are no images, `output` exists or cannot be written, or the run does not support
+        an option.
+      Interrupted: on Ctrl-C; the same call resumes.
     """
     config = classifier.trained.config
     suffix = output.suffix.lower()
     table_files.check_output(output)
-    manner = classifier.manner(calibrated=calibrated, tta=tta)
+    options = classifier.prediction_options(calibrated=calibrated, tta=tta)
     zoom = None if pixel_scale is None else pixel_scale / run_pixel_scale(config.data)
-    target = Target(config.data.image_size, crop, zoom)
-    listing = find(source)
-    names = table_files.columns(config.data.fit != "none")
+    target = TargetSize(config.data.image_size, crop, zoom)
+    listing = find_images(source)
+    names = table_files.column_names(config.data.fit != "none")
     about = {
         "run": str(classifier.trained.workdir.absolute()),
         "weights": weights_digest(classifier),
@@ -89,71 +89,71 @@ def predict_files(
         "files": len(listing.names),
         "names": listing.digest(),
         "columns": names,
-        **dataclasses.asdict(manner),
+        **dataclasses.asdict(options),
         **dataclasses.asdict(target),
     }
-    head = table_files.header(names, suffix)
+    header = table_files.encode_header(names, suffix)
     try:
         with (
-            part_file.opened(output, about, head, overwrite=overwrite) as part,
+            part_file.open_part(output, about, header, overwrite=overwrite) as part,
             progress_bar(
-                len(listing.names), "predicting", unit="files", initial=part.done.file
+                len(listing.names), "predicting", unit="files", initial=part.progress.file
             ) as bar,
         ):
-            if part.done.file or part.done.image:
-                log.info("%s: going on after %s files", output, f"{part.done.file:,}")
-            images = read_images(listing, target, part.done.file, part.done.image)
-            for batch in batched(images, config.eval_batch_size):
-                table = answer(classifier, batch, target.size, manner)
+            if part.progress.file or part.progress.image:
+                log.info("%s: resuming after %s files", output, f"{part.progress.file:,}")
+            images = read_images(listing, target, part.progress.file, part.progress.image)
+            for batch in in_batches(images, config.eval_batch_size):
+                table = predict_batch(classifier, batch, target.size, options)
                 bad = sum(row["error"] is not None for row in table)
                 last = batch[-1]
-                done = Done(
+                progress = TableProgress(
                     last.file,
-                    last.following,
-                    good=part.done.good + len(batch) - bad,
-                    bad=part.done.bad + bad,
+                    last.num_read,
+                    good=part.progress.good + len(batch) - bad,
+                    bad=part.progress.bad + bad,
                 )
-                bar.update(last.file - part.done.file)
-                part.append(table_files.encode(table, names, suffix), done)
+                bar.update(last.file - part.progress.file)
+                part.append(table_files.encode_rows(table, names, suffix), progress)
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT) from None
     finished = part.path
     if suffix == ".parquet":
         finished = output.with_name(output.name + ".part.parquet")
-        table_files.to_parquet(part.path, finished, names)
+        table_files.write_parquet(part.path, finished, names)
     part_file.finish(part, output, finished)
-    return part.done.good, part.done.bad
+    return part.progress.good, part.progress.bad
 
 
-def answer(
-    classifier: Classifier, batch: list[Image], size: int, manner: Manner
+def predict_batch(
+    classifier: Classifier, batch: list[LoadedImage], size: int, options: PredictionOptions
 ) -> list[table_files.Row]:
-    """The rows of some images."""
+    """Table rows for a batch of images."""
     pixels = np.zeros((len(batch), size, size), np.float32)
     for row, image in enumerate(batch):
         if image.pixels is not None:
             pixels[row] = image.pixels
     errors = [image.error for image in batch]
-    answers = classifier.answer(pixels, errors, manner)
-    return table_files.rows([image.name for image in batch], answers)
+    predictions = classifier.predict_scaled(pixels, errors, options)
+    return table_files.table_rows([image.name for image in batch], predictions)
 
 
-def batched(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
-    """Images, that many at a time."""
+def in_batches(images: Iterator[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
+    """Images in batches of `size`; the last batch may be smaller."""
     while batch := list(itertools.islice(images, size)):
         yield batch
 
 
 def read_images(
-    listing: Listing, target: Target, first_file: int = 0, first_image: int = 0
-) -> Iterator[Image]:
-    """The images of the files in a listing, one after another.
+    listing: Listing, target: TargetSize, first_file: int = 0, first_image: int = 0
+) -> Iterator[LoadedImage]:
+    """The images of the listed files, one at a time.
 
     Args:
       listing: the files.
-      target: what is made of each image.
-      first_file: index of the file to start with.
-      first_image: how many of its images are left out.
+      target: image size of the classifier.
+      first_file: index of the first file to read.
+      first_image: number of images of that file to skip.
     """
     for file in range(first_file, len(listing.names)):
         name = listing.names[file]
@@ -162,21 +162,21 @@ def read_images(
             stream = listing.open(name)
         except UserError as error:
             if not skipped:
-                yield Image(name, None, str(error), file, 1)
+                yield LoadedImage(name, None, str(error), file, 1)
             continue
         with stream:
             for index, entry in enumerate(readers.entries(stream, name)):
                 if index < skipped:
                     continue
                 try:
-                    pixels, error_text = fitted(readers.load(entry), target), ""
+                    pixels, message = match_size(readers.load(entry), target), ""
                 except UserError as error:
-                    pixels, error_text = None, str(error)
-                yield Image(name + entry.part, pixels, error_text, file, index + 1)
+                    pixels, message = None, str(error)
+                yield LoadedImage(name + entry.part, pixels, message, file, index + 1)
 
 
 def weights_digest(classifier: Classifier) -> str:
-    """The same for the same parameters."""
+    """Hash of the classifier's parameters."""
     key = hashlib.sha256()
     for leaf in jax.tree.leaves(classifier.trained.variables):
         key.update(np.asarray(leaf).tobytes())

@@ -1,4 +1,4 @@
-"""A table that is written batch by batch, and goes on after a stop where it ended."""
+"""A table that is written batch by batch and can be resumed after an interruption."""
 
 import contextlib
 import dataclasses
@@ -15,18 +15,18 @@ from filelock import FileLock, Timeout
 from lensjax.errors import UserError
 from lensjax.workdir import write_atomically
 
-SECONDS = 1.0  # between two notes of how far a table is
+SAVE_INTERVAL = 1.0  # seconds between two saves of the progress
 
 
 @dataclasses.dataclass
-class Done:
-    """How far a prediction is.
+class TableProgress:
+    """Progress of a prediction.
 
     Attributes:
-      file: index of the file that the last row is of.
-      image: how many images of that file have rows.
-      good, bad: images classified, and not.
-      length: of the table so far, bytes.
+      file: index of the file that the last row belongs to.
+      image: number of images of that file that have rows.
+      good, bad: number of images with and without a prediction.
+      length: length of the table so far, bytes.
     """
 
     file: int = 0
@@ -37,124 +37,127 @@ class Done:
 
 
 @dataclasses.dataclass
-class Part:
-    """An unfinished table, `OUTPUT.part`, and beside it `OUTPUT.part.json`, which says what it is of.
+class PartialTable:
+    """An unfinished table, `OUTPUT.part`, with its description and progress in `OUTPUT.part.json`.
 
     Attributes:
-      path: the unfinished table.
-      about: what decides its content, by name.
-      done: how far it is.
+      path: path of the unfinished table.
+      about: settings that determine the content, by name.
+      progress: progress so far.
     """
 
     path: Path
     about: dict[str, object]
-    done: Done
+    progress: TableProgress
     _stream: BinaryIO
     _saved: float = -math.inf
 
-    def append(self, text: bytes, done: Done) -> None:
-        """Adds rows. A stop at any time leaves them whole or leaves them out, at most the last second's."""
+    def append(self, text: bytes, progress: TableProgress) -> None:
+        """Adds rows. An interruption loses at most the rows of the last second, and never splits a row."""
         self._stream.write(text)
-        done.length = self._stream.tell()
-        self.done = done
-        # Disks take their time to say that all is safe.
-        if time.monotonic() > self._saved + SECONDS:
+        progress.length = self._stream.tell()
+        self.progress = progress
+        # fsync is slow, so the progress is not saved after every batch.
+        if time.monotonic() > self._saved + SAVE_INTERVAL:
             self.save()
 
     def save(self) -> None:
-        """Puts all that was added on disk, and notes how far that is."""
+        """Flushes all rows to disk and records the progress."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        content = {"about": self.about, "done": dataclasses.asdict(self.done)}
-        write_atomically(_note(self.path), json.dumps(content, indent=2) + "\n")
+        content = {"about": self.about, "done": dataclasses.asdict(self.progress)}
+        write_atomically(_progress_path(self.path), json.dumps(content, indent=2) + "\n")
         self._saved = time.monotonic()
 
 
-def part_of(output: Path) -> Path:
-    """Where a table lies before it is finished."""
+def part_path(output: Path) -> Path:
+    """Path of the unfinished table of an output."""
     return output.with_name(output.name + ".part")
 
 
-def _note(part: Path) -> Path:
+def _progress_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
 @contextlib.contextmanager
-def opened(
-    output: Path, about: Mapping[str, object], head: bytes, *, overwrite: bool
-) -> Iterator[Part]:
-    """The unfinished table of an output, new or as an earlier command with the same words left it.
+def open_part(
+    output: Path, about: Mapping[str, object], header: bytes, *, overwrite: bool
+) -> Iterator[PartialTable]:
+    """Opens the unfinished table of an output: a new one, or that of an earlier, interrupted command.
 
     Args:
-      output: what the finished table will be called.
-      about: what decides its content, by name.
-      head: what a new table starts with.
-      overwrite: whether a finished table, and an unfinished one of other words, are replaced.
+      output: path of the finished table.
+      about: settings that determine the content, by name.
+      header: first line of a new table.
+      overwrite: if True, a finished table, or an unfinished one with other settings, is replaced.
 
     Raises:
-      UserError: the output is finished already, or what lies there is of other words, damaged or in use.
+      UserError: if the output exists, or the unfinished table has other settings, is damaged or is in use.
     """
     if output.exists() and not overwrite:
-        raise UserError(f"{output} exists; name another file with --output, or add --overwrite")
-    path = part_of(output)
+        raise UserError(f"{output} exists; choose another --output, or add --overwrite")
+    path = part_path(output)
     about = dict(about)
     lock = FileLock(path.with_name(path.name + ".lock"))
     try:
         with lock.acquire(blocking=False):
-            done = _earlier(path, about, overwrite)
-            with path.open("r+b" if done else "wb") as stream:
-                part = Part(path, about, done or Done(), stream)
-                if done:
-                    stream.truncate(done.length)
-                    stream.seek(done.length)
+            progress = _read_progress(path, about, overwrite)
+            with path.open("r+b" if progress else "wb") as stream:
+                part = PartialTable(path, about, progress or TableProgress(), stream)
+                if progress:
+                    stream.truncate(progress.length)
+                    stream.seek(progress.length)
                 else:
-                    part.append(head, Done())
+                    part.append(header, TableProgress())
                 try:
                     yield part
                 finally:
                     part.save()
     except Timeout:
         raise UserError(f"{output} is being written by another process") from None
-    except OSError as error:  # no permission, a full disk
+    except OSError as error:  # such as no permission, disk full
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
-def finish(part: Part, output: Path, finished: Path) -> None:
-    """Gives the finished table its name, and removes what was kept to go on from.
+def finish(part: PartialTable, output: Path, finished: Path) -> None:
+    """Moves the finished table to its final path and removes the files needed to resume.
 
     Args:
       part: the table, closed.
-      output: its name.
-      finished: the file that gets it.
+      output: final path.
+      finished: file to move to `output`.
     """
     finished.replace(output)
-    for path in (part.path, _note(part.path), part.path.with_name(part.path.name + ".lock")):
+    lock_path = part.path.with_name(part.path.name + ".lock")
+    for path in (part.path, _progress_path(part.path), lock_path):
         path.unlink(missing_ok=True)
 
 
-def _earlier(path: Path, about: Mapping[str, object], overwrite: bool) -> Done | None:
-    """How far an earlier command came; None where there was none."""
-    if not path.exists() or not _note(path).exists():
+def _read_progress(
+    path: Path, about: Mapping[str, object], overwrite: bool
+) -> TableProgress | None:
+    """Progress of an earlier command with the same settings; None if there is none."""
+    if not path.exists() or not _progress_path(path).exists():
         return None
     try:
-        found = json.loads(_note(path).read_text())
-        then, done = found["about"], Done(**found["done"])
-        if path.stat().st_size < done.length:
-            raise ValueError("it is shorter than it was")
+        content = json.loads(_progress_path(path).read_text())
+        earlier, progress = content["about"], TableProgress(**content["done"])
+        if path.stat().st_size < progress.length:
+            raise ValueError("it is shorter than recorded")
     except (ValueError, TypeError, KeyError) as error:
         if overwrite:
             return None
-        raise UserError(f"{path}: damaged ({error}); remove it to start again") from None
+        raise UserError(f"{path}: damaged ({error}); delete it to start again") from None
     differences = [
-        f"{name} was {then.get(name)!r} and is {about.get(name)!r}"
-        for name in sorted({*then, *about})
-        if then.get(name) != about.get(name)
+        f"{name} was {earlier.get(name)!r} and is {about.get(name)!r}"
+        for name in sorted({*earlier, *about})
+        if earlier.get(name) != about.get(name)
     ]
     if not differences:
-        return done
+        return progress
     if overwrite:
         return None
     raise UserError(
-        f"{path} is of another prediction: {'; '.join(differences)}; remove it, add --overwrite, or name "
-        "another --output"
+        f"{path} belongs to another prediction: {'; '.join(differences)}; delete it, add --overwrite, or "
+        "choose another --output"
     )

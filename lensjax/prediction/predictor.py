@@ -1,4 +1,4 @@
-"""A trained model's answers to sets of images."""
+"""Predictions of a model for sets of images."""
 
 import dataclasses
 import functools
@@ -27,13 +27,13 @@ PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Answers to a set of images, in its order.
+class ModelPredictions:
+    """Predictions of a model for a set of images, in the order of the set.
 
     Attributes:
-      probabilities: of each class.
-      theta_E: Einstein radius in the model's own units; None for models without one.
-      losses: each loss term by name; empty where not asked for.
+      probabilities: class probabilities.
+      theta_E: Einstein radius in the model's own units; None if the model has none.
+      losses: loss terms by name; empty if not requested.
     """
 
     probabilities: Float[np.ndarray, "n classes"]
@@ -42,13 +42,15 @@ class Predictions:
 
 
 class Predictor(Protocol):
-    """A function of a model's variables and an image set; `quiet` shows no progress."""
+    """Function of a model's variables and an image set; `quiet` hides the progress bar."""
 
-    def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
-        """The model's answers."""
+    def __call__(
+        self, variables: PyTree, images: ImageSet, *, quiet: bool = False
+    ) -> ModelPredictions:
+        """Predictions for the images."""
 
 
-def predictor(
+def make_predictor(
     config: ConfigDict,
     model: ClassifierModule,
     *,
@@ -56,18 +58,18 @@ def predictor(
     with_loss: bool = False,
     profiler: Profiler | None = None,
 ) -> Predictor:
-    """A function of a model's variables and an image set, compiled once for all sets.
+    """A prediction function of variables and images, compiled once for all image sets.
 
     Args:
-      config: the whole config of the run.
+      config: the full config of the run.
       model: the classifier.
-      devices: each of this process takes an equal share of a batch; where there are others, the processes
-        share the images.
-      with_loss: whether to give the loss terms too.
-      profiler: measures the steps; None where nobody asked for it.
+      devices: devices to run on. Each device of this process gets an equal share of a batch; if other
+        processes own some of the devices, the images are shared among the processes.
+      with_loss: if True, the predictions include the loss terms.
+      profiler: measures the steps if given.
 
     Raises:
-      UserError: the devices cannot share a batch equally.
+      UserError: if a batch cannot be divided equally among the devices.
     """
     here = processes.local_devices(devices)
     check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
@@ -82,7 +84,7 @@ def predictor(
     if profiler is not None:
         step = profiler.time_evaluation(step)
 
-    def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> Predictions:
+    def predict(variables: PyTree, images: ImageSet, *, quiet: bool = False) -> ModelPredictions:
         parts: list[dict[str, np.ndarray]] = []
         rows = processes.local_row_indices(len(images), devices)
         with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
@@ -98,16 +100,16 @@ def predictor(
             for name in parts[0]
         }
         logits = values.pop("logits").astype(np.float64)
-        return Predictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
+        return ModelPredictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
 
     return predict
 
 
-def evaluator(predict: Predictor, images: ImageSet) -> Callable[[PyTree], dict[str, float]]:
-    """A function of a model's variables alone that gives the named validation metrics.
+def make_evaluator(predict: Predictor, images: ImageSet) -> Callable[[PyTree], dict[str, float]]:
+    """A function that maps a model's variables to the validation metrics, by name.
 
     Args:
-      predict: made by `predictor` with the loss terms.
+      predict: from `make_predictor`, with the loss terms.
       images: the validation images.
     """
 

@@ -1,4 +1,4 @@
-"""Rows of predictions as text: CSV, JSON lines, and from these Parquet."""
+"""Prediction tables as CSV, JSON lines and Parquet."""
 
 import csv
 import io
@@ -10,22 +10,22 @@ from pathlib import Path
 
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
-from lensjax.prediction.classifier import FIT_VALUES, Answers
+from lensjax.prediction.classifier import FIT_VALUES, Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-_AT_A_TIME = 20_000  # rows of a Parquet file's row group
+_ROW_GROUP_SIZE = 20_000  # rows of a Parquet row group
 
 Row = dict[str, str | float | bool | None]
 
 
 def check_output(output: Path) -> None:
-    """Refuses a file whose suffix says nothing, or that cannot be written here.
+    """Checks that the table can be written.
 
     Raises:
-      UserError: so it is.
+      UserError: if the suffix is unknown, the folder does not exist or a package is missing.
     """
     if output.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--output={output}: its suffix has to be {', '.join(SUFFIXES)}")
+        raise UserError(f"--output={output}: the suffix must be one of {', '.join(SUFFIXES)}")
     if not output.absolute().parent.is_dir():
         raise UserError(f"{output} cannot be written: there is no folder {output.parent}")
     if output.suffix.lower() == ".parquet":
@@ -37,63 +37,68 @@ def check_output(output: Path) -> None:
             ) from None
 
 
-def columns(fits: bool) -> list[str]:
-    """The names of the columns.
+def column_names(has_fit: bool) -> list[str]:
+    """Names of the columns.
 
     Args:
-      fits: whether the classifier fits lenses.
+      has_fit: True if the classifier fits lenses.
     """
     numbers = [*(f"probability_{name}" for name in CLASSES), "entropy"]
-    return ["file", "class", *numbers, *(FIT_VALUES if fits else ()), "error"]
+    return ["file", "class", *numbers, *(FIT_VALUES if has_fit else ()), "error"]
 
 
-def rows(names: Iterable[str], answers: Answers) -> list[Row]:
-    """A row an image: the columns' values, None where there is none."""
+def table_rows(names: Iterable[str], predictions: Predictions) -> list[Row]:
+    """One row per image, with None for missing values.
+
+    Args:
+      names: names of the images.
+      predictions: predictions for the images.
+    """
     result: list[Row] = []
-    for index, (name, error) in enumerate(zip(names, answers.errors, strict=True)):
-        row: Row = {"file": printable(name), "class": str(answers.classes[index]) or None}
-        for place, label in enumerate(CLASSES):
-            row[f"probability_{label}"] = _finite(answers.probabilities[index, place])
-        row["entropy"] = _finite(answers.entropy[index])
+    for index, (name, error) in enumerate(zip(names, predictions.errors, strict=True)):
+        row: Row = {"file": to_valid_utf8(name), "class": str(predictions.classes[index]) or None}
+        for column, label in enumerate(CLASSES):
+            row[f"probability_{label}"] = _finite_or_none(predictions.probabilities[index, column])
+        row["entropy"] = _finite_or_none(predictions.entropy[index])
         for value in FIT_VALUES:
-            if (found := getattr(answers, value)) is not None:
-                row[value] = None if error else _finite(found[index])
+            if (values := getattr(predictions, value)) is not None:
+                row[value] = None if error else _finite_or_none(values[index])
         if row.get("fit_converged") is not None:
             row["fit_converged"] = bool(row["fit_converged"])
-        result.append(row | {"error": printable(error) or None})
+        result.append(row | {"error": to_valid_utf8(error) or None})
     return result
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def printable(text: str) -> str:
-    """Text as UTF-8 can hold it: bytes of a file's name that are no letters are written as numbers."""
+def to_valid_utf8(text: str) -> str:
+    """Text that UTF-8 can encode: undecodable bytes of a file name are replaced with escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def encode(table: Iterable[Mapping[str, object]], names: list[str], suffix: str) -> bytes:
-    """Rows as lines of CSV for ".csv", else of JSON.
+def encode_rows(table: Iterable[Mapping[str, object]], names: list[str], suffix: str) -> bytes:
+    """Rows as lines of CSV if the suffix is ".csv", else as JSON lines.
 
     Args:
       table: the rows.
-      names: of the columns.
-      suffix: what the finished file's name ends in.
+      names: names of the columns.
+      suffix: suffix of the finished file.
     """
     if suffix != ".csv":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table).encode()
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([_cell(name, row[name]) for name in names] for row in table)
+    csv.writer(text).writerows([_csv_cell(name, row[name]) for name in names] for row in table)
     return text.getvalue().encode()
 
 
-def header(names: list[str], suffix: str) -> bytes:
-    """The first line of a CSV file; nothing for others."""
-    return encode([{name: name for name in names}], names, suffix) if suffix == ".csv" else b""
+def encode_header(names: list[str], suffix: str) -> bytes:
+    """Header line of a CSV file; empty for other formats."""
+    return encode_rows([{name: name for name in names}], names, suffix) if suffix == ".csv" else b""
 
 
-def _cell(name: str, value: object) -> str:
+def _csv_cell(name: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -103,13 +108,13 @@ def _cell(name: str, value: object) -> str:
     return f"{value:.6g}" if name in FIT_VALUES else f"{value:.6f}"
 
 
-def to_parquet(lines: Path, output: Path, names: list[str]) -> None:
-    """Writes rows of JSON as a Parquet file, some thousands at a time.
+def write_parquet(lines: Path, output: Path, names: list[str]) -> None:
+    """Converts JSON lines to a Parquet file, one row group at a time.
 
     Args:
-      lines: file of what `encode` made.
-      output: the file to write.
-      names: of the columns.
+      lines: file with rows from `encode_rows`.
+      output: file to write.
+      names: names of the columns.
     """
     import pyarrow as arrow
     from pyarrow import parquet
@@ -120,5 +125,5 @@ def to_parquet(lines: Path, output: Path, names: list[str]) -> None:
         types["fit_converged"] = arrow.bool_()
     schema = arrow.schema(list(types.items()))
     with lines.open(encoding="utf-8") as stream, parquet.ParquetWriter(output, schema) as writer:
-        while block := list(itertools.islice(stream, _AT_A_TIME)):
+        while block := list(itertools.islice(stream, _ROW_GROUP_SIZE)):
             writer.write_table(arrow.Table.from_pylist(list(map(json.loads, block)), schema))

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean answer to the eight views of an image that a square's symmetries give."""
+"""Test-time augmentation: mean over the eight views of an image under the symmetries of the square (D4)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,29 +13,29 @@ CHOICES = ("none", "d4")
 
 
 def check(config: ConfigDict, workdir: object) -> None:
-    """Refuses a classifier that never saw images turned by a right angle.
+    """Checks that a classifier was trained on rotated images.
 
-    The lenses of a data set can all lie in one direction, as those of the Common Test do; a classifier that
-    was trained on them alone takes a turned one for something else, and the mean would be worse.
+    All lenses of a data set can share an orientation, as in the Common Test. A classifier trained only on
+    that orientation misclassifies rotated images, and the mean over the views would be less accurate.
 
     Args:
-      config: the whole config of the run.
-      workdir: what to call the run.
+      config: the full config of the run.
+      workdir: name of the run for the error message.
 
     Raises:
-      UserError: the run was trained without `config.augmentation.dihedral`.
+      UserError: if the run was trained without `config.augmentation.dihedral`.
     """
     if not config.augmentation.dihedral:
         raise UserError(
-            f"{workdir}: --tta=d4 needs a classifier that was trained on turned images; train one with "
-            "--config.augmentation.dihedral=True, or leave --tta out"
+            f"{workdir}: --tta=d4 needs a classifier trained on rotated images; train one with "
+            "--config.augmentation.dihedral=True, or omit --tta"
         )
 
 
 def views(images: ImageSet) -> Iterator[ImageSet]:
-    """The set as it is, and as each of the square's seven other symmetries shows it.
+    """The image set under each of the eight symmetries of the square, identity first.
 
-    Residuals of a lens fit are turned with their images: the fit of a turned image is the turned fit.
+    Residuals of a lens fit are transformed with their images: fits commute with the symmetries.
 
     Args:
       images: square images.
@@ -43,17 +43,17 @@ def views(images: ImageSet) -> Iterator[ImageSet]:
     for element in range(8):
         yield dataclasses.replace(
             images,
-            pixels=turned(images.pixels, element),
-            residuals=None if images.residuals is None else turned(images.residuals, element),
+            pixels=transform(images.pixels, element),
+            residuals=None if images.residuals is None else transform(images.residuals, element),
         )
 
 
-def turned(pixels: np.ndarray, element: int) -> np.ndarray:
-    """Images `[n, height, width]` turned by quarters and mirrored, as `training.augmentation.dihedral` does.
+def transform(pixels: np.ndarray, element: int) -> np.ndarray:
+    """Applies a symmetry of the square to images, as `training.augmentation.dihedral` does.
 
     Args:
-      pixels: square images.
-      element: 0 to 7: its bits mirror the rows, mirror the columns, and then exchange rows and columns.
+      pixels: square images `[n, height, width]`.
+      element: 0 to 7; its bits flip the rows, flip the columns, and then transpose.
     """
     if element & 1:
         pixels = pixels[:, ::-1]

@@ -1,1 +1,1 @@
-"""Reports on trained classifiers: pages, figures, comparisons."""
+"""Reports on trained classifiers: pages, figures and comparisons."""

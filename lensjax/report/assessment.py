@@ -1,4 +1,4 @@
-"""How good a run's best epoch is on a split: its figures, its calibration, its report."""
+"""Evaluation of a run's best epoch on a split: metrics, calibration and report."""
 
 from lensjax import workdir
 from lensjax.data.images import ImageSet, Split
@@ -8,55 +8,68 @@ from lensjax.evaluation.calibration import (
     read_temperature,
     write_calibration,
 )
-from lensjax.prediction.predictor import Predictions
-from lensjax.prediction.trained import Manner, Trained
-from lensjax.report import explanations
-from lensjax.report.galleries import shown_in_depth
-from lensjax.report.run_facts import facts
+from lensjax.prediction.predictor import ModelPredictions
+from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
+from lensjax.report.explanations import explanation_panels
+from lensjax.report.galleries import select_for_detail
+from lensjax.report.provenance import collect_provenance
 from lensjax.report.writer import PAGE, write_report
 
 
-def assess(trained: Trained, images: ImageSet, *, split: Split, tta: str = "none") -> str:
-    """Writes the report on a split into the run's folder; validation images give the temperature too.
+def evaluate_run(
+    trained: TrainedModel, images: ImageSet, *, split: Split, tta: str = "none"
+) -> str:
+    """Evaluates a run on a split and writes the report to the run's folder.
+
+    If the split is the validation split, a temperature is fitted as well.
 
     Args:
-      trained: the best epoch of a run.
-      images: of the split.
-      split: its name.
-      tta: "none" or, for a classifier that `lensjax.prediction.tta.check` lets pass, "d4".
+      trained: best epoch of the run.
+      images: images of the split.
+      split: name of the split.
+      tta: "none", or "d4" for classifiers that pass `lensjax.prediction.tta.check`.
 
     Returns:
-      A table of the figures and where the page lies, for the terminal.
+      A table of the metrics and the path of the page, for the terminal.
     """
-    predictions = trained.predict(images, Manner(d4=tta == "d4"))
+    predictions = trained.predict(images, PredictionOptions(d4=tta == "d4"))
     if split == "validation" and tta == "none":
-        keep_temperature(trained, images, predictions)
+        save_temperature(trained, images, predictions)
     parts = ["" if split == "test" else split, "" if tta == "none" else tta]
     folder = trained.workdir.joinpath(workdir.REPORT, *filter(None, parts))
-    rows = shown_in_depth(images.labels, predictions.probabilities)
+    rows = select_for_detail(images.labels, predictions.probabilities)
     table = write_report(
         folder,
-        facts=facts(trained.config, trained.workdir, split=split, tta=tta),
+        provenance=collect_provenance(trained.config, trained.workdir, split=split, tta=tta),
         images=images,
         predictions=predictions,
         best_epoch=trained.best_epoch,
         history=trained.history,
-        # The temperature is of answers to images as they are.
+        # The temperature was fitted to predictions without test-time augmentation.
         temperature=read_temperature(trained.workdir, trained.best_epoch)
         if tta == "none"
         else None,
-        inside=explanations.panels(trained, images, predictions.probabilities, rows, split=split),
+        detail_panels=explanation_panels(
+            trained, images, predictions.probabilities, rows, split=split
+        ),
     )
-    return f"{table}\n\nReport, for a browser: {folder / PAGE}"
+    return f"{table}\n\nReport: {folder / PAGE}"
 
 
-def calibrate(trained: Trained, images: ImageSet) -> None:
-    """Fits a temperature to a run's answers to its validation images, and keeps it with the run."""
-    keep_temperature(trained, images, trained.predict(images))
+def calibrate_run(trained: TrainedModel, images: ImageSet) -> None:
+    """Fits a temperature to the validation images and saves it in the run's folder.
+
+    Args:
+      trained: best epoch of the run.
+      images: the validation images.
+    """
+    save_temperature(trained, images, trained.predict(images))
 
 
-def keep_temperature(trained: Trained, images: ImageSet, predictions: Predictions) -> None:
-    """As `calibrate`, for answers that are there already."""
+def save_temperature(
+    trained: TrainedModel, images: ImageSet, predictions: ModelPredictions
+) -> None:
+    """Fits a temperature to existing predictions for the validation images, and saves it."""
     temperature = fit_temperature(images.labels, predictions.probabilities)
-    found = Calibration(temperature, "validation", len(images), trained.best_epoch)
-    write_calibration(trained.workdir, found)
+    calibration = Calibration(temperature, "validation", len(images), trained.best_epoch)
+    write_calibration(trained.workdir, calibration)

@@ -1,4 +1,4 @@
-"""A comparison of runs as text, within 80 columns."""
+"""Comparison of runs as a text table of at most 80 columns."""
 
 import itertools
 from collections.abc import Mapping
@@ -18,44 +18,44 @@ TITLES = {
 }
 
 
-def table(content: Mapping[str, Any]) -> str:
-    """The figures of each run and the differences of each two, with intervals and p-values.
+def format_table(content: Mapping[str, Any]) -> str:
+    """Table of the scores of each run, and of the differences of each pair with intervals and p-values.
 
     Args:
-      content: what comparison.json holds.
+      content: content of comparison.json.
     """
     letters = [chr(ord("a") + index) for index in range(len(content["runs"]))]
     views = ", mean over eight views" if content["tta"] == "d4" else ""
-    lines = [f"On the same {content['images']:,} {content['split']} images{views},"]
-    lines += ["in brackets 95 % intervals of 1,000 bootstrap resamples:"]
+    lines = [f"Comparison on {content['images']:,} {content['split']} images{views}"]
+    lines += ["(95 % bootstrap intervals in parentheses, 1,000 resamples):"]
     lines += [f"  {letter}  {name}" for letter, name in zip(letters, content["runs"], strict=True)]
     for start in range(0, len(letters), 2):
         shown = range(start, min(start + 2, len(letters)))
-        head = "".join(f"{letters[index]:<27}" for index in shown)
-        lines += ["", f"  {'':<21}{head}".rstrip()]
+        header = "".join(f"{letters[index]:<27}" for index in shown)
+        lines += ["", f"  {'':<21}{header}".rstrip()]
         for name, title in TITLES.items():
-            figures = "".join(f"{_figure(content['figures'][index], name):<27}" for index in shown)
-            lines += [f"  {title:<21}{figures}".rstrip()]
+            scores = "".join(f"{_score(content['figures'][index], name):<27}" for index in shown)
+            lines += [f"  {title:<21}{scores}".rstrip()]
     for pair in content["pairs"]:
-        which = f"{letters[pair['second']]} - {letters[pair['first']]}"
-        lines += ["", f"  {which:<21}{'difference':<31}{'p, bootstrap':>12}{'DeLong':>10}"]
+        label = f"{letters[pair['second']]} - {letters[pair['first']]}"
+        lines += ["", f"  {label:<21}{'difference':<31}{'p, bootstrap':>12}{'DeLong':>10}"]
         for name, title in TITLES.items():
-            found = pair["differences"][name]
-            low, high = found["interval"]
-            figure = f"{found['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
-            delong = _p(found["delong"]["p"]) if "delong" in found else ""
-            row = f"  {title:<21}{figure:<31}{_p(found['bootstrap_p']):>12}{delong:>10}"
+            entry = pair["differences"][name]
+            low, high = entry["interval"]
+            difference = f"{entry['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+            delong = _p_value(entry["delong"]["p"]) if "delong" in entry else ""
+            row = f"  {title:<21}{difference:<31}{_p_value(entry['bootstrap_p']):>12}{delong:>10}"
             lines += [row.rstrip()]
     if len(letters) > 2:
         pairs = len(list(itertools.combinations(letters, 2)))
-        lines += ["", f"p-values are of each pair alone; {pairs} pairs were looked at"]
+        lines += ["", f"p-values are not corrected for the {pairs} pairs tested"]
     return "\n".join(lines)
 
 
-def _figure(figures: Mapping[str, Any], name: str) -> str:
-    low, high = figures["intervals"][name]
-    return f"{figures[name]:.4f} ({low:.4f} to {high:.4f})"
+def _score(scores: Mapping[str, Any], name: str) -> str:
+    low, high = scores["intervals"][name]
+    return f"{scores[name]:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _p(value: float) -> str:
+def _p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

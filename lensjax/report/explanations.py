@@ -1,4 +1,4 @@
-"""Panels of what a classifier makes of a few images: its lens, its source, and where it looks."""
+"""Panels that explain predictions for a few images: fitted lens, source and attribution maps."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,150 +10,160 @@ from matplotlib import colormaps
 from lensjax.data.images import DISPLAY_NAMES, ImageSet
 from lensjax.data.preparation import crop_center, prepare
 from lensjax.prediction.attribution import (
-    at_pixels,
     attention_rollout,
-    attentions,
+    attention_weights,
     grad_cam,
     resnet_layers,
+    upsample_to_pixels,
 )
-from lensjax.prediction.trained import Trained
+from lensjax.prediction.trained_model import TrainedModel
 from lensjax.report import lens_views
-from lensjax.report.galleries import answer, image_name
-from lensjax.report.lens_views import View
+from lensjax.report.galleries import format_prediction, image_name
+from lensjax.report.lens_views import View, ViewColumn
 from lensjax.report.panels import Panel, Picture, Strip
 
 _STAGES = {1: "first", 2: "second", 3: "third", 4: "last"}
 
 
-def panels(
-    trained: Trained,
+def explanation_panels(
+    trained: TrainedModel,
     images: ImageSet,
     probabilities: Float[np.ndarray, "n classes"],
     rows: Int[np.ndarray, " shown"],
     *,
     split: str,
 ) -> tuple[Panel, ...]:
-    """The panels that there are for a model.
+    """The panels that are available for a model.
 
     Args:
       trained: the classifier.
-      images: of the split.
-      probabilities: of each class, for each image.
-      rows: which images to look into.
-      split: what to call the set where images have no names.
+      images: images of the split.
+      probabilities: class probabilities of each image.
+      rows: indices of the images to explain.
+      split: name of the split, used for images without names.
     """
     if not len(rows):
         return ()
-    few = trained.add_residuals(images.subset(rows))
-    answers = probabilities[rows]
+    shown = trained.add_residuals(images.subset(rows))
+    shown_probabilities = probabilities[rows]
     names = [image_name(images, row, split) for row in rows]
-    found = [] if (lens := lens_view(trained, few)) is None else [lens]
-    found.append(looks(trained, few, answers.argmax(1)))
-    return tuple(_panel(view, names, few.labels, answers) for view in found)
+    views = [] if (view := lens_view(trained, shown)) is None else [view]
+    views.append(attribution_view(trained, shown, shown_probabilities.argmax(1)))
+    return tuple(_panel(view, names, shown.labels, shown_probabilities) for view in views)
 
 
-def lens_view(trained: Trained, few: ImageSet) -> View | None:
-    """What the physics in a model makes of some images; None for a model without."""
+def lens_view(trained: TrainedModel, images: ImageSet) -> View | None:
+    """View of the lens physics in a model; None if the model has none."""
     if trained.config.data.fit != "none":
-        return lens_views.of_fits(few, trained.config.data.fit)
-    makers: dict[str, Callable[[Trained, Array], View]] = {
-        "lens_vit_pinn": lens_views.of_intensities,
-        "lens_encoder_net": lens_views.of_encoder,
+        return lens_views.fit_view(images, trained.config.data.fit)
+    makers: dict[str, Callable[[TrainedModel, Array], View]] = {
+        "lens_vit_pinn": lens_views.reference_view,
+        "lens_encoder_net": lens_views.encoder_view,
     }
     maker = makers.get(trained.config.model.name)
-    return None if maker is None else maker(trained, _seen(trained, few))
+    return None if maker is None else maker(trained, _model_inputs(trained, images))
 
 
-def looks(trained: Trained, few: ImageSet, called: Int[np.ndarray, " few"]) -> View:
-    """Where a model looks for the classes that it calls, over the part of the images that it sees.
+def attribution_view(
+    trained: TrainedModel, images: ImageSet, predicted: Int[np.ndarray, " few"]
+) -> View:
+    """Attribution maps of the predicted classes, over the part of the images that the model uses.
 
     Args:
       trained: the classifier.
-      few: the images.
-      called: index of the class that is called for each.
+      images: the images.
+      predicted: index of the predicted class of each image.
     """
-    seen = _seen(trained, few)
-    size = seen.shape[1]
-    pictures = np.asarray(crop_center(jnp.asarray(few.images()), size))[..., 0]
-    columns: list[tuple[str, np.ndarray, str, tuple[float, float]]] = [
-        ("image\nas far as it is seen", pictures, "magma", (0, 1))
-    ]
-    if seen.shape[-1] > 1:
-        residuals = np.asarray(seen[..., 1])
-        columns.append(("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4)))
+    inputs = _model_inputs(trained, images)
+    size = inputs.shape[1]
+    pictures = np.asarray(crop_center(jnp.asarray(images.images()), size))[..., 0]
+    columns = [ViewColumn("image\nas seen by the model", pictures)]
+    if inputs.shape[-1] > 1:
+        residuals = np.asarray(inputs[..., 1])
+        columns.append(
+            ViewColumn("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4))
+        )
     layers = resnet_layers(trained.variables)
-    for place, layer in _finer_and_last(layers):
-        maps = grad_cam(trained.model, trained.variables, seen, jnp.asarray(called), layer=layer)
-        stage = _STAGES.get(place, "stem") if len(layers) > 1 else "stem"
-        title = f"Grad-CAM\n{stage} stage, {maps.shape[1]} x {maps.shape[2]}"
-        columns.append((title, over(pictures, at_pixels(np.asarray(maps), size)), "", (0, 1)))
+    for stage, layer in _attribution_layers(layers):
+        maps = grad_cam(
+            trained.model, trained.variables, inputs, jnp.asarray(predicted), layer=layer
+        )
+        stage_name = _STAGES.get(stage, "stem") if len(layers) > 1 else "stem"
+        title = f"Grad-CAM\n{stage_name} stage, {maps.shape[1]} x {maps.shape[2]}"
+        overlaid = overlay(pictures, upsample_to_pixels(np.asarray(maps), size))
+        columns.append(ViewColumn(title, overlaid, colormap=""))
     if trained.config.model.name == "lens_vit_pinn":
+        patch_size = trained.config.model.patch_size
         flow = attention_rollout(
-            attentions(trained.model, trained.variables, seen, train=False)
-        ).reshape(len(few), size // trained.config.model.patch_size, -1)
-        patches = np.kron(np.asarray(flow), np.ones((1, *2 * (trained.config.model.patch_size,))))
+            attention_weights(trained.model, trained.variables, inputs, train=False)
+        ).reshape(len(images), size // patch_size, -1)
+        patches = np.kron(np.asarray(flow), np.ones((1, patch_size, patch_size)))
         rest = size - patches.shape[1]
-        patches = np.pad(patches, ((0, 0), (0, rest), (0, rest)))  # what has no whole patch is cut
+        patches = np.pad(patches, ((0, 0), (0, rest), (0, rest)))  # no patch covers these pixels
         title = f"attention rollout\n{flow.shape[1]} x {flow.shape[2]} patches"
-        columns.append((title, over(pictures, patches), "", (0, 1)))
+        columns.append(ViewColumn(title, overlay(pictures, patches), colormap=""))
     text = (
-        "Grad-CAM: the places whose features speak for the class that was called, bright where they speak "
-        "loudest; each map has a scale of its own, and dark ones say that nothing speaks for it there. "
-        "It shows where the evidence lies, not that it is sound."
+        "Grad-CAM highlights the regions whose features support the predicted class. Each map has its own "
+        "scale; a dark map means that no region supports the class. The maps show where the evidence is, "
+        "not whether it is sound."
     )
     if trained.config.model.name == "lens_vit_pinn":
         text += (
-            " Attention rollout: from which patches the transformer's features come, which gives θ_E "
-            "and through it the second channel."
+            " Attention rollout shows which patches contribute to the features of the transformer, which "
+            "determine θ_E and, through it, the second channel."
         )
     return View("where_it_looks", "Where the classifier looks", text, tuple(columns), None)
 
 
-def over(
+def overlay(
     images: Float[np.ndarray, "n height width"], maps: Float[np.ndarray, "n height width"]
 ) -> Float[np.ndarray, "n height width 3"]:
-    """Images in grey with maps as light over them; each map is scaled to its own largest value."""
+    """Gray images with a heat map on top; each map is scaled to its own maximum."""
     largest = maps.max((1, 2), keepdims=True)
-    share = np.where(largest > 0, maps / np.where(largest > 0, largest, 1), 0)
-    grey = np.repeat(0.85 * images[..., None].clip(0, 1), 3, axis=-1)
-    heat = colormaps["inferno"](share)[..., :3]
-    weight = 0.65 * np.sqrt(share)[..., None]
-    return (1 - weight) * grey + weight * heat
+    scaled = np.where(largest > 0, maps / np.where(largest > 0, largest, 1), 0)
+    gray = np.repeat(0.85 * images[..., None].clip(0, 1), 3, axis=-1)
+    heat = colormaps["inferno"](scaled)[..., :3]
+    weight = 0.65 * np.sqrt(scaled)[..., None]
+    return (1 - weight) * gray + weight * heat
 
 
-def _finer_and_last(layers: Sequence[tuple[str, ...]]) -> list[tuple[int, tuple[str, ...]]]:
-    """The second stage, whose map is four times as fine on either axis, and the last; with their places."""
-    places = [2, len(layers)] if len(layers) > 2 else [len(layers)]
-    return [(place, layers[place - 1]) for place in places]
+def _attribution_layers(layers: Sequence[tuple[str, ...]]) -> list[tuple[int, tuple[str, ...]]]:
+    """Second stage, with four times the resolution per axis, and last stage: number and path of each."""
+    stages = [2, len(layers)] if len(layers) > 2 else [len(layers)]
+    return [(stage, layers[stage - 1]) for stage in stages]
 
 
-def _seen(trained: Trained, few: ImageSet) -> Array:
-    """What the model is given of some images."""
-    inputs = few.images()
-    if few.residuals is not None:
-        inputs = np.concatenate([inputs, few.residuals[..., None].astype(np.float32)], axis=-1)
+def _model_inputs(trained: TrainedModel, images: ImageSet) -> Array:
+    """Prepared input of the model for some images."""
+    inputs = images.images()
+    if images.residuals is not None:
+        inputs = np.concatenate([inputs, images.residuals[..., None].astype(np.float32)], axis=-1)
     return prepare(jnp.asarray(inputs), **trained.config.preparation)
 
 
 def _panel(
-    view: View, names: Sequence[str], labels: Int[np.ndarray, " few"], answers: np.ndarray
+    view: View,
+    names: Sequence[str],
+    labels: Int[np.ndarray, " few"],
+    probabilities: Float[np.ndarray, "few classes"],
 ) -> Panel:
     strips = []
     for row, name in enumerate(names):
-        called = answer(answers[row])
-        right = answers[row].argmax() == labels[row]
-        told = f"true class {DISPLAY_NAMES[labels[row]]}, called {called}"
+        predicted = format_prediction(probabilities[row])
+        right = probabilities[row].argmax() == labels[row]
+        note = f"true class {DISPLAY_NAMES[labels[row]]}, predicted {predicted}"
         pictures = tuple(
             Picture(
-                values[row],
-                title,
-                f"{name}: {title.replace(chr(10), ', ')}",
-                colors,
-                limits,
-                ("right" if right else "wrong") if place == 0 else "",
+                column.values[row],
+                column.title,
+                f"{name}: {column.title.replace(chr(10), ', ')}",
+                column.colormap,
+                column.limits,
+                ("right" if right else "wrong") if index == 0 else "",
             )
-            for place, (title, values, colors, limits) in enumerate(view.columns)
+            for index, column in enumerate(view.columns)
         )
-        note = told if view.notes is None else f"{told}; {view.notes[row]}"
+        if view.notes is not None:
+            note = f"{note}; {view.notes[row]}"
         strips.append(Strip(name, note, pictures))
     return Panel(view.name, view.title, view.text, tuple(strips))

@@ -1,15 +1,16 @@
-"""Small pieces of HTML: text made safe, tables, pictures that lie in the page itself."""
+"""HTML building blocks: tables, embedded figures and panels of images."""
 
 import base64
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
-from lensjax.report.panels import Panel, Picture, Strip, png
+from lensjax.report.panels import Panel, Picture, Strip, encode_png
 
-# What a figure's colours become on a dark page.
+# Colors of a figure, and their replacements on a dark page.
 DARK = {
     "#1f2328": "#e6e8eb",
     "#6b7280": "#a3abb8",
@@ -19,67 +20,95 @@ DARK = {
     "#009e73": "#3ccfa4",
     "#cc79a7": "#e59cc5",
 }
-_SIDE = 150  # of a small picture, dots on a page
+_SIDE = 150  # of a small picture, CSS pixels
 
 
-def table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers"
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A table cell with attributes.
+
+    Attributes:
+      text: content, HTML.
+      attributes: attributes of the element, by name.
+    """
+
+    text: str
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def render_table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str | Cell]],
+    *,
+    css_class: str = "numbers",
+    highlighted_row: int | None = None,
 ) -> str:
-    """A table whose first column names the rows; cells are HTML.
+    """A table whose first column contains the row headers.
 
     Args:
-      caption: what it shows, text.
-      head: the names of the columns.
-      rows: the cells.
-      kind: the table's class.
+      caption: plain text.
+      head: column headers, HTML; no header row if empty.
+      rows: cells of each row, as HTML or `Cell`.
+      css_class: class of the table.
+      highlighted_row: index of a row to highlight.
     """
-    top = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        for name, *cells in rows
-    )
-    top = f"<thead><tr>{top}</tr></thead>" if head else ""
+    header = "".join(f'<th scope="col">{name}</th>' for name in head)
+    header = f"<thead><tr>{header}</tr></thead>" if head else ""
+    body = "".join(_row(row, index == highlighted_row) for index, row in enumerate(rows))
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="{kind}"><caption>{escape(caption)}</caption>{top}<tbody>{body}</tbody>'
+        f'<table class="{css_class}"><caption>{escape(caption)}</caption>{header}<tbody>{body}</tbody>'
         "</table></div>"
     )
 
 
-def data_uri(kind: str, content: bytes) -> str:
-    """A file as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _row(cells: Sequence[str | Cell], highlighted: bool) -> str:
+    first, *others = (cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
+    header = _element("th", first.text, {"scope": "row", **first.attributes})
+    data = "".join(_element("td", cell.text, cell.attributes) for cell in others)
+    return _element("tr", header + data, {"class": "here"} if highlighted else {})
 
 
-def figure(drawing: Figure, alt: str, caption: str) -> str:
-    """A figure, with other colours on a dark page.
+def _element(tag: str, content: str, attributes: Mapping[str, str]) -> str:
+    written = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
+    return f"<{tag}{written}>{content}</{tag}>"
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """A data URI with the content of a file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def render_figure(figure: Figure, alt: str, caption: str) -> str:
+    """A figure as embedded SVG, in light and dark colors.
 
     Args:
-      drawing: made, and written here, within `plots.paper_style`.
-      alt: what a reader who cannot see it is told.
+      figure: the figure; it must have been made within `plots.paper_style`, and so must this call.
+      alt: alternative text.
       caption: HTML.
     """
     stream = io.StringIO()
-    drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    drawing.set_layout_engine("none")  # it is laid out by now
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    figure.set_layout_engine("none")  # the layout is final after the first draw
     light = stream.getvalue()
     dark = light
-    for color, other in DARK.items():
-        dark = dark.replace(color, other)
-    width, height = (round(96 * inches) for inches in drawing.get_size_inches())
-    kind = "image/svg+xml"
+    for color, replacement in DARK.items():
+        dark = dark.replace(color, replacement)
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    svg = "image/svg+xml"
     return (
         f'<figure class="plot" style="max-width:{1.45 * width:.0f}px"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{data_uri(kind, dark.encode())}">'
-        f'<img src="{data_uri(kind, light.encode())}" width="{width}" height="{height}" '
+        f'<source media="(prefers-color-scheme: dark)" srcset="{data_uri(svg, dark.encode())}">'
+        f'<img src="{data_uri(svg, light.encode())}" width="{width}" height="{height}" '
         f'alt="{escape(alt)}"></picture><figcaption>{caption}</figcaption></figure>'
     )
 
 
-def panel(shown: Panel) -> str:
+def render_panel(panel: Panel) -> str:
     """All strips of a panel."""
-    columns = max(5, *(len(strip.pictures) for strip in shown.strips))
-    return "".join(_strip(strip, columns) for strip in shown.strips)
+    columns = max(5, *(len(strip.pictures) for strip in panel.strips))
+    return "".join(_strip(strip, columns) for strip in panel.strips)
 
 
 def _strip(strip: Strip, columns: int) -> str:
@@ -93,12 +122,12 @@ def _tile(picture: Picture) -> str:
     first, *others = map(escape, picture.caption.split("\n"))
     caption = first + "".join(f"<br><b>{line}</b>" for line in others)
     return (
-        f'<figure class="tile {picture.tone}"><img src="{data_uri("image/png", png(picture))}" '
+        f'<figure class="tile {picture.tone}"><img src="{data_uri("image/png", encode_png(picture))}" '
         f'width="{_SIDE}" height="{_SIDE}" alt="{escape(picture.alt)}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def as_ascii(text: str) -> str:
-    """The same page in letters that every encoding has."""
+def to_ascii(text: str) -> str:
+    """The page in ASCII, with character references for all other characters."""
     return text.encode("ascii", "xmlcharrefreplace").decode()

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing else, and no network."""
+"""The HTML page of a report: a single file that needs no other files and no network."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,14 +7,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
-from lensjax.prediction.table_files import printable
+from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
+from lensjax.report.html import Cell
 from lensjax.report.page_style import STYLE
 from lensjax.report.panels import Panel
-from lensjax.report.published import PUBLISHED, comparability, is_simulated
-from lensjax.report.run_facts import Facts
+from lensjax.report.provenance import Provenance
+from lensjax.report.published import PUBLISHED, comparability_note, is_simulated
 
-# Nothing is to be fetched from anywhere, whatever the page holds.
+# The browser must not fetch anything, whatever the page contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MODELS = {
     "baseline_cnn": "ResNet on the image",
@@ -24,23 +25,27 @@ _MODELS = {
 }
 
 
-def page(
+def render_page(
     metrics: Mapping[str, Any],
-    facts: Facts,
+    provenance: Provenance,
     figures: Mapping[str, Figure],
     panels: Sequence[Panel],
 ) -> str:
-    """The whole page.
+    """The page as HTML.
 
     Args:
-      metrics: what metrics.json holds.
-      facts: how the run was made.
-      figures: the plots by name: "auc", "roc", "roc_log", "reliability" and, if any, "learning_curves".
-      panels: rows of small pictures, in the order of the page.
+      metrics: content of metrics.json.
+      provenance: settings, versions and command of the report.
+      figures: plots by name: "auc", "roc", "roc_log", "reliability" and, if there is a history, "loss" and
+        "learning_curves".
+      panels: panels of small pictures, in page order.
     """
     sections = {
-        "published": ("Beside the published figures", _published(metrics, facts, figures["auc"])),
-        "figures": ("All figures of merit", _merit(metrics)),
+        "published": (
+            "Comparison with published results",
+            _published(metrics, provenance, figures["auc"]),
+        ),
+        "figures": ("All scores", _scores(metrics)),
         "roc": ("ROC curves", _curves(figures)),
         "confusion": ("Confusion matrix", _confusion(metrics)),
         "calibration": ("Calibration", _reliability(metrics, figures)),
@@ -48,8 +53,9 @@ def page(
     if "learning_curves" in figures:
         sections["learning"] = ("Learning curves", _learning(metrics, figures))
     for panel in panels:
-        sections[panel.name] = (panel.title, f"<p>{escape(panel.text)}</p>" + html.panel(panel))
-    sections["made"] = ("How it was made", _made(facts))
+        text = f"<p>{escape(panel.text)}</p>"
+        sections[panel.name] = (panel.title, text + html.render_panel(panel))
+    sections["made"] = ("Reproducibility", _reproducibility(provenance))
     links = "".join(
         f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items()
     )
@@ -58,47 +64,49 @@ def page(
         "</section>"
         for key, (title, content) in sections.items()
     )
-    name = escape(printable(facts.name))
-    return html.as_ascii(
+    name = escape(to_valid_utf8(provenance.name))
+    version = escape(provenance.versions["lensjax"])
+    return html.to_ascii(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{name}: lensjax report</title><style>{STYLE}</style></head><body>"
-        f"{_header(metrics, facts, name)}"
+        f"{_header(metrics, provenance, name)}"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
-        f"<footer>Made by lensjax {escape(facts.versions['lensjax'])} on {facts.date}. This file holds all "
-        "that it shows; the same figures for a paper, as PNG and PDF, lie beside it in figures/, the numbers "
-        "in metrics.json.</footer></body></html>\n"
+        f"<footer>Made with lensjax {version} on {provenance.date}. This file is self-contained. The same "
+        "figures as PNG and PDF are in figures/, the numbers in metrics.json.</footer></body></html>\n"
     )
 
 
-def _header(metrics: Mapping[str, Any], facts: Facts, name: str) -> str:
+def _header(metrics: Mapping[str, Any], provenance: Provenance, name: str) -> str:
     total = sum(metrics["images"].values())
-    model = facts.config.model.name
+    model = provenance.config.model.name
     epoch = (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"
         if metrics["epochs"]
-        else "as it was given, not trained here"
+        else "weights as loaded, not trained here"
     )
-    views = ", mean over eight views" if facts.tta == "d4" else ""
+    views = ", mean over eight views" if provenance.tta == "d4" else ""
     after = metrics["calibration"]
-    scaled = "" if after is None else f"; {after['ece_after']:.4f} with the temperature"
+    scaled = "" if after is None else f"; {after['ece_after']:.4f} calibrated"
     tiles = [
         ("mean AUC", _value(metrics, "auc"), _range(metrics, "auc")),
         ("accuracy", f"{100 * metrics['accuracy']:.2f} %", _range(metrics, "accuracy", 100)),
         ("calibration error", _value(metrics, "ece"), _range(metrics, "ece") + scaled),
-        (f"{facts.split} images", f"{total:,}", epoch + views),
+        (f"{provenance.split} images", f"{total:,}", epoch + views),
     ]
     keys = "".join(
         f'<div><dt>{title}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
         for title, value, more in tiles
     )
+    source = escape(to_valid_utf8(str(provenance.config.data.source)))
     return (
         f'<header><p class="over">lensjax report: dark-matter substructure in strong gravitational lenses</p>'
-        f'<h1>{name}</h1><p class="lead">{escape(model)} ({_MODELS.get(model, "")}), on the {facts.split} '
-        f"images of {escape(printable(str(facts.config.data.source)))}. In brackets 95 % intervals of "
-        f'{metrics["bootstrap"]["resamples"]:,} bootstrap resamples.</p><dl class="key">{keys}</dl></header>'
+        f'<h1>{name}</h1><p class="lead">{escape(model)} ({_MODELS.get(model, "")}), evaluated on the '
+        f"{provenance.split} images of {source}. 95 % intervals from "
+        f"{metrics['bootstrap']['resamples']:,} bootstrap resamples in parentheses.</p>"
+        f'<dl class="key">{keys}</dl></header>'
     )
 
 
@@ -112,17 +120,18 @@ def _range(metrics: Mapping[str, Any], name: str, scale: float = 1) -> str:
     return f"({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _cell(metrics: Mapping[str, Any], name: str) -> str:
+def _value_with_range(metrics: Mapping[str, Any], name: str) -> str:
     return f'{_value(metrics, name)}<span class="range">{_range(metrics, name)}</span>'
 
 
-def _published(metrics: Mapping[str, Any], facts: Facts, drawing: Figure) -> str:
-    data = facts.config.data
-    trained = "simulated" if is_simulated(facts.config) else "see below"
-    number = f"{data.num_train:,} {trained}" if is_simulated(facts.config) else trained
-    here = [_cell(metrics, name) for name in ("auc", *(f"auc_{label}" for label in CLASSES))]
-    total = f"{sum(metrics['images'].values()):,} {facts.split}"
-    rows = [["this run", *here, number if metrics["epochs"] else "none here", total]]
+def _published(metrics: Mapping[str, Any], provenance: Provenance, figure: Figure) -> str:
+    data = provenance.config.data
+    simulated = is_simulated(provenance.config)
+    trained_on = f"{data.num_train:,} simulated" if simulated else "see below"
+    names = ("auc", *(f"auc_{label}" for label in CLASSES))
+    aucs = [_value_with_range(metrics, name) for name in names]
+    total = f"{sum(metrics['images'].values()):,} {provenance.split}"
+    rows = [["this run", *aucs, trained_on if metrics["epochs"] else "not trained here", total]]
     rows += [
         [
             f"{model.name}, published",
@@ -131,148 +140,154 @@ def _published(metrics: Mapping[str, Any], facts: Facts, drawing: Figure) -> str
         ]
         for model in PUBLISHED
     ]
-    head = ["model", "mean AUC", *DISPLAY_NAMES, "trained on", "measured on"]
-    told = table_of(rows, head)
-    values = ", ".join(f"{name} {metrics[f'auc_{name}']:.4f}" for name in CLASSES)
-    picture = html.figure(
-        drawing,
-        f"AUC of this run with intervals beside the published ones: {values}, mean {metrics['auc']:.4f}",
-        "This run with its 95 % intervals; squares and diamonds are the published figures.",
+    table = html.render_table(
+        "One-vs-rest AUC, with 95 % intervals for this run",
+        ["model", "mean AUC", *DISPLAY_NAMES, "trained on", "evaluated on"],
+        rows,
+        highlighted_row=0,
     )
-    return f"<p>{escape(comparability(facts.config, facts.split))}</p>{told}{picture}"
+    values = ", ".join(f"{name} {metrics[f'auc_{name}']:.4f}" for name in CLASSES)
+    picture = html.render_figure(
+        figure,
+        f"AUC of this run with intervals, and published values: {values}, mean {metrics['auc']:.4f}",
+        "This run with 95 % intervals; squares and diamonds are the published values.",
+    )
+    note = escape(comparability_note(provenance.config, provenance.split))
+    return f"<p>{note}</p>{table}{picture}"
 
 
-def table_of(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """The table beside the published figures, this run's row set off."""
-    text = html.table("One-vs-rest AUC, this run's with 95 % intervals", head, rows)
-    return text.replace("<tbody><tr>", '<tbody><tr class="here">', 1)
-
-
-def _merit(metrics: Mapping[str, Any]) -> str:
+def _scores(metrics: Mapping[str, Any]) -> str:
     rows = [
         [title, f"{metrics['images'][name]:,}"]
-        + [_cell(metrics, f"{kind}_{name}") for kind in ("auc", "f1")]
+        + [_value_with_range(metrics, f"{kind}_{name}") for kind in ("auc", "f1")]
         for name, title in zip(CLASSES, DISPLAY_NAMES, strict=True)
     ]
     total = f"{sum(metrics['images'].values()):,}"
-    rows += [["mean", total, _cell(metrics, "auc"), _cell(metrics, "f1")]]
-    classes = html.table("By class", ["class", "images", "AUC", "F1"], rows)
+    means = [_value_with_range(metrics, name) for name in ("auc", "f1")]
+    rows += [["mean", total, *means]]
+    per_class = html.render_table("By class", ["class", "images", "AUC", "F1"], rows)
     others = {
-        "accuracy": ("accuracy", "share of right calls"),
-        "balanced_accuracy": ("balanced accuracy", "mean of the classes' shares"),
+        "accuracy": ("accuracy", "fraction of correct predictions"),
+        "balanced_accuracy": ("balanced accuracy", "mean of the per-class accuracies"),
         "brier": ("Brier score", "squared distance from the truth, 0 to 2"),
-        "nll": ("log loss", "nats an image"),
+        "nll": ("log loss", "nats per image"),
         "ece": ("calibration error", f"in {metrics['ece_bins']} bins"),
     }
-    whole = html.table(
-        "Over all classes",
-        ["figure", "value", "what it is"],
-        [[title, _cell(metrics, name), what] for name, (title, what) in others.items()],
+    overall = html.render_table(
+        "All classes",
+        ["score", "value", "description"],
+        [
+            [title, _value_with_range(metrics, name), description]
+            for name, (title, description) in others.items()
+        ],
     )
-    return f'<div class="pair">{classes}{whole}</div>'
+    return f'<div class="pair">{per_class}{overall}</div>'
 
 
 def _curves(figures: Mapping[str, Figure]) -> str:
-    plain = html.figure(
+    linear = html.render_figure(
         figures["roc"],
-        "ROC curves of the three classes, each against the rest",
-        "Each class against the two others.",
+        "One-vs-rest ROC curves of the three classes",
+        "Each class against the other two.",
     )
-    log = html.figure(
+    log = html.render_figure(
         figures["roc_log"],
-        "The same ROC curves with a logarithmic axis of false positives",
-        "The same where false alarms are rare, as in a survey: a search among many lenses works on the left.",
+        "The same ROC curves with a logarithmic false-positive axis",
+        "The same with a logarithmic axis. A search in a large survey operates at the low false-positive "
+        "rates on the left.",
     )
-    return f'<div class="pair">{plain}{log}</div>'
+    return f'<div class="pair">{linear}{log}</div>'
 
 
 def _confusion(metrics: Mapping[str, Any]) -> str:
     rows = []
     for title, counts in zip(DISPLAY_NAMES, metrics["confusion_matrix"], strict=True):
-        cells = [f"true: {title}"]
+        cells: list[str | Cell] = [f"true: {title}"]
         for count in counts:
-            share = count / max(sum(counts), 1)
-            full = ' class="full"' if share > 0.8 else ""
-            cells.append(
-                f'<td{full} style="--share:{0.06 + 0.92 * share:.3f}">{100 * share:.1f} %'
-                f"<small>{count:,}</small></td>"
-            )
+            fraction = count / max(sum(counts), 1)
+            attributes = {"class": "full"} if fraction > 0.8 else {}
+            attributes["style"] = f"--share:{0.06 + 0.92 * fraction:.3f}"
+            cells.append(Cell(f"{100 * fraction:.1f} %<small>{count:,}</small>", attributes))
         rows.append(cells)
-    text = html.table(
-        "Share of each true class that was given each class, and the number of images",
-        ["", *(f"called {title}" for title in DISPLAY_NAMES)],
+    return html.render_table(
+        "Fraction of each true class by predicted class, and number of images",
+        ["", *(f"predicted: {title}" for title in DISPLAY_NAMES)],
         rows,
-        kind="confusion",
+        css_class="confusion",
     )
-    return text.replace("<td><td", "<td").replace("</td></td>", "</td>")
 
 
 def _reliability(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    after = metrics["calibration"]
-    told = (
-        "Of the images that are called with a probability of 0.9, nine in ten should be called rightly: on "
-        "the dashed line they are. "
+    calibration = metrics["calibration"]
+    text = (
+        "Of the images whose predicted class has a probability of 0.9, 90 % should be classified correctly; "
+        "the dashed line marks this ideal. "
     )
-    if after is None:
-        told += "No temperature was fitted for these answers."
-        shown = ""
+    if calibration is None:
+        text += "No temperature was fitted for these predictions."
+        table = ""
     else:
-        told += (
-            f"One temperature, {after['temperature']:.3f}, fitted to the validation images, divides the "
-            "logits; it changes no call, and hardly an AUC."
+        text += (
+            f"The logits are divided by a temperature of {calibration['temperature']:.3f}, fitted to the "
+            "validation images. This changes no predicted class, and the AUCs hardly at all."
         )
         names = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
-        shown = html.table(
+        table = html.render_table(
             "Calibration before and after",
-            ["figure", "as trained", "with the temperature"],
+            ["score", "uncalibrated", "calibrated"],
             [
-                [title, f"{after[f'{name}_before']:.4f}", f"{after[f'{name}_after']:.4f}"]
+                [
+                    title,
+                    f"{calibration[f'{name}_before']:.4f}",
+                    f"{calibration[f'{name}_after']:.4f}",
+                ]
                 for name, title in names.items()
             ],
         )
-    picture = html.figure(
+    picture = html.render_figure(
         figures["reliability"],
-        "Reliability diagram: share of right calls by the probability of the called class",
-        "Bars are Wilson's 95 % intervals of the shares; below, how many images each bin has.",
+        "Reliability diagram: accuracy as a function of the probability of the predicted class",
+        "Bars are Wilson 95 % intervals. Bottom: number of images per bin.",
     )
-    return f'<p>{told}</p><div class="pair">{picture}{shown}</div>'
+    return f'<p>{text}</p><div class="pair">{picture}{table}</div>'
 
 
 def _learning(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     epochs, best = metrics["epochs"], metrics["best_epoch"]
-    loss = html.figure(
+    loss = html.render_figure(
         figures["loss"],
         f"Training and validation loss over {epochs} epochs",
-        "Training loss is of augmented images and of parameters that change during the epoch.",
+        "The training loss is measured during the epoch, on augmented images.",
     )
-    auc = html.figure(
+    auc = html.render_figure(
         figures["learning_curves"],
         f"Validation AUC of the classes and their mean over {epochs} epochs; epoch {best} is the best",
-        f"The band is epoch {best}, the best by mean validation AUC; this report is of it.",
+        f"The band marks epoch {best}, the best by mean validation AUC, which this report evaluates.",
     )
     return f'<div class="pair">{loss}{auc}</div>'
 
 
-def _made(facts: Facts) -> str:
+def _reproducibility(provenance: Provenance) -> str:
     def code(text: str) -> str:
-        return f"<pre><code>{escape(printable(text))}</code></pre>"
+        return f"<pre><code>{escape(to_valid_utf8(text))}</code></pre>"
 
-    typed = ""
-    if facts.typed not in (None, facts.again):
-        typed = f"<p>Made by</p>{code(str(facts.typed))}"
-    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    settings = html.table(
-        "Settings of the run that are not the defaults",
+    original = ""
+    if provenance.original_command not in (None, provenance.report_command):
+        original = f"<p>Made by</p>{code(str(provenance.original_command))}"
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    settings = html.render_table(
+        "Settings that differ from the defaults",
         ["field", "value"],
         [
-            [f"config.{escape(name)}", escape(printable(value))]
-            for name, value in facts.settings.items()
+            [f"config.{escape(name)}", escape(to_valid_utf8(value))]
+            for name, value in provenance.settings.items()
         ],
-        kind="settings",
+        css_class="settings",
     )
-    config = facts.config.to_json(indent=2, sort_keys=False)
+    config = provenance.config.to_json(indent=2, sort_keys=False)
     return (
-        f"<p>Seed {facts.config.seed}, images' seed {facts.config.data.seed}. Computed on "
-        f"{escape(facts.device)}, {escape(versions)}.</p>{typed}<p>To make this report again</p>"
-        f"{code(facts.again)}{settings}<details><summary>The whole config</summary>{code(config)}</details>"
+        f"<p>Seed {provenance.config.seed}, data seed {provenance.config.data.seed}. Computed on "
+        f"{escape(provenance.device)} with {escape(versions)}.</p>{original}<p>To reproduce this report</p>"
+        f"{code(provenance.report_command)}{settings}<details><summary>Full config</summary>{code(config)}"
+        "</details>"
     )

@@ -1,4 +1,4 @@
-"""How the page of a report looks: its style sheet."""
+"""Style sheet of the report page."""
 
 STYLE = """
 :root {

@@ -1,4 +1,4 @@
-"""Rows of small pictures with captions: as data for the page, and as one figure for a paper."""
+"""Panels of small captioned pictures, for the page and as figures for a paper."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from lensjax.report.plots import INK, MUTED, RIGHT, WIDE, WRONG
 
 Tone = Literal["right", "wrong", ""]
 
-_MOST_COLUMNS, _LEAST_COLUMNS = 7, 6  # that the width of a figure is shared by
-_EMPTY = (128, 128, 128)
-_GAP, _HEAD, _CAPTION = 0.06, 0.2, 0.24  # inches
+_MAX_COLUMNS, _MIN_COLUMNS = 7, 6  # range of columns that share the width of a figure
+_NO_DATA_COLOR = (128, 128, 128)
+_GAP, _HEADER, _CAPTION = 0.06, 0.2, 0.24  # inches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,31 +26,31 @@ class Picture:
     """A small picture.
 
     Attributes:
-      pixels: values `[rows, columns]`, NaN where there is none, or colours `[rows, columns, 3]` from 0 to 1;
-        the first row is the lowest.
-      caption: what it is; lines are divided by line breaks.
-      alt: what a reader who cannot see it is told.
-      colors: name of the colour map of values.
-      limits: values that have its first and its last colour.
-      tone: whether it shows a right or a wrong answer.
+      pixels: values `[rows, columns]`, NaN for missing data, or RGB colors `[rows, columns, 3]` from 0 to 1;
+        the first row is at the bottom.
+      caption: caption; lines are separated by newlines.
+      alt: alternative text.
+      colormap: name of the color map for values.
+      limits: values at the ends of the color map.
+      tone: "right" or "wrong" if the picture shows a correct or wrong prediction.
     """
 
     pixels: Float[np.ndarray, "..."]
     caption: str
     alt: str
-    colors: str = "magma"
+    colormap: str = "magma"
     limits: tuple[float, float] = (0.0, 1.0)
     tone: Tone = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """Pictures that belong together, such as those of one image.
+    """A row of related pictures, such as the pictures of one image.
 
     Attributes:
-      title: what they are of.
-      note: more of it; may be empty.
-      pictures: the pictures; with none, the note says why.
+      title: heading of the row.
+      note: additional text, may be empty.
+      pictures: the pictures; may be empty.
     """
 
     title: str
@@ -60,13 +60,13 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """Some strips under one heading.
+    """Strips under one heading.
 
     Attributes:
-      name: of its files.
-      title: the heading.
-      text: what is to be seen, in sentences.
-      strips: the rows of pictures.
+      name: base name of its files.
+      title: heading.
+      text: explanation.
+      strips: rows of pictures.
     """
 
     name: str
@@ -75,57 +75,58 @@ class Panel:
     strips: tuple[Strip, ...]
 
 
-def colored(picture: Picture) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The colours of a picture, its first row the lowest; grey where there is no value."""
+def to_rgb(picture: Picture) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Colors of a picture, first row at the bottom; gray where data are missing."""
     if picture.pixels.ndim == 3:
         return np.round(255 * picture.pixels.clip(0, 1)).astype(np.uint8)
     low, high = picture.limits
-    share = (picture.pixels.astype(float) - low) / (high - low)
-    empty = np.isnan(share)
-    colors = np.array(colormaps[picture.colors](np.where(empty, 0, share), bytes=True)[..., :3])
-    colors[empty] = _EMPTY
+    scaled = (picture.pixels.astype(float) - low) / (high - low)
+    missing = np.isnan(scaled)
+    colors = np.array(
+        colormaps[picture.colormap](np.where(missing, 0, scaled), bytes=True)[..., :3]
+    )
+    colors[missing] = _NO_DATA_COLOR
     return colors
 
 
-def png(picture: Picture) -> bytes:
-    """The picture as a PNG file of at most 256 colours, one dot a pixel, its first row at the bottom."""
+def encode_png(picture: Picture) -> bytes:
+    """The picture as a PNG file with at most 256 colors and one dot per pixel, first row at the bottom."""
     stream = io.BytesIO()
     if picture.pixels.ndim == 3:
-        image = Image.fromarray(colored(picture)[::-1]).quantize(256)
+        image = Image.fromarray(to_rgb(picture)[::-1]).quantize(256)
         image.save(stream, "PNG")
         return stream.getvalue()
     low, high = picture.limits
-    share = (picture.pixels[::-1].astype(float) - low) / (high - low)
-    # Colours 0 to 254 of the map, and 255 where there is no value.
-    index = np.where(np.isnan(share), 255, np.round(254 * share.clip(0, 1))).astype(np.uint8)
+    scaled = (picture.pixels[::-1].astype(float) - low) / (high - low)
+    # Palette entries 0 to 254 are the color map; 255 is missing data.
+    index = np.where(np.isnan(scaled), 255, np.round(254 * scaled.clip(0, 1))).astype(np.uint8)
     image = Image.fromarray(index, "L")
-    palette = colormaps[picture.colors](np.linspace(0, 1, 255), bytes=True)[:, :3]
-    image.putpalette(palette.tobytes() + bytes(_EMPTY))
+    palette = colormaps[picture.colormap](np.linspace(0, 1, 255), bytes=True)[:, :3]
+    image.putpalette(palette.tobytes() + bytes(_NO_DATA_COLOR))
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def panel_figure(panel: Panel) -> Figure:
-    """All strips of a panel, as wide as a page."""
+    """All strips of a panel as a figure of page width."""
     columns = max((len(strip.pictures) for strip in panel.strips), default=1)
-    pitch = WIDE / min(max(columns, _LEAST_COLUMNS), _MOST_COLUMNS)
-    rows = [_HEAD + (pitch - _GAP + _CAPTION if strip.pictures else 0) for strip in panel.strips]
+    pitch = WIDE / min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
+    rows = [_HEADER + (pitch - _GAP + _CAPTION if strip.pictures else 0) for strip in panel.strips]
     height = sum(rows)
     tops = height - np.cumsum([0, *rows])
     figure = Figure(figsize=(WIDE, height))
     axes = figure.add_axes((0, 0, 1, 1))
-    write = functools.partial(axes.text, parse_math=False)  # names of files may hold dollar signs
+    write = functools.partial(axes.text, parse_math=False)  # file names may contain dollar signs
     for top, strip in zip(tops[:-1], panel.strips, strict=True):
-        write(_GAP / 2, top - 0.5 * _HEAD, strip.title, va="center", fontsize=8)
+        middle = top - 0.5 * _HEADER
+        write(_GAP / 2, middle, strip.title, va="center", fontsize=8)
         right = WIDE - _GAP / 2
-        write(
-            right, top - 0.5 * _HEAD, strip.note, ha="right", va="center", color=MUTED, fontsize=6.2
-        )
-        for column, picture in enumerate(strip.pictures[:_MOST_COLUMNS]):
+        write(right, middle, strip.note, ha="right", va="center", color=MUTED, fontsize=6.2)
+        for column, picture in enumerate(strip.pictures[:_MAX_COLUMNS]):
             left, side = pitch * column + _GAP / 2, pitch - _GAP
-            bottom = top - _HEAD - side
+            bottom = top - _HEADER - side
             axes.imshow(
-                colored(picture),
+                to_rgb(picture),
                 extent=(left, left + side, bottom, bottom + side),
                 origin="lower",
                 interpolation="none",

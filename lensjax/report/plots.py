@@ -1,4 +1,4 @@
-"""Figures of a report. Each function gives a matplotlib figure and touches no global state."""
+"""Figures of a report. Each function returns a Matplotlib figure and leaves global state unchanged."""
 
 import contextlib
 import warnings
@@ -16,16 +16,16 @@ from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.evaluation.reliability import Reliability
 from lensjax.report.published import PUBLISHED
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's color-blind-safe colors.
 COLORS = ("#0072B2", "#E69F00", "#009E73")
 RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 RUN_STYLES = ("-", "--", "-.", ":")
 RIGHT, WRONG = "#009E73", "#D55E00"
 INK, MUTED, FAINT = "#1f2328", "#6b7280", "#c9ced6"
 
-NARROW, WIDE = 3.4, 7.0  # a column and a page of a journal, inches
+NARROW, WIDE = 3.4, 7.0  # column and page width of a journal, inches
 _STYLE = {
-    "font.family": "STIXGeneral",  # as journals are set in; it comes with matplotlib
+    "font.family": "STIXGeneral",  # similar to journal fonts; included in Matplotlib
     "mathtext.fontset": "stix",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -38,8 +38,8 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "lines.linewidth": 1.4,
-    "pdf.fonttype": 42,  # letters stay letters: journals ask for it
-    "svg.hashsalt": "lensjax",  # the same figure is the same file
+    "pdf.fonttype": 42,  # TrueType fonts, which journals require
+    "svg.hashsalt": "lensjax",  # reproducible files
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -51,18 +51,18 @@ _STYLE = {
 
 @contextlib.contextmanager
 def paper_style() -> Iterator[None]:
-    """Within it figures are made and written as a paper has them, whatever the user's settings are."""
+    """Context in which figures are made and saved in the style of a paper, regardless of user settings."""
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-        # A file may be named in letters that the font lacks; the page has them.
+        # File names may contain characters that are missing from the font.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         yield
 
 
 def auc_figure(metrics: Mapping[str, Any]) -> Figure:
-    """AUC of each class and their mean with intervals, and the published ones as marks.
+    """One-vs-rest AUCs and their mean with intervals, and the published values as markers.
 
     Args:
-      metrics: what metrics.json holds.
+      metrics: content of metrics.json.
     """
     figure = Figure(figsize=(NARROW, 2.1), layout="constrained")
     axes = figure.subplots()
@@ -70,12 +70,11 @@ def auc_figure(metrics: Mapping[str, Any]) -> Figure:
     rows = np.arange(len(names))[::-1]
     values = np.array([metrics[name] for name in names])
     limits = np.array([metrics["intervals"][name] for name in names])
-    for mark, color, published in zip("sD", ("#CC79A7", MUTED), PUBLISHED, strict=True):
-        place = [*published.aucs, published.auc]
+    for marker, color, published in zip("sD", ("#CC79A7", MUTED), PUBLISHED, strict=True):
         axes.plot(
-            place,
+            [*published.aucs, published.auc],
             rows,
-            mark,
+            marker,
             color=color,
             markersize=4,
             markerfacecolor="none",
@@ -101,10 +100,10 @@ def roc_figure(
     """One-vs-rest ROC curve of each class, with its AUC.
 
     Args:
-      labels: index of each image's class.
-      probabilities: of each class, for each image.
-      metrics: what `scores` gave for the same.
-      log: whether the axis of false positives is logarithmic, from half an image on.
+      labels: class index of each image.
+      probabilities: class probabilities of each image.
+      metrics: scores of the same images, from `compute_scores`.
+      log: if True, the false-positive axis is logarithmic and starts at half an image.
     """
     figure = Figure(figsize=(NARROW, NARROW), layout="constrained")
     axes = figure.subplots()
@@ -126,7 +125,7 @@ def roc_figure(
         axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.set(xlim=(-0.02, 1.02), aspect="equal")
-    axes.legend(title="AUC against the rest", title_fontsize=8)
+    axes.legend(title="one-vs-rest AUC", title_fontsize=8)
     return figure
 
 
@@ -136,13 +135,13 @@ def roc_comparison_figure(
     names: Sequence[str],
     aucs: Sequence[float],
 ) -> Figure:
-    """One-vs-rest ROC curves of several classifiers, one class a panel.
+    """One-vs-rest ROC curves of several classifiers, one panel per class.
 
     Args:
-      labels: index of each image's class.
-      probabilities: of each classifier: of each class, for each image.
-      names: of the classifiers.
-      aucs: the mean over the classes of each.
+      labels: class index of each image.
+      probabilities: class probabilities of each image, from each classifier.
+      names: names of the classifiers.
+      aucs: mean AUC of each classifier.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     for index, axes in enumerate(figure.subplots(1, len(CLASSES), sharey=True)):
@@ -158,7 +157,7 @@ def roc_comparison_figure(
                 label=f"{names[run]}: mean AUC {aucs[run]:.4f}",
             )
         axes.set(
-            title=f"{DISPLAY_NAMES[index]} against the rest",
+            title=f"{DISPLAY_NAMES[index]} vs. rest",
             xlabel="false-positive rate",
             xlim=(-0.01, 1.01),
             ylim=(-0.01, 1.01),
@@ -172,7 +171,7 @@ def roc_comparison_figure(
 
 
 def confusion_figure(counts: Int[np.ndarray, "classes classes"]) -> Figure:
-    """Confusion matrix: colour and percentage by row, with the counts."""
+    """Confusion matrix with counts; colors and percentages are normalized by row."""
     figure = Figure(figsize=(NARROW, 3.0), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -196,37 +195,37 @@ def confusion_figure(counts: Int[np.ndarray, "classes classes"]) -> Figure:
 
 
 def reliability_figure(curves: Mapping[str, Reliability]) -> Figure:
-    """How often the called class is right, by the probability that was given for it.
+    """Reliability diagram: accuracy as a function of the probability of the predicted class.
 
     Args:
-      curves: by name, such as "as trained" and "with the temperature".
+      curves: reliability curves by name, such as "uncalibrated" and "T = 1.2".
     """
     figure = Figure(figsize=(NARROW, NARROW), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1)
-    for (name, curve), color, mark in zip(curves.items(), (MUTED, COLORS[0]), "sD", strict=False):
+    for (name, curve), color, marker in zip(curves.items(), (MUTED, COLORS[0]), "sD", strict=False):
         axes.errorbar(
             curve.confidence,
             curve.accuracy,
             np.abs(curve.interval - curve.accuracy),
             color=color,
-            marker=mark,
+            marker=marker,
             markersize=3,
             linewidth=1,
             elinewidth=0.6,
             label=f"{name}: ECE {curve.ece:.4f}",
         )
         counts.stairs(curve.counts, curve.edges, color=color, linewidth=1)
-    axes.set(ylabel="share of right calls", ylim=(-0.02, 1.04))
+    axes.set(ylabel="accuracy", ylim=(-0.02, 1.04))
     axes.legend(loc="lower right")
-    counts.set(xlabel="probability of the called class", ylabel="images", yscale="log")
+    counts.set(xlabel="probability of the predicted class", ylabel="images", yscale="log")
     counts.set(xlim=(0.3, 1.01), ylim=(0.6, None))
     counts.yaxis.set_major_formatter("{x:g}")
     return figure
 
 
 def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Training and validation loss by epoch, the best epoch marked."""
+    """Training and validation loss by epoch; the best epoch is marked."""
     curves = {
         part: ([record[f"{part}_loss"] for record in history], color)
         for part, color in (("train", MUTED), ("validation", INK))
@@ -235,7 +234,7 @@ def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
 
 
 def learning_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Validation AUC of each class and their mean by epoch, the best epoch marked."""
+    """Validation AUC of each class and their mean by epoch; the best epoch is marked."""
     curves = {
         title: ([record[f"validation_auc_{name}"] for record in history], color)
         for name, title, color in zip(CLASSES, DISPLAY_NAMES, COLORS, strict=True)
@@ -248,16 +247,16 @@ def _learning_figure(
     history: Sequence[dict[str, Any]],
     best_epoch: int,
     curves: Mapping[str, tuple[list[float], str]],
-    what: str,
+    ylabel: str,
 ) -> Figure:
     figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
     axes = figure.subplots()
     epochs = [record["epoch"] for record in history]
-    mark = "o" if len(epochs) < 12 else None
+    marker = "o" if len(epochs) < 12 else None
     for name, (values, color) in curves.items():
-        axes.plot(epochs, values, color=color, label=name, marker=mark, markersize=3)
+        axes.plot(epochs, values, color=color, label=name, marker=marker, markersize=3)
     axes.axvline(best_epoch, color=FAINT, linewidth=5, alpha=0.5, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=what, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+    axes.set(xlabel="epoch", ylabel=ylabel, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.legend()
     return figure

@@ -1,4 +1,4 @@
-"""The figures that the rebuilt models were published with, and how far a run compares with them."""
+"""Published results of the reference models, and how a run compares with them."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ from lensjax.data.images import Split
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Figures of the best epoch on the 7,500 validation images of the DeepLense Common Test.
+    """Results of the best epoch on the 7,500 validation images of the DeepLense Common Test.
 
     Attributes:
-      name: of the model.
-      auc: mean of the three.
-      aucs: one-vs-rest AUC of no substructure, subhalo and vortex.
+      name: name of the model.
+      auc: mean AUC.
+      aucs: one-vs-rest AUCs of no substructure, subhalo and vortex.
     """
 
     name: str
@@ -29,34 +29,32 @@ PUBLISHED = (
 
 
 def is_simulated(config: ConfigDict) -> bool:
-    """Whether a run's images are simulated ones."""
+    """True if a run uses simulated images."""
     return str(config.data.source).startswith("simulated:")
 
 
-def comparability(config: ConfigDict, split: Split) -> str:
-    """How far the figures of a split compare with the published ones, in a sentence or two.
+def comparability_note(config: ConfigDict, split: Split) -> str:
+    """Note on the comparability of a run's results with the published ones, in a few sentences.
 
     Args:
-      config: the whole config of the run.
-      split: that the figures are of.
+      config: the full config of the run.
+      split: split of the results.
     """
-    chosen = (
-        "the best epoch was chosen on the very images that it is measured on here, as it was there, "
-        "which flatters both"
+    selection = (
+        "Both this run and the published models selected the best epoch on the images that they are "
+        "evaluated on, which makes both results optimistic."
         if split == "validation" or config.data.selection == "reference"
-        else "the images measured on here are among those that the parameters were fitted to, which "
-        "says nothing of new images"
+        else "This run is evaluated on its training images, which does not measure performance on new images."
         if split == "train"
-        else "the images measured on here chose nothing, while the published figures are of the very "
-        "images that chose the best epoch"
+        else "This run is evaluated on images that were not used to select the epoch, whereas the published "
+        "results are from the images that the best epoch was selected on."
     )
     if is_simulated(config):
         return (
-            f"Not like for like: this run was trained and measured on simulated images "
-            f"({config.data.source}), the published models on real files of the Common Test. "
-            f"Besides, {chosen}."
+            f"Not directly comparable: this run was trained and evaluated on simulated images "
+            f"({config.data.source}), the published models on the files of the Common Test. {selection}"
         )
     return (
-        f"The published figures are of the Common Test's dataset.zip, this run's of {config.data.source}; "
-        f"they compare only where these are the same images. Besides, {chosen}."
+        f"The published results are for the Common Test's dataset.zip, those of this run for "
+        f"{config.data.source}; they are comparable only if the images are the same. {selection}"
     )

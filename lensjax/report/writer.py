@@ -1,4 +1,4 @@
-"""The report of a run: a page, figures for a paper, final metrics as JSON, a table for the terminal."""
+"""Writing of a run's report: page, figures, metrics as JSON, and a table for the terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
-from lensjax.evaluation.calibration import tempered
-from lensjax.evaluation.metrics import confusion
-from lensjax.evaluation.reliability import reliability
+from lensjax.evaluation.calibration import apply_temperature
+from lensjax.evaluation.metrics import confusion_matrix
+from lensjax.evaluation.reliability import reliability_diagram
 from lensjax.evaluation.scores import (
     ECE_BINS,
     LEVEL,
     RESAMPLES,
     SEED,
-    bootstrap,
-    intervals,
+    bootstrap_scores,
+    compute_scores,
+    percentile_intervals,
     resample_weights,
-    scores,
 )
-from lensjax.prediction.predictor import Predictions
+from lensjax.prediction.predictor import ModelPredictions
 from lensjax.report import plots
-from lensjax.report.galleries import examples, gallery
-from lensjax.report.page import page
+from lensjax.report.galleries import certainty_gallery, first_images_gallery
+from lensjax.report.page import render_page
 from lensjax.report.panels import Panel, panel_figure
-from lensjax.report.run_facts import Facts
+from lensjax.report.provenance import Provenance
 from lensjax.workdir import write_atomically
 
 PAGE, FIGURES = "index.html", "figures"
@@ -38,50 +38,50 @@ _DPI = 180  # of the PNG files
 def write_report(
     folder: Path,
     *,
-    facts: Facts,
+    provenance: Provenance,
     images: ImageSet,
-    predictions: Predictions,
+    predictions: ModelPredictions,
     best_epoch: int,
     history: Sequence[dict[str, Any]],
     temperature: float | None = None,
-    inside: Sequence[Panel] = (),
+    detail_panels: Sequence[Panel] = (),
 ) -> str:
-    """Writes index.html, metrics.json and, as PNG and PDF in figures/, each figure of the page.
+    """Writes index.html, metrics.json and, in figures/, each figure of the page as PNG and PDF.
 
-    metrics.json has every figure of `lensjax.evaluation.scores` with its 95 % bootstrap interval and, where a
-    temperature is known, what the calibration is with it.
+    metrics.json contains all scores of `lensjax.evaluation.scores` with 95 % bootstrap intervals and, if a
+    temperature is given, the calibration before and after.
 
-    The figures are auc, roc, roc_log, confusion_matrix, reliability, loss and learning_curves where epochs
-    are known, most_certain_right, most_certain_wrong, examples, residuals for images with a lens fit, and
-    the panels of the model's inside.
+    The figures are auc, roc, roc_log, confusion_matrix, reliability, most_certain_right, most_certain_wrong
+    and examples; loss and learning_curves if there is a history; residuals if the images have a lens fit;
+    and one for each of `detail_panels`.
 
     Args:
-      folder: where to; made if it is not there.
-      facts: how the run was made.
-      images: what was classified.
-      predictions: the best epoch's answers to them.
+      folder: output folder; created if needed.
+      provenance: settings, versions and command of the report.
+      images: the classified images.
+      predictions: predictions of the best epoch.
       best_epoch: number of the epoch, from 1; 0 for a model that was not trained here.
-      history: the metrics of each epoch.
-      temperature: that was fitted to the validation images; None where there is none.
-      inside: panels of what the model makes of a few images.
+      history: metrics of each epoch.
+      temperature: temperature fitted to the validation images; None if there is none.
+      detail_panels: panels that explain the predictions for a few images.
 
     Returns:
-      A table of the final metrics, for the terminal.
+      A table of the scores, for the terminal.
     """
     folder.joinpath(FIGURES).mkdir(parents=True, exist_ok=True)
     probabilities, labels = predictions.probabilities, images.labels
-    metrics = scores(labels, probabilities)
-    drawn = bootstrap(labels, probabilities, resample_weights(labels))
-    counts = confusion(labels, probabilities)
+    scores = compute_scores(labels, probabilities)
+    samples = bootstrap_scores(labels, probabilities, resample_weights(labels))
+    counts = confusion_matrix(labels, probabilities)
     content = {
-        "split": facts.split,
+        "split": provenance.split,
         "images": dict(zip(CLASSES, images.class_counts(), strict=True)),
         "best_epoch": best_epoch,
         "epochs": len(history),
-        "tta": facts.tta,
-        **metrics,
+        "tta": provenance.tta,
+        **scores,
         "confusion_matrix": counts.tolist(),
-        "intervals": intervals(drawn),
+        "intervals": percentile_intervals(samples),
         "bootstrap": {
             "level": LEVEL,
             "resamples": RESAMPLES,
@@ -89,90 +89,91 @@ def write_report(
             "drawn": "multinomial counts within each class, percentiles",
         },
         "ece_bins": ECE_BINS,
-        "calibration": calibrated(labels, probabilities, temperature),
+        "calibration": calibration_summary(labels, probabilities, temperature),
     }
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+    split = provenance.split
     panels = [
-        gallery(images, probabilities, right=right, split=facts.split) for right in (True, False)
+        certainty_gallery(images, probabilities, right=right, split=split)
+        for right in (True, False)
     ]
-    panels += [*inside, examples(images, probabilities, split=facts.split)]
+    panels += [*detail_panels, first_images_gallery(images, probabilities, split=split)]
     if images.residuals is not None:
-        panels.append(examples(images, probabilities, split=facts.split, residuals=True))
-    curves = {"as trained": reliability(labels, probabilities)}
+        panels.append(first_images_gallery(images, probabilities, split=split, residuals=True))
+    curves = {"uncalibrated": reliability_diagram(labels, probabilities)}
     if temperature is not None:
-        curves[f"with T = {temperature:.3f}"] = reliability(
-            labels, tempered(probabilities, temperature)
+        curves[f"T = {temperature:.3f}"] = reliability_diagram(
+            labels, apply_temperature(probabilities, temperature)
         )
     with plots.paper_style():
         figures = {
             "auc": plots.auc_figure(content),
-            "roc": plots.roc_figure(labels, probabilities, metrics),
-            "roc_log": plots.roc_figure(labels, probabilities, metrics, log=True),
+            "roc": plots.roc_figure(labels, probabilities, scores),
+            "roc_log": plots.roc_figure(labels, probabilities, scores, log=True),
             "confusion_matrix": plots.confusion_figure(counts),
             "reliability": plots.reliability_figure(curves),
         }
         if history:
             figures["loss"] = plots.loss_figure(history, best_epoch)
             figures["learning_curves"] = plots.learning_figure(history, best_epoch)
-        write_atomically(folder / PAGE, page(content, facts, figures, panels))
+        write_atomically(folder / PAGE, render_page(content, provenance, figures, panels))
         figures |= {panel.name: panel_figure(panel) for panel in panels}
         for name, figure in figures.items():
             figure.savefig(folder / FIGURES / f"{name}.pdf", metadata={"CreationDate": None})
-            figure.set_layout_engine("none")  # it is laid out by now
+            figure.set_layout_engine("none")  # the layout is final after the first draw
             figure.savefig(folder / FIGURES / f"{name}.png", dpi=_DPI)
-    return table(content)
+    return format_table(content)
 
 
-def calibrated(
+def calibration_summary(
     labels: np.ndarray, probabilities: np.ndarray, temperature: float | None
 ) -> dict[str, float] | None:
-    """What a temperature makes of the calibration; None without one.
+    """Temperature, and calibration scores before and after its application; None without a temperature.
 
     Args:
-      labels: index of each image's class.
-      probabilities: of each class, for each image, before the temperature.
-      temperature: what logits are divided by.
+      labels: class index of each image.
+      probabilities: uncalibrated class probabilities of each image.
+      temperature: divisor of the logits.
     """
     if temperature is None:
         return None
-    before, after = (
-        scores(labels, values) for values in (probabilities, tempered(probabilities, temperature))
-    )
+    calibrated = apply_temperature(probabilities, temperature)
+    before, after = (compute_scores(labels, values) for values in (probabilities, calibrated))
     names = ("ece", "brier", "nll")
-    found = {"temperature": temperature} | {f"{name}_before": before[name] for name in names}
-    return found | {f"{name}_after": after[name] for name in names}
+    summary = {"temperature": temperature} | {f"{name}_before": before[name] for name in names}
+    return summary | {f"{name}_after": after[name] for name in names}
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whatever the user's matplotlib settings are."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Saves a figure in the default style, regardless of user settings; the suffix sets the format."""
     with matplotlib.style.context(["default", {"pdf.fonttype": 42}]):
         figure.savefig(path, dpi=144)
 
 
-def table(content: Mapping[str, Any]) -> str:
-    """The figures with their intervals, for the terminal, within 80 columns.
+def format_table(content: Mapping[str, Any]) -> str:
+    """Text table of the scores with their intervals, at most 80 columns wide.
 
     Args:
-      content: what metrics.json holds.
+      content: content of metrics.json.
     """
 
-    def figure(name: str) -> str:
+    def score(name: str) -> str:
         low, high = content["intervals"][name]
         return f"{content[name]:.4f} ({low:.4f} to {high:.4f})"
 
     epochs = content["epochs"]
-    which = f"Best epoch {content['best_epoch']} of {epochs}" if epochs else "As it was given"
+    epoch = f"Best epoch {content['best_epoch']} of {epochs}" if epochs else "Weights as loaded"
     views = ", mean over eight views" if content["tta"] == "d4" else ""
     lines = [
-        f"{which}, on the {content['split']} images{views}",
-        "(in brackets 95 % intervals of 1,000 bootstrap resamples):",
+        f"{epoch}, evaluated on the {content['split']} images{views}",
+        "(95 % bootstrap intervals in parentheses, 1,000 resamples):",
         f"  {'class':<18}{'images':>7}  {'AUC':<26}F1",
     ]
     for name, shown in zip(CLASSES, DISPLAY_NAMES, strict=True):
         count = f"{content['images'][name]:,}"
-        lines += [f"  {shown:<18}{count:>7}  {figure(f'auc_{name}'):<26}{figure(f'f1_{name}')}"]
+        lines += [f"  {shown:<18}{count:>7}  {score(f'auc_{name}'):<26}{score(f'f1_{name}')}"]
     total = f"{sum(content['images'].values()):,}"
-    lines += [f"  {'mean':<18}{total:>7}  {figure('auc'):<26}{figure('f1')}"]
+    lines += [f"  {'mean':<18}{total:>7}  {score('auc'):<26}{score('f1')}"]
     titles = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced accuracy",
@@ -180,10 +181,10 @@ def table(content: Mapping[str, Any]) -> str:
         "nll": "log loss",
         "ece": "calibration error",
     }
-    lines += [f"  {title:<25}  {figure(name)}" for name, title in titles.items()]
+    lines += [f"  {title:<25}  {score(name)}" for name, title in titles.items()]
     if (after := content["calibration"]) is not None:
         lines += [
-            f"  {'  with the temperature':<25}  {after['ece_after']:.4f}, "
-            f"at T = {after['temperature']:.3f}; log loss {after['nll_after']:.4f}"
+            f"  {'  calibrated':<25}  {after['ece_after']:.4f}, T = {after['temperature']:.3f}; "
+            f"log loss {after['nll_after']:.4f}"
         ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Exported classifiers answer as the runs that they come from, and a file that does not is never left."""
+"""Exported classifiers reproduce the logits of their runs; files that do not are removed."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from scipy.special import softmax
 from lensjax import weights
 from lensjax.cli import export as export_command
 from lensjax.prediction import export
-from lensjax.prediction.trained import load_trained
+from lensjax.prediction.trained_model import load_trained_model
 
 TINY_VIT = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
 PINN = {"model.name": "lens_vit_pinn"} | {f"model.{name}": size for name, size in TINY_VIT.items()}
@@ -23,7 +23,7 @@ LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BA
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """Runs the command; gives its exit code and what it output_text on both streams."""
+    """Runs the command; gives its exit code and what it output on both streams."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
@@ -43,18 +43,16 @@ def lens_fit(tmp_path_factory):
 
 
 def own_logits(workdir, images):
-    """The run's logits without `export`, for images that need no preparation."""
-    trained = load_trained(workdir, devices=jax.devices()[:1])
+    """Logits of the run, computed without `export`, for images that need no preparation."""
+    trained = load_trained_model(workdir, devices=jax.devices()[:1])
     return np.asarray(trained.model.apply(trained.variables, images, train=False).logits)
 
 
-def test_a_stablehlo_file_alone_answers_any_number_of_images_on_every_platform(
-    tool, pinn, tmp_path
-):
+def test_stablehlo_supports_any_batch_size_and_platform(tool, pinn, tmp_path):
     file = tmp_path / "new" / "pinn.stablehlo"
-    code, output_text = tool("--workdir", pinn, "--format", "stablehlo", "--output", file)
+    code, output = tool("--workdir", pinn, "--format", "stablehlo", "--output", file)
     assert code == 0
-    assert f"12 x {SIZE} x {SIZE} x 1 images differ by" in output_text
+    assert f"12 x {SIZE} x {SIZE} x 1 images differ by at most" in output
     exported = jax.export.deserialize(bytearray(file.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", exported.mlir_module())
@@ -69,15 +67,15 @@ def test_a_stablehlo_file_alone_answers_any_number_of_images_on_every_platform(
     np.testing.assert_allclose(exported.call(images[:1])[0], expected[:1], atol=1e-5)
 
 
-def test_an_onnx_file_answers_any_number_of_images_with_their_preparation(tool, lens_fit, tmp_path):
+def test_onnx_includes_preparation_for_any_batch_size(tool, lens_fit, tmp_path):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     file = tmp_path / "lens_fit.onnx"
-    code, output_text = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
-    assert code == 0, output_text
+    code, output = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
+    assert code == 0, output
     session = onnxruntime.InferenceSession(str(file))
     assert session.get_modelmeta().custom_metadata_map["classes"] == '["no", "sphere", "vort"]'
-    function = export.read_run(lens_fit)
+    function = export.load_model_function(lens_fit)
     images = export.example_images((SIZE, SIZE, 2), 5)
     for some in (images, images[:1]):
         logits, probabilities = session.run(["logits", "probabilities"], {"images": some})
@@ -86,7 +84,7 @@ def test_an_onnx_file_answers_any_number_of_images_with_their_preparation(tool, 
         np.testing.assert_allclose(probabilities, softmax(expected, 1), atol=1e-6)
 
 
-def test_a_state_dict_gives_the_reference_implementation_the_same_logits(tool, pinn, tmp_path):
+def test_torch_state_dict_reproduces_logits(tool, pinn, tmp_path):
     torch = pytest.importorskip("torch")
     from oracles import torch_models
 
@@ -101,19 +99,17 @@ def test_a_state_dict_gives_the_reference_implementation_the_same_logits(tool, p
     np.testing.assert_allclose(found.numpy(), own_logits(pinn, images), atol=1e-4)
 
 
-def test_a_safetensors_file_has_the_variables_of_the_best_epoch(tool, lens_fit, tmp_path):
+def test_safetensors_has_variables_of_best_epoch(tool, lens_fit, tmp_path):
     file = tmp_path / "lens_fit.safetensors"
     assert tool("--workdir", lens_fit, "--format=safetensors", "--output", file)[0] == 0
     variables, metadata = weights.load(file)
     assert metadata["architecture"] == "lens_fit_net"
-    trained = load_trained(lens_fit, devices=jax.devices()[:1])
+    trained = load_trained_model(lens_fit, devices=jax.devices()[:1])
     jax.tree.map(np.testing.assert_array_equal, variables, dict(trained.variables))
 
 
 @pytest.mark.parametrize("wrong", [2e-4, np.nan])
-def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
-    tool, lens_fit, tmp_path, monkeypatch, wrong
-):
+def test_file_with_wrong_logits_is_removed(tool, lens_fit, tmp_path, monkeypatch, wrong):
     def write(function, path):
         bias = function.variables["params"]["resnet"]["fc"]["bias"]
         bias = bias + np.float32([0, wrong, 0])
@@ -126,9 +122,9 @@ def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
     monkeypatch.setitem(export.FORMATS, "safetensors", form)
     file = tmp_path / "lens_fit.safetensors"
     words = ("--workdir", lens_fit, "--format=safetensors", "--output", file)
-    code, output_text = tool(*words)
+    code, output = tool(*words)
     assert code == 1
-    assert "more than 1e-04" in output_text.splitlines()[-1]
+    assert "more than 1e-04" in output.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
     file.write_text("older")
     assert tool(*words, "--overwrite")[0] == 1
@@ -139,44 +135,42 @@ def test_a_file_whose_logits_differ_is_not_left_and_replaces_nothing(
 @pytest.mark.parametrize(
     ("form", "name", "message"),
     [
-        ("torch", "a.pth", "PyTorch has no module of lens_fit_net"),
+        ("torch", "a.pth", "lens_fit_net has no PyTorch counterpart"),
         ("torch", "a.onnx", "must end in .pth or .pt"),
         ("safetensors", "there.safetensors", "already exists"),
         ("tflite", "a.tflite", "--format"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(tool, lens_fit, tmp_path, form, name, message):
+def test_invalid_requests_give_one_line_error(tool, lens_fit, tmp_path, form, name, message):
     (tmp_path / "there.safetensors").write_text("mine")
-    code, output_text = tool(
-        f"--workdir={lens_fit}", f"--format={form}", f"--output={tmp_path / name}"
-    )
+    code, output = tool(f"--workdir={lens_fit}", f"--format={form}", f"--output={tmp_path / name}")
     assert code == 2
-    assert message in output_text.splitlines()[-1]
+    assert message in output.splitlines()[-1]
     assert [file.name for file in tmp_path.iterdir()] == ["there.safetensors"]
     assert (tmp_path / "there.safetensors").read_text() == "mine"
 
 
-def test_what_no_converter_knows_is_said_in_one_line(tool, lens_fit, tmp_path, monkeypatch):
+def test_failed_conversion_gives_one_line_error(tool, lens_fit, tmp_path, monkeypatch):
     class Converter:
-        """jax2onnx, faced with something new."""
+        """Replacement for jax2onnx that does not support the model."""
 
         def to_onnx(self, *args, **options):
             raise NotImplementedError("No plugins registered for primitive 'eigh'\nand more")
 
     for name in ("jax2onnx", "onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, Converter())
-    output = tmp_path / "a.onnx"
-    code, output_text = tool("--workdir", lens_fit, "--format=onnx", "--output", output)
+    file = tmp_path / "a.onnx"
+    code, output = tool("--workdir", lens_fit, "--format=onnx", "--output", file)
     assert code == 2
-    last = output_text.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert "jax2onnx cannot convert lens_fit_net" in last
     assert "primitive 'eigh'" in last
     assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_every_flag_and_format(tool):
-    code, output_text = tool("--help")
+    code, output = tool("--help")
     assert code == 0
     for word in ("--workdir", "--format", "--output", "--overwrite", *export.FORMATS):
-        assert word in output_text
-    assert max(map(len, output_text.splitlines())) <= 90
+        assert word in output
+    assert max(map(len, output.splitlines())) <= 90

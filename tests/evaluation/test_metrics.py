@@ -1,10 +1,12 @@
+"""AUC, accuracy and confusion matrix against their definitions."""
+
 import numpy as np
 import pytest
 
-from lensjax.evaluation.metrics import classification_metrics, confusion
+from lensjax.evaluation.metrics import classification_metrics, confusion_matrix
 
 
-def draws(number=300, seed=0):
+def random_predictions(number=300, seed=0):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 3, number)
     scores = generator.normal(size=(number, 3)) + 1.2 * np.eye(3)[labels]
@@ -13,9 +15,9 @@ def draws(number=300, seed=0):
     return labels, probabilities
 
 
-def test_auc_is_the_chance_that_a_positive_outranks_a_negative():
-    """The definition by Mann and Whitney, all pairs counted, ties half."""
-    labels, probabilities = draws()
+def test_auc_is_fraction_of_correctly_ordered_pairs():
+    """Mann-Whitney definition: all pairs, ties count half."""
+    labels, probabilities = random_predictions()
     found = classification_metrics(labels, probabilities)
     expected = []
     for index, name in enumerate(("no", "sphere", "vort")):
@@ -26,18 +28,18 @@ def test_auc_is_the_chance_that_a_positive_outranks_a_negative():
     assert found["auc"] == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-def test_accuracy_and_confusion_count_the_same_answers():
-    labels, probabilities = draws()
-    counts = confusion(labels, probabilities)
-    answers = probabilities.argmax(1)
+def test_accuracy_and_confusion_matrix_agree():
+    labels, probabilities = random_predictions()
+    counts = confusion_matrix(labels, probabilities)
+    predictions = probabilities.argmax(1)
     for true in range(3):
         for predicted in range(3):
-            assert counts[true, predicted] == np.sum((labels == true) & (answers == predicted))
+            assert counts[true, predicted] == np.sum((labels == true) & (predictions == predicted))
     accuracy = classification_metrics(labels, probabilities)["accuracy"]
     assert accuracy == pytest.approx(np.trace(counts) / counts.sum())
 
 
-def test_a_perfect_and_a_blind_classifier_score_one_and_a_half():
+def test_auc_of_perfect_and_uninformative_classifiers():
     labels = np.arange(30) % 3
     assert classification_metrics(labels, np.eye(3)[labels])["auc"] == 1
     assert classification_metrics(labels, np.full((30, 3), 1 / 3))["auc"] == 0.5

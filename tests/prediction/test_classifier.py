@@ -1,4 +1,4 @@
-"""`lensjax.load`: arrays in, arrays out."""
+"""`lensjax.load` and prediction for arrays of images."""
 
 import dataclasses
 import subprocess
@@ -26,7 +26,7 @@ def classifier(run):
     return lensjax.load(run)
 
 
-def test_importing_lensjax_imports_nothing_heavy():
+def test_import_lensjax_does_not_import_jax():
     code = "import sys, lensjax; print(sorted({'jax', 'flax', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
@@ -43,14 +43,14 @@ def test_importing_lensjax_imports_nothing_heavy():
     ],
     ids=["channel", "unit", "byte order", "JAX", "column-major"],
 )
-def test_shape_unit_and_type_of_an_array_are_free(classifier, change):
+def test_predictions_do_not_depend_on_layout_or_unit(classifier, change):
     expected = classifier.predict(IMAGES).probabilities
     assert np.ptp(expected[:, 0]) > 1e-3
     found = classifier.predict(change(IMAGES)).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_an_image_alone_has_its_answer_among_others(classifier):
+def test_prediction_does_not_depend_on_batch(classifier):
     expected = classifier.predict(IMAGES)
     assert len(expected) == 5
     one = classifier.predict(IMAGES[2])
@@ -58,20 +58,23 @@ def test_an_image_alone_has_its_answer_among_others(classifier):
     assert len(classifier.predict(IMAGES[:0])) == 0
 
 
-def test_class_and_entropy_are_those_of_the_probabilities(classifier):
-    answers = classifier.predict(IMAGES)
+def test_class_and_entropy_follow_from_probabilities(classifier):
+    predictions = classifier.predict(IMAGES)
     for row in range(5):
-        chances = answers.probabilities[row]
-        assert chances.sum() == pytest.approx(1, abs=1e-9)
-        assert answers.classes[row] == ("no", "sphere", "vort")[int(np.argmax(chances))]
-        assert answers.entropy[row] == pytest.approx(-sum(p * np.log(p) for p in chances))
-        assert 0 < answers.entropy[row] < LN_3
-    assert answers.theta_E is answers.fit_converged is None
+        row_probabilities = predictions.probabilities[row]
+        assert row_probabilities.sum() == pytest.approx(1, abs=1e-9)
+        assert (
+            predictions.classes[row] == ("no", "sphere", "vort")[int(np.argmax(row_probabilities))]
+        )
+        expected = -sum(p * np.log(p) for p in row_probabilities)
+        assert predictions.entropy[row] == pytest.approx(expected)
+        assert 0 < predictions.entropy[row] < LN_3
+    assert predictions.theta_E is predictions.fit_converged is None
     with pytest.raises(dataclasses.FrozenInstanceError):
-        answers.classes = None
+        predictions.classes = None
 
 
-def test_an_image_without_an_answer_is_refused_or_marked_and_leaves_the_others_alone(classifier):
+def test_bad_images_are_refused_or_marked(classifier):
     images = IMAGES.astype(float)
     images[1, 4, 4], images[3] = np.nan, 7
     with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
@@ -90,19 +93,19 @@ def test_an_image_without_an_answer_is_refused_or_marked_and_leaves_the_others_a
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 9, 9)), r"shape \(2, 9, 9\): the classifier takes 32 x 32 pixels"),
-        (np.zeros((32, 32, 3)), "a colour picture"),
+        (np.zeros((2, 9, 9)), r"shape \(2, 9, 9\): the classifier needs 32 x 32 pixels"),
+        (np.zeros((32, 32, 3)), "a color image"),
         (np.zeros(32), "not images"),
-        (np.zeros((32, 32), complex), "image 0: holds complex128 values"),
-        (np.zeros((32, 32), object), "image 0: holds object values"),
+        (np.zeros((32, 32), complex), "image 0: contains complex128 values"),
+        (np.zeros((32, 32), object), "image 0: contains object values"),
     ],
 )
-def test_what_is_no_image_of_the_right_size_is_refused(classifier, images, message):
+def test_arrays_of_wrong_shape_or_type_are_refused(classifier, images, message):
     with pytest.raises(UserError, match=message):
         classifier.predict(images)
 
 
-def test_calibrated_answers_are_the_softmax_of_logits_over_the_temperature(run, tmp_path):
+def test_calibration_divides_logits_by_temperature(run):
     classifier = lensjax.load(run)
     with pytest.raises(UserError, match="has no temperature yet; fit one with --mode=evaluate"):
         classifier.predict(IMAGES, calibrated=True)
@@ -110,7 +113,7 @@ def test_calibrated_answers_are_the_softmax_of_logits_over_the_temperature(run, 
     try:
         write_calibration(run, Calibration(2.0, "validation", 9, 2))
         with pytest.raises(UserError, match="has no temperature yet"):
-            classifier.predict(IMAGES, calibrated=True)  # it was fitted to another epoch
+            classifier.predict(IMAGES, calibrated=True)  # fitted to another epoch
         write_calibration(run, Calibration(2.0, "validation", 9, 1))
         found = classifier.predict(IMAGES, calibrated=True)
         (run / "calibration.json").write_text('{"temperature": "hot"}')
@@ -124,36 +127,36 @@ def test_calibrated_answers_are_the_softmax_of_logits_over_the_temperature(run, 
     np.testing.assert_array_equal(found.classes, plain.classes)
 
 
-def test_the_views_are_the_symmetries_that_training_draws_from():
+def test_views_match_training_augmentation():
     for element in range(8):
         expected = np.asarray(apply_dihedral(jax.numpy.asarray(IMAGES[0, ..., None]), element))
-        np.testing.assert_array_equal(tta.turned(IMAGES[:1], element)[0], expected[..., 0])
+        np.testing.assert_array_equal(tta.transform(IMAGES[:1], element)[0], expected[..., 0])
 
 
-def test_the_mean_over_eight_views_is_the_same_for_each_view(classifier):
+def test_mean_over_views_is_invariant(classifier):
     plain = classifier.predict(IMAGES).probabilities
     expected = classifier.predict(IMAGES, tta="d4").probabilities
-    by_hand = np.mean(
-        [classifier.predict(tta.turned(IMAGES, view)).probabilities for view in range(8)], 0
+    direct = np.mean(
+        [classifier.predict(tta.transform(IMAGES, view)).probabilities for view in range(8)], 0
     )
-    np.testing.assert_allclose(expected, by_hand, atol=1e-6)
+    np.testing.assert_allclose(expected, direct, atol=1e-6)
     largest = 0.0
     for element in range(8):
-        turned = tta.turned(IMAGES, element)
-        found = classifier.predict(turned, tta="d4").probabilities
+        transformed = tta.transform(IMAGES, element)
+        found = classifier.predict(transformed, tta="d4").probabilities
         np.testing.assert_allclose(found, expected, atol=1e-6)
-        largest = max(largest, np.abs(classifier.predict(turned).probabilities - plain).max())
-    assert largest > 1e-3  # without the mean they differ
+        largest = max(largest, np.abs(classifier.predict(transformed).probabilities - plain).max())
+    assert largest > 1e-3  # single views differ
 
 
-def test_a_classifier_that_saw_one_orientation_has_no_mean_over_views(tmp_path):
+def test_tta_needs_training_on_rotated_images(tmp_path):
     run = make_run(tmp_path / "run", **{"augmentation.dihedral": False})
-    with pytest.raises(UserError, match="needs a classifier that was trained on turned images"):
+    with pytest.raises(UserError, match="needs a classifier trained on rotated images"):
         lensjax.load(run).predict(IMAGES, tta="d4")
 
 
-def test_a_turned_lens_has_the_turned_fit_and_the_same_mean_answer(tmp_path):
-    """The residual is fitted once and turned with the image; a fit to the turned image gives the same."""
+def test_fit_of_rotated_lens_is_rotated_fit(tmp_path):
+    """Rotating the residual is equivalent to fitting the rotated image."""
     changes = {"data.fit": "common_test", "model.input": "image_and_residual"}
     run = make_run(tmp_path / "run", **changes, **{"data.image_size": 150, "preparation.crop": 32})
     images = simulated_images("common_test", split="test", num_images=3, seed=0, image_size=150)
@@ -162,9 +165,9 @@ def test_a_turned_lens_has_the_turned_fit_and_the_same_mean_answer(tmp_path):
     plain = classifier.predict(pixels, tta="d4")
     assert plain.fit_converged.all()
     assert plain.fit_converged.dtype == bool
-    turned = classifier.predict(tta.turned(pixels, 5), tta="d4")
-    np.testing.assert_allclose(turned.probabilities, plain.probabilities, atol=2e-3)
-    np.testing.assert_allclose(turned.theta_E, plain.theta_E, atol=1e-4)
-    # Mirrored rows, then exchanged axes: a quarter turn, which changes the sign of the shear.
-    np.testing.assert_allclose(turned.gamma1, -plain.gamma1, atol=1e-3)
-    np.testing.assert_allclose(turned.gamma2, -plain.gamma2, atol=1e-3)
+    rotated = classifier.predict(tta.transform(pixels, 5), tta="d4")
+    np.testing.assert_allclose(rotated.probabilities, plain.probabilities, atol=2e-3)
+    np.testing.assert_allclose(rotated.theta_E, plain.theta_E, atol=1e-4)
+    # Element 5 is a rotation by 90 degrees, which changes the sign of the shear.
+    np.testing.assert_allclose(rotated.gamma1, -plain.gamma1, atol=1e-3)
+    np.testing.assert_allclose(rotated.gamma2, -plain.gamma2, atol=1e-3)

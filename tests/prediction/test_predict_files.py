@@ -1,4 +1,4 @@
-"""Prediction of files: every kind of file, every kind of bad one, and a stop at any time."""
+"""Prediction for image files: all formats, damaged files, and interruptions."""
 
 import csv
 import json
@@ -43,20 +43,22 @@ def probability(row):
     return float(row["probability_no"])
 
 
-def test_an_image_has_one_answer_whatever_file_it_is_in(classifier, tmp_path):
+def test_prediction_does_not_depend_on_file_format(classifier, tmp_path):
     image = bars(0)
     folder = write(tmp_path / "in", every_kind(image))
     assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (14, 0)
     expected = classifier.predict(image)
     other = classifier.predict(bars(1)).probabilities[0, 0]
-    assert abs(expected.probabilities[0, 0] - other) > 1e-3  # images do differ
+    assert (
+        abs(expected.probabilities[0, 0] - other) > 1e-3
+    )  # predictions of different images differ
     for row in table(tmp_path / "out.csv").values():
         assert probability(row) == pytest.approx(expected.probabilities[0, 0], abs=1e-6), row
         assert float(row["entropy"]) == pytest.approx(expected.entropy[0], abs=1e-6)
         assert row["class"] == expected.classes[0]
 
 
-def test_a_file_of_many_images_has_a_row_an_image_in_their_order(classifier, tmp_path):
+def test_stacks_have_one_row_per_image_in_order(classifier, tmp_path):
     images = np.stack([bars(seed) for seed in range(3)])
     files = {
         "a.npy": npy_bytes(images),
@@ -82,7 +84,7 @@ def test_a_file_of_many_images_has_a_row_an_image_in_their_order(classifier, tmp
     np.testing.assert_allclose(found, np.tile(expected, (7, 1)), atol=1e-6)
 
 
-def test_two_thousand_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path, capsys):
+def test_mixed_folder_gives_one_row_per_image(run, tmp_path, capsys):
     files = {}
     for seed in range(89):
         kinds = every_kind(bars(seed))
@@ -93,15 +95,15 @@ def test_two_thousand_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path,
             files[f"bad {seed}/{name}"] = content
             wrong[f"bad {seed}/{name}"] = message
     folder = write(tmp_path / "in", files)
-    (folder / "notes.txt").write_text("is no image and has no row")
-    (folder / "._0.npy").write_text("is hidden and has no row")
+    (folder / "notes.txt").write_text("not an image, no row")
+    (folder / "._0.npy").write_text("hidden, no row")
     (folder / "self.npy").symlink_to("self.npy")
     for name in ("gone.npy", "gone.fits", "gone.h5"):
         (folder / name).symlink_to("nowhere")
         wrong[name] = "No such file"
     (folder / "0" / "up").symlink_to("..")
     (folder / "again").symlink_to("1")
-    wrong |= {"self.npy": "symbolic links", "0/up": "link to a folder"}
+    wrong |= {"self.npy": "symbolic links", "0/up": "link to a parent folder"}
     words = ["--mode=predict", f"--workdir={run}", f"--input={folder}"]
     assert main([*words, f"--output={tmp_path / 'out.csv'}"]) == 1
     rows = table(tmp_path / "out.csv")
@@ -118,7 +120,7 @@ def test_two_thousand_mixed_files_give_a_row_each_and_exit_code_1(run, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out.csv"}
 
 
-def test_csv_json_lines_and_parquet_hold_the_same(classifier, tmp_path):
+def test_csv_json_lines_and_parquet_are_equal(classifier, tmp_path):
     names = {"a.npy": npy_bytes(bars(0)), "b.npy": b"", 'c,"\n.npy': npy_bytes(bars(2))}
     folder = write(tmp_path / "in", names)
     for suffix in ("csv", "jsonl", "parquet"):
@@ -134,11 +136,11 @@ def test_csv_json_lines_and_parquet_hold_the_same(classifier, tmp_path):
             assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
 
 
-class Stopping:
-    """An open file in which every second write stops halfway; after a kill nothing else is written."""
+class InterruptedFile:
+    """A file in which every second write is interrupted halfway; after a kill, flushing fails too."""
 
     def __init__(self, stream, writes, killed):
-        self.stream, self.writes, self.killed, self.stopped = stream, writes, killed, False
+        self.stream, self.writes, self.killed, self.interrupted = stream, writes, killed, False
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
@@ -154,18 +156,18 @@ class Stopping:
         if len(self.writes) % 2 == 0:
             self.stream.write(content[: len(content) // 2])
             self.stream.flush()
-            self.stopped = True
+            self.interrupted = True
             raise KeyboardInterrupt
         return self.stream.write(content)
 
     def flush(self):
-        if self.killed and self.stopped:
+        if self.killed and self.interrupted:
             raise KeyboardInterrupt
         self.stream.flush()
 
 
 @pytest.mark.parametrize(("suffix", "killed"), [("csv", False), ("csv", True), ("parquet", False)])
-def test_a_stopped_prediction_resumes_to_the_same_bytes(
+def test_interrupted_prediction_resumes_to_identical_file(
     classifier, tmp_path, monkeypatch, suffix, killed
 ):
     images = np.stack([bars(seed) for seed in range(11)])
@@ -175,14 +177,14 @@ def test_a_stopped_prediction_resumes_to_the_same_bytes(
     assert predict_files(classifier, str(folder), whole) == (19, 1)
     open_file, writes = pathlib.Path.open, []
 
-    def open_stopping(path, mode="r", *arguments, **options):
+    def open_interrupted(path, mode="r", *arguments, **options):
         stream = open_file(path, mode, *arguments, **options)
-        to_table = path == part_file.part_of(output) and mode in ("wb", "r+b")
-        return Stopping(stream, writes, killed) if to_table else stream
+        to_table = path == part_file.part_path(output) and mode in ("wb", "r+b")
+        return InterruptedFile(stream, writes, killed) if to_table else stream
 
-    if killed:  # progress is recorded after every write, because a kill leaves no time for it
-        monkeypatch.setattr(part_file, "SECONDS", 0)
-    monkeypatch.setattr(pathlib.Path, "open", open_stopping)
+    if killed:  # progress cannot be saved on a kill, so it is saved after every write
+        monkeypatch.setattr(part_file, "SAVE_INTERVAL", 0)
+    monkeypatch.setattr(pathlib.Path, "open", open_interrupted)
     for _ in range(3):
         with pytest.raises(Interrupted):
             predict_files(classifier, str(folder), output)
@@ -192,9 +194,7 @@ def test_a_stopped_prediction_resumes_to_the_same_bytes(
     assert not list(tmp_path.glob("out*.part*"))
 
 
-def test_what_was_made_is_not_replaced_nor_mixed_with_another_prediction(
-    classifier, tmp_path, monkeypatch
-):
+def test_existing_table_is_never_replaced_or_mixed(classifier, tmp_path, monkeypatch):
     folder = write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
     other = write(tmp_path / "other", {"a.npy": npy_bytes(bars(1)), "b.npy": npy_bytes(bars(2))})
     output = tmp_path / "out.csv"
@@ -208,17 +208,17 @@ def test_what_was_made_is_not_replaced_nor_mixed_with_another_prediction(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lensjax.prediction.files.answer", stop)
+        patch.setattr("lensjax.prediction.files.predict_batch", stop)
         with pytest.raises(Interrupted):
             predict_files(classifier, str(folder), output, overwrite=True)
-    assert output.read_bytes() == before  # until the new one is whole
+    assert output.read_bytes() == before  # until the new table is complete
     output.unlink()
     with pytest.raises(UserError, match=r"another prediction: .*files was 1 and is 2"):
         predict_files(classifier, str(other), output)
     assert predict_files(classifier, str(other), output, overwrite=True) == (2, 0)
 
 
-def test_a_zip_a_glob_and_a_folder_give_the_same_answers(classifier, tmp_path):
+def test_zip_glob_and_folder_give_identical_predictions(classifier, tmp_path):
     folder = write(tmp_path / "in", every_kind(bars(0)) | {"deep/er/one.fits": fits_bytes(bars(1))})
     shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
     sources = {"folder": folder, "zip": tmp_path / "packed.zip", "glob": f"{folder}/**/*"}
@@ -232,7 +232,7 @@ def test_a_zip_a_glob_and_a_folder_give_the_same_answers(classifier, tmp_path):
     assert found["zip"] == found["folder"] == found["glob"]
 
 
-def test_a_package_that_is_missing_is_named_in_the_row(classifier, tmp_path, monkeypatch):
+def test_row_names_missing_package(classifier, tmp_path, monkeypatch):
     kinds = every_kind(bars(0))
     files = {name: kinds[name] for name in ("one.h5", "one.fits", "sixteen.png", "plain.npy")}
     folder = write(tmp_path / "in", files)
@@ -246,9 +246,9 @@ def test_a_package_that_is_missing_is_named_in_the_row(classifier, tmp_path, mon
         assert rows[file]["error"] == f'needs {package}: pip install "lensjax[formats]"'
 
 
-def test_a_stack_is_read_an_image_at_a_time(tmp_path):
+def test_stack_is_read_one_image_at_a_time(tmp_path):
     file = tmp_path / "stack.npy"
-    number = 100_000  # 400 MB, of which the disk holds none
+    number = 100_000  # 400 MB as a sparse file
     header = npy_bytes(np.zeros((1, 32, 32), np.float32))[:128]
     head = header.replace(b"(1, 32, 32)", f"({number}, 32, 32)".encode())[:127] + b"\n"
     with file.open("wb") as stream:
@@ -268,11 +268,11 @@ def test_a_stack_is_read_an_image_at_a_time(tmp_path):
     ("source", "message"),
     [
         ("nowhere", "no such file or folder; check --input"),
-        ("in/notes.jpg", r"its suffix is none of \.npy"),
-        ("in/*.fits", "has no .npy file, nor a"),
+        ("in/notes.jpg", r"the suffix must be one of \.npy"),
+        ("in/*.fits", "contains no image files"),
     ],
 )
-def test_an_input_without_images_is_refused(classifier, tmp_path, source, message):
+def test_input_without_images_is_refused(classifier, tmp_path, source, message):
     write(tmp_path / "in", {"notes.jpg": b""})
     with pytest.raises(UserError, match=message):
         predict_files(classifier, str(tmp_path / source), tmp_path / "out.csv")
@@ -280,9 +280,9 @@ def test_an_input_without_images_is_refused(classifier, tmp_path, source, messag
 
 
 @pytest.mark.parametrize(
-    ("output", "message"), [("out.txt", "its suffix has to be"), ("no/out.csv", "no folder")]
+    ("output", "message"), [("out.txt", "the suffix must be one of"), ("no/out.csv", "no folder")]
 )
-def test_an_output_that_cannot_be_written_is_refused(classifier, tmp_path, output, message):
+def test_unwritable_output_is_refused(classifier, tmp_path, output, message):
     write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
     with pytest.raises(UserError, match=message):
         predict_files(classifier, str(tmp_path / "in"), tmp_path / output)

@@ -1,4 +1,4 @@
-"""Images of another size: cut out, or resampled so that arcseconds stay arcseconds."""
+"""Cropping and resampling of images of another size."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from helpers.image_files import bars, npy_bytes, write
 import lensjax
 from lensjax.errors import UserError
 from lensjax.prediction.files import predict_files
-from lensjax.prediction.readers.sizes import Target, fitted, resampled
+from lensjax.prediction.readers.sizes import TargetSize, match_size, resample
 
 SCALE = 0.05  # arcsec
 
 
 def ring(size, scale, parts=8):
-    """A ring of 1.2 arcsec with a bright side, off the centre: its mean brightness over each pixel."""
+    """An off-center ring of radius 1.2 arcsec with a bright side, as the mean brightness over each pixel."""
     edge = ((np.arange(size * parts) + 0.5) / parts - size / 2) * scale
     x, y = np.meshgrid(edge, edge)
     profile = np.exp(-0.5 * ((np.hypot(x - 0.1, y + 0.05) - 1.2) / 0.12) ** 2)
@@ -25,56 +25,56 @@ def ring(size, scale, parts=8):
     ("size", "scale", "tolerance"),
     [(200, 0.04, 3e-4), (301, 0.025, 3e-4), (120, 0.07, 4e-3), (150, SCALE, 1e-12)],
 )
-def test_a_resampled_image_is_what_the_other_pixels_would_have_seen(size, scale, tolerance):
+def test_resampling_matches_observation_at_other_pixel_scale(size, scale, tolerance):
     expected = ring(150, SCALE)
-    found = resampled(ring(size, scale), scale / SCALE, 150)
+    found = resample(ring(size, scale), scale / SCALE, 150)
     np.testing.assert_allclose(found, expected, atol=tolerance)
-    assert found.sum() == pytest.approx(expected.sum(), rel=1e-9)  # no light is lost or made
+    assert found.sum() == pytest.approx(expected.sum(), rel=1e-9)  # flux is conserved
 
 
-def test_noise_is_averaged_by_larger_pixels_and_flux_kept_whatever_the_pixels():
+def test_resampling_averages_noise_and_conserves_flux():
     noise = np.random.default_rng(0).normal(size=(96, 96))
-    found = resampled(noise, 1 / 3, 32)
+    found = resample(noise, 1 / 3, 32)
     np.testing.assert_allclose(found, noise.reshape(32, 3, 32, 3).mean((1, 3)), atol=1e-12)
-    finer = resampled(noise, 3.0, 288)
+    finer = resample(noise, 3.0, 288)
     np.testing.assert_allclose(finer.reshape(96, 3, 96, 3).mean((1, 3)), noise, atol=1e-12)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (33, 50), (32, 32)])
-def test_the_middle_is_cut_out(height, width):
+def test_crop_keeps_the_center(height, width):
     image = np.random.default_rng(0).uniform(size=(height, width))
     top, left = (height - 32) // 2, (width - 32) // 2
     part = image[top : top + 32, left : left + 32]
     expected = (part - part.min()) / (part.max() - part.min())
-    np.testing.assert_allclose(fitted(image, Target(32, crop=True)), expected, atol=1e-12)
+    np.testing.assert_allclose(match_size(image, TargetSize(32, crop=True)), expected, atol=1e-12)
 
 
-def test_pixels_outside_the_middle_may_be_missing():
+def test_nan_outside_the_center_is_accepted():
     image = np.random.default_rng(0).uniform(size=(64, 64))
     image[:5] = np.nan
-    assert np.isfinite(fitted(image, Target(32, crop=True))).all()
-    assert np.isfinite(fitted(image, Target(32, zoom=1.0))).all()
+    assert np.isfinite(match_size(image, TargetSize(32, crop=True))).all()
+    assert np.isfinite(match_size(image, TargetSize(32, zoom=1.0))).all()
     image[30, 30] = np.nan
-    for target in (Target(32, crop=True), Target(32, zoom=1.0)):
+    for target in (TargetSize(32, crop=True), TargetSize(32, zoom=1.0)):
         with pytest.raises(UserError, match="NaN"):
-            fitted(image, target)
+            match_size(image, target)
 
 
 @pytest.mark.parametrize(
     ("size", "target", "message"),
     [
-        (40, Target(32), r"shape \(40, 40\), expected \(32, 32\); --fit-size=crop cuts"),
-        (30, Target(32), r"--pixel-scale resamples"),
-        (30, Target(32, crop=True), r"--pixel-scale resamples"),
-        (30, Target(32, zoom=1.0), r"covers 30\.0 pixels of the run's, which needs 32"),
+        (40, TargetSize(32), r"shape \(40, 40\), expected \(32, 32\); use --fit-size=crop to crop"),
+        (30, TargetSize(32), "use --pixel-scale to resample"),
+        (30, TargetSize(32, crop=True), "use --pixel-scale to resample"),
+        (30, TargetSize(32, zoom=1.0), r"covers only 30\.0 of the run's 32 pixels"),
     ],
 )
-def test_a_size_that_cannot_be_used_is_refused_with_what_to_do(size, target, message):
+def test_unusable_size_is_refused_with_advice(size, target, message):
     with pytest.raises(UserError, match=message):
-        fitted(ring(size, SCALE), target)
+        match_size(ring(size, SCALE), target)
 
 
-def test_files_of_another_pixel_scale_are_classified_like_those_of_the_run(run, tmp_path):
+def test_resampled_files_match_native_pixel_scale(run, tmp_path):
     classifier = lensjax.load(run)
     classifier.trained.config.data.source = "simulated:model_3"  # pixels of 0.08 arcsec
     image = bars(0).astype(float)

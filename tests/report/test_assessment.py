@@ -1,4 +1,4 @@
-"""The report of a run on a split: what it holds, and that no other split is read for it."""
+"""Evaluation of a run on a split: content of the report, and which splits are read."""
 
 import json
 
@@ -12,20 +12,20 @@ from sklearn import metrics
 from lensjax.config import default_config
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.errors import UserError
-from lensjax.evaluation.scores import NAMES
+from lensjax.evaluation.scores import SCORE_NAMES
 from lensjax.main import main
-from lensjax.prediction.predictor import Predictions
-from lensjax.report.run_facts import facts
-from lensjax.report.writer import table, write_report
+from lensjax.prediction.predictor import ModelPredictions
+from lensjax.report.provenance import collect_provenance
+from lensjax.report.writer import format_table, write_report
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on a folder whose training images are damaged, and whose validation images are its own part."""
-    folder = tmp_path_factory.mktemp("assessed")
+    """A run on a folder with separate validation images and a damaged training image."""
+    folder = tmp_path_factory.mktemp("evaluated")
     files = {
-        f"{part}/{name}/{index}.npy": npy_bytes(bars(17 * label + 5 * index + 100 * place))
-        for place, part in enumerate(("train", "val", "test"))
+        f"{part}/{name}/{index}.npy": npy_bytes(bars(17 * label + 5 * index + 100 * offset))
+        for offset, part in enumerate(("train", "val", "test"))
         for label, name in enumerate(CLASSES)
         for index in range(4)
     }
@@ -41,7 +41,7 @@ def report(run, *parts):
     return json.loads(run.joinpath("report", *parts, "metrics.json").read_text())
 
 
-def test_each_split_is_reported_on_alone_and_validation_gives_the_temperature(run):
+def test_splits_are_independent_and_validation_sets_temperature(run):
     evaluate(run)
     before = report(run)
     assert before["calibration"] is None
@@ -60,11 +60,11 @@ def test_each_split_is_reported_on_alone_and_validation_gives_the_temperature(ru
         evaluate(run, "--split=train")
 
 
-def test_a_report_has_every_figure_with_an_interval_around_it(run):
+def test_report_has_every_score_with_interval(run):
     if not (run / "report" / "metrics.json").exists():
         evaluate(run, "--split=test")
     found = report(run)
-    for name in NAMES:
+    for name in SCORE_NAMES:
         low, high = found["intervals"][name]
         assert 0 <= low <= high
         assert name == "ece" or low - 1e-9 <= found[name] <= high + 1e-9
@@ -73,37 +73,37 @@ def test_a_report_has_every_figure_with_an_interval_around_it(run):
     assert found["accuracy"] == np.trace(counts) / counts.sum()
 
 
-def test_the_mean_over_views_has_a_report_of_its_own(run, tmp_path):
+def test_mean_over_views_has_separate_report(run, tmp_path):
     evaluate(run, "--tta=d4")
     assert report(run, "d4")["tta"] == "d4"
     assert report(run, "d4")["nll"] != report(run)["nll"]
     other = make_run(tmp_path / "run", **{"augmentation.dihedral": False, "data.source": "no"})
-    with pytest.raises(UserError, match="needs a classifier that was trained on turned images"):
+    with pytest.raises(UserError, match="needs a classifier trained on rotated images"):
         evaluate(other, "--tta=d4", "--split=validation")
 
 
-def test_the_table_fits_a_terminal_and_says_what_the_report_says(tmp_path):
+def test_table_matches_report_within_80_columns(tmp_path):
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 1000).astype(np.int32)
     probabilities = softmax(generator.normal(size=(3000, 3)) + np.eye(3)[labels], axis=1)
     pixels = np.broadcast_to(np.float32(0.5), (3000, SIZE, SIZE))
     images = ImageSet(pixels, np.ones(3000, np.float32), labels, ("",) * 3000)
-    words = write_report(
+    text = write_report(
         tmp_path,
-        facts=facts(default_config(), tmp_path, split="validation", tta="d4"),
+        provenance=collect_provenance(default_config(), tmp_path, split="validation", tta="d4"),
         images=images,
-        predictions=Predictions(probabilities, None, {}),
+        predictions=ModelPredictions(probabilities, None, {}),
         best_epoch=100,
         history=[],
         temperature=10.5,
     )
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert table(content) == words
-    assert max(map(len, words.splitlines())) <= 80
-    for name in NAMES:
-        assert f"{content[name]:.4f} (" in words, name
+    assert format_table(content) == text
+    assert max(map(len, text.splitlines())) <= 80
+    for name in SCORE_NAMES:
+        assert f"{content[name]:.4f} (" in text, name
     assert content["auc"] == pytest.approx(
         metrics.roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-12
     )
-    assert "1,000" in words
-    assert "T = 10.500" in words
+    assert "1,000" in text
+    assert "T = 10.500" in text

@@ -1,4 +1,4 @@
-"""Two runs on the same images: DeLong's test against its definition, the paired bootstrap, the command."""
+"""Comparison of runs: DeLong's test against its definition, the paired bootstrap, and the command."""
 
 import json
 
@@ -12,14 +12,14 @@ from scipy.stats import norm
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
 from lensjax.evaluation.delong import auc_differences
-from lensjax.evaluation.scores import NAMES
+from lensjax.evaluation.scores import SCORE_NAMES
 from lensjax.main import main
-from lensjax.report.comparison import bootstrap_p, compared
-from lensjax.report.comparison_table import table
+from lensjax.report.comparison import bootstrap_p, compare_predictions
+from lensjax.report.comparison_table import format_table
 
 
 def two_classifiers(number, seed, better=0.0, step=None):
-    """Labels, and probabilities of two classifiers with errors in common; the second sees more."""
+    """Labels, and probabilities from two classifiers with correlated errors; the second is more accurate."""
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(number) % 3)
     common, one, other = generator.normal(size=(3, number, 3))
@@ -31,12 +31,9 @@ def two_classifiers(number, seed, better=0.0, step=None):
 
 
 def delong_by_pairs(labels, probabilities):
-    """Structural components by comparing every positive with every negative, and their covariance.
-
-    Returns the classes' AUCs of both classifiers, and what each image adds to each of them: [2, 3, n].
-    """
+    """AUCs `[2, 3]` and structural components `[2, 3, n]` from all pairs of positives and negatives."""
     number = len(labels)
-    areas, added = np.zeros((2, 3)), np.zeros((2, 3, number))
+    areas, components = np.zeros((2, 3)), np.zeros((2, 3, number))
     for which in range(2):
         for index in range(3):
             positive = np.flatnonzero(labels == index)
@@ -48,21 +45,21 @@ def delong_by_pairs(labels, probabilities):
                     above = float(values[i] > values[j])
                     kernel[row, column] = 0.5 if values[i] == values[j] else above
             areas[which, index] = kernel.mean()
-            added[which, index, positive] = kernel.mean(1)
-            added[which, index, negative] = kernel.mean(0)
-    return areas, added
+            components[which, index, positive] = kernel.mean(1)
+            components[which, index, negative] = kernel.mean(0)
+    return areas, components
 
 
 @pytest.mark.parametrize("step", [None, 0.5])
-def test_delong_s_test_is_its_definition_over_all_pairs(step):
+def test_delong_test_matches_definition_over_all_pairs(step):
     labels, first, second = two_classifiers(60, 0, better=0.4, step=step)
     found = auc_differences(labels, first, second)
-    areas, added = delong_by_pairs(labels, (first, second))
+    areas, components = delong_by_pairs(labels, (first, second))
     for index, name in enumerate(CLASSES):
         positive = labels == index
-        # The 2 x 2 covariance matrices of the components over positives and over negatives.
-        s10 = np.cov(added[:, index, positive])
-        s01 = np.cov(added[:, index, ~positive])
+        # Covariance matrices, 2 x 2, of the components over positives and over negatives.
+        s10 = np.cov(components[:, index, positive])
+        s01 = np.cov(components[:, index, ~positive])
         covariance = s10 / positive.sum() + s01 / (~positive).sum()
         contrast = np.array([-1, 1])
         error = np.sqrt(contrast @ covariance @ contrast)
@@ -74,19 +71,19 @@ def test_delong_s_test_is_its_definition_over_all_pairs(step):
     assert found["auc"].difference == pytest.approx(np.mean(areas[1] - areas[0]), abs=1e-12)
 
 
-def test_the_standard_error_of_the_mean_is_the_spread_over_new_sets_of_images():
+def test_delong_standard_error_matches_scatter():
     results = [auc_differences(*two_classifiers(240, seed)) for seed in range(300)]
     for name in ("auc", "auc_sphere"):
         spread = np.std([result[name].difference for result in results])
-        told = np.sqrt(np.mean([result[name].standard_error ** 2 for result in results]))
-        assert told == pytest.approx(spread, rel=0.13), name
-        # Without a difference, p is below 0.1 in a tenth of the sets.
+        expected = np.sqrt(np.mean([result[name].standard_error ** 2 for result in results]))
+        assert expected == pytest.approx(spread, rel=0.13), name
+        # Under the null hypothesis, p is below 0.1 in 10 % of the sets.
         assert np.mean([result[name].p < 0.1 for result in results]) == pytest.approx(0.1, abs=0.05)
 
 
-def test_the_paired_bootstrap_agrees_with_delong_and_is_narrower_than_two_intervals():
+def test_paired_bootstrap_agrees_with_delong():
     labels, first, second = two_classifiers(600, 1, better=0.3)
-    content = compared(["a", "b"], labels, [first, second])
+    content = compare_predictions(["a", "b"], labels, [first, second])
     (pair,) = content["pairs"]
     for name in ("auc", "auc_no"):
         found = pair["differences"][name]
@@ -101,9 +98,9 @@ def test_the_paired_bootstrap_agrees_with_delong_and_is_narrower_than_two_interv
     assert bootstrap_p(np.tile([-1.0, 1.0], 500)) == 1
 
 
-def test_a_classifier_does_not_differ_from_itself():
+def test_identical_predictions_have_no_difference():
     labels, first, _ = two_classifiers(90, 2)
-    content = compared(["a", "b"], labels, [first, first])
+    content = compare_predictions(["a", "b"], labels, [first, first])
     for found in content["pairs"][0]["differences"].values():
         assert found["difference"] == 0
         assert found["interval"] == (0, 0)
@@ -111,22 +108,22 @@ def test_a_classifier_does_not_differ_from_itself():
         assert found.get("delong", {"p": 1})["p"] == 1
 
 
-def test_the_table_of_three_runs_fits_a_terminal_and_says_what_the_file_says():
+def test_table_of_three_runs_matches_file():
     labels, first, second = two_classifiers(300, 3, better=2.0)
     names = ["runs/one", "runs/two", "runs/three"]
-    content = compared(names, labels, [first, second, first])
-    words = table({"split": "test", "tta": "d4", **content})
-    assert max(map(len, words.splitlines())) <= 80
+    content = compare_predictions(names, labels, [first, second, first])
+    text = format_table({"split": "test", "tta": "d4", **content})
+    assert max(map(len, text.splitlines())) <= 80
     for name in names:
-        assert name in words
+        assert name in text
     for pair in content["pairs"]:
-        assert f"{pair['differences']['auc']['difference']:+.4f} (" in words
-    assert "3 pairs" in words
+        assert f"{pair['differences']['auc']['difference']:+.4f} (" in text
+    assert "3 pairs" in text
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs on the same images, and one on others."""
+    """Two runs on the same images, and one on other images."""
     folder = tmp_path_factory.mktemp("compared")
     for place, source in enumerate(("data", "other")):
         files = {
@@ -142,7 +139,7 @@ def runs(tmp_path_factory):
     return folder
 
 
-def test_the_command_compares_two_runs_and_keeps_what_it_made(runs, tmp_path, caplog):
+def test_command_compares_runs_without_overwriting(runs, tmp_path):
     words = [
         "--mode=compare",
         f"--workdir={runs / 'a'},{runs / 'b'}",
@@ -153,7 +150,7 @@ def test_the_command_compares_two_runs_and_keeps_what_it_made(runs, tmp_path, ca
     assert content["runs"] == [str(runs / "a"), str(runs / "b")]
     assert main(["--mode=evaluate", f"--workdir={runs / 'b'}"]) == 0
     report = json.loads((runs / "b" / "report" / "metrics.json").read_text())
-    for name in NAMES:
+    for name in SCORE_NAMES:
         assert content["figures"][1][name] == pytest.approx(report[name], abs=1e-12)
         assert content["figures"][1]["intervals"][name] == report["intervals"][name]
     assert (tmp_path / "ab" / "roc.png").read_bytes().startswith(b"\x89PNG")
@@ -172,7 +169,7 @@ def test_the_command_compares_two_runs_and_keeps_what_it_made(runs, tmp_path, ca
         ("{0}/a,{0}/none", "is not a run folder"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(runs, tmp_path, workdir, message):
+def test_invalid_comparisons_are_refused(runs, tmp_path, workdir, message):
     words = ["--mode=compare", f"--workdir={workdir.format(runs)}", f"--output={tmp_path / 'out'}"]
     with pytest.raises(UserError, match=message):
         main(words)
@@ -182,13 +179,16 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, workdir, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mode=evaluate", "--workdir=x", "--calibrated"], "--calibrated is for predict, not for evaluate"),
+        (
+            ["--mode=evaluate", "--workdir=x", "--calibrated"],
+            "--calibrated is for predict, not for evaluate",
+        ),
         (["--mode=evaluate", "--workdir=x", "--pixel-scale=0.1"], "--pixel-scale is for"),
         (["--mode=predict", "--workdir=x", "--input=y", "--split=test"], "evaluate or compare"),
         (["--mode=predict", "--workdir=x", "--input=y", "--pixel-scale=-1"], "pixel-scale"),
         (["--mode=predict", "--workdir=x", "--input=y", "--fit-size=pad"], "fit-size"),
     ],
 )
-def test_a_flag_that_means_nothing_is_refused(words, message):
+def test_flag_of_another_command_is_refused(words, message):
     with pytest.raises(UserError, match=message):
         main(words)

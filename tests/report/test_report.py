@@ -1,4 +1,4 @@
-"""The page of a report: what it says, what it holds, and that a browser shows it without a network."""
+"""The report page: content, self-containment, and display in a browser without network."""
 
 import base64
 import html.parser
@@ -21,28 +21,29 @@ from scipy.stats import binomtest
 from lensjax import models
 from lensjax.config import default_config
 from lensjax.data.images import CLASSES, ImageSet
-from lensjax.evaluation.reliability import reliability, wilson
-from lensjax.evaluation.scores import scores
+from lensjax.evaluation.reliability import reliability_diagram, wilson_interval
+from lensjax.evaluation.scores import compute_scores
 from lensjax.fitting import COMMON_TEST
 from lensjax.main import main
 from lensjax.report import lens_views, plots
-from lensjax.report.galleries import gallery, most_certain, shown_in_depth
-from lensjax.report.panels import Panel, Picture, Strip, panel_figure, png
-from lensjax.report.published import comparability
-from lensjax.report.run_facts import facts
+from lensjax.report.galleries import certainty_gallery, most_certain, select_for_detail
+from lensjax.report.html import Cell, render_table
+from lensjax.report.panels import Panel, Picture, Strip, encode_png, panel_figure
+from lensjax.report.provenance import collect_provenance
+from lensjax.report.published import comparability_note
 
 ODD = "<b>&amp;\u00e9 \u661f $x_{.npy"
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The folder of a report on images of which one has a name to stumble over."""
+    """Folder of a report on images of which one has a name with special characters."""
     folder = tmp_path_factory.mktemp("reported")
     files = {
         f"{part}/{name}/{ODD if index == label == 0 else f'{index}.npy'}": npy_bytes(
-            bars(17 * label + 5 * index + 100 * place)
+            bars(17 * label + 5 * index + 100 * offset)
         )
-        for place, part in enumerate(("train", "val", "test"))
+        for offset, part in enumerate(("train", "val", "test"))
         for label, name in enumerate(CLASSES)
         for index in range(3)
     }
@@ -53,7 +54,7 @@ def report(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """The elements of a page: their names and attributes, and all its text."""
+    """Elements of a page, with their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -76,7 +77,7 @@ def page(report):
     return Page(text)
 
 
-def test_the_page_says_the_figures_of_the_metrics_and_the_published_ones(report, page):
+def test_page_shows_all_scores_and_published_values(report, page):
     metrics = json.loads((report / "metrics.json").read_text())
     for name, (low, high) in metrics["intervals"].items():
         assert f"{metrics[name]:.4f}({low:.4f} to {high:.4f})" in page.text, name
@@ -86,10 +87,10 @@ def test_the_page_says_the_figures_of_the_metrics_and_the_published_ones(report,
         assert "".join(f"{100 * count / sum(row):.1f} %{count}" for count in row) in page.text
     assert "--mode evaluate --workdir" in page.text
     assert "config.model.width4" in page.text
-    assert "the published figures are of the very images" in page.text
+    assert "the published results are from the images" in page.text
 
 
-def test_the_page_holds_all_it_shows_and_is_told_to_who_cannot_see_it(page):
+def test_page_is_self_contained_and_accessible(page):
     assert not page.all("script")
     assert not page.all("link")
     for image in page.all("img"):
@@ -108,12 +109,12 @@ def test_the_page_holds_all_it_shows_and_is_told_to_who_cannot_see_it(page):
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_a_name_is_shown_as_it_is_and_never_becomes_part_of_the_page(page):
+def test_special_characters_in_names_are_escaped(page):
     assert ODD in page.text
     assert any(ODD in image["alt"] for image in page.all("img"))
 
 
-def test_figures_have_a_dark_form_without_the_ink_of_the_light_one(page):
+def test_dark_figures_have_no_light_theme_ink(page):
     for source in page.all("source"):
         dark = base64.b64decode(source["srcset"].partition("base64,")[2]).decode()
         assert "<svg" in dark
@@ -121,13 +122,13 @@ def test_figures_have_a_dark_form_without_the_ink_of_the_light_one(page):
         assert "#e6e8eb" in dark
 
 
-def test_figures_for_a_paper_are_as_wide_as_its_columns_and_their_letters_stay_letters(report):
+def test_pdf_figures_have_column_width_and_fonts(report):
     files = list((report / "figures").glob("*.pdf"))
     assert {file.with_suffix(".png").exists() for file in files} == {True}
     widths = {}
     for file in files:
         content = file.read_bytes()
-        assert b"/Type3" not in content  # curves in place of letters
+        assert b"/Type3" not in content  # letters as curves
         assert b"/CIDFontType2" in content or b"/TrueType" in content
         inches = float(re.search(rb"/MediaBox \[ 0 0 (\S+)", content)[1]) / 72
         widths[file.stem] = round(inches, 6)
@@ -136,15 +137,15 @@ def test_figures_for_a_paper_are_as_wide_as_its_columns_and_their_letters_stay_l
     assert widths["most_certain_wrong"] == plots.WIDE
 
 
-def test_a_browser_shows_every_picture_on_any_screen_and_asks_no_network(report, tmp_path):
+def test_browser_shows_all_images_without_network(report, tmp_path):
     if (program := chromium.find()) is None:
-        pytest.skip("there is no chromium to show the page in")
+        pytest.skip("needs chromium")
     broken = (
         "Promise.all([...document.images].map(image => image.decode().then("
         "() => image.naturalWidth > 0 ? '' : image.alt, () => image.alt)))"
         ".then(found => found.filter(Boolean))"
     )
-    loud = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
+    messages = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
     with chromium.tab(program, tmp_path / "profile") as tab:
         for width, dark in ((1200, False), (360, False), (360, True)):
             tab.open(report / "index.html", width=width, dark=dark)
@@ -154,26 +155,33 @@ def test_a_browser_shows_every_picture_on_any_screen_and_asks_no_network(report,
             assert tab.evaluate(broken) == []
             source = tab.evaluate("document.querySelector('picture img').currentSrc")
             assert (b"#e6e8eb" in base64.b64decode(source.partition("base64,")[2])) == dark
-            assert not loud & set(tab.named())
-            asked = [
+            assert not messages & set(tab.named())
+            requests = [
                 event["params"]["request"]["url"]
                 for event in tab.events
                 if event.get("method") == "Network.requestWillBeSent"
             ]
-            assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
-            assert sum(url.startswith("file:") for url in asked) == 1
+            assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
+            assert sum(url.startswith("file:") for url in requests) == 1
+
+
+def test_table_cells_have_escaped_attributes():
+    rows = [["first", Cell("1", {"class": "full", "title": 'a "b"'})], ["second", "2"]]
+    table = Page(render_table("a table", ["name", "value"], rows, highlighted_row=1))
+    assert table.all("td") == [{"class": "full", "title": 'a "b"'}, {}]
+    assert table.all("tr") == [{}, {}, {"class": "here"}]
 
 
 @pytest.fixture(scope="module")
-def answers():
+def predictions():
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 3, 400).astype(np.int32)
     return labels, softmax(2 * generator.normal(size=(400, 3)) + np.eye(3)[labels], axis=1)
 
 
-def test_the_most_certain_come_first_and_are_all_of_their_kind(answers):
-    labels, probabilities = answers
-    everyone = []
+def test_most_certain_sorts_and_filters_predictions(predictions):
+    labels, probabilities = predictions
+    all_rows = []
     for label in range(3):
         for right in (True, False):
             rows = most_certain(labels, probabilities, label=label, right=right)
@@ -181,89 +189,91 @@ def test_the_most_certain_come_first_and_are_all_of_their_kind(answers):
             assert {int(probabilities[row].argmax()) == label for row in rows} == {right}
             certainty = [max(probabilities[row]) for row in rows]
             assert certainty == sorted(certainty, reverse=True)
-            everyone += rows.tolist()
-    assert sorted(everyone) == list(range(400))
+            all_rows += rows.tolist()
+    assert sorted(all_rows) == list(range(400))
     first = [
         most_certain(labels, probabilities, label=1, right=right)[0] for right in (True, False)
     ]
-    assert shown_in_depth(labels, probabilities)[2:4].tolist() == first
+    assert select_for_detail(labels, probabilities)[2:4].tolist() == first
 
 
-def test_a_gallery_of_a_class_without_wrong_answers_says_so(answers):
-    labels = answers[0]
+def test_empty_gallery_states_the_count(predictions):
+    labels = predictions[0]
     pixels = np.broadcast_to(np.float32(0.5), (400, 4, 4))
     images = ImageSet(pixels, np.ones(400, np.float32), labels, ("",) * 400)
-    panel = gallery(images, np.eye(3)[labels], right=False, split="test")
+    panel = certainty_gallery(images, np.eye(3)[labels], right=False, split="test")
     assert [strip.pictures for strip in panel.strips] == [()] * 3
-    assert panel.strips[1].note == f"0 of {(labels == 1).sum()} called wrong"
-    shown = gallery(images, np.eye(3)[labels], right=True, split="test").strips[2].pictures
+    assert panel.strips[1].note == f"0 of {(labels == 1).sum()} classified wrongly"
+    shown = (
+        certainty_gallery(images, np.eye(3)[labels], right=True, split="test").strips[2].pictures
+    )
     assert shown[0].caption == f"test image {np.argmax(labels == 2)}\nVortex > 0.9999"
     with plots.paper_style():
         assert panel_figure(panel).get_size_inches()[0] == plots.WIDE
 
 
-def test_the_reliability_diagram_has_the_calibration_error_of_the_scores(answers):
-    labels, probabilities = answers
-    found = reliability(labels, probabilities)
-    assert found.ece == pytest.approx(scores(labels, probabilities)["ece"], abs=1e-12)
+def test_reliability_diagram_matches_calibration_error(predictions):
+    labels, probabilities = predictions
+    found = reliability_diagram(labels, probabilities)
+    assert found.ece == pytest.approx(compute_scores(labels, probabilities)["ece"], abs=1e-12)
     assert found.counts.sum() == 400
     right = np.round(found.accuracy * found.counts[found.counts > 0]).astype(int)
     assert right.sum() == (probabilities.argmax(1) == labels).sum()
 
 
 @pytest.mark.parametrize(("hits", "number"), [(0, 3), (7, 7), (40, 60)])
-def test_wilson_s_interval_matches_scipy(hits, number):
+def test_wilson_interval_matches_scipy(hits, number):
     expected = binomtest(hits, number).proportion_ci(method="wilson")
-    found = wilson(np.array([hits / number]), np.array([number]))
+    found = wilson_interval(np.array([hits / number]), np.array([number]))
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_picture_s_file_has_the_map_s_colours_with_the_first_row_at_the_bottom():
+def test_png_has_colormap_colors_first_row_at_bottom():
     values = np.array([[0.0, 4.0], [2.0, np.nan]])
     picture = Picture(values, "", "", "viridis", (0, 4))
-    shown = np.asarray(Image.open(io.BytesIO(png(picture))).convert("RGB"))
+    shown = np.asarray(Image.open(io.BytesIO(encode_png(picture))).convert("RGB"))
     expected = matplotlib.colormaps["viridis"]([0.0, 1.0, 0.5], bytes=True)[:, :3]
     assert np.abs(shown[1].astype(int) - expected[:2]).max() <= 2
     assert np.abs(shown[0, 0].astype(int) - expected[2]).max() <= 2
     assert shown[0, 1].tolist() == [128, 128, 128]
     red = Picture(np.stack([np.eye(2), np.zeros((2, 2)), np.zeros((2, 2))], -1), "", "")
-    shown = np.asarray(Image.open(io.BytesIO(png(red))).convert("RGB"))
+    shown = np.asarray(Image.open(io.BytesIO(encode_png(red))).convert("RGB"))
     assert shown[..., 0].tolist() == [[0, 255], [255, 0]]
 
 
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ("test", "Not like for like"),
-        ("test", "chose nothing"),
-        ("validation", "flatters both"),
-        ("train", "says nothing of new images"),
+        ("test", "Not directly comparable"),
+        ("test", "not used to select the epoch"),
+        ("validation", "makes both results optimistic"),
+        ("train", "does not measure performance on new images"),
     ],
 )
-def test_each_split_s_comparison_names_its_limits(split, words):
-    assert words in comparability(default_config(), split)
+def test_comparability_note_names_limits_of_split(split, words):
+    assert words in comparability_note(default_config(), split)
 
 
-def test_the_reference_s_images_and_selection_compare_directly():
+def test_reference_data_and_selection_are_directly_comparable():
     config = default_config()
     config.data.source, config.data.selection = "dataset.zip", "reference"
-    words = comparability(config, "test")
-    assert "Not like for like" not in words
-    assert "flatters both" in words
+    note = comparability_note(config, "test")
+    assert "Not directly comparable" not in note
+    assert "makes both results optimistic" in note
 
 
-def test_the_command_makes_the_report_again(tmp_path):
-    found = facts(default_config(), tmp_path / "a run", split="validation", tta="d4")
+def test_report_command_reproduces_options(tmp_path):
+    found = collect_provenance(default_config(), tmp_path / "a run", split="validation", tta="d4")
     folder = f"'{tmp_path}/a run'"
     expected = (
         f"python -m lensjax.main --mode evaluate --workdir {folder} --split validation --tta d4"
     )
-    assert found.again == expected
+    assert found.report_command == expected
     assert found.settings == {}
 
 
 def trained(size=SIZE, **fields):
-    """A model of random parameters, as much of a run as a view of its inside needs."""
+    """A model with random parameters, with the attributes of a run that a view needs."""
     config = default_config()
     config.update_from_flattened_dict(fields)
     model = models.build(config)
@@ -279,14 +289,14 @@ def physics_loss(run, seen):
     return jax.jit(loss)(run.variables)
 
 
-def test_the_reference_s_residual_gives_its_physics_loss():
+def test_reference_view_residual_gives_physics_loss():
     small = {"model.patch_size": 8, "model.embedding_size": 8, "model.num_heads": 1}
     small |= {"model.name": "lens_vit_pinn", "model.depth": 1, "model.width": 2}
     run, seen = trained(**small)
-    view = lens_views.of_intensities(run, seen)
-    left_over = view.columns[4][1]
-    assert left_over.std() > 0.01
-    assert np.allclose(np.square(left_over).mean((1, 2)), physics_loss(run, seen), rtol=1e-5)
+    view = lens_views.reference_view(run, seen)
+    residual = view.columns[4].values
+    assert residual.std() > 0.01
+    assert np.allclose(np.square(residual).mean((1, 2)), physics_loss(run, seen), rtol=1e-5)
 
 
 ENCODER = {"model.name": "lens_encoder_net", "model.width": 2, "model.num_blocks": 0}
@@ -294,8 +304,8 @@ SPHERE = {"theta_E": 1.2, "gamma1": 0.0, "gamma2": 0.0}
 SOURCE = {"source_x": 0.3, "source_y": -0.1, "source_e1": 0.0, "source_e2": 0.0}
 
 
-def always_guess(run, lens):
-    """Sets the encoder's last layer so that it gives these parameters for every image."""
+def set_constant_prediction(run, lens):
+    """Sets the encoder's last layer so that it predicts these parameters for every image."""
 
     def logit(value, low, high):
         return np.log((value - low) / (high - value))
@@ -309,33 +319,33 @@ def always_guess(run, lens):
     last["kernel"], last["bias"] = 0 * last["kernel"], np.asarray(bias, np.float32)
 
 
-def test_a_view_shows_an_isothermal_sphere_and_its_source():
-    """A sphere deflects every ray equally, and the light of a Gaussian source returns to its place."""
+def test_encoder_view_shows_deflection_and_source():
+    """A singular isothermal sphere deflects all rays equally; the light returns to the source position."""
     run, _ = trained(size=100, **ENCODER)
-    always_guess(run, SPHERE | SOURCE)
+    set_constant_prediction(run, SPHERE | SOURCE)
     theta = (np.arange(100) - 49.5) * COMMON_TEST.pixel_scale
     x, y = np.meshgrid(theta, theta)
     beta_x, beta_y = (axis * (1 - 1.2 / np.hypot(x, y)) for axis in (x, y))
     image = np.exp(-((beta_x - 0.3) ** 2 + (beta_y + 0.1) ** 2) / (2 * 0.1**2)).astype(np.float32)
-    view = lens_views.of_encoder(run, image[None, ..., None])
-    values = {title.partition("\n")[0]: picture[0] for title, picture, *_ in view.columns}
+    view = lens_views.encoder_view(run, image[None, ..., None])
+    values = {column.title.partition("\n")[0]: column.values[0] for column in view.columns}
     np.testing.assert_array_equal(values["image"], image)
     np.testing.assert_allclose(values["deflection"], 1.2, atol=1e-4)
     source = values["source plane"]
     core = np.where(np.nan_to_num(source) > 0.5 * np.nanmax(source), source, 0)
-    at = (np.arange(50) - 24.5) * 0.8 * COMMON_TEST.pixel_scale
-    center = [(core.sum(axis) * at).sum() / core.sum() for axis in (0, 1)]
+    position = (np.arange(50) - 24.5) * 0.8 * COMMON_TEST.pixel_scale
+    center = [(core.sum(axis) * position).sum() / core.sum() for axis in (0, 1)]
     np.testing.assert_allclose(center, [0.3, -0.1], atol=0.01)
 
 
-def test_the_encoder_s_residual_gives_its_physics_loss():
+def test_encoder_view_residual_gives_physics_loss():
     run, seen = trained(**ENCODER)
-    view = lens_views.of_encoder(run, seen)
-    chi_square = np.square(view.columns[2][1]).mean((1, 2))
+    view = lens_views.encoder_view(run, seen)
+    chi_square = np.square(view.columns[2].values).mean((1, 2))
     assert np.allclose(np.log(chi_square), physics_loss(run, seen), rtol=1e-4, atol=1e-5)
 
 
-def test_strips_of_several_lengths_make_one_figure():
+def test_strips_of_different_lengths_share_a_figure():
     picture = Picture(np.zeros((3, 3)), "one\ntwo", "a square")
     strips = (Strip("first", "", (picture,) * 2), Strip("second", "none", ()))
     with plots.paper_style():

@@ -1,4 +1,4 @@
-"""What several seeds say together: its numbers against slow ways to the same, and the commands around it."""
+"""Joint evaluation of several seeds: numbers against direct computation, and the commands."""
 
 import itertools
 import json
@@ -18,55 +18,59 @@ from lensjax.report import assessment, seeds
 LABELS = np.repeat(np.arange(3), 20)
 
 
-def answers(number, seed=0):
-    """Answers of as many classifiers, right more often than not."""
+def random_predictions(number, seed=0):
+    """Class probabilities from several classifiers that are better than chance."""
     generator = np.random.default_rng(seed)
     return list(softmax(generator.normal(size=(number, 60, 3)) + np.eye(3)[LABELS], axis=2))
 
 
-def test_an_interval_is_of_means_over_drawn_seeds_on_drawn_images():
-    """Each resample again, one by one: rows and seeds repeated as often as they were drawn."""
+def test_bootstrap_mean_matches_explicit_resampling():
+    """Rows and seeds are repeated as often as they were drawn, one resample at a time."""
     weights = scores.resample_weights(LABELS, resamples=8)
-    counts = seeds.resampled_seeds(4, resamples=8)
+    counts = seeds.resample_seeds(4, resamples=8)
     assert (counts.sum(1) == 3).all()
-    drawn = [scores.bootstrap(LABELS, each, weights)["auc"] for each in answers(4)]
-    found = seeds.draws_of_the_mean(np.stack(drawn), counts)
+    drawn = [
+        scores.bootstrap_scores(LABELS, each, weights)["auc"] for each in random_predictions(4)
+    ]
+    found = seeds.bootstrap_mean(np.stack(drawn), counts)
     for resample, value in enumerate(found):
         rows = np.repeat(np.arange(60), weights[resample])
         several = [
-            roc_auc_score(LABELS[rows], answers(4)[run][rows], multi_class="ovr")
+            roc_auc_score(LABELS[rows], random_predictions(4)[run][rows], multi_class="ovr")
             for run in np.repeat(np.arange(4), counts[resample])
         ]
         assert value == pytest.approx(np.mean(several), abs=1e-12)
 
 
 @pytest.mark.parametrize("number", [2, 5])
-def test_drawn_seeds_scatter_as_a_mean_of_seeds_does(number):
-    """Where the images make no difference, the variance is s^2 / n, of s with n - 1."""
+def test_bootstrap_variance_matches_mean_of_seeds(number):
+    """Without scatter from images, the variance is s^2 / n, where s is computed with n - 1."""
     values = np.random.default_rng(1).normal(size=number)
-    counts = seeds.resampled_seeds(number, resamples=200_000)
-    draws = seeds.draws_of_the_mean(np.repeat(values[:, None], 200_000, 1), counts)
+    counts = seeds.resample_seeds(number, resamples=200_000)
+    draws = seeds.bootstrap_mean(np.repeat(values[:, None], 200_000, 1), counts)
     assert draws.mean() == pytest.approx(values.mean(), abs=0.01)
     assert draws.var() == pytest.approx(values.var(ddof=1) / number, rel=0.02)
 
 
-def test_seeds_that_agree_scatter_not_and_have_the_interval_of_one():
-    one = answers(1)[0]
-    content = seeds.together(LABELS, [one] * 3)
-    single = scores.scores(LABELS, one)
-    limits = scores.intervals(scores.bootstrap(LABELS, one, scores.resample_weights(LABELS)))
-    for name in scores.NAMES:
+def test_identical_seeds_have_single_run_interval():
+    one = random_predictions(1)[0]
+    content = seeds.summarize_seeds(LABELS, [one] * 3)
+    single = scores.compute_scores(LABELS, one)
+    limits = scores.percentile_intervals(
+        scores.bootstrap_scores(LABELS, one, scores.resample_weights(LABELS))
+    )
+    for name in scores.SCORE_NAMES:
         assert content["standard_deviation"][name] == pytest.approx(0, abs=1e-12)
         assert content["mean"][name] == pytest.approx(single[name], abs=1e-12)
         assert content["ensemble"][name] == pytest.approx(single[name], abs=1e-9)
         assert content["intervals"][name] == pytest.approx(limits[name], abs=1e-12)
 
 
-def test_the_table_fits_a_terminal_and_says_what_the_file_says():
-    content = seeds.together(LABELS, answers(12))
+def test_table_matches_file_within_80_columns():
+    content = seeds.summarize_seeds(LABELS, random_predictions(12))
     content |= {"seeds": [*range(995, 1007)], "best_epochs": [100] * 12, "split": "validation"}
     content |= {"tta": "d4", "images": dict.fromkeys(CLASSES, 10_000)}
-    text = seeds.table(content)
+    text = seeds.format_table(content)
     assert max(map(len, text.splitlines())) <= 80
     shown = [line for line in text.splitlines() if line.startswith("  ")]
     rows = {line[2:14].strip(): line.split() for line in shown}
@@ -95,22 +99,22 @@ def get_config(name):
 """
 
 
-def test_a_command_trains_all_seeds_and_evaluates_them_together(tmp_path, monkeypatch):
+def test_commands_train_and_evaluate_all_seeds(tmp_path, monkeypatch):
     data, run = tmp_path / "data", tmp_path / "run"
     files = {
-        f"{part}/{name}/{index}.npy": npy_bytes(bars(17 * label + 5 * index + 100 * place))
-        for place, part in enumerate(("train", "val", "test"))
+        f"{part}/{name}/{index}.npy": npy_bytes(bars(17 * label + 5 * index + 100 * offset))
+        for offset, part in enumerate(("train", "val", "test"))
         for (label, name), index in itertools.product(enumerate(CLASSES), range(4))
     }
     write(data, files)
     (tmp_path / "tiny.py").write_text(CONFIG % str(data))
     reported = []
 
-    def assess(trained, images, **_):
+    def evaluate_run(trained, images, **_):
         reported.append((trained.workdir.name, trained.predict(images).probabilities))
         return "a table"
 
-    monkeypatch.setattr(assessment, "assess", assess)
+    monkeypatch.setattr(assessment, "evaluate_run", evaluate_run)
     words = ["--config", str(tmp_path / "tiny.py"), "--workdir", str(run)]
     assert program.main(words) == 0
     assert [name for name, _ in reported] == ["seed_0", "seed_1"]
@@ -118,9 +122,9 @@ def test_a_command_trains_all_seeds_and_evaluates_them_together(tmp_path, monkey
     before = json.loads(result.read_text())
     labels = np.repeat(np.arange(3), 4)
     for figures, (_, probabilities) in zip(before["figures"], reported, strict=True):
-        assert figures == scores.scores(labels, probabilities)
+        assert figures == scores.compute_scores(labels, probabilities)
     mean = np.mean([probabilities for _, probabilities in reported], axis=0)
-    assert before["ensemble"]["auc"] == scores.scores(labels, mean)["auc"]
+    assert before["ensemble"]["auc"] == scores.compute_scores(labels, mean)["auc"]
     assert before["seeds"] == [0, 1]
     result.unlink()
     assert program.main(["--mode=evaluate", f"--workdir={run}"]) == 0

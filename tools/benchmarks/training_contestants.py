@@ -65,7 +65,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     from lensjax.cli import options
     from lensjax.data.epochs import epoch_batches
     from lensjax.data.images import ImageSet
-    from lensjax.prediction.predictor import evaluator, predictor
+    from lensjax.prediction.predictor import make_evaluator, make_predictor
     from lensjax.runtime import compilation_cache, host_memory
     from lensjax.training.parallel import AXIS, parallelize_step, prefetch, replicate
     from lensjax.training.start import build_step, initialize_run
@@ -92,8 +92,10 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     step = parallelize_step(build_step(config, model, 1_000), devices)
     state, key = replicate(initialize_run(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
-    predict = predictor(config, model, devices=devices)
-    validate = evaluator(predictor(config, model, devices=devices, with_loss=True), validation)
+    predict = make_predictor(config, model, devices=devices)
+    validate = make_evaluator(
+        make_predictor(config, model, devices=devices, with_loss=True), validation
+    )
 
     def train(most: int = task["images"]) -> None:
         nonlocal state

@@ -41,8 +41,8 @@ from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 from lensjax.evaluation.metrics import classification_metrics
-from lensjax.prediction.predictor import evaluator, predictor
-from lensjax.prediction.trained import load_trained
+from lensjax.prediction.predictor import make_evaluator, make_predictor
+from lensjax.prediction.trained_model import load_trained_model
 from lensjax.runtime.progress import format_duration, log
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
@@ -155,8 +155,8 @@ def measure(
     workdir.claim(folder, config)
     devices = jax.local_devices()
     model = models.build(config, axis_name=AXIS)
-    predict = predictor(config, model, devices=devices, with_loss=True)
-    validate = evaluator(predict, prepared["validation"])
+    predict = make_predictor(config, model, devices=devices, with_loss=True)
+    validate = make_evaluator(predict, prepared["validation"])
     started = time.perf_counter()
     log.setLevel(logging.WARNING)  # of each run its result is enough
     try:
@@ -164,7 +164,7 @@ def measure(
     finally:
         log.setLevel(logging.INFO)
     seconds = time.perf_counter() - started
-    trained = load_trained(folder, devices=devices)
+    trained = load_trained_model(folder, devices=devices)
     test = prepared["test"]
     answers = predict(trained.variables, test)
     return {

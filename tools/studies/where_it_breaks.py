@@ -38,7 +38,7 @@ from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.residuals import NO_FIT, add_residuals
 from lensjax.errors import UserError
 from lensjax.evaluation import scores
-from lensjax.prediction.trained import Trained, load_trained
+from lensjax.prediction.trained_model import TrainedModel, load_trained_model
 from lensjax.runtime.progress import log
 
 BATCH = 32
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     output = None if values.output is None else Path(values.output).expanduser()
     if output is not None and output.exists():
         raise UserError(f"{output} is there already; move it away or name another file")
-    trained = load_trained(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
+    trained = load_trained_model(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
     own = trained.config.data.fit
     if own == NO_FIT:
         raise UserError(f"{values.workdir} was trained without a lens fit; name a run with one")
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def table(
-    trained: Trained, conditions: Sequence[str], fits: Sequence[str], number: int, seed: int
+    trained: TrainedModel, conditions: Sequence[str], fits: Sequence[str], number: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """What each condition and fit gives, one after the other."""
     for condition in conditions:
@@ -109,13 +109,13 @@ def table(
             fitted = add_residuals(images, name, keep=False)
             probabilities = trained.predict(fitted).probabilities
             assert fitted.fit is not None
-            found = scores.scores(images.labels, probabilities)
-            draws = scores.bootstrap(images.labels, probabilities, weights)
+            found = scores.compute_scores(images.labels, probabilities)
+            draws = scores.bootstrap_scores(images.labels, probabilities, weights)
             yield {
                 "condition": condition,
                 "fit": name,
                 **found,
-                "auc_interval": scores.intervals(draws)["auc"],
+                "auc_interval": scores.percentile_intervals(draws)["auc"],
                 "converged": float(fitted.fit["fit_converged"].mean()),
                 "chi_square": float(np.median(fitted.fit["reduced_chi_square"])),
             }

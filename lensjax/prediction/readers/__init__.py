@@ -1,4 +1,4 @@
-"""Image files of the field, whatever their kind: what lies in each, image by image, read when asked for."""
+"""Readers for image files: the images of a file, one at a time and on demand."""
 
 import contextlib
 import importlib
@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import Entry, unreadable
+from lensjax.prediction.readers.entry import Entry, error_entry
 
-# The module that reads each kind, and the package it needs that lensjax itself can do without.
+# Reader module and optional package of each file kind.
 _READERS = {
     ".npy": ("arrays", None),
     ".npz": ("archives", None),
@@ -28,8 +28,8 @@ _READERS = {
 SUFFIXES = (*_READERS, ".fits.gz", ".fit.gz", ".fts.gz")
 
 
-def kind_of(name: str) -> str | None:
-    """The suffix that says how a file is read, without .gz; None where it is no image's."""
+def file_kind(name: str) -> str | None:
+    """Suffix that determines the reader, without .gz; None if it is not an image file."""
     lowered = name.lower()
     if not lowered.endswith(SUFFIXES):
         return None
@@ -37,67 +37,71 @@ def kind_of(name: str) -> str | None:
 
 
 def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
-    """The images in a file, in order; a file that cannot be read is one entry that says so.
+    """The images in a file, in order; an unreadable file gives one entry that raises the error.
 
     Args:
-      stream: the file, open and seekable for as long as entries are loaded.
-      name: its name, whose suffix says what kind it is: one of `SUFFIXES`.
+      stream: the file; must stay open and seekable while entries are loaded.
+      name: name of the file; its suffix, one of `SUFFIXES`, determines the reader.
     """
-    kind = kind_of(name)
-    assert kind is not None  # for the type checker: only such files are listed
+    kind = file_kind(name)
+    assert kind is not None  # for the type checker: other files are not listed
     module, package = _READERS[kind]
     found = False
     try:
         read = importlib.import_module(f"lensjax.prediction.readers.{module}").read
-        with quiet():
+        with suppress_warnings():
             for entry in read(stream):
                 found = True
                 yield entry
     except UserError as error:
-        yield unreadable(str(error))
+        yield error_entry(str(error))
     except ImportError as error:
-        yield unreadable(f'needs {package or error.name}: pip install "lensjax[formats]"')
-    except Exception as error:  # a damaged file makes its decoder fail in any way
-        yield unreadable(f"cannot be read as {kind}: {_reason(error)}; copy or make it again")
+        yield error_entry(f'needs {package or error.name}: pip install "lensjax[formats]"')
+    except Exception as error:  # decoders of damaged files can raise anything
+        yield error_entry(
+            f"cannot be read as {kind}: {_reason(error)}; check the file or copy it again"
+        )
     else:
         if not found:
-            yield unreadable("holds no image")
+            yield error_entry("contains no image")
 
 
 def load(entry: Entry) -> np.ndarray:
-    """The pixels of an entry, `[height, width]`, as they are stored.
+    """Pixels of an entry, `[height, width]`, as stored.
 
     Raises:
-      UserError: they cannot be read, or are no real numbers of at most 64 bits.
+      UserError: if they cannot be read, or are not real numbers of at most 64 bits.
     """
     try:
-        with quiet():
+        with suppress_warnings():
             pixels = np.asarray(entry.load())
     except UserError:
         raise
-    except Exception as error:  # as above
-        raise UserError(f"cannot be read: {_reason(error)}; copy or make it again") from error
-    return checked(pixels)
+    except Exception as error:  # see above
+        raise UserError(
+            f"cannot be read: {_reason(error)}; check the file or copy it again"
+        ) from error
+    return validate_pixels(pixels)
 
 
-def checked(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in this machine's byte order.
+def validate_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in native byte order, with booleans as integers.
 
     Raises:
-      UserError: they are no real numbers of at most 64 bits.
+      UserError: if they are not real numbers of at most 64 bits.
     """
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or pixels.dtype.itemsize > 8:
         raise UserError(
-            f"holds {pixels.dtype} values; save it as floats or integers of at most 64 bits"
+            f"contains {pixels.dtype} values; save them as floats or integers of at most 64 bits"
         )
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps decoders from warning of what does not matter: odd keywords, unknown tags."""
+def suppress_warnings() -> Iterator[None]:
+    """Suppresses decoder warnings about unusual keywords and unknown tags."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

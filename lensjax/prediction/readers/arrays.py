@@ -1,4 +1,4 @@
-"""Images in .npy files: one, or a stack of which only one at a time is read. Nothing is unpickled."""
+"""Images in .npy files: single images, or stacks that are read one image at a time. Nothing is unpickled."""
 
 import math
 import os
@@ -23,12 +23,12 @@ def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterat
     """The images of one array.
 
     Args:
-      stream: at the start of what np.save wrote; seekable.
-      length: how many bytes that is.
-      part: the array's own name within its file, with a colon before it; "" without one.
+      stream: seekable stream at the start of the .npy data.
+      length: length of the .npy data, bytes.
+      part: name of the array within its file, with a leading colon; "" if it has none.
 
     Raises:
-      UserError: it is damaged, holds Python objects, or no images.
+      UserError: if the array is damaged, contains Python objects, or does not contain images.
     """
     shape, fortran_order, dtype, offset = parse_header(stream.read(PREAMBLE + MAX_HEADER))
     if dtype.hasobject:
@@ -40,10 +40,10 @@ def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterat
             f"truncated: {max(found, 0):,} of {expected:,} bytes of pixels; copy or download it again"
         )
     if found > expected:
-        raise UserError("has more bytes after its array; save one array a file with np.save")
+        raise UserError("has extra bytes after the array; save one array per file with np.save")
     if fortran_order and number > 1:
         raise UserError(
-            "is a stack in Fortran order; save it again with np.save(path, np.ascontiguousarray(images))"
+            "is a stack in Fortran order; convert it with np.save(path, np.ascontiguousarray(images))"
         )
     size = height * width * dtype.itemsize
 

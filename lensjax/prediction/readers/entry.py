@@ -1,4 +1,4 @@
-"""One image of a file, and how the shape of an array says how many there are."""
+"""Images of a file as entries, and the interpretation of array shapes."""
 
 import dataclasses
 import functools
@@ -8,25 +8,25 @@ import numpy as np
 
 from lensjax.errors import UserError
 
-COLOURS = (2, 3, 4)
-MAX_PIXELS = 2**26  # of one image: what a header may ask memory for
+COLOR_CHANNELS = (2, 3, 4)
+MAX_PIXELS = 2**26  # per image: limits the memory that a damaged header can request
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An image still to be read.
+    """An image that has not been read yet.
 
     Attributes:
-      part: what follows the file's name to tell its images apart: "", "[3]", ":dataset[3]".
-      load: gives the pixels, `[height, width]`; to be called before the next entry is asked for.
+      part: suffix that identifies the image within the file: "", "[3]", ":dataset[3]".
+      load: returns the pixels, `[height, width]`; must be called before the next entry is requested.
     """
 
     part: str
     load: Callable[[], np.ndarray]
 
 
-def unreadable(message: str, part: str = "") -> Entry:
-    """An entry in place of an image, which says what is wrong when it is loaded."""
+def error_entry(message: str, part: str = "") -> Entry:
+    """An entry that raises `UserError(message)` when it is loaded."""
 
     def load() -> np.ndarray:
         raise UserError(message)
@@ -35,23 +35,23 @@ def unreadable(message: str, part: str = "") -> Entry:
 
 
 def stack_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """How many images an array holds, and their height and width.
+    """Number of images in an array, and their height and width.
 
     `(h, w)`, `(1, h, w)` and `(h, w, 1)` are one image; `(n, h, w)`, `(n, h, w, 1)` and `(n, 1, h, w)` are n.
 
     Raises:
-      UserError: the array is none of these, or empty.
+      UserError: if the array has another shape or is empty.
     """
     hint = "save images as (height, width) or (number, height, width)"
     if 0 in shape:
-        raise UserError(f"shape {shape}: holds no pixels; {hint}")
+        raise UserError(f"shape {shape}: contains no pixels; {hint}")
     if len(shape) == 2:
         return (1, *shape)
     if len(shape) == 3:
         if shape[0] > 1 and shape[2] == 1:
             return (1, *shape[:2])
-        if shape[2] in COLOURS and min(shape[:2]) > max(COLOURS):
-            raise UserError(f"shape {shape}: a colour picture; save the brightness alone")
+        if shape[2] in COLOR_CHANNELS and min(shape[:2]) > max(COLOR_CHANNELS):
+            raise UserError(f"shape {shape}: a color image; save a single channel")
         return shape
     if len(shape) == 4 and shape[3] == 1:
         return shape[:3]
@@ -66,25 +66,26 @@ def stack_entries(
     """The images of one array.
 
     Args:
-      shape: of the array.
-      read: gives its part at an index of its first axis, of any shape with the image's pixels; of an
-        array that is one image, the whole at index 0.
-      part: the array's own name within its file, with a colon before it; "" without one.
+      shape: shape of the array.
+      read: returns the pixels of the image at an index, in any shape; the index is 0 for an array that is
+        a single image.
+      part: name of the array within its file, with a leading colon; "" if it has none.
     """
     number, height, width = stack_shape(shape)
     if height * width > MAX_PIXELS:
         raise UserError(
-            f"shape {shape}: more than {MAX_PIXELS:,} pixels an image; cut the lens out"
+            f"shape {shape}: more than {MAX_PIXELS:,} pixels per image; crop to the lens"
         )
     for index in range(number):
-        place = f"{part}[{index}]" if number > 1 else part
-        yield Entry(place, functools.partial(_plane, read, index, (height, width)))
+        name = f"{part}[{index}]" if number > 1 else part
+        yield Entry(name, functools.partial(_plane, read, index, (height, width)))
 
 
 def image_arrays(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Which arrays of a file with several hold images.
+    """Names of the arrays that contain images, for files with several arrays.
 
-    Those with three axes or more, if there are any, else those with two; the others are labels and tables.
+    These are the arrays with three axes or more; if there are none, those with two. All others are assumed to
+    be labels and tables.
     """
     least = 3 if any(len(shape) >= 3 for shape in shapes.values()) else 2
     return [name for name, shape in shapes.items() if len(shape) >= least]

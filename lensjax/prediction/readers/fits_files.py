@@ -1,4 +1,4 @@
-"""Images in FITS files: of each image extension, or of those named SCI where there are some."""
+"""Images in FITS files: all image extensions, or only those named SCI if there are any."""
 
 import gzip
 from collections.abc import Callable, Iterator
@@ -9,16 +9,16 @@ import numpy as np
 from astropy.io import fits
 
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import Entry, stack_entries, stack_shape, unreadable
+from lensjax.prediction.readers.entry import Entry, error_entry, stack_entries, stack_shape
 
-GZIP = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read(stream: BufferedIOBase) -> Iterator[Entry]:
-    """The images of a FITS file, gzipped or not. BSCALE, BZERO and BLANK (which becomes NaN) are applied."""
-    packed = stream.read(2) == GZIP
+    """The images of a FITS file, gzipped or not. BSCALE and BZERO are applied; BLANK becomes NaN."""
+    compressed = stream.read(2) == GZIP_MAGIC
     stream.seek(0)
-    plain = gzip.GzipFile(fileobj=stream) if packed else stream
+    plain = gzip.GzipFile(fileobj=stream) if compressed else stream
     with fits.open(plain, memmap=False, ignore_missing_simple=False) as units:
         images = {
             index: unit
@@ -28,16 +28,16 @@ def read(stream: BufferedIOBase) -> Iterator[Entry]:
         science = {index: unit for index, unit in images.items() if unit.name == "SCI"}
         chosen = science or images
         if not chosen:
-            raise UserError("holds no image, or is cut short before it; copy it again")
+            raise UserError("contains no image, or is truncated before it; copy it again")
         for index, unit in chosen.items():
             part = f":{index}" if len(chosen) > 1 else ""
             try:
-                yield from stack_entries(unit.shape, _plane_of(unit), part)
+                yield from stack_entries(unit.shape, _plane_reader(unit), part)
             except UserError as error:
-                yield unreadable(str(error), part)
+                yield error_entry(str(error), part)
 
 
-def _plane_of(unit: Any) -> Callable[[int], np.ndarray]:
-    """A function of an index that reads one image of the unit, and of a stack no more than that."""
+def _plane_reader(unit: Any) -> Callable[[int], np.ndarray]:
+    """A function that reads one image of the unit, given its index."""
     one_image = stack_shape(unit.shape)[0] == 1
     return lambda index: unit.section[...] if one_image else unit.section[index]

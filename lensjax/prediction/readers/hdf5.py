@@ -1,4 +1,4 @@
-"""Images in HDF5 files, dataset by dataset; of a stack only one image at a time is read."""
+"""Images in HDF5 files; stacks are read one image at a time."""
 
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -9,28 +9,28 @@ import h5py
 from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import (
     Entry,
+    error_entry,
     image_arrays,
     stack_entries,
     stack_shape,
-    unreadable,
 )
 
 
 def read(stream: BufferedIOBase) -> Iterator[Entry]:
-    """The images of an HDF5 file, in the order of the datasets' names. Links are not followed."""
+    """The images of an HDF5 file, ordered by dataset name. Links are not followed."""
     with h5py.File(stream, "r") as file:
         datasets: dict[str, Any] = {}
 
-        def visit(name: str, thing: Any) -> None:
-            if isinstance(thing, h5py.Dataset) and thing.shape and thing.dtype.kind in "iufb":
-                datasets[name] = thing
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and item.shape and item.dtype.kind in "iufb":
+                datasets[name] = item
 
         file.visititems(visit)
-        for name in image_arrays({name: found.shape for name, found in datasets.items()}):
+        for name in image_arrays({name: dataset.shape for name, dataset in datasets.items()}):
             try:
                 yield from _entries(datasets[name], f":{name}")
             except UserError as error:
-                yield unreadable(str(error), f":{name}")
+                yield error_entry(str(error), f":{name}")
 
 
 def _entries(dataset: Any, part: str) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""Which image files a path names: a file, a folder or zip of them at any depth, or a glob."""
+"""Image files named by a path: a file, a folder or zip archive of any depth, or a glob pattern."""
 
 import dataclasses
 import glob
@@ -14,18 +14,18 @@ from lensjax.data.file_tree import FileTree, is_hidden, open_tree
 from lensjax.errors import UserError
 from lensjax.prediction.readers import SUFFIXES
 
-_IN_MEMORY = 2**30  # bytes of one file inside a zip archive
+_MAX_MEMBER_SIZE = 2**30  # bytes of a file inside a zip archive, which is read into memory
 _KINDS = ".npz, .fits, .png, .tif or .h5"
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Files to be read, in sorted order.
+    """Files to read, in sorted order.
 
     Attributes:
-      top: the folder that names are relative to, or the zip archive.
-      names: of the files, with forward slashes.
-      archive: the zip archive that holds them; None for files on disk.
+      top: the folder that the names are relative to, or the zip archive.
+      names: names of the files, with forward slashes.
+      archive: the zip archive with the files; None for files on disk.
     """
 
     top: Path
@@ -33,24 +33,24 @@ class Listing:
     archive: FileTree | None = None
 
     def open(self, name: str) -> BufferedIOBase:
-        """A file's content, seekable.
+        """Opens a file as a seekable stream.
 
         Raises:
-          UserError: it cannot be read.
+          UserError: if it cannot be read.
         """
         if self.archive is not None:
-            content = self.archive.read(name, _IN_MEMORY + 1)
-            if len(content) > _IN_MEMORY:
+            content = self.archive.read(name, _MAX_MEMBER_SIZE + 1)
+            if len(content) > _MAX_MEMBER_SIZE:
                 raise UserError("is larger than 1 GiB inside an archive; unpack the archive first")
             return io.BytesIO(content)
         path = self.top / name
         try:
             mode = path.stat().st_mode
             if stat.S_ISDIR(mode):
-                link = "is a link to a folder that it lies in, and is not followed"
+                link = "is a link to a parent folder, which is not followed"
                 raise UserError(link if path.is_symlink() else "is a folder that cannot be read")
-            if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-                raise UserError("is no regular file")
+            if not stat.S_ISREG(mode):  # opening a pipe would block
+                raise UserError("is not a regular file")
             return path.open("rb")
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
@@ -59,26 +59,26 @@ class Listing:
             raise UserError(f"cannot be read: {reason}") from error
 
     def digest(self) -> str:
-        """The same for the same names in the same place."""
+        """Hash of the folder and the names of the files."""
         key = hashlib.sha256(os.fsencode(self.top.absolute()))
         for name in self.names:
             key.update(os.fsencode(name) + b"\0")
         return key.hexdigest()
 
 
-def find(source: str) -> Listing:
-    """The image files that `source` names, hidden ones left out.
+def find_images(source: str) -> Listing:
+    """Lists the image files that `source` names, without hidden files.
 
     Args:
-      source: a file, a folder, a zip archive, or a glob such as `new/**/*.fits`.
+      source: a file, a folder, a zip archive, or a glob pattern such as `new/**/*.fits`.
 
     Raises:
-      UserError: nothing is there, or no image file.
+      UserError: if nothing exists there, or there is no image file.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         if not os.access(path, os.R_OK | os.X_OK):
-            raise UserError(f"{source}: cannot be read: you have no permission")
+            raise UserError(f"{source}: cannot be read: permission denied")
         listing = Listing(path, sorted(_walk(path, "", ())))
     elif path.suffix.lower() == ".zip" and path.is_file():
         archive = open_tree(path)
@@ -86,15 +86,15 @@ def find(source: str) -> Listing:
     elif os.path.lexists(path):
         if not _is_image(path.name):
             known = ", ".join(SUFFIXES)
-            raise UserError(f"{source}: its suffix is none of {known}, .zip; convert it")
+            raise UserError(f"{source}: the suffix must be one of {known}, .zip; convert the file")
         return Listing(path.parent, [path.name])
     elif glob.has_magic(source):
-        found = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
+        found = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob rejects absolute patterns)
         listing = Listing(Path(), sorted(name for name in found if _is_file(name)))
     else:
         raise UserError(f"{source}: no such file or folder; check --input")
     if not listing.names:
-        raise UserError(f"{source} has no .npy file, nor a {_KINDS} one; check --input")
+        raise UserError(f"{source} contains no image files (.npy, {_KINDS}); check --input")
     return listing
 
 
@@ -107,14 +107,14 @@ def _is_file(name: str) -> bool:
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, but for those that lead back up."""
+    """Files below a folder. Links to folders are followed, except those to a parent folder."""
     try:
         status = folder.stat()
         place = (status.st_dev, status.st_ino)
         with os.scandir(folder) as found:
             children = [entry for entry in found if not is_hidden(entry.name)]
     except OSError:
-        yield prefix.rstrip("/")  # opening it tells why
+        yield prefix.rstrip("/")  # opening it raises the reason
         return
     for child in children:
         name = prefix + child.name
@@ -130,7 +130,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # such as a link to itself
         return False
 
 

@@ -1,4 +1,4 @@
-"""Images of another size than a classifier's: refused, cut out, or resampled to its pixels."""
+"""Cropping and resampling of images to the size that a classifier needs."""
 
 import dataclasses
 
@@ -9,17 +9,18 @@ from scipy.interpolate import CubicSpline
 from lensjax.data.npy import min_max_scale
 from lensjax.errors import UserError
 
-_MARGIN = 4  # own pixels around the field that a spline sees
+_MARGIN = 4  # input pixels around the field that the spline includes
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """What a classifier takes, and what may be done to images to make them so.
+class TargetSize:
+    """Image size of a classifier, and the permitted ways to obtain it.
 
     Attributes:
       size: height and width, pixels.
-      crop: whether the middle of larger images is cut out.
-      zoom: own pixels' scale over that of the classifier's images; None where images are not resampled.
+      crop: if True, larger images are cropped to their center.
+      zoom: pixel scale of the images divided by the classifier's pixel scale; None if images are not
+        resampled.
     """
 
     size: int
@@ -27,73 +28,70 @@ class Target:
     zoom: float | None = None
 
 
-def fitted(
-    image: Shaped[np.ndarray, "height width"], target: Target
+def match_size(
+    image: Shaped[np.ndarray, "height width"], target: TargetSize
 ) -> Float[np.ndarray, "{target.size} {target.size}"]:
-    """The image as the classifier takes it, its smallest pixel 0 and its largest 1.
+    """The image at the classifier's size, scaled to 0..1.
 
     Raises:
-      UserError: its size is another and may not be changed, or it shows no more than noise: pixels that
-        are not finite, or all equal.
+      UserError: if the size differs and may not be changed, or if pixels are not finite or all equal.
     """
     if target.zoom is not None:
-        return min_max_scale(resampled(image, target.zoom, target.size))
+        return min_max_scale(resample(image, target.zoom, target.size))
     size = (target.size, target.size)
     if image.shape != size:
-        found = f"shape {image.shape}, expected {size}"
+        mismatch = f"shape {image.shape}, expected {size}"
         if min(image.shape) < target.size:
-            hint = "--pixel-scale resamples images whose pixels are larger"
-            raise UserError(f"{found}; {hint}")
+            raise UserError(f"{mismatch}; use --pixel-scale to resample images with larger pixels")
         if not target.crop:
-            hint = "--fit-size=crop cuts out the middle, --pixel-scale resamples"
-            raise UserError(f"{found}; {hint}")
-        image = middle(image, *size)
+            raise UserError(f"{mismatch}; use --fit-size=crop to crop, --pixel-scale to resample")
+        image = crop_center(image, *size)
     return min_max_scale(image)
 
 
-def middle(
+def crop_center(
     image: Shaped[np.ndarray, "height width"], height: int, width: int
 ) -> Shaped[np.ndarray, "new_height new_width"]:
-    """The middle of an image, no larger than it; where it cannot be centred, half a pixel up and left."""
+    """Center of an image, at most as large as the image; half a pixel up and left if it is off-center."""
     top, left = (
         max(0, have - want) // 2 for have, want in zip(image.shape, (height, width), strict=True)
     )
     return image[top : top + height, left : left + width]
 
 
-def resampled(
+def resample(
     image: Shaped[np.ndarray, "height width"], zoom: float, size: int
 ) -> Float[np.ndarray, "{size} {size}"]:
-    """The middle of an image on pixels of another scale: the mean brightness over each.
+    """Center of an image on pixels of another scale, as the mean brightness over each new pixel.
 
-    The flux along an axis is summed up, a cubic spline is laid through the sums, and differences of it are
-    the new pixels: flux is conserved, finer pixels are averaged, coarser ones interpolated.
+    Along each axis, a cubic spline interpolates the cumulative flux, and the new pixels are differences of
+    the spline. Flux is conserved: finer pixels are averaged, coarser ones interpolated.
 
     Args:
       image: brightness.
-      zoom: its pixels' side over that of the new pixels.
-      size: height and width of the result, new pixels.
+      zoom: pixel scale of the image divided by that of the result.
+      size: height and width of the result, pixels.
 
     Raises:
-      UserError: the image does not cover the result, or its pixels there are not finite.
+      UserError: if the image does not cover the result, or its pixels there are not finite.
     """
-    side = size / zoom  # of the result, own pixels
+    side = size / zoom  # of the result, in pixels of the image
     if side > min(image.shape) * (1 + 1e-9):
         raise UserError(
-            f"shape {image.shape} covers {min(image.shape) * zoom:.1f} pixels of the run's, "
-            f"which needs {size}; cut out a larger field"
+            f"shape {image.shape} covers only {min(image.shape) * zoom:.1f} of the run's {size} pixels; use "
+            "a larger field"
         )
-    # By an even number of pixels, so that the centre stays where it is.
+    # An even number of pixels is cut off, so that the center stays in place.
     excess = [max(0, (have - int(np.ceil(side)) - 2 * _MARGIN) // 2) for have in image.shape]
     rows, columns = (slice(cut, have - cut) for cut, have in zip(excess, image.shape, strict=True))
     part = image[rows, columns].astype(np.float64)
     bad = part.size - np.count_nonzero(np.isfinite(part))
     if bad:
-        raise UserError(f"{bad:,} of {part.size:,} pixels are NaN or infinite; leave the image out")
+        raise UserError(f"{bad:,} of {part.size:,} pixels are NaN or infinite; exclude the image")
     for axis in (0, 1):
         have = part.shape[axis]
-        sums = np.insert(np.cumsum(part, axis), 0, 0, axis)
+        cumulative = np.insert(np.cumsum(part, axis), 0, 0, axis)
         edges = have / 2 + (np.arange(size + 1) - size / 2) / zoom
-        spline = CubicSpline(np.arange(have + 1), sums, axis)
+        spline = CubicSpline(np.arange(have + 1), cumulative, axis)
         part = np.diff(spline(np.clip(edges, 0, have)), axis=axis) * zoom
     return part

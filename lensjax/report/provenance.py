@@ -1,4 +1,4 @@
-"""How a run was made: its settings, its versions, the command."""
+"""Provenance of a report: settings, software versions and command."""
 
 import dataclasses
 import datetime
@@ -19,49 +19,51 @@ PACKAGES = ("lensjax", "jax", "flax", "optax", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """How a run and its report were made.
+class Provenance:
+    """Provenance of a run and its report.
 
     Attributes:
-      config: the whole config of the run.
-      name: of the run's folder.
-      split: the name of the images reported on.
+      config: the full config of the run.
+      name: name of the run's folder.
+      split: name of the split.
       tta: "none" or "d4".
-      again: the command that makes this report again.
-      typed: the command that was typed; None where it was no command of lensjax.
-      date: of the report.
-      versions: of Python and the packages, by name.
-      device: what the answers were computed on.
+      report_command: command that reproduces the report.
+      original_command: command of this process; None if it is not a lensjax command.
+      date: date of the report.
+      versions: versions of Python and the packages, by name.
+      device: number and kind of the devices.
     """
 
     config: ConfigDict
     name: str
     split: Split
     tta: str
-    again: str
-    typed: str | None
+    report_command: str
+    original_command: str | None
     date: str
     versions: dict[str, str]
     device: str
 
     @property
     def settings(self) -> dict[str, str]:
-        """The fields of the config that are not as in `lensjax.config.default_config`."""
-        usual = flatten(default_config().to_dict())
+        """Fields of the config that differ from `lensjax.config.default_config`."""
+        defaults = flatten(default_config().to_dict())
         return {
             name: json.dumps(value)
             for name, value in flatten(self.config.to_dict()).items()
-            if value != usual.get(name)
+            if value != defaults.get(name)
         }
 
 
-def facts(config: ConfigDict, workdir: Path, *, split: Split, tta: str = "none") -> Facts:
-    """What there is to say of a run and of this process.
+def collect_provenance(
+    config: ConfigDict, workdir: Path, *, split: Split, tta: str = "none"
+) -> Provenance:
+    """Collects the provenance of a report made by this process.
 
     Args:
-      config: the whole config of the run.
-      workdir: the folder of the run.
-      split: the name of the images reported on.
+      config: the full config of the run.
+      workdir: the run's folder.
+      split: name of the split.
       tta: "none" or "d4".
     """
     words = ["--mode", "evaluate", "--workdir", str(workdir)]
@@ -69,15 +71,15 @@ def facts(config: ConfigDict, workdir: Path, *, split: Split, tta: str = "none")
     words += [] if tta == "none" else ["--tta", tta]
     command = ["python", "-m", "lensjax.main"]
     program = Path(sys.argv[0])
-    is_ours = program.name == "lensjax" or program.parts[-2:] == ("lensjax", "main.py")
+    is_lensjax = program.name == "lensjax" or program.parts[-2:] == ("lensjax", "main.py")
     devices = jax.local_devices()
-    return Facts(
+    return Provenance(
         config=config,
         name=workdir.absolute().name,
         split=split,
         tta=tta,
-        again=shlex.join([*command, *words]),
-        typed=shlex.join([*command, *sys.argv[1:]]) if is_ours else None,
+        report_command=shlex.join([*command, *words]),
+        original_command=shlex.join([*command, *sys.argv[1:]]) if is_lensjax else None,
         date=datetime.date.today().isoformat(),
         versions={"Python": platform.python_version()}
         | {name: metadata.version(name) for name in PACKAGES},

@@ -1,4 +1,4 @@
-"""A trained classifier, read back from its run's folder."""
+"""Loading of a trained classifier from the folder of its run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.data.residuals import add_residuals
 from lensjax.errors import UserError
-from lensjax.evaluation.calibration import tempered
+from lensjax.evaluation.calibration import apply_temperature
 from lensjax.prediction import tta
-from lensjax.prediction.predictor import Predictions, Predictor, predictor
+from lensjax.prediction.predictor import ModelPredictions, Predictor, make_predictor
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.workdir import CHECKPOINTS, check_single_run, read_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Manner:
-    """How a classifier answers.
+class PredictionOptions:
+    """Options of a prediction.
 
     Attributes:
-      temperature: what logits are divided by, each view's for itself.
-      d4: whether to give the mean over the eight views of each image (`lensjax.prediction.tta`).
+      temperature: divisor of the logits, applied to each view separately.
+      d4: if True, probabilities are averaged over eight views of each image (`lensjax.prediction.tta`).
     """
 
     temperature: float = 1.0
@@ -36,15 +36,15 @@ class Manner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """The best epoch of a run.
 
     Attributes:
-      config: the run's config.
+      config: config of the run.
       model: the classifier's module, in float32.
-      variables: its parameters and running statistics.
-      best_epoch: the epoch's number, from 1.
-      history: the metrics of each epoch up to the newest checkpoint.
+      variables: parameters and running statistics.
+      best_epoch: number of the epoch, from 1.
+      history: metrics of each epoch up to the newest checkpoint.
       workdir: the run's folder.
     """
 
@@ -57,42 +57,46 @@ class Trained:
     _predict: Predictor
 
     def predict(
-        self, images: ImageSet, manner: Manner = Manner(), *, quiet: bool = False
-    ) -> Predictions:
-        """The classifier's answers to a set of images; lenses are fitted to them first if it needs that.
+        self,
+        images: ImageSet,
+        options: PredictionOptions = PredictionOptions(),
+        *,
+        quiet: bool = False,
+    ) -> ModelPredictions:
+        """Predictions for a set of images; smooth lenses are fitted first if the classifier needs them.
 
         Args:
-          images: of the size that the classifier was trained with.
-          manner: how to answer.
-          quiet: whether to show no progress.
+          images: images of the size used in training.
+          options: temperature and test-time augmentation.
+          quiet: if True, no progress bar is shown.
         """
         images = self.add_residuals(images)
-        seen = tta.views(images) if manner.d4 else [images]
-        parts = [self._predict(self.variables, view, quiet=quiet) for view in seen]
+        views = tta.views(images) if options.d4 else [images]
+        parts = [self._predict(self.variables, view, quiet=quiet) for view in views]
         probabilities = [part.probabilities for part in parts]
-        if manner.temperature != 1:
-            probabilities = [tempered(part, manner.temperature) for part in probabilities]
+        if options.temperature != 1:
+            probabilities = [apply_temperature(part, options.temperature) for part in probabilities]
         radii = [part.theta_E for part in parts if part.theta_E is not None]
-        return Predictions(
-            np.mean(probabilities, axis=0) if manner.d4 else probabilities[0],
+        return ModelPredictions(
+            np.mean(probabilities, axis=0) if options.d4 else probabilities[0],
             np.mean(radii, axis=0) if radii else None,
             parts[0].losses,
         )
 
     def add_residuals(self, images: ImageSet) -> ImageSet:
-        """The set with the residuals of the fits that the classifier was trained with, if any."""
+        """The images with the residuals of the lens fit that the classifier was trained with, if any."""
         return add_residuals(images, self.config.data.fit, keep=False)
 
 
-def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
-    """The best epoch of the run in `workdir`.
+def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> TrainedModel:
+    """Loads the best epoch of a run.
 
     Args:
-      workdir: the folder of a run.
-      devices: what to predict on.
+      workdir: the run's folder.
+      devices: devices to predict on.
 
     Raises:
-      UserError: there is no run or no whole epoch, or the checkpoint is of another model.
+      UserError: if there is no run, no complete epoch, or the checkpoint belongs to a different model.
     """
     config = read_config(workdir)
     check_single_run(workdir, config)
@@ -105,12 +109,12 @@ def load_trained(workdir: Path, *, devices: Sequence[jax.Device]) -> Trained:
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         variables, best_epoch = checkpoints.restore_best(like)
         history = checkpoints.newest_history()
-    return Trained(
+    return TrainedModel(
         config,
         model.clone(dtype=None),
         variables,
         best_epoch,
         history,
         workdir,
-        predictor(config, model, devices=devices),
+        make_predictor(config, model, devices=devices),
     )
