@@ -1,4 +1,4 @@
-"""Training on the residuals of lens fits, end to end: train, evaluate, predict."""
+"""Training on residuals of lens fits, end to end: train, evaluate, predict."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from lensjax.main import main
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, pytestconfig):
-    """A finished run on a handful of images."""
+    """A finished run on a few images."""
     folder = tmp_path_factory.mktemp("run") / "run"
     sizes = {"data.num_train": 6, "data.num_validation": 3, "data.num_test": 3, "model.width": 4}
     sizes |= {"num_epochs": 1, "batch_size": 8, "eval_batch_size": 8, "preparation.crop": 32}
@@ -22,13 +22,13 @@ def run(tmp_path_factory, pytestconfig):
     words = [f"--config.{name}={value}" for name, value in sizes.items()]
     config = f"{pytestconfig.rootpath / 'configs' / 'lens_fit.py'}:quick"
     with pytest.MonkeyPatch.context() as patch:
-        # This fixture is older than the one that gives each test its cache.
+        # Fixtures of a module run before the fixture that sets the cache of each test.
         patch.setenv("LENSJAX_CACHE", os.environ["LENSJAX_TEST_SHARED"] + "/cache")
         assert main(["--config", config, "--workdir", str(folder), *words]) == 0
     return folder
 
 
-def test_evaluation_fits_the_images_again_and_gives_the_same_figures(run):
+def test_evaluation_reproduces_the_report(run):
     report = run / "report" / "metrics.json"
     expected = json.loads(report.read_text())
     report.unlink()
@@ -38,7 +38,7 @@ def test_evaluation_fits_the_images_again_and_gives_the_same_figures(run):
     assert (run / "report" / "figures" / "residuals.png").stat().st_size > 5_000
 
 
-def test_predictions_say_what_the_fit_found_and_whether_it_found_a_lens(run, tmp_path, caplog):
+def test_predictions_have_fit_results_and_convergence(run, tmp_path, caplog):
     images = simulated_images(
         "common_test", split="test", num_images=3, seed=0, image_size=150
     ).images()[..., 0]

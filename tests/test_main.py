@@ -1,11 +1,10 @@
-"""The commands of the README, end to end on small files: train, resume, evaluate, predict, refuse."""
+"""Commands end to end on small files: train, resume, evaluate, predict, and their errors."""
 
 import csv
 import functools
 import json
 import os
 import pathlib
-import runpy
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers.tiny_runs import metrics_without_times
 
 from lensjax.cli import convert_weights
 from lensjax.errors import UserError
@@ -41,11 +41,10 @@ def get_config(name):
     config.optimizer.learning_rate = 3e-3
     return config
 """
-TIMES = ("seconds", "images_per_second")
 
 
 def write_images(folder, per_class, seed):
-    """Images in the published layout; each class has a bright bar in another place."""
+    """Writes images in the published layout; the position of a bright bar depends on the class."""
     generator = np.random.default_rng(seed)
     for label, name in enumerate(("no", "sphere", "vort")):
         (folder / name).mkdir(parents=True)
@@ -72,19 +71,14 @@ def config_file(folder, source, model="baseline_cnn"):
 
 @pytest.fixture(scope="module", params=["baseline_cnn", "lens_vit_pinn"])
 def run(request, data, tmp_path_factory):
-    """A finished run: its folder, and the words that made it."""
+    """A finished run: its folder and its command."""
     folder = tmp_path_factory.mktemp("run")
     words = ["--config", config_file(folder, data, request.param), "--workdir", str(folder / "run")]
     assert main(words) == 0
     return folder / "run", words
 
 
-def records(workdir):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
-
-
-def test_a_run_leaves_config_metrics_checkpoints_and_a_report(run):
+def test_run_writes_config_metrics_checkpoints_and_report(run):
     workdir, _ = run
     names = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
     assert {"config.json", "metrics.jsonl", "checkpoints", "report"} <= names
@@ -101,18 +95,18 @@ def test_a_run_leaves_config_metrics_checkpoints_and_a_report(run):
             assert file.stat().st_size > 5_000
 
 
-def test_the_report_s_figures_are_those_of_its_confusion_matrix_and_best_epoch(run):
+def test_report_agrees_with_confusion_matrix_and_best_epoch(run):
     workdir, _ = run
     report = json.loads((workdir / "report" / "metrics.json").read_text())
     counts = np.asarray(report["confusion_matrix"])
     assert counts.sum(1).tolist() == [5, 5, 5] == list(report["images"].values())
     assert report["accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
-    scores = [row["validation_auc"] for row in records(workdir)]
+    scores = [row["validation_auc"] for row in metrics_without_times(workdir)]
     assert scores[report["best_epoch"] - 1] == max(scores)
     assert report["auc"] == pytest.approx(np.mean([report[f"auc_{n}"] for n in report["images"]]))
 
 
-def test_the_same_command_again_changes_no_number(run):
+def test_repeated_command_changes_no_number(run):
     workdir, words = run
     before = (workdir / "metrics.jsonl").read_text(), (workdir / "report/metrics.json").read_text()
     assert main(words) == 0
@@ -120,7 +114,7 @@ def test_the_same_command_again_changes_no_number(run):
     assert after == before
 
 
-def test_another_config_in_the_same_folder_is_refused(run):
+def test_different_config_in_same_folder_is_refused(run):
     _, words = run
     with pytest.raises(
         UserError, match=r"different config: seed = 0 in the existing run, 1 in this command"
@@ -128,7 +122,7 @@ def test_another_config_in_the_same_folder_is_refused(run):
         main([*words, "--config.seed=1"])
 
 
-def test_evaluation_needs_only_the_folder_and_gives_the_report_again(run, tmp_path):
+def test_evaluation_reproduces_the_report(run):
     workdir, _ = run
     expected = json.loads((workdir / "report" / "metrics.json").read_text())
     (workdir / "report" / "metrics.json").unlink()
@@ -136,14 +130,14 @@ def test_evaluation_needs_only_the_folder_and_gives_the_report_again(run, tmp_pa
     assert json.loads((workdir / "report" / "metrics.json").read_text()) == expected
     assert main(["--mode=evaluate", f"--workdir={workdir}", "--split=validation"]) == 0
     validation = json.loads((workdir / "report" / "validation" / "metrics.json").read_text())
-    best = records(workdir)[validation["best_epoch"] - 1]
+    best = metrics_without_times(workdir)[validation["best_epoch"] - 1]
     assert validation["auc"] == pytest.approx(best["validation_auc"], abs=1e-12)
 
 
-def test_prediction_gives_a_row_a_file_and_an_error_for_each_bad_one(run, data, tmp_path):
+def test_prediction_writes_one_row_or_error_per_file(run, tmp_path):
     workdir, _ = run
     folder = tmp_path / "new"
-    write_images(folder / "deep", 4, 1)  # as the first four of each class in val/, by seed
+    write_images(folder / "deep", 4, 1)
     good = sorted(folder.rglob("*.npy"))
     np.save(folder / "small.npy", np.zeros((8, 8)))
     (folder / "broken.npy").write_bytes(good[0].read_bytes()[:500])
@@ -159,44 +153,33 @@ def test_prediction_gives_a_row_a_file_and_an_error_for_each_bad_one(run, data, 
     assert rows["small.npy"]["class"] == ""
     for file in good:
         row = rows[file.relative_to(folder).as_posix()]
-        chances = {name: float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")}
-        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
-        assert row["class"] == max(chances, key=chances.get)
+        probabilities = {
+            name: float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")
+        }
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["class"] == max(probabilities, key=probabilities.get)
     with pytest.raises(UserError, match=r"predictions\.csv exists; name another file"):
         main([*words, "--output", str(output)])
 
 
-def test_prediction_of_one_file_and_of_a_zip_agree_with_that_of_the_folder(run, data, tmp_path):
+def test_folder_zip_and_file_give_equal_predictions(run, data, tmp_path):
     workdir, _ = run
     archive = tmp_path / "val.zip"
-
     shutil.make_archive(str(archive.with_suffix("")), "zip", data / "val")
-    answers = {}
-    for name, source in {
-        "folder": data / "val",
-        "zip": archive,
-        "file": data / "val" / "no" / "3.npy",
-    }.items():
+    sources = {"folder": data / "val", "zip": archive, "file": data / "val" / "no" / "3.npy"}
+    predictions = {}
+    for name, source in sources.items():
         output = tmp_path / f"{name}.csv"
-        assert (
-            main(
-                [
-                    "--mode=predict",
-                    f"--workdir={workdir}",
-                    f"--input={source}",
-                    f"--output={output}",
-                ]
-            )
-            == 0
-        )
+        words = ["--mode=predict", f"--workdir={workdir}", f"--input={source}"]
+        assert main([*words, f"--output={output}"]) == 0
         with output.open() as stream:
-            answers[name] = {
+            predictions[name] = {
                 pathlib.Path(row["file"]).as_posix(): row["probability_no"]
                 for row in csv.DictReader(stream)
             }
-    assert len(answers["folder"]) == 15
-    assert answers["zip"] == answers["folder"]
-    assert answers["file"] == {"3.npy": answers["folder"]["no/3.npy"]}
+    assert len(predictions["folder"]) == 15
+    assert predictions["zip"] == predictions["folder"]
+    assert predictions["file"] == {"3.npy": predictions["folder"]["no/3.npy"]}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +189,7 @@ def test_prediction_of_one_file_and_of_a_zip_agree_with_that_of_the_folder(run, 
         (["--mode=predict", "--input={empty}"], "has no .npy file"),
     ],
 )
-def test_nothing_to_predict_is_refused(run, tmp_path, words, message):
+def test_input_without_images_is_refused(run, tmp_path, words, message):
     workdir, _ = run
     words = [word.format(empty=tmp_path) for word in words]
     with pytest.raises(UserError, match=message):
@@ -219,7 +202,7 @@ def test_evaluation_without_a_run_is_refused(tmp_path):
         main(["--mode", "evaluate", "--workdir", str(tmp_path)])
 
 
-def command(words, **options):
+def start_command(words):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
     }
@@ -230,28 +213,27 @@ def command(words, **options):
         stderr=subprocess.PIPE,
         text=True,
         cwd=pathlib.Path(__file__).parent.parent,
-        **options,
     )
 
 
-def test_a_run_killed_at_any_point_ends_with_the_same_bits(data, tmp_path):
-    """The real command twice: undisturbed; and terminated, gone on with, killed, and gone on with again."""
+def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
+    """One run is uninterrupted; the other is terminated, resumed, killed and resumed again."""
     config = config_file(tmp_path, data)
     more = ["--config.num_epochs=5", "--config.optimizer.learning_rate=1e-3"]
 
     def words(name):
         return ["--config", config, "--workdir", str(tmp_path / name), *more]
 
-    whole = command(words("whole"))
+    whole = start_command(words("whole"))
     output, errors = whole.communicate(timeout=200)
     assert whole.returncode == 0, errors
     assert errors == ""
     assert "Best epoch" in output
-    expected = records(tmp_path / "whole")
+    expected = metrics_without_times(tmp_path / "whole")
     assert len(expected) == 5
-    metrics = tmp_path / "disturbed" / "metrics.jsonl"
+    metrics = tmp_path / "interrupted" / "metrics.jsonl"
     for epochs, number, code in ((1, signal.SIGTERM, 143), (2, signal.SIGKILL, -signal.SIGKILL)):
-        process = command(words("disturbed"))
+        process = start_command(words("interrupted"))
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if metrics.exists() and metrics.read_text().count("\n") >= epochs:
@@ -260,15 +242,15 @@ def test_a_run_killed_at_any_point_ends_with_the_same_bits(data, tmp_path):
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code, errors
-        assert len(records(tmp_path / "disturbed")) < 5
-    again = command(words("disturbed"))
-    _, errors = again.communicate(timeout=200)
-    assert again.returncode == 0, errors
-    assert records(tmp_path / "disturbed") == expected
+        assert len(metrics_without_times(tmp_path / "interrupted")) < 5
+    resumed = start_command(words("interrupted"))
+    _, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors
+    assert metrics_without_times(tmp_path / "interrupted") == expected
 
 
-def test_a_mistake_ends_with_one_line_and_code_2(tmp_path):
-    process = command(
+def test_user_error_is_one_line_with_code_2(tmp_path):
+    process = start_command(
         ["--config", config_file(tmp_path, "nowhere"), "--workdir", str(tmp_path / "r")]
     )
     _, errors = process.communicate(timeout=100)
@@ -277,9 +259,8 @@ def test_a_mistake_ends_with_one_line_and_code_2(tmp_path):
     assert errors.startswith("lensjax: nowhere: no such file or folder")
 
 
-def test_real_images_train_and_report(real_samples, tmp_path):
-    """The twelve real images arranged as train/ and val/: that it runs is the point, not the figures."""
-
+def test_published_images_train_and_report(real_samples, tmp_path):
+    """Twelve published images are enough to run the command, not to train a classifier."""
     for name in ("no", "sphere", "vort"):
         files = sorted((real_samples / name).glob("*.npy"))
         for split, part in (("train", files[:3]), ("val", files[3:])):
@@ -293,7 +274,7 @@ def test_real_images_train_and_report(real_samples, tmp_path):
     assert report["images"] == {"no": 1, "sphere": 1, "vort": 1}
 
 
-def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run, data, tmp_path):
+def test_torch_checkpoint_survives_evaluation_and_conversion_back(run, data, tmp_path):
     """torch.save -> convert -> evaluate in lensjax -> convert back -> load_state_dict(strict=True)."""
     torch = pytest.importorskip("torch")
     from oracles.torch_models import BaselineCNN, LensVITPINN, randomize
@@ -324,7 +305,7 @@ def test_a_checkpoint_of_the_reference_is_evaluated_and_comes_back_as_it_was(run
             found = [float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")]
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
-    tool["main"](["--to-torch", "--input", str(workdir), "--output", str(back)])
+    convert_weights.main(["--to-torch", "--input", str(workdir), "--output", str(back)])
     returned = torch.load(back, weights_only=True)
     make().load_state_dict(returned, strict=True)
     for key, tensor in oracle.state_dict().items():

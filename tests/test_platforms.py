@@ -1,4 +1,4 @@
-"""Programs lowered for CPU, CUDA and TPU on a machine that may have none of the accelerators."""
+"""Programs lowered for CPU, CUDA and TPU; the machine needs none of the accelerators."""
 
 import collections
 import functools
@@ -19,7 +19,7 @@ SIZE = 64
 ACCELERATORS = ("cuda", "tpu")
 OPTIMIZER = optax.adamw(1e-4)
 RECIPE = Recipe(max_rotation=10.0, dihedral=True, max_shift=2, physics_weight=0.01)
-# Every layer that lensjax has.
+# Has every layer of lensjax.
 MODEL = LensViTPINN(width=4, stage_sizes=(1, 1), embedding_size=12, depth=1, num_heads=2)
 
 
@@ -78,27 +78,27 @@ PROGRAMS = {
 WITH_CPU_FORMS = ("train_step", "eval_step", "class_evidence")
 
 
-def lowered(program, platforms):
-    """For each platform how often each operation occurs, with the types of operands and results."""
-    jax.clear_caches()  # what was traced before would be used again
+def count_operations(program, platforms):
+    """For each platform, the number of each operation with the types of its operands and results."""
+    jax.clear_caches()  # forces a new trace
     function, arguments = program()
     traced = jax.jit(function).trace(*arguments)
     texts = [traced.lower(lowering_platforms=(platform,)).as_text() for platform in platforms]
-    # Not counted: constants and returns, by which a form is selected, and constants spread over an array. JAX
-    # lets each form return those in place of what the backward pass of the other one would need.
+    # Constants, returns and broadcast constants are not counted. Constants and returns select a form, and
+    # each form returns broadcast constants in place of the residuals that only the other form needs.
     operations = r"(stablehlo\.(?!constant|return)\w+|call @[a-z]+).* : (?!\(tensor<\w+>\) -> )(.*)"
     return [collections.Counter(re.findall(operations, text)) for text in texts]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_accelerators_get_no_cpu_form(name, monkeypatch):
-    """Lowered as `jax.export` does it, for one platform at a time."""
-    on_cpu, *on_accelerators = lowered(PROGRAMS[name], ("cpu", *ACCELERATORS))
+    """Programs are lowered for one platform at a time, as in `jax.export`."""
+    on_cpu, *on_accelerators = count_operations(PROGRAMS[name], ("cpu", *ACCELERATORS))
 
     def default_form(*operands, cpu, default):
         return default(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_form)
-    assert on_accelerators == lowered(PROGRAMS[name], ACCELERATORS)
-    if name in WITH_CPU_FORMS:  # which the comparison above would find
-        assert on_cpu != lowered(PROGRAMS[name], ["cpu"])[0]
+    assert on_accelerators == count_operations(PROGRAMS[name], ACCELERATORS)
+    if name in WITH_CPU_FORMS:  # so the comparison above can detect a CPU form
+        assert on_cpu != count_operations(PROGRAMS[name], ["cpu"])[0]
