@@ -29,7 +29,7 @@ def test_every_cell_runs_on_few_images(cells, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "tutorial-4" / "report" / "metrics.json").exists()
     assert "of 30 right" in capsys.readouterr().out
     # A smooth lens without substructure is measured within its error bars, whatever was trained.
-    pull = namespace["error"] / (1000 * namespace["answers"].theta_E_sigma)
+    pull = namespace["error"] / (1000 * namespace["predictions"].theta_E_sigma)
     assert abs(pull[namespace["new"].labels == 0]).max() < 5
 
 
