@@ -84,7 +84,7 @@ def render_figure(figure: Figure, alt: str, caption: str) -> str:
     """A figure as embedded SVG, in light and dark colors.
 
     Args:
-      figure: the figure; it must have been made within `plots.paper_style`, and so must this call.
+      figure: a figure made within `plots.paper_style`; this function must be called within it too.
       alt: alternative text.
       caption: HTML.
     """

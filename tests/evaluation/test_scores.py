@@ -125,9 +125,7 @@ def test_fitted_temperature_is_optimal_and_removes_overconfidence():
     grid = np.exp(np.linspace(np.log(0.1), np.log(10), 150))
     losses = [metrics.log_loss(labels, apply_temperature(probabilities, value)) for value in grid]
     assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.031)
-    assert found == pytest.approx(
-        2.5, rel=0.1
-    )  # the temperature that the predictions were made with
+    assert found == pytest.approx(2.5, rel=0.1)  # as in random_predictions
     before, after = (
         calibration_error(labels, p)
         for p in (probabilities, apply_temperature(probabilities, found))

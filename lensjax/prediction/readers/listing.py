@@ -82,7 +82,7 @@ def find_images(source: str) -> Listing:
         listing = Listing(path, sorted(_walk(path, "", ())))
     elif path.suffix.lower() == ".zip" and path.is_file():
         archive = open_tree(path)
-        listing = Listing(path, sorted(_archived(archive)), archive)
+        listing = Listing(path, sorted(_archive_members(archive)), archive)
     elif os.path.lexists(path):
         if not _is_image(path.name):
             known = ", ".join(SUFFIXES)
@@ -110,7 +110,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     """Files below a folder. Links to folders are followed, except those to a parent folder."""
     try:
         status = folder.stat()
-        place = (status.st_dev, status.st_ino)
+        file_id = (status.st_dev, status.st_ino)
         with os.scandir(folder) as found:
             children = [entry for entry in found if not is_hidden(entry.name)]
     except OSError:
@@ -121,10 +121,10 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         if not _is_folder(child):
             if _is_image(child.name):
                 yield name
-        elif child.is_symlink() and _place(child) in (*above, place):
+        elif child.is_symlink() and _file_id(child) in (*above, file_id):
             yield name
         else:
-            yield from _walk(folder / child.name, f"{name}/", (*above, place))
+            yield from _walk(folder / child.name, f"{name}/", (*above, file_id))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -134,12 +134,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _place(entry: os.DirEntry[str]) -> tuple[int, int]:
+def _file_id(entry: os.DirEntry[str]) -> tuple[int, int]:
     status = entry.stat()
     return status.st_dev, status.st_ino
 
 
-def _archived(archive: FileTree) -> Iterator[str]:
+def _archive_members(archive: FileTree) -> Iterator[str]:
     """Files in an archive."""
     folders = [""]
     while folders:
