@@ -1,4 +1,4 @@
-"""Simulated images against real ones, by the statistics of tools/studies/compare_simulated.py."""
+"""tools/studies/compare_simulated.py: summary statistics of simulated and real images."""
 
 import pathlib
 import runpy
@@ -17,24 +17,24 @@ def pair(real_samples):
     return simulated, TOOL["real_statistics"](real_samples)
 
 
-def test_real_images_lie_within_the_range_of_simulated_ones(pair):
-    """Every statistic of every real image lies within what 600 simulated ones span."""
+def test_real_statistics_are_within_simulated_range(pair):
+    """Every statistic of every real image is within the range of 600 simulated ones."""
     simulated, real = pair
     for name, values in real.items():
         assert simulated[name].min() < values.min(), name
         assert values.max() < simulated[name].max(), name
 
 
-def test_real_images_are_on_average_as_simulated_ones(pair):
-    """Means over the real images within four standard errors of the simulated mean."""
+def test_mean_real_statistics_match_simulated_ones(pair):
+    """Means over the real images are within four standard errors of the simulated mean."""
     simulated, real = pair
     for name, values in real.items():
         error = simulated[name].std() / np.sqrt(len(values))
         assert abs(values.mean() - simulated[name].mean()) < 4 * error, name
 
 
-def test_statistics_find_what_was_put_in():
-    """An elongated blob of known widths on a background of known noise, all Poisson."""
+def test_statistics_recover_known_values():
+    """An elongated Gaussian of known widths on a constant background, with Poisson noise."""
     axis = (np.arange(150) - 74.5) * 0.05
     x, y = np.meshgrid(axis, axis)
     rate = 20 + 900 * np.exp(-(x**2) / (2 * 1.0**2) - y**2 / (2 * 0.5**2))

@@ -1,4 +1,4 @@
-"""The tool compares with the priors that the simulator draws from."""
+"""tools/studies/likelihood_ratio.py: priors and AUC."""
 
 import importlib.util
 import pathlib
@@ -17,7 +17,7 @@ def tool(name):
     return module
 
 
-def test_the_prior_of_a_preset_is_what_scenes_are_drawn_from():
+def test_prior_matches_simulated_scenes():
     prior = tool("likelihood_ratio").prior(simulation.preset("common_test"))
     scenes = simulation.draw_scenes("common_test", seed=4, split="test", num_images=3_000)
     squared = scenes.masses[..., 0] ** 2
@@ -41,7 +41,7 @@ def test_the_prior_of_a_preset_is_what_scenes_are_drawn_from():
     np.testing.assert_allclose(lines[..., 1:].mean(1).std(), prior.line.center_sigma, rtol=0.05)
 
 
-def test_areas_are_those_of_the_pairs_in_order():
+def test_auc_is_fraction_of_ordered_pairs():
     rng = np.random.default_rng(0)
     labels, ratios = rng.integers(0, 3, 60), rng.normal(0, 900, (60, 3))
     areas = tool("likelihood_ratio").aucs(labels, ratios, np.ones((1, 60)))[0]

@@ -1,15 +1,15 @@
-"""Times the lens fit beside scipy's least squares with lenstronomy's rendering of the same model.
+"""Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model.
 
   python tools/benchmarks/fitting.py
 
-  --images N      simulated common_test images to fit (240 if not given)
-  --peer N        how many of them the peer fits; 0 for none (4 if not given)
-  --batch N       images at once (what suits the device if not given)
-  --rounds N      the least time of each counts (3 if not given)
+  --images N      simulated common_test images to fit (default 240)
+  --peer N        number of images that SciPy fits; 0 for none (default 4)
+  --batch N       images per batch (default: depends on the device)
+  --rounds N      repetitions, of which the fastest counts (default 3)
 
-The peer gets what the fit has to find for itself: the noise of each pixel, and a start within
-5 % of the true lens. It stops by scipy's own defaults.
-Exit codes: 0 done; 2 something in the command is wrong.
+SciPy is given what the lens fit must find itself: the noise of each pixel, and a start within 5 % of
+the true lens. It uses its default stopping criteria.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the comparison.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("images", 240, "", lower_bound=1, flag_values=values)
@@ -51,35 +51,37 @@ def main(arguments: Sequence[str]) -> None:
     scaled = (images.pixels / images.scale[:, None, None])[..., None].astype(np.float32)
     noise = fitting.photon_noise(images.scale)
 
-    def ours() -> fitting.LensFit:
+    def fit_all() -> fitting.LensFit:
         return fitting.fit_in_batches(scaled, noise=noise, batch_size=values.batch)
 
     started = time.perf_counter()
-    ours()
+    fit_all()
     first = time.perf_counter() - started
-    seconds, processor, fit = least(ours, values.rounds)
+    seconds, processor, fit = best_time(fit_all, values.rounds)
     number = len(scaled)
-    log.info("  first call, compilation included: %.1f s", first)
+    log.info("  first call, including compilation: %.1f s", first)
     report("lensjax", number, seconds, processor)
     if not values.peer:
         return
     try:
         fit_one = lenstronomy_fit(images)
     except ImportError as error:
-        log.info("  lenstronomy with scipy: not installed (%s)", error)
+        log.info("  SciPy and lenstronomy: not installed (%s)", error)
         return
-    theirs, peer_processor, found = least(lambda: [fit_one(i) for i in range(values.peer)], 1)
-    report("scipy and lenstronomy", values.peer, theirs, peer_processor)
-    log.info("  ratio of the rates: %.0f", (theirs / values.peer) / (seconds / number))
-    log.info("  reduced chi-square less the peer's, same images, and theta_E less theirs in sigma:")
+    peer_seconds, peer_processor, found = best_time(
+        lambda: [fit_one(i) for i in range(values.peer)], 1
+    )
+    report("SciPy and lenstronomy", values.peer, peer_seconds, peer_processor)
+    log.info("  ratio of the rates: %.0f", (peer_seconds / values.peer) / (seconds / number))
+    log.info("  differences from SciPy: reduced chi-square, and theta_E in standard deviations")
     for row, (chi_square, theta_E) in enumerate(found):
         deviation = (fit.parameters["theta_E"][row] - theta_E) / fit.covariance[row, 0, 0] ** 0.5
         excess = fit.reduced_chi_square[row] - chi_square
         log.info("    image %d: %+.5f %+.3f", row, excess, deviation)
 
 
-def least(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
-    """Least wall and processor time of some rounds, seconds, and what the last one gave."""
+def best_time(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
+    """Smallest wall and processor time of some rounds, seconds, and the last result."""
     times = []
     for _ in range(rounds):
         wall, processor = time.perf_counter(), time.process_time()
@@ -91,7 +93,7 @@ def least(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
 def report(name: str, number: int, seconds: float, processor: float) -> None:
     """Logs a rate."""
     log.info(
-        "  %-24s %8.1f images/s, %8.1f ms of processor time an image",
+        "  %-24s %8.1f images/s, %8.1f ms of processor time per image",
         *(name, number / seconds, 1e3 * processor / number),
     )
 
@@ -99,7 +101,7 @@ def report(name: str, number: int, seconds: float, processor: float) -> None:
 def lenstronomy_fit(
     images: simulation.SimulatedImages,
 ) -> Callable[[int], tuple[float, float]]:
-    """A fit of one image by scipy, its model drawn by lenstronomy: reduced chi-square and theta_E."""
+    """Function that fits one image with SciPy and lenstronomy: reduced chi-square and theta_E."""
 
     def module(name: str) -> Any:
         return importlib.import_module(name)
@@ -144,7 +146,7 @@ def lenstronomy_fit(
         true = np.array([getattr(images.scenes, name)[row] for name in NAMES], np.float64)
         first = true + 0.05 * np.abs(true) * rng.uniform(-1, 1, len(true))
         counts = images.pixels[row].astype(np.float64)
-        # The noise of the true model; the smallest count is what the sky has lost.
+        # The noise of the true model. The minimum was subtracted from the counts, and so from the sky.
         smooth = model(np.array([*true, source.amp, instrument.sky]))
         deviation = np.sqrt(smooth)
 
@@ -160,7 +162,7 @@ def lenstronomy_fit(
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="benchmark_fitting")
 
 

@@ -1,17 +1,17 @@
-"""Times the simulator beside its peers, all in one run and in turns, and prints the ratios.
+"""Times the simulator in alternation with other codes, and prints the ratios.
 
   python tools/benchmarks/simulator.py
 
-  --batch N       scenes at once (32 if not given)
-  --rounds N      turns; the least time of each contestant counts (5 if not given)
-  --path DIR      a folder to look in for peers that are not installed here
-  --nopeers       lensjax alone
+  --batch N       scenes per batch (default 32)
+  --rounds N      rounds; the smallest time of each code counts (default 5)
+  --path DIR      folder with codes that are not installed
+  --nopeers       lensjax only
 
-Noise-free model_1 scenes with 0, 25 and 100 point masses against lenstronomy on as many
-processes as there are cores (at most two), JAXtronomy and caustics, each where installed; the
-gradient with respect to every parameter of a scene; noisy common_test images; photon counts
-against jax.random.poisson and NumPy.
-Exit codes: 0 done; 2 something in the command is wrong.
+Noise-free model_1 scenes with 0, 25 and 100 point masses, compared with lenstronomy on as many
+processes as there are cores (at most two), JAXtronomy and caustics, if installed; the gradient with
+respect to every scene parameter; noisy common_test images; photon counts, compared with
+jax.random.poisson and NumPy.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import concurrent.futures
@@ -37,14 +37,14 @@ from lensjax.runtime.progress import log
 
 MODEL = simulation.preset("model_1")
 COMMON = simulation.preset("common_test")
-Contestants = dict[str, Callable[[], Any]]
+Codes = dict[str, Callable[[], Any]]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs all comparisons.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("batch", 32, "", lower_bound=2, flag_values=values)
@@ -58,13 +58,13 @@ def main(arguments: Sequence[str]) -> None:
     log.info("%s, %d cores, batch %d", device.device_kind, os.cpu_count() or 1, values.batch)
     for number in (0, 25, 100):
         log.info("\nmodel_1 without noise, %d point masses", number)
-        rendering(values.batch, values.rounds, number, with_peers=values.peers)
+        time_rendering(values.batch, values.rounds, number, with_peers=values.peers)
     log.info("\ncommon_test")
-    noisy(values.batch, values.rounds)
+    time_noisy_images(values.batch, values.rounds)
 
 
-def rendering(batch: int, rounds: int, number: int, *, with_peers: bool) -> None:
-    """Noise-free scenes and their gradient, here and, if asked for, by the peers."""
+def time_rendering(batch: int, rounds: int, number: int, *, with_peers: bool) -> None:
+    """Times noise-free scenes and their gradient with lensjax, and with other codes if requested."""
     scenes = scenes_with(number, batch)
     ours = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, MODEL)))
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(150, 150)), jnp.float32)
@@ -74,12 +74,12 @@ def rendering(batch: int, rounds: int, number: int, *, with_peers: bool) -> None
 
     gradient = jax.jit(jax.vmap(jax.grad(weighted, allow_int=True)))
     rows = jax.tree.map(np.asarray, scenes)
-    contestants: Contestants = {
+    codes: Codes = {
         "lensjax": lambda: jax.block_until_ready(ours(scenes)),
         "lensjax, gradient": lambda: jax.block_until_ready(gradient(scenes)),
     }
     if not with_peers:
-        table(best_times(contestants, rounds), batch, "lensjax")
+        log_table(best_times(codes, rounds), batch, "lensjax")
         return
     processes = min(2, os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
@@ -100,19 +100,19 @@ def rendering(batch: int, rounds: int, number: int, *, with_peers: bool) -> None
             except ImportError as error:
                 log.info("  %-30s not installed (%s)", name, error)
                 continue
-            except Exception as error:  # a peer that fails is no reason to lose the others
+            except Exception as error:  # continue with the other codes
                 log.info("  %-30s failed: %s", name, str(error).splitlines()[0][:80])
                 continue
             order = [i for part in range(processes) for i in range(part, batch, processes)]
             expected = np.asarray(ours(scenes))[order if function is peer else slice(None)]
             worst = np.abs(image[:, 8:-8, 8:-8] - expected[:, 8:-8, 8:-8]).max() / expected.max()
             log.info("  %-30s differs by %.1e of the peak", name, worst)
-            contestants[name] = function
-        table(best_times(contestants, rounds), batch, "lensjax")
+            codes[name] = function
+        log_table(best_times(codes, rounds), batch, "lensjax")
 
 
-def noisy(batch: int, rounds: int) -> None:
-    """Images with photon noise, and the noise alone."""
+def time_noisy_images(batch: int, rounds: int) -> None:
+    """Times images with photon noise, and the noise only."""
     labels = jnp.arange(batch) % 3
     keys = jax.random.split(jax.random.key(0), batch)
     simulate = jax.jit(jax.vmap(lambda key, label: simulation.simulate(key, COMMON, label)))
@@ -129,15 +129,15 @@ def noisy(batch: int, rounds: int) -> None:
     generator = np.random.default_rng(0)
     ours = jax.jit(jax.vmap(simulation.poisson))
     theirs = jax.jit(jax.vmap(jax.random.poisson))
-    table(
+    log_table(
         best_times(
             {
                 "images with noise": lambda: jax.block_until_ready(simulate(keys, labels)),
-                "images without": lambda: jax.block_until_ready(render(scenes)),
-                "gradient of these": lambda: jax.block_until_ready(gradient(scenes)),
+                "images without noise": lambda: jax.block_until_ready(render(scenes)),
+                "gradient without noise": lambda: jax.block_until_ready(gradient(scenes)),
                 "photon counts": lambda: jax.block_until_ready(ours(keys, expected)),
                 "jax.random.poisson": lambda: jax.block_until_ready(theirs(keys, expected)),
-                "NumPy's, one core": lambda: generator.poisson(host),
+                "NumPy, one core": lambda: generator.poisson(host),
             },
             rounds,
         ),
@@ -147,7 +147,7 @@ def noisy(batch: int, rounds: int) -> None:
 
 
 def scenes_with(number: int, batch: int) -> simulation.Scene:
-    """Scenes of model_1 with that many point masses."""
+    """Scenes of model_1 with a given number of point masses."""
     prior = dataclasses.replace(MODEL.subhalos, number=max(number, 1))
     vortex = dataclasses.replace(MODEL.vortex, number=1)
     preset = dataclasses.replace(MODEL, subhalos=prior, vortex=vortex)
@@ -156,11 +156,11 @@ def scenes_with(number: int, batch: int) -> simulation.Scene:
     return dataclasses.replace(scenes, masses=scenes.masses[:, :number])
 
 
-def best_times(contestants: Contestants, rounds: int) -> dict[str, float]:
-    """The least time of each, seconds; all are run once before and then in turns."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+def best_times(codes: Codes, rounds: int) -> dict[str, float]:
+    """Smallest time of each code, seconds, over alternating rounds after a warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in codes}
     for turn in range(rounds + 1):
-        for name, run_it in contestants.items():
+        for name, run_it in codes.items():
             started = time.perf_counter()
             run_it()
             if turn:
@@ -168,15 +168,15 @@ def best_times(contestants: Contestants, rounds: int) -> dict[str, float]:
     return {name: min(taken) for name, taken in times.items()}
 
 
-def table(times: dict[str, float], batch: int, base: str) -> None:
-    """Logs the time and rate of each contestant, and its time in units of the first one's."""
+def log_table(times: dict[str, float], batch: int, base: str) -> None:
+    """Logs the time and rate of each code, and its time relative to the base."""
     for name, seconds in times.items():
         rate, ratio = batch / seconds, seconds / times[base]
-        log.info("  %-30s %8.3f ms an image %9.0f images/s %7.2f x", name, 1e3 / rate, rate, ratio)
+        log.info("  %-30s %8.3f ms per image %9.0f images/s %7.2f x", name, 1e3 / rate, rate, ratio)
 
 
 def lenstronomy(scenes: simulation.Scene) -> np.ndarray:
-    """The scenes one after another by lenstronomy, in this process."""
+    """Renders scenes one after another with lenstronomy, in this process."""
     model, parameters, source, _ = _lenstronomy_parts("lenstronomy", len(scenes.masses[0]))
     return np.array(
         [
@@ -187,7 +187,7 @@ def lenstronomy(scenes: simulation.Scene) -> np.ndarray:
 
 
 def jaxtronomy(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
-    """The scenes in one compiled batch by JAXtronomy."""
+    """Function that renders the scenes in one compiled batch with JAXtronomy."""
     model, parameters, source, _ = _lenstronomy_parts("jaxtronomy", number)
 
     def render(scene: simulation.Scene) -> jax.Array:
@@ -200,7 +200,7 @@ def jaxtronomy(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
 
 @functools.cache
 def _lenstronomy_parts(library: str, number: int) -> Any:
-    """The image model of lenstronomy or of its port to JAX, and the parameters of a scene for it."""
+    """Image model of lenstronomy or JAXtronomy, and functions that return its parameters of a scene."""
 
     def module(name: str) -> Any:
         return importlib.import_module(f"{library}.{name}")
@@ -217,7 +217,7 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
         exposure_time=1.0,
     )
     fwhm = instrument.psf_sigma * 2 * np.sqrt(2 * np.log(2))
-    # JAXtronomy takes the point-spread function from lenstronomy itself.
+    # JAXtronomy uses lenstronomy's point-spread function.
     psf = importlib.import_module("lenstronomy.Data.psf").PSF(
         psf_type="GAUSSIAN", fwhm=fwhm, pixel_size=scale, truncation=3
     )
@@ -252,7 +252,7 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
 
 
 def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
-    """The scenes in one batch by caustics, on PyTorch."""
+    """Function that renders the scenes in one batch with caustics, on PyTorch."""
     warnings.filterwarnings("ignore", module="caustics")
     library = importlib.import_module("caustics")
     torch = importlib.import_module("torch")
@@ -293,7 +293,7 @@ def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
 
 
 def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray:
-    """The free parameters of each scene, in the order that caustics asks for them."""
+    """Free parameters of each scene, in the order of caustics."""
     lens_size = np.hypot(scenes.lens_e1, scenes.lens_e2)
     source_size = np.hypot(scenes.source_e1, scenes.source_e2)
     source_q = (1 - source_size) / (1 + source_size)
@@ -306,7 +306,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
         ("source", "x0"): scenes.source_x,
         ("source", "y0"): scenes.source_y,
         ("source", "q"): source_q,
-        # Along the major axis there; here it is the geometric mean of both axes.
+        # Along the major axis in caustics; in lensjax the geometric mean of both axes.
         ("source", "Re"): MODEL.source.R_sersic / np.sqrt(source_q),
         ("source", "phi"): 0.5 * np.arctan2(scenes.source_e2, scenes.source_e1),
     }
@@ -318,7 +318,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="benchmark_simulator")
 
 

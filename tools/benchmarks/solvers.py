@@ -1,16 +1,16 @@
-"""Times the lens fit's solver beside optimistix's Levenberg-Marquardt on the same least squares.
+"""Times the solver of the lens fit against optimistix's Levenberg-Marquardt on the same problems.
 
   python tools/benchmarks/solvers.py
 
-  --images N      simulated common_test images of the class without substructure (8 if not given)
-  --away N        how far from the optimum both set out, standard deviations (10 if not given)
-  --rounds N      the least time of each counts (3 if not given)
-  --path DIR      a folder to look in for optimistix, if it is not installed here
+  --images N      simulated common_test images without substructure (default 8)
+  --away N        distance of the start from the optimum, standard deviations (default 10)
+  --rounds N      repetitions, of which the fastest counts (default 3)
+  --path DIR      folder with optimistix, if it is not installed
 
-Both draw the image with lensjax.fitting's renderer, on the image's own pixels, with the same
-weights, in one compiled batch: optimistix once with the amplitude and the sky among the
-parameters and once with both eliminated. Its Jacobian is forward-mode, its tolerances 1e-4.
-Exit codes: 0 done; 2 something in the command is wrong.
+Both solvers use lensjax.fitting's renderer at the resolution of the image, with the same weights, in
+one compiled batch. optimistix runs once with the amplitude and the sky as parameters and once with
+both eliminated, with a forward-mode Jacobian and tolerances of 1e-4.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import functools
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the comparison.
 
     Raises:
-      UserError: a flag is wrong, or optimistix is not installed.
+      UserError: if a flag is invalid, or optimistix is not installed.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("images", 8, "", lower_bound=1, flag_values=values)
@@ -55,32 +55,34 @@ def main(arguments: Sequence[str]) -> None:
         optimistix = importlib.import_module("optimistix")
     except ImportError as error:
         raise UserError(
-            f"{error}: pip install optimistix, or name its folder with --path"
+            f"{error}; install optimistix with pip, or name its folder with --path"
         ) from error
     log.info("%s, %d cores", jax.devices()[0].device_kind, os.cpu_count() or 1)
     images, weights, best, start = problems(values.images, values.away)
-    contestants: dict[str, Callable[..., Any]] = {
-        "lensjax": here,
+    solvers: dict[str, Callable[..., Any]] = {
+        "lensjax": solve_with_lensjax,
         "optimistix, amplitude and sky eliminated": functools.partial(
-            there, optimistix, eliminated=True
+            solve_with_optimistix, optimistix, eliminated=True
         ),
-        "optimistix, all parameters": functools.partial(there, optimistix, eliminated=False),
+        "optimistix, all parameters": functools.partial(
+            solve_with_optimistix, optimistix, eliminated=False
+        ),
     }
     times: dict[str, float] = {}
-    for name, solve in contestants.items():
-        times[name], found, steps = timed(
+    for name, solve in solvers.items():
+        times[name], found, steps = time_solver(
             jax.jit(jax.vmap(solve)), (images, weights, start), values.rounds
         )
-        off = np.abs((found[:, : best[0].shape[1]] - best[0]) / best[1]).max()
+        difference = np.abs((found[:, : best[0].shape[1]] - best[0]) / best[1]).max()
         log.info(
-            "  %-42s %8.1f ms of processor time an image, %5.1f x%s, %.3f sigma off",
+            "  %-42s %8.1f ms of processor time per image, %5.1f x%s, error %.3f sigma",
             *(name, times[name], times[name] / times["lensjax"]),
-            *("" if np.isnan(steps) else f", {steps:.1f} steps", off),
+            *("" if np.isnan(steps) else f", {steps:.1f} steps", difference),
         )
 
 
 def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, np.ndarray], Array]:
-    """Images, weights of their pixels, optimum with its deviations, and where to set out."""
+    """Images, weights of their pixels, optimum with its standard deviations, and starting points."""
     simulated = simulation.simulate_split(
         "common_test", seed=0, split="test", num_images=3 * number
     )
@@ -98,8 +100,8 @@ def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, 
     return jnp.asarray(images), jnp.asarray(weights), (best, deviation), jnp.asarray(start)
 
 
-def here(image: Array, weight: Array, start: Array) -> tuple[Array, Array]:
-    """The optimum by lensjax's solver; the number of its steps is not told."""
+def solve_with_lensjax(image: Array, weight: Array, start: Array) -> tuple[Array, Array]:
+    """Optimum found by lensjax; its number of steps is reported as NaN."""
 
     def evaluate(free: Array) -> NormalEquations:
         source, jacobian = fitting.render_with_jacobian(MODEL, RESOLUTION, free)
@@ -109,10 +111,10 @@ def here(image: Array, weight: Array, start: Array) -> tuple[Array, Array]:
     return found[0], jnp.full((), jnp.nan)
 
 
-def there(
+def solve_with_optimistix(
     optimistix: Any, image: Array, weight: Array, start: Array, *, eliminated: bool
 ) -> tuple[Array, Array]:
-    """The optimum by optimistix, and how many steps it took."""
+    """Optimum found by optimistix, and the number of steps."""
 
     def residual(free: Array, _: None) -> Array:
         source = fitting.render(MODEL, RESOLUTION, free[: len(MODEL.nonlinear)])
@@ -129,10 +131,10 @@ def there(
     return solution.value, solution.stats["num_steps"]
 
 
-def timed(
+def time_solver(
     solve: Callable[..., Any], given: tuple[Array, ...], rounds: int
 ) -> tuple[float, np.ndarray, float]:
-    """Least processor time of an image, ms; what was found; mean number of steps."""
+    """Smallest processor time per image (ms), the optima, and the mean number of steps."""
     found, steps = jax.block_until_ready(solve(*given))
     times = []
     for _ in range(rounds):
@@ -143,7 +145,7 @@ def timed(
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="benchmark_solvers")
 
 

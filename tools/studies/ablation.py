@@ -1,21 +1,22 @@
-"""Measures what lens physics brings a classifier: one small ResNet on different inputs.
+"""Measures how much lens physics improves a classifier: one small ResNet on different inputs.
 
   python tools/studies/ablation.py --output runs/ablation
 
-  --output DIR      where runs and results.jsonl are kept; the same command goes on there
-  --sizes N,N       training images (300,3000 if not given)
-  --inputs NAME,..  which of the inputs below (all but gauss_newton if not given)
-  --seeds N         how many seeds of each (3 if not given)
-  --epochs N,N      epochs for each size (30 for 300, 12 for 3,000, 5 for 30,000 if not given)
-  --test N          test images (7,500 if not given)
-  --figure FILE     also draw the learning curves
+  --output DIR      folder of the runs and of results.jsonl; rerun the same command to resume
+  --sizes N,N       numbers of training images (default 300,3000)
+  --inputs NAME,..  inputs to compare, see below (default: all but gauss_newton)
+  --seeds N         seeds per input and size (default 3)
+  --epochs N,N      epochs for each size (default: 30 for 300, 12 for 3,000, 5 for 30,000)
+  --test N          test images (default 7,500)
+  --figure FILE     plot the learning curves
 
-Inputs: image; reference (image and the reference's theta_S); residual; both (image and residual);
-other (image and another image's residual, a control); encoder (image and residual of the lens that
-an encoder guesses, trained end to end); gauss_newton (the same, refined by three steps).
-Prints a table of the runs of these sizes and epochs: mean test AUC of the best epoch by validation, and its
-95 % interval over seeds (Student's t). Images are simulated (common_test) and lenses fitted once.
-Exit codes: 0 done; 2 something in the command is wrong.
+Inputs: image; reference (image and the theta_S of the reference models); residual; both (image and
+residual); other (image and the residual of another image, a control); encoder (image and residual of
+a lens predicted by an encoder, trained end to end); gauss_newton (the same, refined by three steps).
+Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to
+the validation images, and its 95 % interval over seeds (Student's t). Images are simulated
+(common_test) and lenses are fitted once.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import dataclasses
@@ -60,10 +61,10 @@ INPUTS: dict[str, dict[str, Any]] = {
 }
 TITLES = {
     "image": "image",
-    "reference": "image and the reference's source",
+    "reference": "image and reference source",
     "residual": "residual",
     "both": "image and residual",
-    "other": "image and another's residual",
+    "other": "image and shuffled residual",
     "encoder": "end-to-end encoder",
     "gauss_newton": "encoder and 3 steps",
 }
@@ -73,10 +74,10 @@ RESULTS = "results.jsonl"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains what is missing, and prints the table.
+    """Trains the missing runs and prints the table.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "", flag_values=values)
@@ -88,19 +89,19 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("figure", None, "", flag_values=values)
     runner.read_flags(values, arguments)
     if not values.output:
-        raise UserError("--output is missing; see --help")
+        raise UserError("--output is required; see --help")
     for name in values.inputs:
         if name not in INPUTS:
-            raise UserError(f"--inputs {name}: not one of {', '.join(INPUTS)}")
+            raise UserError(f"--inputs {name}: expected {', '.join(INPUTS)}")
     sizes = _numbers("sizes", values.sizes)
     epochs = dict(zip(sizes, _numbers("epochs", values.epochs), strict=False)) or EPOCHS
     for size in sizes:
         if size not in epochs:
-            raise UserError(f"--epochs says nothing of {size} images")
+            raise UserError(f"--epochs has no value for {size} images; give one per size")
     output = Path(values.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
 
-    done = read(output)
+    done = read_results(output)
     missing = [
         (size, seed, name)
         for size in sizes
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> None:
         if not any(_key(result) == (name, size, seed, epochs[size]) for result in done)
     ]
     if missing:
-        splits = images(max(sizes), values.test)
+        splits = load_images(max(sizes), values.test)
         for number, (size, seed, name) in enumerate(missing, 1):
             log.info("%d of %d: %s, %s images, seed %d", number, len(missing), name, size, seed)
             result = measure(name, splits, size, seed, epochs[size], output)
@@ -118,22 +119,22 @@ def main(arguments: Sequence[str]) -> None:
             log.info("test AUC %.4f in %s\n", result["auc"], format_duration(result["seconds"]))
     results = [
         result
-        for result in read(output)
+        for result in read_results(output)
         if result["size"] in sizes and result["epochs"] == epochs[result["size"]]
     ]
     log.info("%s", table(results))
     if values.figure:
-        draw(results, Path(values.figure))
+        plot(results, Path(values.figure))
 
 
 def recipe() -> ConfigDict:
-    """The config of the lens fit."""
+    """Config of the lens-fit experiment."""
     file = Path(__file__).parent.parent.parent / "configs" / "lens_fit.py"
     return options.load_config(str(file))
 
 
-def images(num_train: int, num_test: int) -> Splits:
-    """All images with their fits."""
+def load_images(num_train: int, num_test: int) -> Splits:
+    """Loads all images with their fits."""
     config = recipe()
     config.data.num_train = num_train
     config.data.num_validation = VALIDATION
@@ -144,7 +145,7 @@ def images(num_train: int, num_test: int) -> Splits:
 def measure(
     name: str, splits: Splits, size: int, seed: int, epochs: int, output: Path
 ) -> dict[str, Any]:
-    """Trains on one input, and evaluates the best epoch on the test images."""
+    """Trains on one input and evaluates the best epoch on the test images."""
     config = config_of(name, size, seed, epochs)
     prepared = {
         field.name: with_input(name, getattr(splits, field.name), seed)
@@ -158,7 +159,7 @@ def measure(
     predict = make_predictor(config, model, devices=devices, with_loss=True)
     validate = make_evaluator(predict, prepared["validation"])
     started = time.perf_counter()
-    log.setLevel(logging.WARNING)  # of each run its result is enough
+    log.setLevel(logging.WARNING)  # hide the progress of each run
     try:
         (progress,) = loop.train({folder: config}, model, train, validate, devices=devices)
     finally:
@@ -181,7 +182,7 @@ def measure(
 
 
 def config_of(name: str, size: int, seed: int, epochs: int) -> ConfigDict:
-    """The whole config of a run."""
+    """Config of a run."""
     config = recipe()
     config.data.fit = "none"
     config.update_from_flattened_dict(INPUTS[name])
@@ -193,9 +194,9 @@ def config_of(name: str, size: int, seed: int, epochs: int) -> ConfigDict:
 
 
 def with_input(name: str, image_set: ImageSet, seed: int) -> ImageSet:
-    """The set with the residuals that an input has: its own, another image's, or none."""
+    """Image set with the residuals of an input: its own, those of other images, or none."""
     if name == "other":
-        assert image_set.residuals is not None  # for the type checker: all sets are fitted
+        assert image_set.residuals is not None  # for the type checker
         order = np.random.default_rng([seed, 1]).permutation(len(image_set))
         return dataclasses.replace(image_set, residuals=image_set.residuals[order])
     if INPUTS[name].get("data.fit"):
@@ -204,13 +205,13 @@ def with_input(name: str, image_set: ImageSet, seed: int) -> ImageSet:
 
 
 def first_of_each_class(image_set: ImageSet, size: int) -> ImageSet:
-    """The first images of each class, as many of each as make up `size`."""
+    """First images of each class, in equal numbers, `size` in total."""
     rows = [np.flatnonzero(image_set.labels == label) for label in range(len(CLASSES))]
     return image_set.subset(np.sort(np.concatenate([row[: size // len(CLASSES)] for row in rows])))
 
 
-def read(output: Path) -> list[dict[str, Any]]:
-    """The results so far."""
+def read_results(output: Path) -> list[dict[str, Any]]:
+    """Reads the results so far."""
     file = output / RESULTS
     if not file.exists():
         return []
@@ -229,7 +230,7 @@ def groups(results: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], list[d
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval; NaN for a single value."""
+    """Mean and half width of its 95 % interval; NaN for a single value."""
     if len(values) < 2:
         return float(np.mean(values)), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
@@ -237,7 +238,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table, in Markdown."""
+    """Markdown table of the results."""
     lines = [
         "| training images | input | seeds | no | sphere | vort | mean |",
         "|---|---|" + "---|" * 5,
@@ -252,11 +253,11 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(results: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Validation AUC over the epochs, one panel a size, and test AUC over the number of images."""
+def plot(results: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Plots validation AUC over epochs, one panel per size, and test AUC over the number of images."""
     found = groups(results)
     sizes = sorted({size for size, _ in found})
-    colours = {name: f"C{index}" for index, name in enumerate(INPUTS)}
+    colors = {name: f"C{index}" for index, name in enumerate(INPUTS)}
     figure, axes = plt.subplots(
         1, len(sizes) + 1, figsize=(4.2 * (len(sizes) + 1), 4), layout="constrained", sharey=True
     )
@@ -264,7 +265,7 @@ def draw(results: Sequence[Mapping[str, Any]], file: Path) -> None:
         for name in INPUTS:
             curves = [result["validation_auc"] for result in found.get((size, name), [])]
             for curve in curves:
-                axis.plot(range(1, len(curve) + 1), curve, color=colours[name], lw=1, alpha=0.7)
+                axis.plot(range(1, len(curve) + 1), curve, color=colors[name], lw=1, alpha=0.7)
         axis.set(title=f"{size:,} training images", xlabel="epoch")
     last = axes[-1]
     for name in INPUTS:
@@ -277,7 +278,7 @@ def draw(results: Sequence[Mapping[str, Any]], file: Path) -> None:
             where = [size for size, _ in points]
             means = [mean for _, (mean, _) in points]
             halves = np.nan_to_num([half for _, (_, half) in points])
-            last.errorbar(where, means, halves, marker="o", color=colours[name], label=TITLES[name])
+            last.errorbar(where, means, halves, marker="o", color=colors[name], label=TITLES[name])
     last.set(title="best epoch, test images", xlabel="training images", xscale="log")
     last.set_xticks(sizes, [f"{size:,}" for size in sizes])
     last.minorticks_off()
@@ -302,9 +303,9 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(
-        main, __doc__, name="ablation", stopped="stopped; the same command goes on from here"
+        main, __doc__, name="ablation", stopped="stopped; rerun the same command to resume"
     )
 
 

@@ -1,16 +1,16 @@
-"""Compares simulated images with real ones by their summary statistics.
+"""Compares summary statistics of simulated and real images.
 
   python tools/studies/compare_simulated.py --real DIR --figure FILE
 
-  --real DIR       a folder of real images, .npy files at any depth; without it the simulated
-                   ones are shown alone
-  --preset NAME    what to compare them with (common_test if not given)
-  --number N       of simulated images (1,000 if not given)
-  --figure FILE    draws the distributions, with a mark for each real image
+  --real DIR       folder of real images, .npy files at any depth; only simulated images if not
+                   given
+  --preset NAME    simulation preset (default common_test)
+  --number N       number of simulated images (default 1,000)
+  --figure FILE    plot the distributions, with a mark for each real image
 
-Prints for each statistic the range of the simulated images, that of the real ones, and how many
-of these lie within.
-Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
+Prints for each statistic the range of the simulated images, the range of the real images, and how
+many real images are within the range of the simulated ones.
+Exit codes: 0 success; 2 invalid command or images.
 """
 
 import sys
@@ -30,28 +30,28 @@ from lensjax.runtime.progress import log, progress_bar
 
 TITLES = {
     "largest": "largest count N",
-    "background_mean": "background above the least pixel, counts",
-    "background_variance": "variance of the background, counts$^2$",
-    "mean": "mean pixel, in units of the largest",
+    "background_mean": "background above the minimum, counts",
+    "background_variance": "background variance, counts$^2$",
+    "mean": "mean pixel / largest pixel",
     "ring_radius": "mean radius of the light, arcsec",
     "elongation": "width of the light / height",
-    "noise_slope": "growth of the variance with brightness",
-    "correlation": "correlation of neighbouring pixels",
+    "noise_slope": "slope of the variance over brightness",
+    "correlation": "correlation of adjacent pixels",
 }
-CORNER = 20  # pixels on each side of the squares in the corners that stand for the background
+CORNER = 20  # side of the squares in the corners in which the background is measured, pixels
 
 
 def statistics(
     counts: Float[np.ndarray, "height width"], pixel_scale: float = 0.05
 ) -> dict[str, float]:
-    """Summary statistics of an image of counts above its smallest pixel.
+    """Summary statistics of an image of counts above its minimum.
 
     Args:
-      counts: whole counts, the smallest 0.
+      counts: integer counts with minimum 0.
       pixel_scale: side of a pixel, arcsec.
 
     Returns:
-      The values of `TITLES`, by name.
+      The statistics in `TITLES`, by name.
     """
     image = counts.astype(np.float64)
     size = len(image)
@@ -65,7 +65,7 @@ def statistics(
     center_x, center_y = (light * x).sum(), (light * y).sum()
     width = np.sqrt((light * (x - center_x) ** 2).sum())
     height = np.sqrt((light * (y - center_y) ** 2).sum())
-    # In a difference of differences what varies slowly cancels; what is left has a pixel's variance.
+    # Slow variations cancel in the second difference; its variance is that of a pixel.
     parts = image[:-1, :-1], image[:-1, 1:], image[1:, :-1], image[1:, 1:]
     square = ((parts[0] - parts[1] - parts[2] + parts[3]) / 2).ravel() ** 2
     local = np.mean(parts, axis=0).ravel()
@@ -89,7 +89,7 @@ def statistics(
 
 
 def simulated_statistics(preset: str, number: int, seed: int = 3) -> dict[str, np.ndarray]:
-    """The statistics of simulated images of all classes, by name."""
+    """Statistics of simulated images of all classes, by name."""
     with progress_bar(number, "simulating") as bar:
         images = simulation.simulate_split(
             preset, seed=seed, split="test", num_images=number, report=bar.update
@@ -99,26 +99,26 @@ def simulated_statistics(preset: str, number: int, seed: int = 3) -> dict[str, n
 
 
 def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.ndarray]:
-    """The statistics of the images in a folder, by name.
+    """Statistics of the images in a folder, by name.
 
     Raises:
-      UserError: the folder holds no images, or one that is not whole counts.
+      UserError: if the folder has no images, or an image is not made of integer counts.
     """
     instrument = simulation.preset(preset).instrument
     rows = []
     for file in sorted(folder.rglob("*.npy")):
         found = recover_counts(parse_image(file.read_bytes(), instrument.image_size))
         if found is None:
-            raise UserError(f"{file}: is not whole counts")
+            raise UserError(f"{file}: pixels are not integer counts; remove it from --real")
         rows.append(statistics(found[0], instrument.pixel_scale))
     if not rows:
-        raise UserError(f"{folder}: holds no .npy files")
+        raise UserError(f"{folder}: contains no .npy files; change --real")
     return _columns(rows)
 
 
-def draw(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarray] | None) -> None:
-    """Draws a histogram for each statistic, with a mark for each real image."""
-    from matplotlib.figure import Figure  # loading it takes a moment
+def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarray] | None) -> None:
+    """Plots a histogram of each statistic, with a mark for each real image."""
+    from matplotlib.figure import Figure  # a slow import
 
     figure = Figure(figsize=(11, 5), layout="constrained")
     for axis, (name, title) in zip(figure.subplots(2, 4).flat, TITLES.items(), strict=True):
@@ -132,20 +132,20 @@ def draw(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarra
         axis.set_xlabel(title, fontsize=8)
         axis.set_yticks([])
     number = len(simulated["mean"])
-    marks_are = f"; marks: {len(real['mean'])} real ones" if real is not None else ""
-    figure.suptitle(f"{number:,} simulated images{marks_are}", fontsize=10)
+    legend = f"; marks: {len(real['mean'])} real images" if real is not None else ""
+    figure.suptitle(f"{number:,} simulated images{legend}", fontsize=10)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=110)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be written: {error}") from error
+        raise UserError(f"{file}: cannot write the figure: {error}") from error
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compares as the words after the program's name ask for.
+    """Prints the comparison, and plots it if requested.
 
     Raises:
-      UserError: something in the command or the images is wrong.
+      UserError: if the command or an image is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("real", None, "", flag_values=values)
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
             line += f" {found.min():>10.4g} .. {found.max():<8.4g}  {inside} of {len(found)}"
         log.info("%s", line)
     if values.figure:
-        draw(Path(values.figure).expanduser(), simulated, real)
+        plot(Path(values.figure).expanduser(), simulated, real)
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
@@ -175,7 +175,7 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="compare_simulated")
 
 

@@ -1,18 +1,18 @@
-"""Measures how good the lens fit is on simulated images, and on real ones where there are any.
+"""Measures the accuracy of the lens fit on simulated images, and on real images if available.
 
   python tools/studies/fit_quality.py
 
-  --images N      simulated common_test images of each class (1,000 if not given)
-  --seed N        seed of their simulation (0 if not given)
-  --model NAME    what is fitted: common_test or general (common_test if not given)
-  --noise WHAT    what the fit is told of the noise: counts (image * scale is counts less a
-                  whole number) or nothing (counts if not given)
-  --real FOLDER   real images: no/, sphere/ and vort/ of .npy files; what the environment
-                  variable LENSJAX_REAL_SAMPLES names if not given
+  --images N      simulated common_test images per class (default 1,000)
+  --seed N        seed of the simulation (default 0)
+  --model NAME    model to fit: common_test or general (default common_test)
+  --noise KIND    noise known to the fit: counts (image * scale is photon counts minus an
+                  integer) or unknown (default counts)
+  --real FOLDER   real images: no/, sphere/ and vort/ with .npy files (default: the environment
+                  variable LENSJAX_REAL_SAMPLES)
 
-Excess is the reduced chi-square of the fit less that of the true smooth lens with its best
+The excess is the reduced chi-square of the fit minus that of the true smooth lens with its best
 amplitude and sky, in the same noise. Pulls are (fit - truth) / standard deviation.
-Exit codes: 0 done; 2 something in the command is wrong.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import os
@@ -38,28 +38,28 @@ def main(arguments: Sequence[str]) -> None:
     """Prints the tables.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("images", 1_000, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=values)
     flags.DEFINE_string("model", "common_test", "", flag_values=values)
-    flags.DEFINE_enum("noise", "counts", ["counts", "nothing"], "", flag_values=values)
+    flags.DEFINE_enum("noise", "counts", ["counts", "unknown"], "", flag_values=values)
     flags.DEFINE_string("real", os.environ.get("LENSJAX_REAL_SAMPLES"), "", flag_values=values)
     runner.read_flags(values, arguments)
     model = fitting.smooth_model(values.model)
     counts = values.noise == "counts"
-    simulated(model, len(CLASSES) * values.images, values.seed, counts)
+    report_simulated(model, len(CLASSES) * values.images, values.seed, counts)
     if values.real:
-        real(Path(values.real).expanduser(), model, counts)
+        report_real(Path(values.real).expanduser(), model, counts)
 
 
-def simulated(model: fitting.SmoothModel, number: int, seed: int, counts: bool) -> None:
-    """Fits simulated images and compares with their truth."""
+def report_simulated(model: fitting.SmoothModel, number: int, seed: int, counts: bool) -> None:
+    """Fits simulated images and compares the fits with the true parameters."""
     images = simulation.simulate_split(
         "common_test", seed=seed, split="validation", num_images=number
     )
-    fit = fitted(images.pixels / images.scale[:, None, None], images.scale, model, counts)
+    fit = fit_images(images.pixels / images.scale[:, None, None], images.scale, model, counts)
     excess = fit.reduced_chi_square - true_chi_square(images, fit, model)
     error = np.abs(fit.parameters["theta_E"] / images.scenes.theta_E - 1)
     log.info("%d simulated images, model %s", number, ", ".join(model.names))
@@ -77,13 +77,13 @@ def simulated(model: fitting.SmoothModel, number: int, seed: int, counts: bool) 
     for what, holds in shares.items():
         row = [100 * holds[images.labels == label].mean() for label in range(len(CLASSES))]
         log.info("  %-24s %5.1f %9.1f %9.1f", what, *row)
-    pulls(model, images, fit)
+    report_pulls(model, images, fit)
 
 
-def pulls(
+def report_pulls(
     model: fitting.SmoothModel, images: simulation.SimulatedImages, fit: fitting.LensFit
 ) -> None:
-    """Whether the uncertainties are right, on images without substructure."""
+    """Prints the pulls for images without substructure, which test the uncertainties."""
     smooth = images.labels == 0
     deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
     log.info("pulls on `no`          mean  width  largest    standard deviation")
@@ -100,7 +100,7 @@ def pulls(
 
 
 def true_value(name: str, images: simulation.SimulatedImages) -> np.ndarray | float | None:
-    """What the simulation has for a parameter of the fit."""
+    """True value of a parameter of the fit; None if the simulation has no such parameter."""
     source = simulation.preset("common_test").source
     known: dict[str, np.ndarray | float] = {
         "amp": source.amp / images.scale,
@@ -115,10 +115,10 @@ def true_value(name: str, images: simulation.SimulatedImages) -> np.ndarray | fl
 def true_chi_square(
     images: simulation.SimulatedImages, fit: fitting.LensFit, model: fitting.SmoothModel
 ) -> np.ndarray:
-    """Reduced chi-square of the true main lens without its substructure, as the simulator draws it."""
+    """Reduced chi-square of the true main lens without substructure, as the simulator renders it."""
     preset = simulation.preset("common_test")
     render = jax.jit(lambda scene: simulation.expected_counts(scene, preset))
-    found = []
+    chi_squares = []
     for row, pixels in enumerate(images.pixels):
         scene = jax.tree.map(lambda leaf, row=row: leaf[row], images.scenes)
         scene.masses[:] = 0
@@ -127,20 +127,20 @@ def true_chi_square(
         variance = fit.background_variance[row] + fit.gain[row] * source / images.scale[row]
         basis = np.stack([source, np.ones_like(source)]).reshape(2, -1) / np.sqrt(variance).ravel()
         target = (image / np.sqrt(variance)).ravel()
-        left = target - basis.T @ np.linalg.lstsq(basis.T, target, rcond=None)[0]
-        found.append((left**2).sum() / (left.size - len(model.names)))
-    return np.array(found)
+        residual = target - basis.T @ np.linalg.lstsq(basis.T, target, rcond=None)[0]
+        chi_squares.append((residual**2).sum() / (residual.size - len(model.names)))
+    return np.array(chi_squares)
 
 
-def real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
-    """Fits real images; those without substructure must leave white noise."""
+def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
+    """Fits real images and prints the power of the residuals, which is white without substructure."""
     files = [file for name in CLASSES for file in sorted((folder / name).glob("*.npy"))]
     if not files:
-        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; name another --real")
+        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; change --real")
     images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
     recovered = [recover_counts(image) for image in images]
     scale = np.array([np.nan if found is None else found[1] for found in recovered])
-    fit = fitted(images, scale, model, counts)
+    fit = fit_images(images, scale, model, counts)
     power = np.stack([ring_power(residual) for residual in fit.residual[..., 0]])
     log.info(
         "%d real images: reduced chi-square, converged, theta_E and its deviation,", len(files)
@@ -163,10 +163,10 @@ def ring_power(residual: np.ndarray) -> np.ndarray:
     return np.array([power[ring == number].mean() for number in range(RINGS)])
 
 
-def fitted(
+def fit_images(
     images: np.ndarray, scale: np.ndarray, model: fitting.SmoothModel, counts: bool
 ) -> fitting.LensFit:
-    """The fits, with a bar to show how far they are."""
+    """Fits images, with a progress bar."""
     noise = None
     if counts:
         noise = fitting.photon_noise(scale.astype(np.float32))
@@ -177,7 +177,7 @@ def fitted(
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="fit_quality")
 
 

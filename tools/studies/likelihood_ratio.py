@@ -1,20 +1,21 @@
-"""Tells images without substructure, with point masses and with a vortex apart by physics alone.
+"""Classifies images as smooth, with point masses, or with a vortex, by physics only.
 
   python tools/studies/likelihood_ratio.py
 
-A smooth lens is fitted to each image; then the evidences of the three are compared, with the priors
-that the images are simulated from. Nothing is trained. docs/physics_only.md describes the method.
+A smooth lens is fitted to each image, and the evidence for the three classes is compared, with the
+priors from which the images are simulated. Nothing is trained. docs/physics_only.md describes the
+method.
 
-  --images N       simulated common_test images of each class (1,000 if not given)
-  --seed N         seed of their simulation (0 if not given)
-  --real FOLDER    real images too: no/, sphere/ and vort/ of .npy files; what the
-                   environment variable LENSJAX_REAL_SAMPLES names if not given
-  --figure FILE    draws an image of each class: residual with the best line, and the
-                   map of masses with the true ones as circles
-  --output FILE    writes labels and log evidences of all simulated images (.npz)
+  --images N       simulated common_test images per class (default 1,000)
+  --seed N         seed of the simulation (default 0)
+  --real FOLDER    real images: no/, sphere/ and vort/ with .npy files (default: the environment
+                   variable LENSJAX_REAL_SAMPLES)
+  --figure FILE    plot an image of each class, its residual with the best line, and the map of
+                   masses with the true ones as circles
+  --output FILE    write labels and log evidence ratios of all simulated images (.npz)
 
-Intervals are the middle 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
-Exit codes: 0 done; 2 something in the command is wrong.
+Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import os
@@ -24,7 +25,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# A few small matrix decompositions an image: the library's threads would only wait for one another.
+# OpenBLAS threads only slow down the few small matrix decompositions per image.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
@@ -42,15 +43,15 @@ from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.presets import VortexPrior
 
-BATCH = 16
-KIND = "common_test"
+BATCH_SIZE = 16
+PRESET = "common_test"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("images", 1_000, "", lower_bound=2, flag_values=values)
@@ -61,17 +62,21 @@ def main(arguments: Sequence[str]) -> None:
     runner.read_flags(values, arguments)
     for name in (values.figure, values.output):
         if name and Path(name).exists():
-            raise UserError(f"{name} is there already; move it away or name another file")
-    simulated(values.images, values.seed, values.output, values.figure)
+            raise UserError(f"{name} already exists; move it or name another file")
+    report_simulated(values.images, values.seed, values.output, values.figure)
     if values.real:
-        real(Path(values.real).expanduser())
+        report_real(Path(values.real).expanduser())
 
 
 def prior(preset: simulation.Preset) -> fitting.SubstructurePrior:
-    """The substructure that a preset draws, as squared Einstein radii."""
+    """Substructure prior of a preset, in squared Einstein radii.
+
+    Raises:
+      UserError: if the vortices of the preset are not a `VortexPrior`.
+    """
     line, masses = preset.vortex, preset.subhalos
     if not isinstance(line, VortexPrior):
-        raise UserError("only lines whose total mass and length are uniform can be compared")
+        raise UserError("the preset has axion vortices; choose one with a VortexPrior")
 
     def squared(limits: tuple[float, float]) -> tuple[float, float]:
         low, high = (
@@ -95,17 +100,17 @@ def prior(preset: simulation.Preset) -> fitting.SubstructurePrior:
     )
 
 
-def simulated(number: int, seed: int, output: str | None, figure: str | None) -> None:
-    """Compares evidences of simulated test images, and says how often they are right."""
+def report_simulated(number: int, seed: int, output: str | None, figure: str | None) -> None:
+    """Classifies simulated test images and prints AUC, accuracy and calibration."""
     found = simulation.simulate_split(
-        KIND, seed=seed, split="test", num_images=len(CLASSES) * number
+        PRESET, seed=seed, split="test", num_images=len(CLASSES) * number
     )
     images = (found.pixels / found.scale[:, None, None]).astype(np.float32)[..., None]
-    fit, evidence, seconds = compared(images, found.scale)
+    fit, evidence, seconds = fit_and_compare(images, found.scale)
     ratios, labels = np.asarray(evidence.log_ratios, np.float64), np.asarray(found.labels)
     if output:
         np.savez(output, labels=labels, log_ratios=ratios)
-    log.info("%d simulated test images of %s, nothing trained", len(labels), KIND)
+    log.info("%d simulated test images of %s, nothing trained", len(labels), PRESET)
     log.info("  %-10s %s", "", "  ".join(f"{name:>22}" for name in (*CLASSES, "mean")))
     draws = aucs(labels, ratios, resample_weights(labels).astype(np.float64))
     areas = aucs(labels, ratios, np.ones((1, len(labels))))[0]
@@ -116,41 +121,41 @@ def simulated(number: int, seed: int, output: str | None, figure: str | None) ->
     log.info("  accuracy %.4f, %d of %d wrong", right.mean(), (~right).sum(), len(right))
     for label, name in enumerate(CLASSES):
         given = np.bincount(ratios[labels == label].argmax(1), minlength=len(CLASSES))
-        log.info("  %-8s taken for %s", name, dict(zip(CLASSES, given.tolist(), strict=True)))
-    log.info("log evidence of the true class over the larger of the others, percentiles")
+        log.info("  %-8s classified as %s", name, dict(zip(CLASSES, given.tolist(), strict=True)))
+    log.info("log evidence of the true class relative to the best other class, percentiles")
     log.info("  %-8s %9s %9s %9s %9s", "", "0", "1", "10", "50")
     for label, name in enumerate(CLASSES):
         rows = ratios[labels == label]
-        lead = rows[:, label] - np.delete(rows, label, axis=1).max(1)
-        log.info("  %-8s %9.1f %9.1f %9.1f %9.1f", name, *np.percentile(lead, [0, 1, 10, 50]))
+        margin = rows[:, label] - np.delete(rows, label, axis=1).max(1)
+        log.info("  %-8s %9.1f %9.1f %9.1f %9.1f", name, *np.percentile(margin, [0, 1, 10, 50]))
     probabilities = softmax(ratios, axis=1)
     log.info(
-        "calibration: mean probability of the class taken %.4f, share right %.4f, log loss %.4f",
+        "calibration: mean probability of the best class %.4f, accuracy %.4f, log loss %.4f",
         probabilities.max(1).mean(),
         right.mean(),
         -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300)).mean(),
     )
     log.info(
-        "%.2f images/s, the fit included, on %d %s core(s), load %.1f",
+        "%.2f images/s including the fit, on %d %s core(s), load %.1f",
         *(len(labels) / seconds, os.cpu_count() or 1, platform.machine(), os.getloadavg()[0]),
     )
     if figure:
-        draw(figure, images, found, fit, evidence)
+        plot(figure, images, found, fit, evidence)
 
 
-def real(folder: Path) -> None:
-    """Log evidences of real images."""
+def report_real(folder: Path) -> None:
+    """Prints the log evidence ratios of real images."""
     files = [file for name in CLASSES for file in sorted((folder / name).glob("*.npy"))]
     if not files:
-        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; name another --real")
+        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; change --real")
     images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
     recovered = [recover_counts(image) for image in images]
     scale = np.array([np.nan if found is None else found[1] for found in recovered])
-    _, evidence, _ = compared(images.astype(np.float32)[..., None], scale)
+    _, evidence, _ = fit_and_compare(images.astype(np.float32)[..., None], scale)
     labels = np.array([CLASSES.index(file.parent.name) for file in files])
     right = evidence.log_ratios.argmax(1) == labels
     log.info("%d real images, %d right", len(files), right.sum())
-    log.info("  %-8s %-30s chi-square a pixel: smooth, with line", "truth", "log evidence ratios")
+    log.info("  %-8s %-30s chi-square per pixel: smooth, with line", "truth", "log evidence ratios")
     for row, label in enumerate(labels):
         ratios = " ".join(f"{value:9.1f}" for value in evidence.log_ratios[row])
         pixels = evidence.pixels[row]
@@ -158,13 +163,13 @@ def real(folder: Path) -> None:
         log.info("  %-8s %s %8.3f %8.3f", CLASSES[label], ratios, *np.divide(chi_squares, pixels))
 
 
-def compared(
+def fit_and_compare(
     images: np.ndarray, scale: np.ndarray
 ) -> tuple[fitting.LensFit, fitting.Evidence, float]:
-    """Fits, evidences, and the seconds that both took without compilation."""
-    believed = prior(simulation.preset(KIND))
+    """Fits, evidence, and the time of both without compilation, seconds."""
+    substructure_prior = prior(simulation.preset(PRESET))
     noise = fitting.photon_noise(scale.astype(np.float32))
-    first = slice(0, min(BATCH, len(images)))
+    first = slice(0, min(BATCH_SIZE, len(images)))
     fitting.fit_in_batches(images[first], noise=jax.tree.map(lambda leaf: leaf[first], noise))
     parts: list[fitting.Evidence] = []
     with progress_bar(len(images), "fit") as bar:
@@ -172,15 +177,17 @@ def compared(
         fit = fitting.fit_in_batches(images, noise=noise, report=bar.update)
     seconds = time.perf_counter() - start
     with progress_bar(len(images), "compare") as bar:
-        for row in range(0, len(images), BATCH):
-            # The last batch is filled up, so that no second shape is compiled.
-            rows = np.minimum(np.arange(row, row + BATCH), len(images) - 1)
-            some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], fit)
+        for row in range(0, len(images), BATCH_SIZE):
+            # The last batch is padded, to avoid a second compilation.
+            rows = np.minimum(np.arange(row, row + BATCH_SIZE), len(images) - 1)
+            fits = jax.tree.map(lambda leaf, rows=rows: leaf[rows], fit)
             if not parts:
-                jax.block_until_ready(fitting.class_evidence(images[rows], some, believed))
+                jax.block_until_ready(
+                    fitting.class_evidence(images[rows], fits, substructure_prior)
+                )
             start = time.perf_counter()
-            part = fitting.class_evidence(images[rows], some, believed)
-            number = min(BATCH, len(images) - row)
+            part = fitting.class_evidence(images[rows], fits, substructure_prior)
+            number = min(BATCH_SIZE, len(images) - row)
             parts.append(jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[:n], part))
             seconds += time.perf_counter() - start
             bar.update(number)
@@ -188,9 +195,9 @@ def compared(
 
 
 def aucs(labels: np.ndarray, ratios: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """One-vs-rest AUC of each class and their mean, a row for each row of weights.
+    """One-vs-rest AUC of each class and their mean `[rows of weights, 4]`.
 
-    Images are ranked by log odds, as probabilities of 0 and 1 would tie.
+    Images are ranked by log odds, because probabilities of 0 and 1 would tie.
     """
     found = []
     for label in range(len(CLASSES)):
@@ -199,19 +206,19 @@ def aucs(labels: np.ndarray, ratios: np.ndarray, weights: np.ndarray) -> np.ndar
     return np.stack([*found, np.mean(found, axis=0)], axis=1)
 
 
-def draw(
+def plot(
     file: str,
     images: np.ndarray,
     found: simulation.SimulatedImages,
     fit: fitting.LensFit,
     evidence: fitting.Evidence,
 ) -> None:
-    """The first image of each class: itself, the residual with the best line, the map of masses."""
+    """Plots the first image of each class, its residual with the best line, and its map of masses."""
     figure = Figure(figsize=(8.4, 8.0), layout="constrained")
     axes = figure.subplots(len(CLASSES), 3)
     side = fitting.COMMON_TEST.pixel_scale * images.shape[1] / 2
     extent = (-side, side, -side, side)
-    nodes = fitting.mass_nodes(prior(simulation.preset(KIND)))
+    nodes = fitting.mass_nodes(prior(simulation.preset(PRESET)))
     for label, row in enumerate(axes):
         index = int(np.flatnonzero(found.labels == label)[0])
         row[0].imshow(images[index, ..., 0], origin="lower", extent=extent, cmap="magma")
@@ -240,7 +247,7 @@ def draw(
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="likelihood_ratio")
 
 

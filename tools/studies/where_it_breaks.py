@@ -1,20 +1,20 @@
-"""Measures what a trained lens-fit run loses where one thing is not what the fit takes for known.
+"""Measures how a trained lens-fit run degrades when an assumption of the fit is violated.
 
   python tools/studies/where_it_breaks.py --workdir RUN
 
-Simulated common_test images in which one thing differs, none of which the run has seen, are fitted
-and classified: first with the fit that the run was trained with, then with the general one in its
-place, unless that is the same. docs/where_it_breaks.md has the table.
+Simulated common_test images that violate one assumption, none of which the run has seen, are fitted
+and classified: first with the fit of the run, then with the general fit instead.
+docs/where_it_breaks.md has the table.
 
   --workdir RUN    a trained run with a lens fit, such as runs/lens_fit-quick
-  --images N       of each condition, all classes together (600 if not given)
-  --seed N         seed of their simulation (1 if not given)
-  --conditions A,B only these (all if not given)
-  --fits A,B       fits to try (the run's own and general if not given)
-  --output FILE    writes the table as JSON
+  --images N       images per condition, all classes together (default 600)
+  --seed N         seed of the simulation (default 1)
+  --conditions A,B conditions to measure (default: all)
+  --fits A,B       fits to try (default: the fit of the run, and general)
+  --output FILE    write the table as JSON
 
-Intervals are the middle 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
-Exit codes: 0 done; 2 something in the command is wrong.
+Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
+Exit codes: 0 success; 2 invalid command.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# Small matrix decompositions: the library's threads would only wait for one another.
+# OpenBLAS threads only slow down small matrix decompositions.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
@@ -41,8 +41,8 @@ from lensjax.evaluation import scores
 from lensjax.prediction.trained_model import TrainedModel, load_trained_model
 from lensjax.runtime.progress import log
 
-BATCH = 32
-LENS_LIGHT = 0.3  # of the source's brightest pixel
+BATCH_SIZE = 32
+LENS_LIGHT = 0.3  # peak brightness, in units of the peak of the lensed source
 AXIS_RATIO = 0.8
 
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints the table.
 
     Raises:
-      UserError: a flag is wrong, or the run has no lens fit.
+      UserError: if a flag is invalid, or the run has no lens fit.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("name a trained run with --workdir; see --help")
     for name in values.conditions:
         if name not in CONDITIONS:
-            raise UserError(f"no condition {name!r}: there is {', '.join(CONDITIONS)}")
+            raise UserError(f"no condition {name!r}: expected one of {', '.join(CONDITIONS)}")
     output = None if values.output is None else Path(values.output).expanduser()
     if output is not None and output.exists():
-        raise UserError(f"{output} is there already; move it away or name another file")
+        raise UserError(f"{output} already exists; move it or name another file")
     trained = load_trained_model(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
     own = trained.config.data.fit
     if own == NO_FIT:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in fits:
         fitting.smooth_model(name)
     rows = []
-    log.info("%d images of each condition; AUC with its interval", values.images)
+    log.info("%d images per condition; AUC with 95 %% interval", values.images)
     log.info(
         "%-22s %-12s %6s %6s %6s %6s %15s %9s %10s",
         *("condition", "fit", *CLASSES, "mean", "", "converged", "chi-square"),
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
 def table(
     trained: TrainedModel, conditions: Sequence[str], fits: Sequence[str], number: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """What each condition and fit gives, one after the other."""
+    """Yields the results of each condition and fit."""
     for condition in conditions:
         images = CONDITIONS[condition](number, seed)
         weights = scores.resample_weights(images.labels)
@@ -121,54 +121,54 @@ def table(
             }
 
 
-def drawn_from(preset: simulation.Preset, number: int, seed: int) -> ImageSet:
-    """Test images of a preset."""
+def simulate(preset: simulation.Preset, number: int, seed: int) -> ImageSet:
+    """Simulates test images of a preset."""
     images = simulation.simulate_split(preset, seed=seed, split="test", num_images=number)
     return image_set(images.pixels, images.labels)
 
 
 def image_set(pixels: np.ndarray, labels: np.ndarray) -> ImageSet:
-    """Counts as a set of images."""
+    """Image set from counts."""
     pixels = pixels - pixels.min((1, 2), keepdims=True)
     names = tuple(f"simulated/{CLASSES[label]}/{row}" for row, label in enumerate(labels))
     return ImageSet(pixels.astype(np.uint16), pixels.max((1, 2)).astype(np.float32), labels, names)
 
 
 def with_source(**factors: float) -> Callable[[int, int], ImageSet]:
-    """Images whose source has some of its numbers multiplied."""
+    """Images whose source has some parameters multiplied by factors."""
     source = COMMON.source
     changed = {name: factor * getattr(source, name) for name, factor in factors.items()}
     preset = dataclasses.replace(COMMON, source=dataclasses.replace(source, **changed))
-    return lambda number, seed: drawn_from(preset, number, seed)
+    return lambda number, seed: simulate(preset, number, seed)
 
 
 def with_psf(factor: float) -> Callable[[int, int], ImageSet]:
-    """Images with a point-spread function of another width."""
+    """Images with the width of the point-spread function multiplied by a factor."""
     instrument = dataclasses.replace(
         COMMON.instrument, psf_sigma=factor * COMMON.instrument.psf_sigma
     )
     preset = dataclasses.replace(COMMON, instrument=instrument)
-    return lambda number, seed: drawn_from(preset, number, seed)
+    return lambda number, seed: simulate(preset, number, seed)
 
 
 def with_elliptical_lens(number: int, seed: int) -> ImageSet:
-    """Images of an isothermal ellipsoid, half a right angle from the shear."""
+    """Images of an isothermal ellipsoid at 45 degrees to the shear."""
     e2 = (1 - AXIS_RATIO) / (1 + AXIS_RATIO)
-    return drawn_from(dataclasses.replace(COMMON, lens_e2=e2), number, seed)
+    return simulate(dataclasses.replace(COMMON, lens_e2=e2), number, seed)
 
 
 def with_lens_light(number: int, seed: int) -> ImageSet:
-    """Images with the light of the main lens: a round Sersic profile in the centre."""
+    """Images with light of the main lens: a circular Sersic profile at the center."""
     scenes = simulation.draw_scenes(COMMON, seed=seed, split="test", num_images=number)
     instrument = COMMON.instrument
     render = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON)))
     x, y = physics.pixel_grid(instrument.image_size, instrument.pixel_scale)
-    # The core stands for the blur, which takes the cusp away.
+    # The core approximates the point-spread function, which removes the cusp.
     light = np.asarray(physics.sersic(x, y, 1.0, 0.4, 2.0, core=instrument.psf_sigma))
     rng = np.random.default_rng(seed)
     pixels = []
-    for first in range(0, number, BATCH):
-        rows = np.minimum(np.arange(first, first + BATCH), number - 1)
+    for first in range(0, number, BATCH_SIZE):
+        rows = np.minimum(np.arange(first, first + BATCH_SIZE), number - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], scenes)
         expected = np.asarray(render(part), np.float64)[: number - first]
         peak = expected.max((1, 2), keepdims=True) - instrument.sky
@@ -187,12 +187,12 @@ CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
     "PSF 10 % narrower": with_psf(0.9),
     "elliptical lens": with_elliptical_lens,
     "lens light": with_lens_light,
-    "model_1": lambda number, seed: drawn_from(simulation.preset("model_1"), number, seed),
+    "model_1": lambda number, seed: simulate(simulation.preset("model_1"), number, seed),
 }
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="where_it_breaks")
 
 
