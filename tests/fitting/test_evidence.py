@@ -84,27 +84,27 @@ def fit_of(smooths, amp=400.0):
     )
 
 
-def views(image, smooth):
+def orientations(image, smooth):
     """The eight orientations of an image and its lens."""
     x, y = smooth["source_x"], smooth["source_y"]
     g1, g2, e1, e2 = (smooth[name] for name in ("gamma1", "gamma2", "source_e1", "source_e2"))
     for swap in (False, True):
         for sign_x in (1, -1):
             for sign_y in (1, -1):
-                turned = image[::sign_y, ::sign_x]
+                rotated = image[::sign_y, ::sign_x]
                 x2, y2, both = sign_x * x, sign_y * y, sign_x * sign_y
-                place, part = (x2, y2), 1
+                center, sign = (x2, y2), 1
                 if swap:
-                    turned, place, part = turned.T, (y2, x2), -1
+                    rotated, center, sign = rotated.T, (y2, x2), -1
                 yield (
-                    turned,
+                    rotated,
                     {
                         "theta_E": smooth["theta_E"],
-                        "gamma1": part * g1,
+                        "gamma1": sign * g1,
                         "gamma2": both * g2,
-                        "source_x": place[0],
-                        "source_y": place[1],
-                        "source_e1": part * e1,
+                        "source_x": center[0],
+                        "source_y": center[1],
+                        "source_e1": sign * e1,
                         "source_e2": both * e2,
                     },
                 )
@@ -116,7 +116,7 @@ def evidence():
     # A smooth fit includes the mass of the line in its Einstein radius.
     heavier = SMOOTH | {"theta_E": float(np.sqrt(SMOOTH["theta_E"] ** 2 + LINE[0]))}
     cases = [(noisy(expected(), 1), SMOOTH), (noisy(expected(MASSES), 2), SMOOTH)]
-    cases += list(views(noisy(expected(line(*LINE)), 3), heavier))
+    cases += list(orientations(noisy(expected(line(*LINE)), 3), heavier))
     cases += [(np.full((SIZE, SIZE), 7.0), SMOOTH), (np.full((SIZE, SIZE), np.nan), SMOOTH)]
     images = np.stack([image for image, _ in cases]).astype(np.float32)[..., None]
     found = fitting.class_evidence(images, fit_of([smooth for _, smooth in cases]), PRIOR, MODEL)
@@ -156,7 +156,7 @@ def test_wrong_number_of_images_raises_an_error(evidence):
         fitting.class_evidence(images[:3], fit_of([SMOOTH] * 2), PRIOR, MODEL)
 
 
-def in_pairs(image):
+def bin_pairs(image):
     return image.reshape(SIZE // 2, 2, SIZE // 2, 2).mean((1, 3)).ravel()
 
 
@@ -189,19 +189,19 @@ def test_masses_evidence_matches_dense_covariance_matrices(evidence):
     step = 1e-5
     by_x = (shifted(step, 0) - shifted(-step, 0)) / (2 * step)
     by_y = (shifted(0, step) - shifted(0, -step)) / (2 * step)
-    light = in_pairs(expected()) - 10
+    light = bin_pairs(expected()) - 10
     root = np.sqrt(4 / (10 + light))
-    residual = (in_pairs(images[1, ..., 0]) - 10 - light) * root
+    residual = (bin_pairs(images[1, ..., 0]) - 10 - light) * root
     nodes, fraction = evidence_masses.mass_grid(PRIOR)
     soft = 0.3 * evidence_masses.SPACING
     columns = []
     for node_x, node_y in nodes:
         dx, dy = x - node_x, y - node_y
         moved = (by_x * dx + by_y * dy) / (dx**2 + dy**2 + soft**2)
-        columns.append(-root * in_pairs(blur @ moved @ blur.T))
+        columns.append(-root * bin_pairs(blur @ moved @ blur.T))
     templates = np.stack(columns, axis=1)
     smooth = [
-        root * in_pairs(expected(**{name: value + 1e-4}) - expected(**{name: value - 1e-4})) / 2e-4
+        root * bin_pairs(expected(**{name: value + 1e-4}) - expected(**{name: value - 1e-4})) / 2e-4
         for name, value in SMOOTH.items()
     ]
     smooth = np.stack([*smooth, root * light / 400, root], axis=1)
