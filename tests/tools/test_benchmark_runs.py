@@ -1,4 +1,4 @@
-"""What the tool tells of runs is what they wrote, and nothing is measured where the command is wrong."""
+"""The benchmark of whole runs, with a fast program in place of the measured process."""
 
 import importlib.util
 import json
@@ -8,25 +8,25 @@ import sys
 import pytest
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "benchmarks" / "runs.py"
-# In place of measured_process.py: a run of three epochs, one of which is lost if it is stopped.
+# Replaces measured_process.py: a run of three epochs.
 PROCESS = """
 import json, pathlib, signal, sys, time
-what, file, *words = sys.argv[1:]
-found = {
+function, file, *words = sys.argv[1:]
+result = {
     "machine": {"device": "abacus", "cores": 1},
     "images": {"train": 60, "validation": 6, "test": 6, "seconds": 0.5},
     "cost": {"operations_per_image": 1e6, "peak_operations_per_second": 1e8, "devices": 1},
     "run": {"peak_bytes": 7, "peak_resident_bytes": 9},
     "first_step": {},
-}[what]
-if what == "first_step":
+}[function]
+if function == "first_step":
     import os
     compiled = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    later = 20 if compiled.exists() else 100
+    delay = 20 if compiled.exists() else 100
     compiled.mkdir(exist_ok=True)
-    found = {"reached": time.time() + later, "done": time.time() + later + 5}
-pathlib.Path(file).write_text(json.dumps(found))
-if what == "run" and "evaluate" not in words:
+    result = {"reached": time.time() + delay, "done": time.time() + delay + 5}
+pathlib.Path(file).write_text(json.dumps(result))
+if function == "run" and "evaluate" not in words:
     folder = pathlib.Path(words[words.index("--workdir") + 1])
     folder.mkdir(parents=True)
     aucs = [0.6, 0.9, 0.7]
@@ -41,7 +41,7 @@ if what == "run" and "evaluate" not in words:
         time.sleep(60)
     if any("seed=13" in word for word in words):
         sys.exit(1)
-if what == "run":
+if function == "run":
     folder = pathlib.Path(words[words.index("--workdir") + 1])
     (folder / "report").mkdir()
     areas = {"auc": 0.8, "auc_no": 0.7, "auc_sphere": 0.8, "auc_vort": 0.9}
@@ -51,7 +51,7 @@ if what == "run":
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch, capsys):
-    """Runs the command with processes that are quick; gives exit code, messages and figures."""
+    """Runs the command with fast processes; returns exit code, captured output and results."""
     specification = importlib.util.spec_from_file_location("benchmark_runs", TOOL)
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, "benchmark_runs", module)
@@ -62,29 +62,29 @@ def tool(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "IMPORTS", ("string", "json"))
     monkeypatch.setattr(module.runner, "enable_compilation_cache", lambda: None)
-    output = tmp_path / "new" / "figures.json"
+    output = tmp_path / "new" / "results.json"
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["benchmark_runs.py", *words, "--output", str(output)])
         code = module.run()
-        figures = json.loads(output.read_text()) if output.exists() else None
-        return code, capsys.readouterr(), figures
+        results = json.loads(output.read_text()) if output.exists() else None
+        return code, capsys.readouterr(), results
 
     return run
 
 
-def test_a_run_s_figures_are_those_of_its_own_files(tool, tmp_path):
+def test_results_are_read_from_the_runs_files(tool, tmp_path):
     folder = tmp_path / "kept"
-    code, said, figures = tool("--runs", "baseline:quick,pinn:quick", "--folder", str(folder))
-    assert code == 0, said.err
-    assert len(figures["images"]) == 1  # both have the same
-    assert figures["images"][0]["data"]["num_train"] == 9_000
-    found = figures["runs"]["baseline:quick"]
+    code, captured, results = tool("--runs", "baseline:quick,pinn:quick", "--folder", str(folder))
+    assert code == 0, captured.err
+    assert len(results["images"]) == 1  # both runs have the same images
+    assert results["images"][0]["data"]["num_train"] == 9_000
+    found = results["runs"]["baseline:quick"]
     assert found["epochs"] == 3
-    assert found["epochs_asked"] == 10
+    assert found["num_epochs"] == 10
     assert found["training_seconds"] == pytest.approx(60 / 20 + 60 / 40 + 60 / 60)
     assert found["epochs_seconds"] == pytest.approx(10 + 5 + 10 / 3)
-    assert found["images_per_second"] == 50  # the first epoch, which compiles, does not count
+    assert found["images_per_second"] == 50  # without the first epoch, which compiles
     assert found["operations_per_second"] == pytest.approx(50e6)
     assert found["share_of_peak"] == pytest.approx(0.5)
     assert found["best_epoch"] == 2
@@ -92,43 +92,33 @@ def test_a_run_s_figures_are_those_of_its_own_files(tool, tmp_path):
     assert found["test"] == {"no": 0.7, "sphere": 0.8, "vort": 0.9, "mean": 0.8}
     assert (found["peak_bytes"], found["peak_resident_bytes"]) == (7, 9)
     assert 0 < found["seconds"] < 5
-    assert "baseline:quick: " in said.out
-    # What is there is not gone on with, which would be too quick.
-    code, said, _ = tool("--runs", "pinn:quick", "--folder", str(folder))
+    assert "baseline:quick: " in captured.out
+    # A run that resumed from an existing folder would be too fast.
+    code, captured, _ = tool("--runs", "pinn:quick", "--folder", str(folder))
     assert code == 2
-    assert "pinn-quick exists" in said.err
+    assert "pinn-quick exists" in captured.err
 
 
-def test_a_run_over_the_limit_is_stopped_and_a_failed_one_is_told(tool):
-    code, _, figures = tool(
-        *(
-            "--runs",
-            "baseline",
-            "--override",
-            "num_epochs=9",
-            "--limit",
-            "1",
-            "--override",
-            "seed=1",
-        )
-    )
-    found = figures["runs"]["baseline"]
+def test_slow_runs_are_stopped_and_failures_reported(tool):
+    overrides = ("--override", "num_epochs=9", "--override", "seed=1")
+    code, _, results = tool("--runs", "baseline", "--limit", "1", *overrides)
+    found = results["runs"]["baseline"]
     assert code == 0
     assert (found["stopped"], found["exit_code"]) == (True, 143)
-    assert (found["epochs"], found["epochs_asked"]) == (3, 9)
+    assert (found["epochs"], found["num_epochs"]) == (3, 9)
     assert 1 < found["seconds"] < 10
     assert found["test"]["mean"] == 0.8  # evaluated afterwards
-    code, _, figures = tool("--runs", "baseline", "--override", "seed=13")
+    code, _, results = tool("--runs", "baseline", "--override", "seed=13")
     assert code == 1
-    assert figures["runs"]["baseline"]["exit_code"] == 1
-    assert figures["runs"]["baseline"]["test"] is None
+    assert results["runs"]["baseline"]["exit_code"] == 1
+    assert results["runs"]["baseline"]["test"] is None
 
 
-def test_the_second_start_finds_what_the_first_one_compiled(tool):
-    code, _, figures = tool("--start-up", "--runs", "baseline:quick", "--rounds", "2")
+def test_second_start_shares_the_compilation_cache(tool):
+    code, _, results = tool("--start-up", "--runs", "baseline:quick", "--rounds", "2")
     assert code == 0
-    assert set(figures["imports"]) == {"string", "json"}
-    starts = figures["start_up"]["baseline:quick"]
+    assert set(results["imports"]) == {"string", "json"}
+    starts = results["start_up"]["baseline:quick"]
     assert starts["first"]["reached"] == pytest.approx(100, abs=2)
     assert starts["second"]["reached"] == pytest.approx(20, abs=2)
     for each in starts.values():
@@ -141,14 +131,14 @@ def test_the_second_start_finds_what_the_first_one_compiled(tool):
         (("--runs", "baselin"), "baselin.py: there is no such file"),
         (("--runs", "baseline:slow"), "config variant 'slow' is not known"),
         (("--override", "num_epoch=3"), "did you mean --config.num_epochs?"),
-        (("--override", "num_epochs"), "not of the form FIELD=VALUE"),
-        (("--override", "seeds=3"), "one run at a time"),
+        (("--override", "num_epochs"), "needs the form FIELD=VALUE"),
+        (("--override", "seeds=3"), "only single runs are measured"),
         (("--limit", "soon"), "limit"),
     ],
 )
-def test_a_wrong_command_ends_with_one_line_and_measures_nothing(tool, words, message):
-    code, said, figures = tool(*words)
+def test_wrong_command_is_one_line_and_measures_nothing(tool, words, message):
+    code, captured, results = tool(*words)
     assert code == 2
-    assert message in said.err
-    assert said.err.count("\n") == 1
-    assert figures is None
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert results is None

@@ -1,13 +1,13 @@
-"""Times the gradient of ResNet18's convolutions with respect to the kernel in different forms.
+"""Times implementations of the gradient of ResNet18's convolutions with respect to the kernel.
 
   python tools/benchmarks/convolutions.py
 
-  --batch N     images (32 if not given)
-  --rounds N    rounds; the shortest time of each form counts (5 if not given)
+  --batch N     number of images (default: 32)
+  --rounds N    number of rounds; the shortest time is reported (default: 5)
 
-On 150-pixel images, in milliseconds: XLA's own gradient, summed over parts of 2, 4 ... images; that of a
-product of matrices; and that of `lensjax.models.cpu_kernels`.
-Exit codes: 0 done; 2 something in the command is wrong.
+The images have 150 pixels on a side; times are in milliseconds. The implementations are XLA's gradient
+summed over parts of 2, 4 ... images, a matrix product, and `lensjax.models.cpu_kernels`.
+Exit codes: 0 success; 2 the command is wrong.
 """
 
 import functools
@@ -26,7 +26,7 @@ from lensjax.cli import runner
 from lensjax.models import cpu_kernels
 from lensjax.runtime.progress import log
 
-# Channels in and out, side of the kernel, stride, side of the image, and how often it occurs.
+# Channels in and out, side of the kernel, stride, side of the feature map, number of such convolutions.
 CONVOLUTIONS = (
     (1, 64, 7, 2, 150, 1),
     (64, 64, 3, 1, 38, 4),
@@ -45,20 +45,20 @@ Convolution = Callable[[Any, Any], Any]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the comparison.
+    """Runs the benchmark.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is wrong.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("batch", 32, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
     runner.read_flags(values, arguments)
     generator = np.random.default_rng(0)
-    sizes = [size for size in (2, 4, 8, 16, 32) if size <= values.batch]
-    heading = "".join(f"{f'XLA {size}':>10}" for size in sizes)
-    log.info("%-28s%s%10s%10s", "", heading, "product", "lensjax")
-    for channels, features, side, stride, size, times in CONVOLUTIONS:
+    part_sizes = [size for size in (2, 4, 8, 16, 32) if size <= values.batch]
+    header = "".join(f"{f'XLA {size}':>10}" for size in part_sizes)
+    log.info("%-28s%s%10s%10s", "", header, "product", "lensjax")
+    for channels, features, side, stride, size, number in CONVOLUTIONS:
         x = jnp.asarray(generator.normal(size=(values.batch, size, size, channels)), jnp.float32)
         kernel = jnp.asarray(generator.normal(size=(side, side, channels, features)), jnp.float32)
         options: dict[str, Any] = {"window_strides": (stride, stride)}
@@ -70,44 +70,47 @@ def main(arguments: Sequence[str]) -> None:
             window_strides=options["window_strides"],
             padding=options["padding"],
         )
-        chosen = functools.partial(cpu_kernels.conv_general_dilated, **options)
-        given = jnp.asarray(generator.normal(size=plain(x, kernel).shape), jnp.float32)
-        forms = [(plain, part) for part in sizes] + [(product, len(x)), (chosen, len(x))]
-        taken = [
-            milliseconds(in_parts(form, part), values.rounds, kernel, x, given)
-            for form, part in forms
+        selected = functools.partial(cpu_kernels.conv_general_dilated, **options)
+        cotangent = jnp.asarray(generator.normal(size=plain(x, kernel).shape), jnp.float32)
+        cases = [(plain, part) for part in part_sizes] + [(product, len(x)), (selected, len(x))]
+        times = [
+            time_milliseconds(
+                sum_gradient_over_parts(convolution, part), values.rounds, kernel, x, cotangent
+            )
+            for convolution, part in cases
         ]
-        name = f"{times} x {side}x{side}, {channels} to {features}, {size} px"
-        log.info("%-28s%s", name, "".join(f"{each:10.1f}" for each in taken))
+        name = f"{number} x {side}x{side}, {channels} to {features}, {size} px"
+        log.info("%-28s%s", name, "".join(f"{each:10.1f}" for each in times))
 
 
-def in_parts(form: Convolution, part: int) -> Callable[..., Any]:
-    """The gradient with respect to the kernel, as a sum over parts of the batch."""
+def sum_gradient_over_parts(convolution: Convolution, part: int) -> Callable[..., Any]:
+    """The gradient with respect to the kernel as a function, summed over parts of the batch."""
 
-    def gradient(kernel: Any, x: Any, given: Any) -> Any:
-        def of_some(start: int) -> Any:
-            rows, wanted = x[start : start + part], given[start : start + part]
-            return jax.vjp(lambda kernel: form(rows, kernel), kernel)[1](wanted)[0]
+    def gradient(kernel: Any, x: Any, cotangent: Any) -> Any:
+        def part_gradient(start: int) -> Any:
+            rows = slice(start, start + part)
+            _, vjp = jax.vjp(lambda kernel: convolution(x[rows], kernel), kernel)
+            return vjp(cotangent[rows])[0]
 
-        return sum(of_some(start) for start in range(0, len(x), part))
+        return sum(part_gradient(start) for start in range(0, len(x), part))
 
     return gradient
 
 
-def milliseconds(function: Callable[..., Any], rounds: int, *arguments: Any) -> float:
-    """The shortest time of several rounds."""
+def time_milliseconds(function: Callable[..., Any], rounds: int, *arguments: Any) -> float:
+    """Shortest time of a compiled function over several rounds, milliseconds."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(*arguments))
-    taken = []
+    seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
-        taken.append(time.perf_counter() - started)
-    return 1e3 * min(taken)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * min(seconds)
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="benchmark_convolutions")
 
 

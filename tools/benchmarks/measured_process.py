@@ -1,8 +1,8 @@
-"""One process of tools/benchmarks/runs.py; not meant to be started by hand.
+"""A process of tools/benchmarks/runs.py, which starts it.
 
-  python tools/benchmarks/measured_process.py WHAT FILE WORD ...
+  python tools/benchmarks/measured_process.py FUNCTION FILE ARGUMENT ...
 
-WHAT is one of the functions below, FILE gets what it found, as JSON, and the words are those of
+FUNCTION is the name of a function below, FILE receives its result as JSON, and the arguments are those of
 `lensjax.main`.
 """
 
@@ -16,27 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Nothing else is imported before it is needed: `first_step` times the imports of a run too.
+# Other imports are inside the functions, because `first_step` includes the imports of a run in its time.
 
 Write = Callable[[dict[str, Any]], None]
 
 
 def machine(words: list[str], write: Write) -> int:
-    """The machine, the versions and the commit."""
+    """Machine, versions and commit."""
     import jax
 
-    write(importlib.import_module("training").about(jax.local_devices()[0]))
+    write(importlib.import_module("training").describe_machine(jax.local_devices()[0]))
     return 0
 
 
 def images(words: list[str], write: Write) -> int:
-    """How many images a run has, and the seconds until they were there."""
+    """Number of images in each split, and the time to load or simulate them, seconds."""
     from lensjax.cli.console import terminal_output
     from lensjax.data.source import load_splits
     from lensjax.runtime.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
-    config = _config(words)
+    config = _load_config(words)
     started = time.perf_counter()
     with terminal_output():
         splits = load_splits(config.data)
@@ -47,19 +47,21 @@ def images(words: list[str], write: Write) -> int:
 
 
 def cost(words: list[str], write: Write) -> int:
-    """Operations of a training image, and the most of them that the device is said to do in a second."""
+    """Floating-point operations per training image, and the peak of the devices."""
     import jax
 
-    from lensjax.training import cost, processes
+    from lensjax.training import processes
+    from lensjax.training.cost import peak_flops, step_flops
 
-    config = _config(words)
+    config = _load_config(words)
     devices = processes.all_devices()
-    peak = cost.peak_flops(devices[0], config.precision)
-    several = 1 if devices[0].platform == "cpu" else len(devices)
+    peak = peak_flops(devices[0], config.precision)
+    # CPU devices share the cores of one processor.
+    number = 1 if devices[0].platform == "cpu" else len(devices)
     write(
         {
-            "operations_per_image": cost.step_flops(config) / config.batch_size,
-            "peak_operations_per_second": peak and peak * several,
+            "operations_per_image": step_flops(config) / config.batch_size,
+            "peak_operations_per_second": peak and peak * number,
             "devices": jax.device_count(),
         }
     )
@@ -67,7 +69,7 @@ def cost(words: list[str], write: Write) -> int:
 
 
 def first_step(words: list[str], write: Write) -> int:
-    """When a run called its first training step and when that was done; the run ends there."""
+    """Times at which a run calls its first training step and has its result; ends the run there."""
     import jax
 
     from lensjax.training import loop
@@ -77,22 +79,22 @@ def first_step(words: list[str], write: Write) -> int:
     def parallelize_first_step(*arguments: Any, **options: Any) -> Any:
         step = parallelize_step(*arguments, **options)
 
-        def first(*arguments: Any) -> Any:
+        def time_and_exit(*arguments: Any) -> Any:
             reached = time.time()
             jax.block_until_ready(step(*arguments))
             write({"reached": reached, "done": time.time()})
             sys.stdout.flush()
             os._exit(0)
 
-        return first
+        return time_and_exit
 
     loop.parallelize_step = parallelize_first_step
-    return _main(words)
+    return _run_lensjax(words)
 
 
 def run(words: list[str], write: Write) -> int:
-    """A whole run, and its peak memory."""
-    code = _main(words)
+    """Does a whole run and writes its peak memory."""
+    code = _run_lensjax(words)
     import jax
 
     statistics = jax.local_devices()[0].memory_stats() or {}
@@ -101,23 +103,24 @@ def run(words: list[str], write: Write) -> int:
     return code
 
 
-def _config(words: list[str]) -> Any:
+def _load_config(words: list[str]) -> Any:
     from lensjax.cli.options import parse
 
     return parse(words).config
 
 
-def _main(words: list[str]) -> int:
+def _run_lensjax(words: list[str]) -> int:
     from lensjax import main
 
     sys.argv = ["lensjax", *words]
     return main.run()
 
 
-def _write_to(file: Path, found: dict[str, Any]) -> None:
-    file.write_text(json.dumps(found), "utf-8")
+def _write_to(file: Path, result: dict[str, Any]) -> None:
+    file.write_text(json.dumps(result), "utf-8")
 
 
 if __name__ == "__main__":
-    what = {each.__name__: each for each in (machine, images, cost, first_step, run)}[sys.argv[1]]
-    sys.exit(what(sys.argv[3:], functools.partial(_write_to, Path(sys.argv[2]))))
+    functions = {each.__name__: each for each in (machine, images, cost, first_step, run)}
+    write = functools.partial(_write_to, Path(sys.argv[2]))
+    sys.exit(functions[sys.argv[1]](sys.argv[3:], write))

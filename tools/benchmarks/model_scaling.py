@@ -1,21 +1,21 @@
-"""Models how training speeds up from 1 to 256 GPUs, and draws it.
+"""Models the speed of training on 1 to 256 GPUs, as a table and a figure.
 
   python tools/benchmarks/model_scaling.py --output docs/images/scaling.png
 
-  --utilisation SHARE    of the peak that one GPU reaches by itself (0.3 if not given)
-  --peak TFLOPS          of one GPU (67 if not given: float32 of an H100)
-  --node N               GPUs in a node (8 if not given)
-  --inside GB/S          bandwidth of a GPU to others in its node (300 if not given)
-  --between GB/S         bandwidth of a GPU to other nodes (40 if not given)
-  --latency US           of one sum over devices, and again per doubling of their number
-                         (15 if not given)
-  --output FILE          where the figure goes; none if not given
+  --utilization SHARE    share of its peak that a single GPU reaches (default: 0.3)
+  --peak TFLOPS          peak of a GPU (default: 67, float32 on an H100)
+  --node N               GPUs per node (default: 8)
+  --inside GB/S          bandwidth of a GPU within its node (default: 300)
+  --between GB/S         bandwidth of a GPU between nodes (default: 40)
+  --latency US           latency of a sum over devices, and its increase with each doubling of
+                         their number (default: 15)
+  --output FILE          file of the figure; not drawn if not given
 
-Operations and messages are those of lensjax's own step; the rest is assumed, and no GPU is
-measured. A step takes what its operations take at that share of the peak, and then, since
-nothing is taken to overlap, each of its sums over devices: the latency, and 2 (n - 1) / n of
-its bytes over the slowest link.
-Exit codes: 0 done; 2 something in the command is wrong.
+Floating-point operations and all-reduces are those of lensjax's training step. Everything else is
+assumed; nothing is measured on a GPU. The time of a step is the time of its operations at the given
+share of the peak plus, without overlap, the time of each sum over devices: the latency, and
+2 (n - 1) / n of its bytes over the slowest link.
+Exit codes: 0 success; 2 the command is wrong.
 """
 
 import math
@@ -26,24 +26,26 @@ from pathlib import Path
 from absl import flags
 from matplotlib.figure import Figure
 
-from lensjax.cli import options, runner
+from lensjax.cli import runner
+from lensjax.cli.configs import load_config
 from lensjax.runtime.progress import log
-from lensjax.training import cost
+from lensjax.training.cost import all_reduces, step_flops
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = {"baseline": "BaselineCNN", "pinn": "LensVIT_PINN"}
 NUMBERS = tuple(2**power for power in range(9))
 COLORS = {"baseline": "#0072B2", "pinn": "#D55E00"}
+PER_GPU, IN_TOTAL = "32 images per GPU", "256 images in total"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a table and draws it.
+    """Prints the table and draws the figure.
 
     Raises:
-      UserError: a flag is wrong.
+      UserError: if a flag is wrong.
     """
     values = flags.FlagValues()
-    flags.DEFINE_float("utilisation", 0.3, "", lower_bound=1e-6, upper_bound=1, flag_values=values)
+    flags.DEFINE_float("utilization", 0.3, "", lower_bound=1e-6, upper_bound=1, flag_values=values)
     for name, default in (("peak", 67), ("inside", 300), ("between", 40), ("latency", 15)):
         flags.DEFINE_float(name, default, "", lower_bound=1e-6, flag_values=values)
     flags.DEFINE_integer("node", 8, "", lower_bound=1, flag_values=values)
@@ -51,16 +53,16 @@ def main(arguments: Sequence[str]) -> None:
     runner.read_flags(values, arguments)
     curves = {}
     for name, title in MODELS.items():
-        config = options.load_config(str(ROOT / "configs" / f"{name}.py"))
+        config = load_config(str(ROOT / "configs" / f"{name}.py"))
         config = config.copy_and_resolve_references()
         config.batch_size = 8
-        operations = cost.step_flops(config) / config.batch_size
-        number, size = cost.all_reduces(config)
+        operations = step_flops(config) / config.batch_size
+        number, size = all_reduces(config)
         log.info(
-            "%s: %.2f billion operations an image; %d sums over devices a step, %.1f MB",
+            "%s: %.2f billion operations per image; %d sums over devices per step, %.1f MB",
             *(title, operations / 1e9, number, size / 1e6),
         )
-        image_seconds = operations / (values.utilisation * values.peak * 1e12)
+        image_seconds = operations / (values.utilization * values.peak * 1e12)
 
         def step_seconds(
             devices: int,
@@ -72,10 +74,10 @@ def main(arguments: Sequence[str]) -> None:
             if devices == 1:
                 return share * image_seconds
             link = 1e9 * (values.inside if devices <= values.node else values.between)
-            waiting = number * values.latency * 1e-6 * (1 + math.log2(devices))
-            return share * image_seconds + waiting + 2 * (devices - 1) / devices * size / link
+            latency = number * values.latency * 1e-6 * (1 + math.log2(devices))
+            return share * image_seconds + latency + 2 * (devices - 1) / devices * size / link
 
-        for kind, total in (("32 images a GPU", None), ("256 images in all", 256)):
+        for kind, total in ((PER_GPU, None), (IN_TOTAL, 256)):
             rates = []
             for devices in NUMBERS:
                 share = 32 if total is None else total / devices
@@ -91,11 +93,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def draw(curves: dict[tuple[str, str], list[float]]) -> Figure:
-    """Images a second against the number of GPUs."""
+    """Figure of images per second against the number of GPUs."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     for (name, kind), rates in curves.items():
-        style = "-" if kind == "32 images a GPU" else "--"
+        style = "-" if kind == PER_GPU else "--"
         axes.plot(
             NUMBERS, rates, style, color=COLORS[name], marker=".", label=f"{MODELS[name]}, {kind}"
         )
@@ -105,14 +107,14 @@ def draw(curves: dict[tuple[str, str], list[float]]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(NUMBERS, [str(number) for number in NUMBERS])
-    axes.set(xlabel="GPUs", ylabel="training images a second", title="Modelled, not measured")
+    axes.set(xlabel="GPUs", ylabel="training images per second", title="Model, not measured")
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.2)
     return figure
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="model_scaling")
 
 

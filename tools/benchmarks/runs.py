@@ -1,31 +1,36 @@
-"""Measures whole runs as users start them, each in a process of its own, and writes JSON.
+"""Measures whole runs, each in its own process, and writes JSON.
 
   python tools/benchmarks/runs.py --output runs.json
   python tools/benchmarks/runs.py --start-up --output start_up.json
   python tools/benchmarks/runs.py --runs baseline:quick --override data.num_train=900
 
-  --runs NAME,..          configs/NAME.py, perhaps with a variant, or FILE.py[:VARIANT]; if not given
-                          baseline,pinn,baseline:fast,pinn:fast
-  --override FIELD=VALUE  for every run, as --config.FIELD=VALUE; can be repeated
-  --limit SECONDS         a run that takes longer is stopped, as by Ctrl-C, and counts as far as it got; its
-                          test images are then evaluated outside the time that is counted
-  --folder FOLDER         where the runs are kept, each in a new folder; else they are thrown away
-  --output FILE           where the figures go, after each run; benchmark_runs.json if not given
-  --start-up              instead, how long a run takes to its first training step (baseline:quick,pinn:quick)
-  --rounds N              of --start-up; medians count (3 if not given)
+  --runs NAME[:VARIANT],..  configs to run, from configs/ or as files (default:
+                            baseline,pinn,baseline:fast,pinn:fast)
+  --override FIELD=VALUE    set a field in every run, like --config.FIELD=VALUE; can be repeated
+  --limit SECONDS           stop longer runs, like Ctrl-C, and report the epochs so far; their test
+                            images are evaluated after that, outside the measured time
+  --folder FOLDER           keep the runs, each in a new subfolder
+  --output FILE             file of the results, written after each run (default:
+                            benchmark_runs.json)
+  --start-up                measure instead the time to the first training step (default runs:
+                            baseline:quick,pinn:quick)
+  --rounds N                rounds of --start-up; results are medians (default: 3)
 
-A run is measured from the start of its process to its end, report included, with nothing compiled
-before. Its images are simulated before it, which is timed by itself. Of each run:
-  seconds                 the whole
-  training_seconds        training steps alone, compilation included; epochs_seconds with validation
-  images_per_second       in training, the median epoch after the first
-  operations_per_second   of training steps, by XLA's count before it optimises; share_of_peak: of what the
-                          data sheet says for the precision; on a CPU, of what a product of matrices reaches
-  validation, test        AUC of each class and their mean, of the best epoch
-  peak_bytes              of the device's memory; peak_resident_bytes of the process
---start-up: "reached" is when the first training step is called, "done" when its result is there; of a
-"first" start with nothing compiled and a "second" one that finds the first's programs. Images are there.
-Exit codes: 0 done; 1 a run failed; 2 something in the command is wrong.
+A run is measured from the start of its process to its end, including the report, with an empty
+compilation cache. Its images are simulated before and timed separately. Results of each run:
+  seconds                 total time
+  training_seconds        time of the training steps, including compilation
+  epochs_seconds          the same with validation
+  images_per_second       training images, in the median epoch after the first
+  operations_per_second   in training steps, by XLA's count before optimization
+  share_of_peak           share of the data sheet's peak for the precision; on a CPU, of the speed
+                          of a matrix product
+  validation, test        AUC of each class and their mean, at the best epoch
+  peak_bytes              peak memory of the device; peak_resident_bytes of the process
+--start-up: "reached" is the call of the first training step and "done" its result; the "first"
+start has an empty compilation cache, the "second" one finds the programs of the first. Images are
+simulated before.
+Exit codes: 0 success; 1 a run failed; 2 the command is wrong.
 """
 
 import contextlib
@@ -46,6 +51,7 @@ from ml_collections import ConfigDict
 
 from lensjax import workdir
 from lensjax.cli import options, runner
+from lensjax.cli.configs import default_workdir
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
@@ -56,22 +62,22 @@ RUNS = ("baseline", "pinn", "baseline:fast", "pinn:fast")
 START_UPS = ("baseline:quick", "pinn:quick")
 IMPORTS = ("jax", "jax, lensjax", "lensjax.main")
 STARTS = ("first", "second")
-SECONDS_TO_STOP = 600.0  # a run that was asked to stop ends its step and saves
-# What lensjax.runtime.compilation_cache asks for where JAX's own variable does not name a folder.
-KEEP = {
+SECONDS_TO_STOP = 600.0  # a run completes its step and saves before it stops
+# As in lensjax.runtime.compilation_cache, which does not set them if JAX_COMPILATION_CACHE_DIR is set.
+CACHE_SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures what is asked for.
+    """Runs the benchmark.
 
     Returns:
       The exit code.
 
     Raises:
-      UserError: a flag, a config or a field is wrong.
+      UserError: if a flag, a config or a field is wrong.
     """
     values = flags.FlagValues()
     flags.DEFINE_list("runs", [], "", flag_values=values)
@@ -84,30 +90,29 @@ def main(arguments: Sequence[str]) -> int:
     runner.read_flags(values, arguments)
     is_start_up = values["start-up"].value
     names = values.runs or (START_UPS if is_start_up else RUNS)
-    configs = {name: config_of(words_of(name, values.override)) for name in names}
+    commands = {name: command_of(name, values.override) for name in names}
+    configs = {name: parse_config(words) for name, words in commands.items()}
     if values.folder and not is_start_up:
         check_new(Path(values.folder), names)
     output = Path(values.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = succeeded("machine", []).found | {"override": values.override}
-    log.info("%s, %s cores", figures["device"], figures["cores"])
+    report: dict[str, Any] = run_checked("machine", []).result | {"override": values.override}
+    log.info("%s, %s cores", report["device"], report["cores"])
     if is_start_up:
-        figures |= {"rounds": values.rounds, "imports": import_seconds(values.rounds)}
-        figures["start_up"] = {}
-        for name in names:
-            words = words_of(name, values.override)
-            figures["start_up"][name] = start_up(name, words, values.rounds)
-            write(output, figures)
+        report |= {"rounds": values.rounds, "imports": measure_imports(values.rounds)}
+        report["start_up"] = {}
+        for name, words in commands.items():
+            report["start_up"][name] = measure_start_up(name, words, values.rounds)
+            write(output, report)
         return 0
     with contextlib.ExitStack() as temporary:
         folder = Path(values.folder or temporary.enter_context(tempfile.TemporaryDirectory()))
         cache = {CACHE_VARIABLE: temporary.enter_context(tempfile.TemporaryDirectory())}
-        figures |= {"limit": values.limit, "images": [], "runs": {}}
-        for name in names:
-            words = words_of(name, values.override)
-            images = ready_images(figures["images"], configs[name], words, cache)
+        report |= {"limit": values.limit, "images": [], "runs": {}}
+        for name, words in commands.items():
+            images = prepare_images(report["images"], configs[name], words, cache)
             log.info("\n%s", name)
-            figures["runs"][name] = whole_run(
+            report["runs"][name] = measure_run(
                 words,
                 folder / folder_name(name),
                 configs[name],
@@ -115,98 +120,99 @@ def main(arguments: Sequence[str]) -> int:
                 cache,
                 values.limit,
             )
-            write(output, figures)
-            show(name, figures["runs"][name])
-    return int(any(each["exit_code"] and not each["stopped"] for each in figures["runs"].values()))
+            write(output, report)
+            print_summary(name, report["runs"][name])
+    return int(any(each["exit_code"] and not each["stopped"] for each in report["runs"].values()))
 
 
-def words_of(name: str, overrides: Sequence[str]) -> list[str]:
-    """The words after `lensjax.main` that make a run.
+def command_of(name: str, overrides: Sequence[str]) -> list[str]:
+    """Arguments of `lensjax.main` for a run.
 
     Args:
-      name: of a config in configs/, or a file; perhaps a variant after a colon.
-      overrides: FIELD=VALUE.
+      name: name of a config in configs/ or a file, optionally with a variant after a colon.
+      overrides: fields of the config, as FIELD=VALUE.
 
     Raises:
-      UserError: an override has another form.
+      UserError: if an override has a different form.
     """
     file, colon, variant = name.partition(":")
     path = file if file.endswith(".py") else str(ROOT / "configs" / f"{file}.py")
     for each in overrides:
         if each.startswith("-") or not all(each.partition("=")):
-            raise UserError(f"--override {each}: not of the form FIELD=VALUE, as num_epochs=2")
+            raise UserError(f"--override {each}: needs the form FIELD=VALUE, such as num_epochs=2")
     return ["--config", path + colon + variant, *(f"--config.{each}" for each in overrides)]
 
 
-def config_of(words: Sequence[str]) -> ConfigDict:
-    """The config that a run will have.
+def parse_config(words: Sequence[str]) -> ConfigDict:
+    """The config of a run.
+
+    Args:
+      words: arguments of `lensjax.main`.
 
     Raises:
-      UserError: there is no such config, a field or value is wrong, or it is of several runs.
+      UserError: if the config does not exist, a field or value is wrong, or there are several seeds.
     """
     config = options.parse(words).config
     assert config is not None
     if config.seeds > 1:
-        raise UserError(
-            f"config.seeds={config.seeds}: one run at a time is measured; leave it at 1"
-        )
+        raise UserError(f"config.seeds={config.seeds}: only single runs are measured; use seeds=1")
     return config
 
 
 def folder_name(name: str) -> str:
-    """`baseline-fast` for `baseline:fast`, as `lensjax.main` names folders."""
-    return options.default_workdir(name).name
+    """Name of a run's folder, such as `baseline-fast` for `baseline:fast`."""
+    return default_workdir(name).name
 
 
 def check_new(folder: Path, names: Sequence[str]) -> None:
-    """Refuses folders that are there: a run would go on from what it finds, and be too quick.
+    """Checks that no run would resume from an existing folder, which would be too fast.
 
     Raises:
-      UserError: one of the runs has a folder already.
+      UserError: if the folder of a run exists.
     """
     for name in names:
         if (folder / folder_name(name)).exists():
             raise UserError(
-                f"{folder / folder_name(name)} exists, and a run would go on from there; name another "
+                f"{folder / folder_name(name)} exists, and the run would resume from it; use another "
                 "--folder"
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Ended:
-    """A process that is over.
+class ProcessResult:
+    """A process that has ended.
 
     Attributes:
-      code: its exit code.
-      stopped: whether it had to be asked.
-      start, end: when, seconds.
-      found: what it wrote.
+      code: exit code.
+      stopped: whether it exceeded its time limit and was stopped.
+      start, end: times, seconds since the epoch.
+      result: the values that it wrote.
     """
 
     code: int
     stopped: bool
     start: float
     end: float
-    found: dict[str, Any]
+    result: dict[str, Any]
 
 
-def process_of(
-    what: str, words: Sequence[str], environment: Mapping[str, str], limit: float | None = None
-) -> Ended:
-    """Runs one function of tools/benchmarks/measured_process.py.
+def run_process(
+    function: str, words: Sequence[str], environment: Mapping[str, str], limit: float | None = None
+) -> ProcessResult:
+    """Runs a function of tools/benchmarks/measured_process.py in a new process.
 
     Args:
-      what: its name.
-      words: those of `lensjax.main`.
-      environment: variables to add.
-      limit: seconds after which it is asked to stop.
+      function: name of the function.
+      words: arguments of `lensjax.main`.
+      environment: additional environment variables.
+      limit: time after which the process is stopped, seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "found.json"
+        file = Path(folder) / "result.json"
         command = [
             sys.executable,
             str(ROOT / "tools" / "benchmarks" / "measured_process.py"),
-            what,
+            function,
             str(file),
         ]
         start, stopped = time.time(), False
@@ -221,81 +227,101 @@ def process_of(
             except subprocess.TimeoutExpired:
                 process.kill()
         code = process.wait()
-        found = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        return Ended(code, stopped, start, time.time(), found)
+        result = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        return ProcessResult(code, stopped, start, time.time(), result)
 
 
-def succeeded(
-    what: str, words: Sequence[str], environment: Mapping[str, str] | None = None
-) -> Ended:
-    """As `process_of`, of what is not to fail.
+def run_checked(
+    function: str, words: Sequence[str], environment: Mapping[str, str] | None = None
+) -> ProcessResult:
+    """Like `run_process`, for functions that must succeed.
 
     Raises:
-      UserError: it failed; what it says stands above.
+      UserError: if the process fails; its output is above the error.
     """
-    ended = process_of(what, words, environment or {})
-    if ended.code:
-        raise UserError(f"{what} {' '.join(words)}: ended with code {ended.code}, see above")
-    return ended
+    process = run_process(function, words, environment or {})
+    if process.code:
+        command = " ".join([function, *words])
+        raise UserError(f"{command}: failed with exit code {process.code}, see above")
+    return process
 
 
-def import_seconds(rounds: int) -> dict[str, float]:
-    """Median seconds of imports, each in a new process."""
+def measure_imports(rounds: int) -> dict[str, float]:
+    """Median time of imports in new processes, seconds."""
     seconds: dict[str, list[float]] = {modules: [] for modules in IMPORTS}
-    clock = (
+    script = (
         "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
     )
     for _ in range(rounds):
         for modules in IMPORTS:
-            command = [sys.executable, "-c", clock.format(modules)]
+            command = [sys.executable, "-c", script.format(modules)]
             seconds[modules].append(float(subprocess.check_output(command, text=True)))
     medians = {modules: statistics.median(each) for modules, each in seconds.items()}
     log.info("%s", "\n".join(f"import {name}: {value:.2f} s" for name, value in medians.items()))
     return medians
 
 
-def start_up(name: str, words: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds from the start of a run to its first step, with nothing compiled before and again."""
-    succeeded("images", words)
+def measure_start_up(name: str, words: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
+    """Median time from the start of a run to its first step, seconds.
+
+    Args:
+      name: name of the run, for the log.
+      words: arguments of `lensjax.main`.
+      rounds: number of rounds.
+
+    Returns:
+      The times with an empty compilation cache ("first") and with a filled one ("second").
+    """
+    run_checked("images", words)
     seconds: dict[str, dict[str, list[float]]] = {
         start: {"reached": [], "done": []} for start in STARTS
     }
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            compiled = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled")} | KEEP
+            cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled")} | CACHE_SETTINGS
             for start in STARTS:
-                place = ["--workdir", str(Path(folder) / start)]
-                ended = succeeded("first_step", [*words, *place], compiled)
+                workdir_words = ["--workdir", str(Path(folder) / start)]
+                process = run_checked("first_step", [*words, *workdir_words], cache)
                 for event, each in seconds[start].items():
-                    each.append(ended.found[event] - ended.start)
+                    each.append(process.result[event] - process.start)
     medians = {
         start: {event: statistics.median(each) for event, each in events.items()}
         for start, events in seconds.items()
     }
     for start, events in medians.items():
         log.info(
-            "%s, %s start: reached its first step after %.2f s, done with it after %.2f s",
+            "%s, %s start: first step called after %.2f s, done after %.2f s",
             *(name, start, events["reached"], events["done"]),
         )
     return medians
 
 
-def ready_images(
+def prepare_images(
     known: list[dict[str, Any]], config: ConfigDict, words: Sequence[str], cache: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Has a run's images made, where no earlier run had the same, and adds them to those that are known."""
+    """Simulates the images of a run, unless an earlier run has the same images.
+
+    Args:
+      known: number of images and time of each earlier simulation; receives a new one.
+      config: the run's config.
+      words: arguments of `lensjax.main`.
+      cache: environment variables of the cache of images.
+
+    Returns:
+      The entry of `known` for this run.
+    """
     data = config.data.to_dict()
     for each in known:
         if each["data"] == data:
             return each
-    found = succeeded("images", words, cache).found
-    number = found["train"] + found["validation"] + found["test"]
-    log.info("%s images were ready in %.1f s", f"{number:,}", found["seconds"])
-    known.append({"data": data} | found)
+    result = run_checked("images", words, cache).result
+    number = result["train"] + result["validation"] + result["test"]
+    log.info("%s images ready after %.1f s", f"{number:,}", result["seconds"])
+    known.append({"data": data} | result)
     return known[-1]
 
 
-def whole_run(
+def measure_run(
     words: Sequence[str],
     folder: Path,
     config: ConfigDict,
@@ -303,42 +329,42 @@ def whole_run(
     cache: Mapping[str, str],
     limit: float | None,
 ) -> dict[str, Any]:
-    """A run from the start of its process to its end.
+    """Measures a run from the start of its process to its end.
 
     Args:
-      words: those of `lensjax.main`.
-      folder: the run's; new.
-      config: the run's.
-      num_train: images in an epoch.
-      cache: the variables that name the cache with its images.
-      limit: seconds after which it is stopped.
+      words: arguments of `lensjax.main`.
+      folder: new folder of the run.
+      config: config of the run.
+      num_train: number of training images in an epoch.
+      cache: environment variables of the cache of images.
+      limit: time after which the run is stopped, seconds.
     """
-    price = succeeded("cost", words, cache).found
+    cost = run_checked("cost", words, cache).result
     with tempfile.TemporaryDirectory() as compiled:
-        environment = {**cache, "JAX_COMPILATION_CACHE_DIR": compiled, **KEEP}
-        ended = process_of("run", [*words, "--workdir", str(folder)], environment, limit)
-        if ended.stopped and (folder / workdir.METRICS).exists() and ended.code:
+        environment = {**cache, "JAX_COMPILATION_CACHE_DIR": compiled, **CACHE_SETTINGS}
+        process = run_process("run", [*words, "--workdir", str(folder)], environment, limit)
+        if process.stopped and (folder / workdir.METRICS).exists() and process.code:
             evaluation = ["--mode", "evaluate", "--workdir", str(folder)]
-            process_of("run", evaluation, environment)  # not counted; the best epoch so far
+            run_process("run", evaluation, environment)  # not measured
     return {
-        "seconds": ended.end - ended.start,
-        "exit_code": ended.code,
-        "stopped": ended.stopped,
-        "epochs_asked": config.num_epochs,
-        **outcome(folder, num_train, price),
-        "peak_bytes": ended.found.get("peak_bytes"),
-        "peak_resident_bytes": ended.found.get("peak_resident_bytes"),
-        "devices": price["devices"],
+        "seconds": process.end - process.start,
+        "exit_code": process.code,
+        "stopped": process.stopped,
+        "num_epochs": config.num_epochs,
+        **read_results(folder, num_train, cost),
+        "peak_bytes": process.result.get("peak_bytes"),
+        "peak_resident_bytes": process.result.get("peak_resident_bytes"),
+        "devices": cost["devices"],
     }
 
 
-def outcome(folder: Path, num_train: int, price: Mapping[str, float | None]) -> dict[str, Any]:
-    """What a run's own files tell.
+def read_results(folder: Path, num_train: int, cost: Mapping[str, float | None]) -> dict[str, Any]:
+    """Results in a run's metrics and report.
 
     Args:
-      folder: the run's.
-      num_train: images in an epoch.
-      price: "operations_per_image" in training, "peak_operations_per_second" of the devices or None.
+      folder: the run's folder.
+      num_train: number of training images in an epoch.
+      cost: "operations_per_image" of training, and "peak_operations_per_second" of the devices or None.
     """
     file = folder / workdir.METRICS
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
@@ -348,7 +374,7 @@ def outcome(folder: Path, num_train: int, price: Mapping[str, float | None]) -> 
     rates = [record["images_per_second"] for record in records]
     rate = statistics.median(rates[1:] or rates)
     best = max(records, key=lambda record: record["validation_auc"])
-    operations, peak = price["operations_per_image"], price["peak_operations_per_second"]
+    operations, peak = cost["operations_per_image"], cost["peak_operations_per_second"]
     assert operations is not None
     report = folder / workdir.REPORT / "metrics.json"
     test = json.loads(report.read_text("utf-8")) if report.exists() else None
@@ -361,45 +387,50 @@ def outcome(folder: Path, num_train: int, price: Mapping[str, float | None]) -> 
         "operations_per_second": rate * operations,
         "share_of_peak": peak and rate * operations / peak,
         "best_epoch": best["epoch"],
-        "validation": areas(best, "validation_auc"),
-        "test": test and areas(test, "auc"),
+        "validation": auc_by_class(best, "validation_auc"),
+        "test": test and auc_by_class(test, "auc"),
     }
 
 
-def areas(metrics: Mapping[str, float], name: str) -> dict[str, float]:
-    """AUC of each class, and their mean."""
+def auc_by_class(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    """AUC of each class, and their mean.
+
+    Args:
+      metrics: metrics by name.
+      name: name of the mean; those of the classes are `NAME_CLASS`.
+    """
     each = {label: metrics[f"{name}_{label}"] for label in CLASSES}
     return each | {"mean": metrics[name]}
 
 
-def show(name: str, found: Mapping[str, Any]) -> None:
-    """Says the most important of a run in two lines."""
-    end = "stopped" if found["stopped"] else f"ended with code {found['exit_code']}"
+def print_summary(name: str, results: Mapping[str, Any]) -> None:
+    """Prints the main results of a run in two lines."""
+    end = "stopped" if results["stopped"] else f"exit code {results['exit_code']}"
     log.info(
-        "\n%s: %.1f s in all, %s after %d of %d epochs",
-        *(name, found["seconds"], end, found["epochs"], found["epochs_asked"]),
+        "\n%s: %.1f s in total, %s after %d of %d epochs",
+        *(name, results["seconds"], end, results["epochs"], results["num_epochs"]),
     )
-    if not found["epochs"]:
+    if not results["epochs"]:
         return
-    share = found["share_of_peak"]
-    test = found["test"]
+    share = results["share_of_peak"]
+    test = results["test"]
     log.info(
         "  %.1f s of training steps, %.0f images/s, %.3g TFLOP/s%s; AUC: validation %.4f, test %s",
-        *(found["training_seconds"], found["images_per_second"]),
-        found["operations_per_second"] / 1e12,
+        *(results["training_seconds"], results["images_per_second"]),
+        results["operations_per_second"] / 1e12,
         "" if share is None else f" ({100 * share:.2g} % of the peak)",
-        found["validation"]["mean"],
-        "not known" if test is None else f"{test['mean']:.4f}",
+        results["validation"]["mean"],
+        "unknown" if test is None else f"{test['mean']:.4f}",
     )
 
 
-def write(output: Path, figures: Mapping[str, Any]) -> None:
-    """Writes what is known so far."""
-    workdir.write_atomically(output, json.dumps(figures, indent=1) + "\n")
+def write(output: Path, report: Mapping[str, Any]) -> None:
+    """Writes the results so far."""
+    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="benchmark_runs")
 
 

@@ -1,8 +1,8 @@
-"""One contestant of tools/benchmarks/training.py, in a process of its own; not meant to be started by hand.
+"""The process of one contestant of tools/benchmarks/training.py, which starts it.
 
-It is told by lines of JSON on standard input what to do, and answers each with a line of JSON: after its
-first step with what that took, then for "train", "infer" and "epoch" with the seconds, for "end" with its
-peak memory.
+The first line of standard input is the task, in JSON. The process replies with a line of JSON after its first
+step. It then runs the job that each further line names and replies with the time in seconds; at "end" it
+replies with its peak memory and exits.
 """
 
 import contextlib
@@ -25,44 +25,44 @@ Jobs = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Serves standard input until it ends or says so."""
+    """Runs the jobs that standard input names."""
     task = json.loads(sys.stdin.readline())
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries talk too
+    replies = sys.stdout
+    sys.stdout = sys.stderr  # libraries also write to standard output
     with tempfile.TemporaryDirectory() as folder:
-        make = lensjax_jobs if task["contestant"].startswith("lensjax") else torch_jobs
-        jobs, memory = make(task, Path(folder))
+        make_jobs = lensjax_jobs if task["contestant"].startswith("lensjax") else torch_jobs
+        jobs, peak_bytes = make_jobs(task, Path(folder))
         jobs["first step"]()
-        print(json.dumps({"ready": True}), file=answers, flush=True)
+        print(json.dumps({"ready": True}), file=replies, flush=True)
         for line in sys.stdin:
             if line.strip() == "end":
-                print(json.dumps({"peak_bytes": memory()}), file=answers, flush=True)
+                print(json.dumps({"peak_bytes": peak_bytes()}), file=replies, flush=True)
                 return
             started = time.perf_counter()
             jobs[line.strip()]()
             seconds = time.perf_counter() - started
-            print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+            print(json.dumps({"seconds": seconds}), file=replies, flush=True)
 
 
-def noise(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts without meaning, and labels: what is in images does not change the time."""
+def random_images(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random counts and labels; the content of images does not change the time."""
     pixels = np.random.default_rng(0).integers(0, 800, (number, size, size)).astype(np.uint16)
     return pixels, (np.arange(number) % 3).astype(np.int32)
 
 
 def resident_bytes() -> int:
-    """The most memory that this process has had, bytes."""
+    """Peak memory of this process, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
-    """The steps and the predictor that `lensjax.main` trains and validates with."""
+    """The training steps and the evaluation of `lensjax.main`, and a function for the peak memory."""
     del folder
     import jax
 
     from lensjax import models
-    from lensjax.cli import options
+    from lensjax.cli.configs import load_config
     from lensjax.data.epochs import epoch_batches
     from lensjax.data.images import ImageSet
     from lensjax.prediction.predictor import make_evaluator, make_predictor
@@ -72,7 +72,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
 
     compilation_cache.enable_compilation_cache()
     host_memory.keep_freed_memory()
-    config = options.load_config(str(ROOT / "configs" / f"{task['model']}.py"))
+    config = load_config(str(ROOT / "configs" / f"{task['model']}.py"))
     config = config.copy_and_resolve_references()
     config.batch_size = config.eval_batch_size = task["batch"]
     config.precision = "bfloat16" if "bfloat16" in task["contestant"] else "float32"
@@ -80,7 +80,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     devices = jax.local_devices()[: task["devices"]]
 
     def images(number: int) -> ImageSet:
-        pixels, labels = noise(number, task["size"])
+        pixels, labels = random_images(number, task["size"])
         residuals = None
         if config.data.fit != "none":
             draw = np.random.default_rng(1).normal(size=pixels.shape)
@@ -97,10 +97,10 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         make_predictor(config, model, devices=devices, with_loss=True), validation
     )
 
-    def train(most: int = task["images"]) -> None:
+    def train(number: int = task["images"]) -> None:
         nonlocal state
         batches = prefetch(epoch_batches(training, task["batch"], [config.seed], 0), devices, 1)
-        for batch in itertools.islice(batches, -(-most // task["batch"])):
+        for batch in itertools.islice(batches, -(-number // task["batch"])):
             state, _ = step(state, batch, key)
         jax.block_until_ready(state)
 
@@ -112,7 +112,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         predict(state.variables, images(1), quiet=True)
         validate(state.variables)
 
-    def memory() -> int:
+    def peak_bytes() -> int:
         return (devices[0].memory_stats() or {}).get("peak_bytes_in_use") or resident_bytes()
 
     return {
@@ -121,11 +121,11 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         "train": train,
         "infer": lambda: predict(state.variables, training, quiet=True),
         "epoch": epoch,
-    }, memory
+    }, peak_bytes
 
 
 def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
-    """The reference's own loop, or the best that PyTorch can do with the same model."""
+    """The reference's loop, or the best of PyTorch with the same model, and the peak memory."""
     sys.path.insert(0, str(ROOT))
     torch: Any = importlib.import_module("torch")
     peers: Any = importlib.import_module("tests.oracles.torch_models")
@@ -137,29 +137,29 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
         importlib.import_module("lensjax.runtime.host_memory").keep_freed_memory()
     is_pinn = task["model"] == "pinn"
     batch = task["batch"]
-    pixels, classes = noise(task["images"], task["size"])
-    number_checked = max(task["images"] // 4, batch)
+    pixels, classes = random_images(task["images"], task["size"])
+    num_validation = max(task["images"] // 4, batch)
     model = (peers.LensVITPINN if is_pinn else peers.BaselineCNN)().to(device)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    mixed: Callable[[], Any] = contextlib.nullcontext
+    autocast: Callable[[], Any] = contextlib.nullcontext
     if is_best:
         model = model.to(memory_format=torch.channels_last)
         if device == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
-            mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
+            autocast = functools.partial(torch.autocast, "cuda", torch.bfloat16)
 
     def objective(inputs: Any, labels: Any) -> tuple[Any, Any]:
-        with mixed():
+        with autocast():
             logits = model(inputs)
             loss = functional.cross_entropy(logits.float(), labels)
             # The reference runs its transformer a second time for the physics loss.
             return loss + 0.01 * model.physics_loss(inputs) if is_pinn else loss, logits
 
-    computed = torch.compile(objective) if is_best and task["compile"] else objective
+    compiled_objective = torch.compile(objective) if is_best and task["compile"] else objective
 
-    def turned(images: Any) -> Any:
-        """Each image by an angle of its own, the nearest pixel, as torchvision's RandomRotation(10)."""
+    def rotate(images: Any) -> Any:
+        """Rotates each image by a random angle, nearest pixel, like torchvision's RandomRotation(10)."""
         angle = (torch.rand(len(images), device=images.device) * 20 - 10) * np.pi / 180
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).reshape(-1, 2, 3)
@@ -167,17 +167,17 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
         return functional.grid_sample(images, grid, mode="nearest", align_corners=False)
 
     class Files(torch.utils.data.Dataset):
-        """Images in .npy files, as the reference reads them."""
+        """Images read from .npy files, as in the reference."""
 
-        def __init__(self, number: int, turn: bool) -> None:
-            self.number, self.turn = number, turn
+        def __init__(self, number: int, rotated: bool) -> None:
+            self.number, self.rotated = number, rotated
 
         def __len__(self) -> int:
             return self.number
 
         def __getitem__(self, row: int) -> Any:
             image = torch.from_numpy(np.load(folder / f"{row}.npy")).float()
-            return turned(image[None])[0] if self.turn else image, int(classes[row])
+            return rotate(image[None])[0] if self.rotated else image, int(classes[row])
 
     scaled = pixels.astype(np.float64) / 800
     if not is_best:
@@ -191,21 +191,21 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
             order = torch.randperm(number) if train else torch.arange(number)
             for rows in order.split(batch):
                 inputs = whole[rows.to(device)]
-                yield turned(inputs) if train else inputs, labels[rows].to(device)
+                yield rotate(inputs) if train else inputs, labels[rows].to(device)
             return
         loader = torch.utils.data.DataLoader(
             Files(number, train), batch, shuffle=train, num_workers=4
         )
-        for inputs, answers in loader:
-            yield inputs.to(device), answers.to(device)
+        for inputs, targets in loader:
+            yield inputs.to(device), targets.to(device)
 
     def train(number: int = task["images"]) -> None:
         model.train()
-        for inputs, answers in batches(number, True):
+        for inputs, targets in batches(number, True):
             if is_best:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             adamw.zero_grad()
-            loss, _ = computed(inputs, answers)
+            loss, _ = compiled_objective(inputs, targets)
             loss.backward()
             adamw.step()
             if not is_best:
@@ -214,31 +214,31 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
             loss.item()
 
     @torch.inference_mode()
-    def answers_to(number: int) -> np.ndarray:
+    def predict(number: int) -> np.ndarray:
         model.eval()
-        found = []
+        probabilities = []
         for inputs, _ in batches(number, False):
             if is_best:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with mixed():
-                found.append(model(inputs).float().softmax(1).cpu().numpy())
-        return np.concatenate(found)
+            with autocast():
+                probabilities.append(model(inputs).float().softmax(1).cpu().numpy())
+        return np.concatenate(probabilities)
 
     def epoch() -> None:
         train()
-        known = np.eye(3)[classes[:number_checked]]
-        metrics.roc_auc_score(known, answers_to(number_checked), average=None)
+        true_classes = np.eye(3)[classes[:num_validation]]
+        metrics.roc_auc_score(true_classes, predict(num_validation), average=None)
 
-    def memory() -> int:
+    def peak_bytes() -> int:
         return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes()
 
     return {
         "first step": lambda: train(batch),
-        "warm": lambda: answers_to(batch),
+        "warm": lambda: predict(batch),
         "train": train,
-        "infer": lambda: answers_to(task["images"]),
+        "infer": lambda: predict(task["images"]),
         "epoch": epoch,
-    }, memory
+    }, peak_bytes
 
 
 if __name__ == "__main__":
