@@ -158,8 +158,8 @@ def test_command_prepares_a_data_set(tool, tmp_path, files, capsys):
         ([], "--source and --data-dir are required"),
         (["--source", "nowhere.zip", "--data-dir", "x"], "nowhere.zip: no such file or folder"),
         (["--sorce=a", "--data-dir", "x"], "Unknown command line flag 'sorce'"),
-        (["--source=a", "--data-dir=x", "--image-size=big"], "image_size"),
-        (["--source=a", "--data-dir=x", "--image-size=0"], "image_size"),
+        (["--source=a", "--data-dir=x", "--image-size=big"], "image-size"),
+        (["--source=a", "--data-dir=x", "--image-size=0"], "image-size"),
         (["dataset.zip"], "'dataset.zip' is not a flag"),
     ],
 )

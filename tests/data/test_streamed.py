@@ -65,5 +65,5 @@ def test_fits_and_archives_cannot_be_streamed(config, tmp_path):
         load_splits(with_fit)
     archive = on_disk(config)
     archive.source = str(tmp_path / "dataset.zip")
-    with pytest.raises(UserError, match=r"residence=disk.*prepare_tfds"):
+    with pytest.raises(UserError, match=r"residence=disk.*prepare-tfds"):
         load_splits(archive)
