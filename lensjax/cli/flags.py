@@ -65,7 +65,7 @@ def define_flags(table: Mapping[str, Flag], values: flags.FlagValues) -> None:
       values: absl's flags; changed.
     """
     for name, flag in table.items():
-        flag.define(name, flag.default, flag.help, flag_values=values, **flag.settings)
+        flag.define(name, default=flag.default, help=flag.help, flag_values=values, **flag.settings)
 
 
 def parse_flags(

@@ -172,6 +172,7 @@ def parse(arguments: Sequence[str]) -> Options:
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
     workdir = Path(given["workdir"]) if given["workdir"] else default_workdir(named or "")
+    crop = given.pop("fit_size") == "crop"
     return Options(
         **given
         | {
@@ -181,8 +182,8 @@ def parse(arguments: Sequence[str]) -> Options:
             "workdirs": _workdirs(given["workdir"], named) if mode == "compare" else (workdir,),
             "input": Path(given["input"]) if given["input"] else None,
             "output": Path(output),
+            "crop": crop,
         }
-        | {"crop": given.pop("fit_size") == "crop"}
     )
 
 

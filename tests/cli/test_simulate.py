@@ -1,6 +1,7 @@
 """The command simulate: what it writes, reads back, resumes and refuses."""
 
 import csv
+import pathlib
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_another_set_is_not_mixed_in(folder, changes, named):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already and not from here"):
+    with pytest.raises(UserError, match="exists and was not created by this command"):
         main(words(tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
