@@ -1,6 +1,11 @@
-"""Gravitational lensing as pure functions of arrays: angles in arcsec, masses in solar masses."""
+"""Gravitational lensing as pure functions of arrays. Angles are in arcsec, masses in solar masses."""
 
-from lensjax.physics import cosmology, grid, light, losses, mass, rays, reference
+from lensjax.physics.arrival_time import (
+    Potential,
+    arrival_time_differences,
+    fermat_potential,
+    time_delay,
+)
 from lensjax.physics.cosmology import (
     comoving_distance,
     einstein_mass,
@@ -10,30 +15,15 @@ from lensjax.physics.cosmology import (
     sis_velocity_dispersion,
     time_delay_distance,
 )
-from lensjax.physics.critical_curves import (
+from lensjax.physics.critical import (
     CriticalPoints,
     caustics,
     critical_curves,
     critical_points,
 )
-from lensjax.physics.grid import bin_mean, interpolate, pixel_grid, to_pixel
-from lensjax.physics.image_solver import Images, image_positions
-from lensjax.physics.light import (
-    elliptical_radius,
-    ellipticity,
-    gaussian_light,
-    sampled_light,
-    sersic,
-)
-from lensjax.physics.losses import (
-    curl_loss,
-    positivity_loss,
-    relensing_loss,
-    same_source_loss,
-    sampled_convergence,
-    sis_brightness_loss,
-)
-from lensjax.physics.magnification import (
+from lensjax.physics.grid import interpolate, mean_over_subpixels, pixel_coordinate, pixel_grid
+from lensjax.physics.image_solver import PointImages, image_positions
+from lensjax.physics.jacobian import (
     Hessian,
     convergence,
     hessian,
@@ -41,10 +31,32 @@ from lensjax.physics.magnification import (
     magnification,
     shear,
 )
+from lensjax.physics.light import (
+    elliptical_radius,
+    ellipticity,
+    gaussian_light,
+    sampled_light,
+    sersic,
+    sersic_at_radius,
+)
+from lensjax.physics.losses import (
+    chi_square_loss,
+    curl_loss,
+    positivity_loss,
+    same_source_loss,
+    sampled_convergence,
+    sis_brightness_loss,
+)
 from lensjax.physics.mass import (
     epl_convergence,
     epl_deflection,
     epl_potential,
+    external_shear_convergence,
+    external_shear_deflection,
+    external_shear_potential,
+    mass_sheet_convergence,
+    mass_sheet_deflection,
+    mass_sheet_potential,
     nfw_convergence,
     nfw_deflection,
     nfw_potential,
@@ -58,55 +70,43 @@ from lensjax.physics.mass import (
     pseudo_jaffe_deflection,
     pseudo_jaffe_potential,
     pseudo_jaffe_sigma0,
-    shear_convergence,
-    shear_deflection,
-    shear_potential,
-    sheet_convergence,
-    sheet_deflection,
-    sheet_potential,
     sie_convergence,
     sie_deflection,
     sie_potential,
     sis_convergence,
     sis_deflection,
     sis_potential,
-    summed,
+    superpose,
 )
 from lensjax.physics.rays import (
     Deflection,
     Light,
-    inverse_ray_shoot,
     lens_equation,
-    relens,
+    lensed_image,
+    ray_shooting,
     sis_lens_equation,
 )
 from lensjax.physics.source_plane import (
+    cloud_in_cell,
     outer_image_position,
     sis_image_pair,
     sis_source_image,
     source_image,
-    splat,
-)
-from lensjax.physics.time_delay import (
-    Potential,
-    arrival_time_differences,
-    fermat_potential,
-    time_delay,
 )
 
 __all__ = [
     "CriticalPoints",
     "Deflection",
     "Hessian",
-    "Images",
     "Light",
+    "PointImages",
     "Potential",
     "arrival_time_differences",
-    "bin_mean",
     "caustics",
+    "chi_square_loss",
+    "cloud_in_cell",
     "comoving_distance",
     "convergence",
-    "cosmology",
     "critical_curves",
     "critical_points",
     "curl_loss",
@@ -117,24 +117,28 @@ __all__ = [
     "epl_convergence",
     "epl_deflection",
     "epl_potential",
+    "external_shear_convergence",
+    "external_shear_deflection",
+    "external_shear_potential",
     "fermat_potential",
     "gaussian_light",
-    "grid",
     "hessian",
     "image_positions",
     "interpolate",
     "inverse_magnification",
-    "inverse_ray_shoot",
     "lens_equation",
+    "lensed_image",
     "lensing_distances",
-    "light",
-    "losses",
     "magnification",
-    "mass",
+    "mass_sheet_convergence",
+    "mass_sheet_deflection",
+    "mass_sheet_potential",
+    "mean_over_subpixels",
     "nfw_convergence",
     "nfw_deflection",
     "nfw_potential",
     "outer_image_position",
+    "pixel_coordinate",
     "pixel_grid",
     "point_mass_convergence",
     "point_mass_deflection",
@@ -147,21 +151,13 @@ __all__ = [
     "pseudo_jaffe_deflection",
     "pseudo_jaffe_potential",
     "pseudo_jaffe_sigma0",
-    "rays",
-    "reference",
-    "relens",
-    "relensing_loss",
+    "ray_shooting",
     "same_source_loss",
     "sampled_convergence",
     "sampled_light",
     "sersic",
+    "sersic_at_radius",
     "shear",
-    "shear_convergence",
-    "shear_deflection",
-    "shear_potential",
-    "sheet_convergence",
-    "sheet_deflection",
-    "sheet_potential",
     "sie_convergence",
     "sie_deflection",
     "sie_potential",
@@ -175,9 +171,7 @@ __all__ = [
     "sis_source_image",
     "sis_velocity_dispersion",
     "source_image",
-    "splat",
-    "summed",
+    "superpose",
     "time_delay",
     "time_delay_distance",
-    "to_pixel",
 ]

@@ -1,7 +1,7 @@
-"""Distances in a flat universe, and Einstein radii of masses.
+"""Cosmological distances in flat LCDM, and conversions between Einstein radius, mass and velocity dispersion.
 
-Distances are in Mpc, masses in solar masses, radii in arcsec. The functions take redshifts as arrays and
-can be differentiated.
+Distances are in Mpc, masses in solar masses, radii in arcsec. The functions are differentiable in all
+arguments, including the redshifts.
 """
 
 from typing import Literal
@@ -12,10 +12,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 SPEED_OF_LIGHT = 299_792.458  # km / s
-SUN_GM = 1.32712440018e20  # G times the mass of the sun, m^3 / s^2
+GM_SUN = 1.32712440018e20  # G times the mass of the Sun, m^3 / s^2
 MEGAPARSEC = 3.0856775814913673e22  # m
-FOUR_G_OVER_C2 = 4 * SUN_GM / (SPEED_OF_LIGHT * 1e3) ** 2 / MEGAPARSEC  # Mpc per solar mass
-ARCSEC = np.pi / (180 * 3600)
+FOUR_G_OVER_C2 = 4 * GM_SUN / (SPEED_OF_LIGHT * 1e3) ** 2 / MEGAPARSEC  # Mpc per solar mass
+ARCSEC = np.pi / (180 * 3600)  # rad
 
 Convention = Literal["angular_diameter", "deeplensesim"]
 
@@ -28,9 +28,9 @@ def comoving_distance(
     """Comoving distance in flat LCDM without radiation.
 
     Args:
-      z: redshift; the quadrature is good to 1e-10 up to 10.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
+      z: redshift; the quadrature is accurate to 1e-10 up to z = 10.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
 
     Returns:
       The distance, Mpc.
@@ -51,14 +51,14 @@ def lensing_distances(
     Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Distances to the lens, to the source, and between the two.
+    """Distances to the lens, to the source, and from lens to source.
 
     Args:
       z_lens, z_source: redshifts.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
-      convention: "angular_diameter" is right. "deeplensesim" is what DeepLenseSim, and so the data
-        published with it, uses: luminosity distances, and their plain difference between the planes.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
+      convention: "angular_diameter" is correct. "deeplensesim" is the convention of DeepLenseSim and the
+        data published with it: luminosity distances, and their difference as the distance between the planes.
 
     Returns:
       D_L, D_S and D_LS, Mpc.
@@ -74,7 +74,7 @@ def lensing_distances(
             source * source_factor,
             source * source_factor - lens * lens_factor,
         )
-    raise ValueError(f"convention {convention!r} is neither 'angular_diameter' nor 'deeplensesim'")
+    raise ValueError(f"unknown convention {convention!r}; use 'angular_diameter' or 'deeplensesim'")
 
 
 def time_delay_distance(
@@ -87,9 +87,9 @@ def time_delay_distance(
     """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
 
     Args:
-      z_lens, z_source: redshifts; it is infinite where they are equal.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
+      z_lens, z_source: redshifts; the distance is infinite where they are equal.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
 
     Returns:
       The distance, Mpc.
@@ -114,19 +114,19 @@ def einstein_radius(
     Args:
       mass: solar masses, not negative.
       z_lens, z_source: redshifts.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
 
     Returns:
-      The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts; 0 for a source in front of
-      the lens. It rises from mass 0 as a root, with an infinite slope; its square, to which a mass's
+      The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts; 0 for a source in front of the
+      lens. It grows as the square root of the mass, with an infinite slope at 0. Its square, to which the
       deflection is proportional, is `einstein_radius(1.0)**2 * mass`.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
     squared = _squared_radius_per_mass(z_lens, z_source, H0, Om0, convention)
-    return _root(squared) / ARCSEC * jnp.sqrt(jnp.asarray(mass))
+    return _safe_sqrt(squared) / ARCSEC * jnp.sqrt(jnp.asarray(mass))
 
 
 def einstein_mass(
@@ -138,15 +138,15 @@ def einstein_mass(
     Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
-    """Mass of the point mass that has an Einstein radius; the inverse of `einstein_radius`.
+    """Mass of a point mass with a given Einstein radius; the inverse of `einstein_radius`.
 
-    For any lens of circular symmetry it is the mass within its Einstein radius.
+    For any circularly symmetric lens it is the mass within the Einstein radius.
 
     Args:
       theta_E: Einstein radius, arcsec.
       z_lens, z_source: redshifts, z_source > z_lens; the mass is infinite where they are equal.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
 
     Returns:
@@ -170,10 +170,10 @@ def sis_einstein_radius(
     """Einstein radius of a singular isothermal sphere: 4 pi (sigma / c)^2 D_LS / D_S.
 
     Args:
-      velocity_dispersion: of the stars along the line of sight, km / s.
+      velocity_dispersion: line-of-sight velocity dispersion of the stars, km / s.
       z_lens, z_source: redshifts.
-      H0: Hubble's constant, km / s / Mpc; the radius does not depend on it.
-      Om0: density of matter today, in units of the critical one.
+      H0: Hubble constant, km / s / Mpc; the radius does not depend on it.
+      Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
 
     Returns:
@@ -195,13 +195,13 @@ def sis_velocity_dispersion(
     Om0: Float[ArrayLike, ""] = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
-    """Velocity dispersion of an isothermal sphere; the inverse of `sis_einstein_radius`.
+    """Velocity dispersion of a singular isothermal sphere; the inverse of `sis_einstein_radius`.
 
     Args:
       theta_E: Einstein radius, arcsec, not negative; at 0 the slope is infinite.
       z_lens, z_source: redshifts, z_source > z_lens; the dispersion is infinite where they are equal.
-      H0: Hubble's constant, km / s / Mpc; the dispersion does not depend on it.
-      Om0: density of matter today, in units of the critical one.
+      H0: Hubble constant, km / s / Mpc; the dispersion does not depend on it.
+      Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
 
     Returns:
@@ -218,14 +218,14 @@ def sis_velocity_dispersion(
 def _squared_radius_per_mass(
     z_lens: ArrayLike, z_source: ArrayLike, H0: ArrayLike, Om0: ArrayLike, convention: Convention
 ) -> Array:
-    """Square of a point mass's Einstein radius over its mass, radian^2 per solar mass."""
+    """Squared Einstein radius of a point mass over its mass, rad^2 per solar mass."""
     lens, source, between = lensing_distances(
         z_lens, z_source, H0=H0, Om0=Om0, convention=convention
     )
     return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
 
 
-def _root(square: Array) -> Array:
-    """Square root, with derivative 0 where a source in front of the lens makes it 0."""
+def _safe_sqrt(square: Array) -> Array:
+    """Square root with derivative 0 at 0, for sources in front of the lens."""
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -1,7 +1,7 @@
 """Pixel and angular coordinates of an image.
 
-x runs along columns and y along rows; the origin is the centre of the image, at pixel
-`(size - 1) / 2` on each axis.
+x runs along columns and y along rows. The origin is the center of the image, at pixel `(size - 1) / 2` on
+each axis.
 """
 
 import itertools
@@ -14,15 +14,15 @@ from jaxtyping import Array, Float
 def pixel_grid(
     size: int | tuple[int, int], pixel_scale: float, *, subpixels: int = 1
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Angular coordinates of the centres of an image's pixels, or of equal parts of them.
+    """Angular coordinates of the pixel centers of an image, or of the centers of subpixels.
 
     Args:
-      size: pixels on each side of the image, or its rows and columns.
-      pixel_scale: side of a pixel, arcsec.
-      subpixels: parts that each pixel is divided into on each axis.
+      size: number of pixels per side, or (rows, columns).
+      pixel_scale: pixel size, arcsec.
+      subpixels: number of subpixels per pixel along each axis.
 
     Returns:
-      x and y of `subpixels` times as many rows and columns, arcsec.
+      x and y, arcsec, with `subpixels` times as many rows and columns.
     """
     shape = (size, size) if isinstance(size, int) else size
     rows, columns = (
@@ -33,14 +33,17 @@ def pixel_grid(
     return x, y
 
 
-def bin_mean(
+def mean_over_subpixels(
     image: Float[Array, "fine_rows fine_columns"], subpixels: int
 ) -> Float[Array, "rows columns"]:
-    """Mean of each pixel's `subpixels` x `subpixels` parts.
+    """Mean over the `subpixels` x `subpixels` subpixels of each pixel.
 
     Args:
-      image: one value for each part, as on `pixel_grid(..., subpixels=subpixels)`.
-      subpixels: parts that each pixel is divided into on each axis.
+      image: one value per subpixel, as on `pixel_grid(..., subpixels=subpixels)`.
+      subpixels: number of subpixels per pixel along each axis.
+
+    Returns:
+      One value per pixel, in the unit of `image`.
     """
     # Sums of strided slices: on a CPU ten times as fast as the mean over axes of a reshaped array.
     offsets = itertools.product(range(subpixels), repeat=2)
@@ -48,15 +51,18 @@ def bin_mean(
     return sum(parts[1:], start=parts[0]) / subpixels**2
 
 
-def to_pixel(
+def pixel_coordinate(
     angle: Float[Array, "*points"], size: int, pixel_scale: float
 ) -> Float[Array, "*points"]:
-    """Row or column, counted from 0, of an angular coordinate.
+    """Fractional row or column, counted from 0, of an angular coordinate.
 
     Args:
       angle: x (for a column) or y (for a row), arcsec.
-      size: pixels of the image along that axis.
-      pixel_scale: side of a pixel, arcsec.
+      size: number of pixels along that axis.
+      pixel_scale: pixel size, arcsec.
+
+    Returns:
+      The row or column, pixels.
     """
     return angle / pixel_scale + (size - 1) / 2
 
@@ -69,13 +75,19 @@ def interpolate(
 ) -> Float[Array, "*points"]:
     """Bilinear interpolation of an image at angular positions.
 
-    Beyond the outermost pixels' centres it falls to 0 within one pixel, and stays 0.
+    Beyond the outermost pixel centers the image falls to 0 within one pixel.
 
     Args:
-      image: one value for each pixel of `pixel_grid`.
+      image: one value per pixel of `pixel_grid`.
       x, y: positions, arcsec.
-      pixel_scale: side of a pixel, arcsec.
+      pixel_scale: pixel size, arcsec.
+
+    Returns:
+      The interpolated values, in the unit of `image`.
     """
     rows, columns = image.shape
-    place = [to_pixel(y, rows, pixel_scale), to_pixel(x, columns, pixel_scale)]
-    return map_coordinates(image, place, order=1, mode="constant")
+    coordinates = [
+        pixel_coordinate(y, rows, pixel_scale),
+        pixel_coordinate(x, columns, pixel_scale),
+    ]
+    return map_coordinates(image, coordinates, order=1, mode="constant")

@@ -1,9 +1,10 @@
-"""Where the images of a source lie: the lens equation solved for theta, all images at once.
+"""Images of a point source: solves the lens equation for all theta at once.
 
-The image plane is tiled with triangles. A triangle that, carried to the source plane, holds the source
-has an image in it. So have, perhaps, two images each those that come as close to the source as the lens
-bends them, at the folds of the map. All these are tiled again more finely, and each small one left is a start
-for Newton's iteration.
+The image plane is tiled with triangles. A triangle that contains the source after mapping to the source plane
+contains an image. Near a fold of the mapping, a triangle may contain two images without containing the
+source; its distance from the source is then at most its deviation from the curved mapping. Cells of both
+kinds are tiled again with smaller triangles, and the small cells selected in the same way are the starting
+points of Newton's method.
 """
 
 from typing import Any, NamedTuple
@@ -14,18 +15,18 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from lensjax.physics.magnification import hessian
-from lensjax.physics.rays import Deflection, inverse_ray_shoot
+from lensjax.physics.jacobian import hessian
+from lensjax.physics.rays import Deflection, ray_shooting
 
 NEWTON_STEPS = 30
 
 
-class Images(NamedTuple):
-    """Images of a point source, the brightest first; entries without an image are 0.
+class PointImages(NamedTuple):
+    """Images of a point source, brightest first; entries that are not images are 0.
 
     Attributes:
       x, y: positions, arcsec.
-      magnification: signed, dimensionless.
+      magnification: signed magnifications, dimensionless.
       parity: 1 at minima and maxima of the arrival time, -1 at saddle points, where images are mirrored.
       mask: which entries are images.
     """
@@ -50,26 +51,26 @@ def image_positions(
     min_magnification: float = 1e-6,
     refinement: int = 10,
     candidates: int = 64,
-) -> Images:
+) -> PointImages:
     """All images of a point source, with magnifications.
 
-    Use `jax.vmap` over sources, lenses or both, inside `jax.jit`. Positions and magnifications have their
-    derivatives, of any order, with respect to the source and to what the deflection depends on, by
-    the implicit function theorem; where two images merge, on a critical curve, these are infinite. Two
-    images closer together than search_window / (cells * refinement) may be missed, or one be seen a hair
-    beyond a caustic, within rounding. Of an image that is a ring, some points are found.
+    Use it inside `jax.jit`, with `jax.vmap` over sources, lenses or both. Positions and magnifications have
+    derivatives of any order with respect to the source and the parameters of the deflection, by the implicit
+    function theorem; they are infinite where two images merge, on a critical curve. Two images closer than
+    search_window / (cells * refinement) may be missed, and within rounding error of a caustic one may be
+    found beyond it. Of an image that is a ring, some points are found.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       beta_x, beta_y: position of the source, arcsec.
       search_window: side of the square searched, arcsec.
-      cells: how many the square is divided into on each side.
-      center_x, center_y: middle of the square, arcsec.
-      max_images: entries of the result; the brightest are kept.
-      min_magnification: images fainter than this are left out; the central image of a singular profile
-        with its core at 1e-8 arcsec is (1e-8 / theta_E)^2 bright.
-      refinement: how many parts the cells near an image are divided into on each side.
-      candidates: cells that are divided at most; more are needed for lenses with many small masses.
+      cells: number of cells along each side of the square.
+      center_x, center_y: center of the square, arcsec.
+      max_images: number of entries in the result; the brightest images are kept.
+      min_magnification: fainter images are omitted. The central image of a singular profile with a core of
+        1e-8 arcsec has a magnification of (1e-8 / theta_E)^2.
+      refinement: number of small cells along each side of a cell near an image.
+      candidates: largest number of cells that are refined; lenses with many small masses need more.
 
     Returns:
       Positions, magnifications, parities and a mask, each of length `max_images`.
@@ -79,35 +80,35 @@ def image_positions(
     """
     point = jnp.zeros((), jnp.result_type(beta_x, beta_y, 0.0))
     dtype = jnp.result_type(point, *jax.eval_shape(deflection, point, point))
-    source, middle = (
+    source, center = (
         lax.stop_gradient((jnp.asarray(x, dtype), jnp.asarray(y, dtype)))
         for x, y in ((beta_x, beta_y), (center_x, center_y))
     )
     axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * search_window
-    y, x = jnp.meshgrid(axis + middle[1], axis + middle[0], indexing="ij")
+    y, x = jnp.meshgrid(axis + center[1], axis + center[0], indexing="ij")
     side = search_window / cells
     numbers = min(candidates, cells**2), 4 * max_images
-    start, likely = _starts(deflection, (x, y), source, side, refinement, numbers)
-    frozen = _frozen(deflection, start[0])
-    x, y, distance = _newton(frozen, start, source, largest_step=side)
-    determinant = _determinant(hessian(frozen, x, y))
+    start, is_candidate = _starting_points(deflection, (x, y), source, side, refinement, numbers)
+    fixed = _stop_parameter_gradients(deflection, start[0])
+    x, y, distance = _newton(fixed, start, source, largest_step=side)
+    determinant = _determinant(hessian(fixed, x, y))
     precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * search_window
-    bright = abs(determinant) * min_magnification <= 1
-    inside = jnp.maximum(abs(x - middle[0]), abs(y - middle[1])) <= search_window / 2
-    found = likely & (distance <= precision) & bright & inside
-    magnification = jnp.where(found, 1 / jnp.where(found, determinant, 1), 0)
-    found &= ~_seen_before(x, y, magnification, found, precision, side / refinement)
-    _, best = lax.top_k(jnp.where(found, abs(magnification), -1), max_images)
-    mask = found[best]
-    # Where there is no image, a place with finite derivatives: a corner of the window.
+    is_bright = abs(determinant) * min_magnification <= 1
+    is_inside = jnp.maximum(abs(x - center[0]), abs(y - center[1])) <= search_window / 2
+    is_image = is_candidate & (distance <= precision) & is_bright & is_inside
+    magnification = jnp.where(is_image, 1 / jnp.where(is_image, determinant, 1), 0)
+    is_image &= ~_duplicates(x, y, magnification, is_image, precision, side / refinement)
+    _, brightest = lax.top_k(jnp.where(is_image, abs(magnification), -1), max_images)
+    mask = is_image[brightest]
+    # Entries without an image are set to a position with finite derivatives: a corner of the window.
     x, y = (
-        jnp.where(mask, part[best], part_middle + search_window / 2)
-        for part, part_middle in zip((x, y), middle, strict=True)
+        jnp.where(mask, coordinate[brightest], middle + search_window / 2)
+        for coordinate, middle in zip((x, y), center, strict=True)
     )
-    return _differentiable(deflection, (x, y), mask, beta_x, beta_y)
+    return _with_derivatives(deflection, (x, y), mask, beta_x, beta_y)
 
 
-def _starts(
+def _starting_points(
     deflection: Deflection,
     grid: tuple[Array, Array],
     source: tuple[Array, Array],
@@ -115,74 +116,75 @@ def _starts(
     refinement: int,
     numbers: tuple[int, int],
 ) -> tuple[tuple[Array, Array], Array]:
-    """Middles of the small cells that may have an image in them, the likeliest first.
+    """Centers of the small cells that may contain an image, most likely first.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
-      grid: x and y of the corners of the cells, arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
+      grid: x and y of the cell corners, arcsec.
       source: position of the source, arcsec.
-      side: of a cell, arcsec.
-      refinement: how many small cells go along a cell's side.
-      numbers: how many cells are divided, and how many small cells are given.
+      side: side of a cell, arcsec.
+      refinement: number of small cells along a cell's side.
+      numbers: number of cells to refine, and number of small cells to return.
 
     Returns:
-      x and y, arcsec, and which of them are worth a try.
+      x and y, arcsec, and a mask of the cells that may contain an image.
     """
-    x, y = (part[None] for part in grid)
-    _, (left, low) = _best_cells(deflection, (x, y), source, numbers[0])
+    x, y = (coordinate[None] for coordinate in grid)
+    _, (left, bottom) = _select_cells(deflection, (x, y), source, numbers[0])
     side = side / refinement
-    fractions = jnp.arange(refinement + 1, dtype=left.dtype) * side
+    offsets = jnp.arange(refinement + 1, dtype=left.dtype) * side
     shape = (left.size, refinement + 1, refinement + 1)
-    x = jnp.broadcast_to(left[:, None, None] + fractions[None, None, :], shape)
-    y = jnp.broadcast_to(low[:, None, None] + fractions[None, :, None], shape)
-    likely, (left, low) = _best_cells(deflection, (x, y), source, numbers[1])
-    return (left + side / 2, low + side / 2), likely
+    x = jnp.broadcast_to(left[:, None, None] + offsets[None, None, :], shape)
+    y = jnp.broadcast_to(bottom[:, None, None] + offsets[None, :, None], shape)
+    is_candidate, (left, bottom) = _select_cells(deflection, (x, y), source, numbers[1])
+    return (left + side / 2, bottom + side / 2), is_candidate
 
 
-def _best_cells(
+def _select_cells(
     deflection: Deflection, grids: tuple[Array, Array], source: tuple[Array, Array], number: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    """First corners of the cells likeliest to have an image in them, and whether they may at all."""
-    score = _score(inverse_ray_shoot(_frozen(deflection, grids[0]), *grids), source).ravel()
+    """Mask of the cells that may contain an image, and first corners, for the most likely cells."""
+    beta = ray_shooting(_stop_parameter_gradients(deflection, grids[0]), *grids)
+    score = _cell_score(beta, source).ravel()
     _, best = lax.top_k(-score, min(number, score.size))
-    x, y = (part[:, :-1, :-1].ravel()[best] for part in grids)
+    x, y = (coordinate[:, :-1, :-1].ravel()[best] for coordinate in grids)
     return score[best] <= 1, (x, y)
 
 
-def _frozen(deflection: Deflection, x: Array) -> Deflection:
-    """The deflection without derivatives in what it depends on, for arrays of the shape of x.
+def _stop_parameter_gradients(deflection: Deflection, x: Array) -> Deflection:
+    """The deflection without derivatives in its parameters, for arrays of the shape of x.
 
-    Differentiating the search only to throw the derivatives away would make compiling it take long.
+    It avoids the compilation time of derivatives of the search, which are not needed.
     """
     pure, parameters = jax.closure_convert(deflection, x, x)
     fixed = lax.stop_gradient(parameters)
     return lambda x, y: pure(x, y, *fixed)
 
 
-def _differentiable(
+def _with_derivatives(
     deflection: Deflection,
-    at: tuple[Array, Array],
+    theta: tuple[Array, Array],
     mask: Array,
     beta_x: ArrayLike,
     beta_y: ArrayLike,
-) -> Images:
-    """Images at positions that solve the lens equation, with their derivatives."""
+) -> PointImages:
+    """Images at solutions of the lens equation, with implicit derivatives."""
 
-    def excess(theta: tuple[Array, Array]) -> tuple[Array, Array]:
-        found_x, found_y = inverse_ray_shoot(deflection, *theta)
+    def residual(theta: tuple[Array, Array]) -> tuple[Array, Array]:
+        found_x, found_y = ray_shooting(deflection, *theta)
         return found_x - beta_x, found_y - beta_y
 
-    def solve_linear(carry: Any, excess: tuple[Array, Array]) -> tuple[Array, Array]:
-        one, zero = jnp.ones_like(excess[0]), jnp.zeros_like(excess[0])
-        (xx, yx), (xy, yy) = carry((one, zero)), carry((zero, one))
+    def solve_linear(linear: Any, residual: tuple[Array, Array]) -> tuple[Array, Array]:
+        one, zero = jnp.ones_like(residual[0]), jnp.zeros_like(residual[0])
+        (xx, yx), (xy, yy) = linear((one, zero)), linear((zero, one))
         determinant = jnp.where(mask, xx * yy - xy * yx, 1)
-        theta_x = (yy * excess[0] - xy * excess[1]) / determinant
-        theta_y = (xx * excess[1] - yx * excess[0]) / determinant
+        theta_x = (yy * residual[0] - xy * residual[1]) / determinant
+        theta_y = (xx * residual[1] - yx * residual[0]) / determinant
         return jnp.where(mask, theta_x, 0), jnp.where(mask, theta_y, 0)
 
-    x, y = lax.custom_root(excess, at, lambda _, solved: solved, solve_linear)
+    x, y = lax.custom_root(residual, theta, lambda _, solution: solution, solve_linear)
     determinant = jnp.where(mask, _determinant(hessian(deflection, x, y)), 1)
-    return Images(
+    return PointImages(
         x=jnp.where(mask, x, 0),
         y=jnp.where(mask, y, 0),
         magnification=jnp.where(mask, 1 / determinant, 0),
@@ -196,11 +198,11 @@ def _determinant(derivatives: tuple[Array, Array, Array, Array]) -> Array:
     return (1 - f_xx) * (1 - f_yy) - f_xy * f_yx
 
 
-def _step(
+def _newton_step(
     deflection: Deflection, x: Array, y: Array, beta_x: ArrayLike, beta_y: ArrayLike, mask: Array
 ) -> tuple[Array, Array]:
-    """Newton's step towards an image of beta, where `mask` says; the determinant there is not 0."""
-    found_x, found_y = inverse_ray_shoot(deflection, x, y)
+    """Newton step toward an image of beta where `mask` is true; the determinant must not be 0 there."""
+    found_x, found_y = ray_shooting(deflection, x, y)
     missing_x, missing_y = beta_x - found_x, beta_y - found_y
     derivatives = hessian(deflection, x, y)
     f_xx, f_xy, f_yx, f_yy = derivatives
@@ -216,69 +218,71 @@ def _newton(
     source: tuple[Array, Array],
     largest_step: float,
 ) -> tuple[Array, Array, Array]:
-    """Newton's iteration, with steps cut short until they lead closer."""
+    """Damped Newton iteration: x, y and distance from the source, in the source plane."""
 
-    def distance(x: Array, y: Array) -> Array:
-        found_x, found_y = inverse_ray_shoot(deflection, x, y)
+    def source_distance(x: Array, y: Array) -> Array:
+        found_x, found_y = ray_shooting(deflection, x, y)
         return jnp.hypot(source[0] - found_x, source[1] - found_y)
 
-    def move(
-        now: tuple[Array, Array, Array, Array], _: None
+    def iterate(
+        state: tuple[Array, Array, Array, Array], _: None
     ) -> tuple[tuple[Array, Array, Array, Array], None]:
-        x, y, left, part = now
-        regular = _determinant(hessian(deflection, x, y)) != 0
-        step_x, step_y = _step(deflection, x, y, *source, regular)
+        x, y, distance, damping = state
+        is_regular = _determinant(hessian(deflection, x, y)) != 0
+        step_x, step_y = _newton_step(deflection, x, y, *source, is_regular)
         length = jnp.maximum(abs(step_x), abs(step_y))
-        scale = part * largest_step / jnp.maximum(length, largest_step)
+        scale = damping * largest_step / jnp.maximum(length, largest_step)
         new_x, new_y = x + scale * step_x, y + scale * step_y
-        new_left = distance(new_x, new_y)
-        closer = new_left < left
-        moved = jnp.where(closer, new_x, x), jnp.where(closer, new_y, y)
-        part = jnp.where(closer, jnp.minimum(1, 2 * part), part / 4)
-        return (*moved, jnp.where(closer, new_left, left), part), None
+        new_distance = source_distance(new_x, new_y)
+        closer = new_distance < distance
+        x, y = jnp.where(closer, new_x, x), jnp.where(closer, new_y, y)
+        damping = jnp.where(closer, jnp.minimum(1, 2 * damping), damping / 4)
+        return (x, y, jnp.where(closer, new_distance, distance), damping), None
 
-    begin = (*start, distance(*start), jnp.ones_like(start[0]))
-    (x, y, left, _), _ = lax.scan(move, begin, length=NEWTON_STEPS)
-    return x, y, left
+    initial = (*start, source_distance(*start), jnp.ones_like(start[0]))
+    (x, y, distance, _), _ = lax.scan(iterate, initial, length=NEWTON_STEPS)
+    return x, y, distance
 
 
-def _seen_before(
-    x: Array, y: Array, magnification: Array, found: Array, precision: float, side: float
+def _duplicates(
+    x: Array, y: Array, magnification: Array, is_image: Array, precision: float, side: float
 ) -> Array:
-    """Which images are others over again, reached from another start.
+    """Mask of the images that an earlier starting point also reached.
 
-    Those of unlike parity never are: near a fold the two images of a pair come close together.
+    Images of opposite parity are always distinct: near a fold the two images of a pair are close together.
     """
     distance = jnp.hypot(x[:, None] - x[None], y[:, None] - y[None])
-    uncertain = jnp.minimum(4 * precision * (1 + abs(magnification)), side)
+    tolerance = jnp.minimum(4 * precision * (1 + abs(magnification)), side)
     sign = jnp.sign(magnification)
-    same = (distance <= uncertain[:, None]) & (sign[:, None] == sign[None])
-    number = jnp.arange(x.size)
-    return (same & found[None] & (number[None] < number[:, None])).any(axis=1)
+    same = (distance <= tolerance[:, None]) & (sign[:, None] == sign[None])
+    index = jnp.arange(x.size)
+    return (same & is_image[None] & (index[None] < index[:, None])).any(axis=1)
 
 
-def _score(
+def _cell_score(
     beta: tuple[Array, Array], source: tuple[Array, Array]
 ) -> Float[Array, "tilings rows columns"]:
-    """How far each cell is from having an image in it: 0 has one, up to 1 may have.
+    """Score of each cell: 0 if it contains an image, up to 1 if it may contain one.
 
-    It is the distance, in the source plane, of the source from the nearer of the cell's two triangles,
-    in units of how far the cell departs from them, estimated from second differences.
+    The score is the distance, in the source plane, of the source from the nearer of the cell's two triangles,
+    in units of the cell's deviation from the triangles, which is estimated from second differences.
     """
     u, v = beta[0] - source[0], beta[1] - source[1]
     corners = [
         (part[:, :-1, :-1], part[:, :-1, 1:], part[:, 1:, :-1], part[:, 1:, 1:]) for part in (u, v)
     ]
     one, two, three, four = zip(*corners, strict=True)
-    distance = jnp.minimum(_distance((one, two, three)), _distance((four, three, two)))
+    distance = jnp.minimum(
+        _distance_from_origin((one, two, three)), _distance_from_origin((four, three, two))
+    )
     mixed = jnp.hypot(*(part[0] - part[1] - part[2] + part[3] for part in corners))
-    bend = jnp.hypot(*(_bend(part, 1) for part in (u, v)))
-    bend += jnp.hypot(*(_bend(part, 2) for part in (u, v)))
-    return distance / ((bend + mixed) / 2 + jnp.finfo(u.dtype).tiny)
+    curvature = jnp.hypot(*(_second_difference(part, 1) for part in (u, v)))
+    curvature += jnp.hypot(*(_second_difference(part, 2) for part in (u, v)))
+    return distance / ((curvature + mixed) / 2 + jnp.finfo(u.dtype).tiny)
 
 
-def _bend(values: Array, axis: int) -> Array:
-    """Largest second difference along an axis at the corners of each cell."""
+def _second_difference(values: Array, axis: int) -> Array:
+    """Largest absolute second difference along an axis at the corners of each cell."""
     second = abs(jnp.diff(values, 2, axis=axis))
     widths = [(1, 1) if axis == along else (0, 0) for along in range(3)]
     second = jnp.pad(second, widths, mode="edge")
@@ -286,8 +290,8 @@ def _bend(values: Array, axis: int) -> Array:
     return jnp.maximum(second[:, :, 1:], second[:, :, :-1])
 
 
-def _distance(triangle: tuple[tuple[Array, Array], ...]) -> Array:
-    """Distance of the origin from a triangle, 0 inside; the triangle may be a line or a point."""
+def _distance_from_origin(triangle: tuple[tuple[Array, Array], ...]) -> Array:
+    """Distance of a triangle from the origin, 0 if it contains the origin; it may be degenerate."""
     distances, turns = [], []
     for (u, v), (next_u, next_v) in zip(triangle, (*triangle[1:], triangle[0]), strict=True):
         along_u, along_v = next_u - u, next_v - v
@@ -295,8 +299,8 @@ def _distance(triangle: tuple[tuple[Array, Array], ...]) -> Array:
         fraction = jnp.clip(-(u * along_u + v * along_v) / jnp.where(length > 0, length, 1), 0, 1)
         distances.append(jnp.hypot(u + fraction * along_u, v + fraction * along_v))
         turns.append(u * along_v - v * along_u)
-    left = (turns[0] >= 0) & (turns[1] >= 0) & (turns[2] >= 0)
-    right = (turns[0] <= 0) & (turns[1] <= 0) & (turns[2] <= 0)
+    counterclockwise = (turns[0] >= 0) & (turns[1] >= 0) & (turns[2] >= 0)
+    clockwise = (turns[0] <= 0) & (turns[1] <= 0) & (turns[2] <= 0)
     area = turns[0] + turns[1] + turns[2]
     nearest = jnp.minimum(jnp.minimum(distances[0], distances[1]), distances[2])
-    return jnp.where((left | right) & (area != 0), 0, nearest)
+    return jnp.where((counterclockwise | clockwise) & (area != 0), 0, nearest)

@@ -1,7 +1,8 @@
-"""How far a prediction is from obeying lens physics: numbers to add to a training loss.
+"""Physics losses: deviations of a prediction from lens physics, to be added to a training loss.
 
-Each says what is 0 for a physical lens. None alone pins the lens down; the docstrings say what else is 0.
-Each takes one image, pair or map and gives one number; `jax.vmap` takes batches.
+Every loss is 0 for a physical lens. None of them determines the lens on its own; each docstring names the
+unphysical cases for which the loss is also 0. A loss takes one image, pair or map and returns a scalar; use
+`jax.vmap` for batches.
 """
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.physics.grid import interpolate
-from lensjax.physics.rays import Deflection, inverse_ray_shoot
+from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.source_plane import sis_image_pair
 
 
@@ -19,24 +20,24 @@ def same_source_loss(
     y: Float[Array, " images"],
     mask: Bool[Array, " images"] | None = None,
 ) -> Float[Array, ""]:
-    """Lens-equation consistency of the images of one point, such as the two of an isothermal sphere.
+    """Scatter of the source positions of several images of one point.
 
-    0 when the lens carries all images to one source position. It is 0 too for a lens that carries
-    everything to one place, such as a convergence of 1 everywhere.
+    It is 0 if the lens maps all images to one source position. It is also 0 for a lens that maps everything
+    to one point, such as a convergence of 1 everywhere.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: positions of the images, arcsec.
-      mask: which entries are images; all if not given.
+      mask: which entries are images; by default all.
 
     Returns:
-      Mean square distance of the source positions from their mean, arcsec^2.
+      Mean squared distance of the source positions from their mean, arcsec^2.
 
     Reference: Kochanek 1991, "The implications of lenses for galaxy structure", ApJ 373, 354.
     """
     weight = jnp.ones_like(x) if mask is None else mask.astype(x.dtype)
     number = jnp.maximum(weight.sum(), 1)
-    beta = inverse_ray_shoot(deflection, x, y)
+    beta = ray_shooting(deflection, x, y)
     means = [(weight * component).sum() / number for component in beta]
     square = sum(
         ((component - mean) ** 2 for component, mean in zip(beta, means, strict=True)),
@@ -55,21 +56,21 @@ def sis_brightness_loss(
     radii: int = 16,
     angles: int = 64,
 ) -> Float[Array, ""]:
-    """Whether both images of each point behind an isothermal sphere are equally bright.
+    """Brightness difference between the two images of each point behind an isothermal sphere.
 
-    0, up to the interpolation between pixels, for the image of any source behind the sphere: lensing keeps
-    surface brightness. It is 0 too for an image without features, and goes to 0 with theta_E, where
-    both images are the same place; start near a plausible theta_E.
+    Lensing conserves surface brightness, so it is 0, up to interpolation error, for the image of any source
+    behind the sphere. It is also 0 for an image without features, and approaches 0 with theta_E, where the
+    two images coincide; start near a plausible theta_E.
 
     Args:
-      image: surface brightness, free of blurring or nearly so.
-      pixel_scale: side of a pixel, arcsec.
+      image: surface brightness, with little or no blurring.
+      pixel_scale: pixel size, arcsec.
       theta_E: Einstein radius, arcsec.
       center_x, center_y: position of the lens, arcsec.
-      radii, angles: source positions compared, on circles of up to 0.9 theta_E about the lens.
+      radii, angles: number of source positions compared, on circles of up to 0.9 theta_E around the lens.
 
     Returns:
-      Mean square difference of the two brightnesses over the mean square of both.
+      Mean squared brightness difference over the mean squared brightness, dimensionless.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """
@@ -77,35 +78,35 @@ def sis_brightness_loss(
     angle = 2 * jnp.pi * jnp.arange(angles)[None] / angles
     beta_x = radius * jnp.cos(angle) + jnp.asarray(center_x)
     beta_y = radius * jnp.sin(angle) + jnp.asarray(center_y)
-    places = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
-    outer, inner = (interpolate(image, *place, pixel_scale) for place in places)
+    pair = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
+    outer, inner = (interpolate(image, *position, pixel_scale) for position in pair)
     size = jnp.mean(outer**2 + inner**2) / 2
     difference = jnp.mean((outer - inner) ** 2)
     return jnp.where(size > 0, difference / jnp.where(size > 0, size, 1), 0)
 
 
-def relensing_loss(
+def chi_square_loss(
     image: Float[Array, "rows columns"],
-    relensed: Float[Array, "rows columns"],
+    model: Float[Array, "rows columns"],
     variance: Float[ArrayLike, "..."],
     mask: Bool[Array, "rows columns"] | None = None,
 ) -> Float[Array, ""]:
-    """Chi-square per pixel of an image less what `relens` makes of a source, blurred or not.
+    """Chi-square per pixel of an image and a model of it, such as a `lensed_image`.
 
-    0 when lens and source make the image exactly, about 1 when they make it up to noise of the given
-    variance. It is 0 too for a lens that bends nothing and a source that is the image itself.
+    It is 0 if the model equals the image, and about 1 if they differ by noise of the given variance. It is
+    also 0 for a lens without deflection and a source equal to the image.
 
     Args:
-      image: what was seen.
-      relensed: what the lens makes of the source, in the same unit.
-      variance: of the noise in each pixel or in all, in that unit squared; above 0.
-      mask: pixels to count; all if not given.
+      image: observed image.
+      model: model of the image, in the unit of `image`.
+      variance: noise variance of each pixel or of all pixels, in that unit squared; positive.
+      mask: pixels to include; by default all.
 
     Returns:
-      The mean over the pixels of residual squared over variance.
+      Mean over the pixels of the squared residual over the variance.
     """
     weight = jnp.ones_like(image) if mask is None else mask.astype(image.dtype)
-    square = weight * (image - relensed) ** 2 / variance
+    square = weight * (image - model) ** 2 / variance
     return square.sum() / jnp.maximum(weight.sum(), 1)
 
 
@@ -114,18 +115,18 @@ def curl_loss(
     alpha_y: Float[Array, "rows columns"],
     pixel_scale: float,
 ) -> Float[Array, ""]:
-    """Curl of a free-form deflection: a thin lens's deflection is the gradient of a potential.
+    """Squared curl of a free-form deflection, which vanishes for the gradient of a potential.
 
-    0 up to (pixel_scale over the lens's scale)^4 for the deflection of any thin lens, exactly 0 for shear
-    and convergence sheets; a deflection that turns about a point by the angle w everywhere has (2 w)^2.
+    It is 0 up to (pixel_scale / scale of the lens)^4 for the deflection of any thin lens, and exactly 0 for
+    shear and mass sheets. A rigid rotation by a small angle w gives (2 w)^2.
 
     Args:
       alpha_x, alpha_y: deflection on a `pixel_grid`, arcsec.
-      pixel_scale: side of a pixel, arcsec.
+      pixel_scale: pixel size, arcsec.
 
     Returns:
-      Mean square of d alpha_y / dx - d alpha_x / dy, as the circulation around each square of four
-      neighbouring pixels; dimensionless.
+      Mean square of d alpha_y / dx - d alpha_x / dy, from the circulation around each square of four
+      neighboring pixels; dimensionless.
     """
     along_x = (alpha_x[:, 1:] + alpha_x[:, :-1]) / 2
     along_y = (alpha_y[1:] + alpha_y[:-1]) / 2
@@ -142,10 +143,10 @@ def sampled_convergence(
 
     Args:
       alpha_x, alpha_y: deflection on a `pixel_grid`, arcsec.
-      pixel_scale: side of a pixel, arcsec.
+      pixel_scale: pixel size, arcsec.
 
     Returns:
-      The convergence between the pixels, dimensionless.
+      The convergence at the corners between pixels, dimensionless.
     """
     across_x = (alpha_x[1:] + alpha_x[:-1]) / 2
     across_y = (alpha_y[:, 1:] + alpha_y[:, :-1]) / 2
@@ -153,12 +154,15 @@ def sampled_convergence(
 
 
 def positivity_loss(convergence: Float[Array, "rows columns"]) -> Float[Array, ""]:
-    """Negative mass: mean square of a convergence where it is below 0.
+    """Mean squared negative convergence.
 
-    0 for any distribution of mass, none included. For a free-form deflection give what
-    `sampled_convergence` makes of it.
+    It is 0 for any mass distribution, including no mass. For a free-form deflection pass the result of
+    `sampled_convergence`.
 
     Args:
-      convergence: of each pixel, dimensionless.
+      convergence: convergence of each pixel, dimensionless.
+
+    Returns:
+      Mean square of the convergence where it is negative, dimensionless.
     """
     return jnp.mean(jnp.minimum(convergence, 0) ** 2)

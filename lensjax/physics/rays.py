@@ -1,4 +1,4 @@
-"""The lens equation, where a ray seen at theta leaves the source plane, and images made by it."""
+"""Lens equation, ray shooting and lensed images."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,10 +12,10 @@ from lensjax.physics.mass import sis_deflection
 
 @runtime_checkable
 class Deflection(Protocol):
-    """A deflection as a function of position, such as a lambda around those of `lensjax.physics.mass`."""
+    """Deflection as a function of position, such as a lambda around profiles of `lensjax.physics.mass`."""
 
     def __call__(self, x: Array, y: Array, /) -> tuple[Array, Array]:
-        """The two components of the deflection at x and y; all arcsec."""
+        """The two deflection components at x and y; all in arcsec."""
 
 
 @runtime_checkable
@@ -37,7 +37,7 @@ def lens_equation(
 
     Args:
       x, y: image-plane coordinates, arcsec.
-      alpha_x, alpha_y: deflection there, arcsec.
+      alpha_x, alpha_y: deflection at x and y, arcsec.
 
     Returns:
       The two components of beta, arcsec.
@@ -52,6 +52,7 @@ def sis_lens_equation(
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
     theta_E: Float[ArrayLike, ""],
+    *,
     center_x: Float[ArrayLike, ""] = 0.0,
     center_y: Float[ArrayLike, ""] = 0.0,
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
@@ -69,13 +70,13 @@ def sis_lens_equation(
     return lens_equation(x, y, *alpha)
 
 
-def inverse_ray_shoot(
+def ray_shooting(
     deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """Follows rays from the observer through a lens to the source plane.
+    """Traces rays from the observer through a lens to the source plane.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
 
     Returns:
@@ -87,7 +88,7 @@ def inverse_ray_shoot(
     return lens_equation(x, y, *deflection(x, y))
 
 
-def relens(
+def lensed_image(
     source: Light | Float[Array, "source_rows source_columns"],
     deflection: Deflection,
     x: Float[Array, "*grid"],
@@ -95,24 +96,24 @@ def relens(
     *,
     source_scale: float | None = None,
 ) -> Float[Array, "*grid"]:
-    """Image of a source behind a lens: lensing keeps surface brightness, I(theta) = S(beta(theta)).
+    """Image of a source behind a lens. Lensing conserves surface brightness: I(theta) = S(beta(theta)).
 
     Args:
-      source: a function of source-plane x and y (arcsec), or a brightness for each pixel of the source
-        plane's `pixel_grid`, which is interpolated and dark beyond its edge.
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      source: function of source-plane x and y (arcsec), or the brightness of each pixel of the source
+        plane's `pixel_grid`, which is interpolated and is 0 outside.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
-      source_scale: side of a pixel of a sampled source, arcsec.
+      source_scale: pixel size of a sampled source, arcsec.
 
     Returns:
-      Surface brightness at x and y, in the unit of the source's.
+      Surface brightness at x and y, in the unit of the source.
 
     Raises:
-      ValueError: the source is sampled and `source_scale` is not given.
+      ValueError: if the source is sampled and `source_scale` is not given.
     """
-    beta_x, beta_y = inverse_ray_shoot(deflection, x, y)
+    beta_x, beta_y = ray_shooting(deflection, x, y)
     if callable(source):
         return source(beta_x, beta_y)
     if source_scale is None:
-        raise ValueError("a sampled source needs source_scale, the side of its pixels in arcsec")
+        raise ValueError("a sampled source needs source_scale, its pixel size in arcsec")
     return interpolate(source, beta_x, beta_y, source_scale)

@@ -1,15 +1,17 @@
-"""The reference implementation's "lens equation", which acts on brightness and bends no rays.
+"""The reference implementation's "lens equation", which acts on brightness and does not deflect light.
 
-It takes the image itself for the angle theta and its absolute value for the distance from the lens, so
-that the deflection of an isothermal sphere becomes a shift of all brightness by theta_E. It is kept, apart
-from the lens physics of this package, because published models were trained with it.
+It uses the image brightness as the angle theta, and its absolute value as the distance from the lens. The
+deflection of an isothermal sphere then becomes a shift of all brightness by theta_E. It is kept separate from
+the lens physics of this package, because published models were trained with it.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LARGEST_SOURCE = 149.0  # the last pixel of an image of 150, taken for a brightness
+MAX_SOURCE = (
+    149.0  # index of the last pixel of a 150-pixel image, which the reference uses as a brightness
+)
 GRADIENT_FORMS = ("gradient_product", "mixed_derivative")
 
 
@@ -21,39 +23,39 @@ def intensity_lens_equation(
 
     Args:
       theta_I: images, brightness.
-      theta_E: one number an image, in units of brightness and of either sign.
+      theta_E: one value per image, brightness, of either sign.
 
     Returns:
-      What the reference calls the source, brightness.
+      The reference's "source", brightness.
     """
-    # The reference takes the norm over the channels; of one channel it is the absolute value.
+    # The reference takes the norm over channels, which is the absolute value for a single channel.
     theta = jnp.abs(theta_I)
     alpha = theta_E[:, None, None, None] * theta_I / (theta + 1e-6)
     theta_S = theta_I - alpha
-    # On the bounds the gradient passes, as through torch's clamp; through jnp.clip half of it would.
-    below, above = theta_S < 0, theta_S > LARGEST_SOURCE
-    return jnp.where(below, 0.0, jnp.where(above, LARGEST_SOURCE, theta_S))
+    # On the bounds the gradient passes unchanged, as in torch.clamp; jnp.clip would halve it.
+    below, above = theta_S < 0, theta_S > MAX_SOURCE
+    return jnp.where(below, 0.0, jnp.where(above, MAX_SOURCE, theta_S))
 
 
 @jax.jit(static_argnames="form")
 def gradient_input(
     images: Float[Array, "batch height width 1"], *, form: str = "gradient_product"
 ) -> Float[Array, "batch height width 1"]:
-    """What the reference's first attempt gave its model in place of the image.
+    """Model input of the reference's first attempt, which replaces the image.
 
-    It is made from L = log((max I + 1e-6) / (I + 1e-6))^2, where max I is each image's own largest pixel.
-    Derivatives are central differences over 2 pixels, one-sided over 1 pixel at the edge.
+    It is derived from L = log((max I + 1e-6) / (I + 1e-6))^2, with max I the largest pixel of each image.
+    Derivatives are central differences over 2 pixels, and one-sided differences over 1 pixel at the edges.
 
     Args:
-      images: brightness, not negative; at least 2 pixels on either side.
-      form: "gradient_product": tanh(dL/dx dL/dy), the reference's code; or "mixed_derivative":
-        |tanh(d/dx dL/dy)|, the form in print.
+      images: brightness, not negative; at least 2 pixels along each axis.
+      form: "gradient_product" for tanh(dL/dx dL/dy), the reference's code, or "mixed_derivative" for
+        |tanh(d/dx dL/dy)|, the published formula.
 
     Returns:
-      Numbers from -1 to 1, or from 0 to 1 for "mixed_derivative"; 0 where the image is constant.
+      Values from -1 to 1, or from 0 to 1 for "mixed_derivative"; 0 where the image is constant.
 
     Raises:
-      ValueError: the form is not known.
+      ValueError: if the form is unknown.
     """
     if form not in GRADIENT_FORMS:
         raise ValueError(f"form {form!r} is not one of {', '.join(GRADIENT_FORMS)}")
@@ -79,10 +81,10 @@ def physics_loss(
 
     Args:
       theta_I: images, brightness.
-      theta_S: what `intensity_lens_equation` gives for them.
-      alpha_mean: the predicted deflection, the mean of its two components.
+      theta_S: result of `intensity_lens_equation` for these images.
+      alpha_mean: mean of the two components of the predicted deflection, brightness.
 
     Returns:
-      One number an image.
+      One value per image.
     """
     return jnp.square(theta_S - (theta_I - alpha_mean)).mean((1, 2, 3))

@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lensjax import physics
-from lensjax.physics.ellipse import bounded, stretched
-from lensjax.physics.mass.elliptical import isothermal
+from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates
+from lensjax.physics.mass.elliptical import sie_deflection_kernel
 from lensjax.physics.mass.softening import CORE
 from lensjax.simulation.blur import convolve, convolve_by_matmul, gaussian_kernel
 from lensjax.simulation.presets import Instrument, Preset
@@ -103,22 +103,24 @@ def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
 
 
 def _light_parameters(scene: Scene) -> Float[Array, " number"]:
-    e1, e2 = bounded(scene.source_e1, scene.source_e2)
+    e1, e2 = clip_ellipticity(scene.source_e1, scene.source_e2)
     return jnp.stack([e1, e2, scene.source_x, scene.source_y, 1 - (e1**2 + e2**2)])
 
 
 def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
     e1, e2, center_x, center_y, axis = parameters
-    along_x, along_y = stretched(x - center_x, y - center_y, e1, e2)
+    along_x, along_y = elliptical_coordinates(x - center_x, y - center_y, e1, e2)
     radius = jnp.sqrt((along_x**2 + along_y**2) / axis + physics.light.CORE**2)
     source = preset.source
-    return physics.light.sersic_at(radius, source.amp, source.R_sersic, source.n_sersic)
+    return physics.sersic_at_radius(
+        radius, source.amp, R_sersic=source.R_sersic, n_sersic=source.n_sersic
+    )
 
 
 def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
     if not _is_elliptical(preset):
         return jnp.stack([scene.gamma1, scene.gamma2, scene.theta_E])
-    e1, e2 = bounded(scene.lens_e1, scene.lens_e2)
+    e1, e2 = clip_ellipticity(scene.lens_e1, scene.lens_e2)
     strength = scene.theta_E * jnp.sqrt(1 - e1**2 - e2**2)
     return jnp.stack([e1, e2, scene.gamma1, scene.gamma2, strength])
 
@@ -130,10 +132,10 @@ def _is_elliptical(preset: Preset) -> bool:
 def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> tuple[Array, Array]:
     *ellipse, gamma1, gamma2, strength = parameters
     if ellipse:
-        lens = isothermal(CORE, _series_terms(preset), strength, *ellipse, x, y)
+        lens = sie_deflection_kernel(CORE, _series_terms(preset), strength, *ellipse, x, y)
     else:
         lens = physics.sis_deflection(x, y, strength)
-    shear = physics.shear_deflection(x, y, gamma1, gamma2)
+    shear = physics.external_shear_deflection(x, y, gamma1, gamma2)
     return lens[0] + shear[0], lens[1] + shear[1]
 
 

@@ -1,1 +1,1 @@
-"""Independent implementations that the tests hold lensjax to."""
+"""Independent implementations that the tests compare lensjax with."""

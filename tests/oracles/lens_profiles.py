@@ -1,4 +1,4 @@
-"""Everything about a mass profile at once: values, first and second derivatives, compiled once."""
+"""Values and first and second derivatives of every mass profile, each compiled once."""
 
 import functools
 import pathlib
@@ -14,15 +14,15 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "physics" / "golden"
 tool = runpy.run_path(str(ROOT / "tests" / "oracles" / "make_golden.py"))
 MASS, LIGHT = tool["MASS"], tool["LIGHT"]
-NUMBER = 200  # rows of each table, always, so that each profile is compiled once a precision
+NUMBER = 200  # rows in every table, so that each profile is compiled once per precision
 
 
 def columns(profile):
-    return tool["names"](MASS[profile][1], profile)
+    return tool["columns"](MASS[profile][1], profile)
 
 
-def draws(profile, seed):
-    return tool["draws"](MASS[profile][1], profile, NUMBER, seed)
+def draw(profile, seed):
+    return tool["draw"](MASS[profile][1], profile, NUMBER, seed)
 
 
 def functions(profile):
@@ -30,39 +30,29 @@ def functions(profile):
     return [getattr(physics, f"{profile}_{kind}") for kind in kinds]
 
 
-def at(profile, row):
-    """Potential, deflection and convergence for one row of a table, as an array of four."""
-    psi, alpha, kappa = (
-        one(*_arguments(profile, row)[0], **_arguments(profile, row)[1])
-        for one in functions(profile)
-    )
+def evaluate(profile, row):
+    """Potential, deflection and convergence for one row of a table, as an array of length 4."""
+    arguments = dict(zip(columns(profile), row, strict=True))
+    psi, alpha, kappa = (function(**arguments) for function in functions(profile))
     return jnp.stack([psi, *alpha, kappa])
-
-
-def _arguments(profile, row):
-    x, y, *values = row
-    options = {}
-    if "center_x" in columns(profile):
-        *values, center_x, center_y = values
-        options = {"center_x": center_x, "center_y": center_y}
-    return (x, y, *values), options
 
 
 @functools.cache
 def _values(profile):
-    return jax.jit(jax.vmap(functools.partial(at, profile)))
+    return jax.jit(jax.vmap(functools.partial(evaluate, profile)))
 
 
 @functools.cache
 def _derivatives(profile):
     def one(row):
-        first = jax.jacrev(functools.partial(at, profile))(row)  # by every argument
+        first = jax.jacrev(functools.partial(evaluate, profile))(row)  # in every argument
 
         def slope(position):
-            # Of the potential alone: third derivatives, as of the convergence's, may be out of range.
+            # Only of the potential: third derivatives, as in the convergence, may be out of range.
             def psi(position):
-                arguments, options = _arguments(profile, jnp.concatenate([position, row[2:]]))
-                return functions(profile)[0](*arguments, **options)
+                arguments = [*position, *row[2:]]
+                named = dict(zip(columns(profile), arguments, strict=True))
+                return functions(profile)[0](**named)
 
             return jax.grad(psi)(position)
 
@@ -72,10 +62,10 @@ def _derivatives(profile):
 
 
 def values(profile, table):
-    """An array (number, 4): potential, deflection, convergence; in the table's precision."""
+    """Potential, deflection and convergence, of shape (number, 4), in the precision of the table."""
     return np.asarray(_values(profile)(table))
 
 
 def derivatives(profile, table):
-    """Of the four values by every column (number, 4, columns), and the potential's Hessian (number, 2, 2)."""
+    """Jacobian of the four values (number, 4, columns) and Hessian of the potential (number, 2, 2)."""
     return tuple(np.asarray(each) for each in _derivatives(profile)(table))

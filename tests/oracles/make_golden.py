@@ -1,9 +1,9 @@
-"""Writes tests/physics/golden/*.npz: what lenstronomy says of lenses and sources drawn at random.
+"""Writes tests/physics/golden/*.npz: lenstronomy's results for random lenses and sources.
 
   python tests/oracles/make_golden.py [--output FOLDER]
 
-The tests compare the profiles of lensjax.physics with these files where lenstronomy is not installed,
-and with fresh draws where it is. The same version of lenstronomy writes the same files.
+The tests compare the profiles of lensjax.physics with these files, and with fresh random draws if
+lenstronomy is installed. The same version of lenstronomy writes the same files.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import numpy as np
 
 GOLDEN = Path(__file__).parent.parent / "physics" / "golden"
 
-# lenstronomy's name of each profile, and from where to where its parameters are drawn, in the order of
-# lensjax's signatures; "ellipticity" stands for e1 and e2 of an axis ratio of 0.3 or more.
+# lenstronomy's name of each profile and the ranges of its parameters; "ellipticity" stands for e1 and e2 of
+# an axis ratio of at least 0.3.
 MASS: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
     "sis": ("SIS", {"theta_E": (0.1, 2)}),
     "sie": ("SIE", {"theta_E": (0.1, 2), "ellipticity": (0.01, 0.538)}),
     "epl": ("EPL", {"theta_E": (0.1, 2), "gamma": (1.5, 2.5), "ellipticity": (0, 0.538)}),
-    "shear": ("SHEAR", {"gamma1": (-0.3, 0.3), "gamma2": (-0.3, 0.3)}),
-    "sheet": ("CONVERGENCE", {"kappa": (-0.3, 0.3)}),
+    "external_shear": ("SHEAR", {"gamma1": (-0.3, 0.3), "gamma2": (-0.3, 0.3)}),
+    "mass_sheet": ("CONVERGENCE", {"kappa": (-0.3, 0.3)}),
     "point_mass": ("POINT_MASS", {"theta_E": (0.01, 2)}),
     "nfw": ("NFW", {"Rs": (0.3, 10), "alpha_Rs": (0.1, 2)}),
     "pseudo_jaffe": ("PJAFFE", {"sigma0": (0.1, 2), "Ra": (0.01, 0.5), "Rs": (0.6, 5)}),
@@ -38,46 +38,46 @@ LIGHT: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
     ),
     "gaussian": ("GAUSSIAN_ELLIPSE", {"amp": (1, 9), "sigma": (0.4, 2), "ellipticity": (0, 0.538)}),
 }
-WITHOUT_CENTRE = {"shear"}
-REACH = 3.75  # arcsec, half the side of a field of 150 pixels
+WITHOUT_CENTER = {"external_shear"}
+HALF_FIELD = 3.75  # arcsec, half the side of a field of 150 pixels
 
 
-def names(ranges: dict[str, tuple[float, float]], profile: str) -> list[str]:
-    """The columns of a table of draws: x, y, the parameters, and the centre where there is one."""
+def columns(ranges: dict[str, tuple[float, float]], profile: str) -> list[str]:
+    """Names of a table's columns: x, y, the parameters, and the center if the profile has one."""
     found = ["x", "y"]
     for name in ranges:
         found += ["e1", "e2"] if name == "ellipticity" else [name]
-    return found if profile in WITHOUT_CENTRE else [*found, "center_x", "center_y"]
+    return found if profile in WITHOUT_CENTER else [*found, "center_x", "center_y"]
 
 
-def draws(
+def draw(
     ranges: dict[str, tuple[float, float]], profile: str, number: int, seed: int
 ) -> np.ndarray:
-    """A table of `number` positions and lenses, one column for each of `names`."""
+    """A table of `number` random positions and lenses, with the columns of `columns`."""
     generator = np.random.default_rng(seed)
-    columns = [*generator.uniform(-REACH, REACH, (2, number))]
+    found = [*generator.uniform(-HALF_FIELD, HALF_FIELD, (2, number))]
     for name, (low, high) in ranges.items():
         values = generator.uniform(low, high, number)
         if name == "ellipticity":
             angle = generator.uniform(0, 2 * np.pi, number)
-            columns += [values * np.cos(angle), values * np.sin(angle)]
+            found += [values * np.cos(angle), values * np.sin(angle)]
         else:
-            columns.append(values)
-    if profile not in WITHOUT_CENTRE:
-        columns += [*generator.uniform(-0.5, 0.5, (2, number))]
-    return np.stack(columns, 1)
+            found.append(values)
+    if profile not in WITHOUT_CENTER:
+        found += [*generator.uniform(-0.5, 0.5, (2, number))]
+    return np.stack(found, 1)
 
 
 def lens_truth(profile: str, table: np.ndarray) -> np.ndarray:
-    """Potential, deflection (two columns) and convergence by lenstronomy, for each row of a table."""
+    """lenstronomy's potential, deflection (two columns) and convergence for each row of a table."""
     from lenstronomy.LensModel.lens_model import LensModel  # type: ignore[import-untyped]
 
     model, ranges = MASS[profile]
     oracle = LensModel([model])
-    # The convergence of its SIE is a finite difference, good to 1e-5; that of EPL is a formula.
+    # The convergence of its SIE is a finite difference, accurate to 1e-5; that of EPL is in closed form.
     dense, slope = (LensModel(["EPL"]), {"gamma": 2.0}) if profile == "sie" else (oracle, {})
-    return _each(
-        names(ranges, profile),
+    return _evaluate_rows(
+        columns(ranges, profile),
         table,
         lambda x, y, lens: np.array(
             [
@@ -90,29 +90,31 @@ def lens_truth(profile: str, table: np.ndarray) -> np.ndarray:
 
 
 def light_truth(profile: str, table: np.ndarray) -> np.ndarray:
-    """Surface brightness by lenstronomy for each row of a table, as one column."""
+    """lenstronomy's surface brightness for each row of a table, as one column."""
     from lenstronomy.LightModel.light_model import LightModel  # type: ignore[import-untyped]
 
     model, ranges = LIGHT[profile]
     oracle = LightModel([model])
-    return _each(
-        names(ranges, profile), table, lambda x, y, light: oracle.surface_brightness(x, y, [light])
+    return _evaluate_rows(
+        columns(ranges, profile),
+        table,
+        lambda x, y, light: oracle.surface_brightness(x, y, [light]),
     )
 
 
-def _each(
-    columns: list[str], table: np.ndarray, function: Callable[[Any, Any, Any], np.ndarray]
+def _evaluate_rows(
+    names: list[str], table: np.ndarray, function: Callable[[Any, Any, Any], np.ndarray]
 ) -> np.ndarray:
-    rename = {"center_x": "ra_0", "center_y": "dec_0"} if "kappa" in columns else {}
+    rename = {"center_x": "ra_0", "center_y": "dec_0"} if "kappa" in names else {}
     rows = []
     for row in table:
-        values = {rename.get(n, n): float(v) for n, v in zip(columns[2:], row[2:], strict=True)}
+        values = {rename.get(n, n): float(v) for n, v in zip(names[2:], row[2:], strict=True)}
         rows.append(function(row[:1].copy(), row[1:2].copy(), values))
     return np.stack(rows)
 
 
 def main() -> None:
-    """Writes mass.npz and light.npz: a table of draws and lenstronomy's answers for each profile."""
+    """Writes mass.npz and light.npz: random tables and lenstronomy's results for each profile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=GOLDEN)
     folder = parser.parse_args().output
@@ -124,7 +126,7 @@ def main() -> None:
     for kind, profiles, truth in kinds:
         arrays: dict[str, Any] = {}
         for seed, (profile, (_, ranges)) in enumerate(profiles.items()):
-            arrays[profile] = table = draws(ranges, profile, 16, seed)
+            arrays[profile] = table = draw(ranges, profile, 16, seed)
             arrays[f"{profile}_truth"] = truth(profile, table)
         np.savez(folder / f"{kind}.npz", **arrays)
 

@@ -1,4 +1,4 @@
-"""The lens equation of an isothermal sphere with shear, solved as a polynomial in NumPy."""
+"""Images of an isothermal sphere with shear, as roots of a polynomial in NumPy."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ import numpy as np
 def images(theta_E, gamma1, gamma2, beta_x, beta_y):
     """Positions of all images, of shape (images, 2).
 
-    An image in the direction n has theta = M^-1 (beta + theta_E n), with M = 1 - shear, and lies along n
-    itself. That theta and n are parallel is a polynomial of degree four in exp(i phi).
+    An image in the direction n is at theta = M^-1 (beta + theta_E n), with M = 1 - shear. The condition that
+    theta is parallel to n is a polynomial of degree four in exp(i phi).
     """
     shear = np.array([[gamma1, gamma2], [gamma2, -gamma1]])
     beta = np.array([beta_x, beta_y])
     along = (np.eye(2) + shear) @ beta
-    # along x n + theta_E (shear n) x n = 0, with cos and sin written in z = exp(i phi), times z^2.
+    # along x n + theta_E (shear n) x n = 0, with cos and sin in terms of z = exp(i phi), times z^2.
     first = along[0] / 2j - along[1] / 2
     second = theta_E * (gamma1 / 2j - gamma2 / 2)
     found = []

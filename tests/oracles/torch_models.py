@@ -1,6 +1,6 @@
-"""The reference's two models as plain torch modules, with torchvision's and DINO's parameter names.
+"""The reference's two models as plain PyTorch modules, with torchvision's and DINO's parameter names.
 
-Sizes can be made small; the defaults are the reference's.
+The default sizes are those of the reference; tests use smaller ones.
 """
 
 import math
@@ -152,7 +152,7 @@ def gradient_input(image, form):
 
 
 class LensVITPINN(nn.Module):
-    """With a `form` the ablation: the form of `gradient_input` that the classification sees."""
+    """With `form`, the first attempt: the classifier sees that form of `gradient_input`."""
 
     def __init__(self, image_size=150, width=64, dropout=0.3, form=None, stages=STAGES, **vit):
         super().__init__()
@@ -180,14 +180,14 @@ class LensVITPINN(nn.Module):
         return self.cnn(torch.cat([x, self.source(x, alpha)], 1))
 
     def physics_loss(self, image):
-        """The second pass of the reference: on the image itself, without dropout."""
+        """Physics loss from a second pass of the ViT, on the image itself and without dropout."""
         alpha = self.alpha(self.vit(image))
         target = image - alpha.mean(-1).unsqueeze(1)
         return functional.mse_loss(self.source(image, alpha), target)
 
 
 def randomize(module, seed):
-    """Weights, biases and running statistics of ordinary size, none of them trivial."""
+    """Draws weights, biases and running statistics at random, all of ordinary size."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor, mean, std):

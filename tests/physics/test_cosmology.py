@@ -1,9 +1,10 @@
-"""Distances and masses against astropy, constants typed anew, and each other."""
+"""Distances and masses compared with astropy, independent constants and each other."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from lensjax import physics
 
@@ -21,7 +22,7 @@ def flat():
 
 
 @pytest.mark.parametrize(("z_lens", "z_source"), [(0.5, 1.0), (0.05, 0.1), (0.9, 6.0)])
-def test_distances_are_astropy_s(flat, z_lens, z_source):
+def test_distances_match_astropy(flat, z_lens, z_source):
     found = physics.lensing_distances(z_lens, z_source, H0=67.4, Om0=0.315)
     expected = [
         flat.angular_diameter_distance(z_lens).value,
@@ -36,7 +37,7 @@ def test_distances_are_astropy_s(flat, z_lens, z_source):
     np.testing.assert_allclose(found, [*expected, expected[1] - expected[0]], rtol=1e-8)
 
 
-def test_masses_and_dispersions_are_those_of_astropy_s_constants(flat):
+def test_masses_and_dispersions_match_astropy_constants(flat):
     constants = pytest.importorskip("astropy.constants")
     lens, source, between = (
         1e6 * constants.pc.value * float(distance)
@@ -46,14 +47,16 @@ def test_masses_and_dispersions_are_those_of_astropy_s_constants(flat):
     radius = 1.1 * arcsec
     mass = radius**2 * constants.c.value**2 / (4 * constants.G.value) * lens * source / between
     found = physics.einstein_mass(1.1, 0.3, 2.0, H0=67.4, Om0=0.315)
-    np.testing.assert_allclose(found, mass / constants.M_sun.value, rtol=1e-4)  # that of G
+    np.testing.assert_allclose(
+        found, mass / constants.M_sun.value, rtol=1e-4
+    )  # limited by the accuracy of G
     expected = 4 * np.pi * (230e3 / constants.c.value) ** 2 * between / source / arcsec
     found = physics.sis_einstein_radius(230.0, 0.3, 2.0, H0=67.4, Om0=0.315)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("convention", ["angular_diameter", "deeplensesim"])
-def test_masses_and_dispersions_go_there_and_back(convention):
+def test_einstein_radius_conversions_are_inverses(convention):
     theta_E = jnp.asarray([1e-5, 0.3, 1.66])
     mass = physics.einstein_mass(theta_E, 0.4, 1.7, convention=convention)
     back = physics.einstein_radius(mass, 0.4, 1.7, convention=convention)
@@ -63,15 +66,15 @@ def test_masses_and_dispersions_go_there_and_back(convention):
     np.testing.assert_allclose(back, theta_E, rtol=1e-12)
 
 
-def test_a_trillion_suns_in_each_convention():
+def test_einstein_mass_of_known_radius_in_both_conventions():
     np.testing.assert_allclose(physics.einstein_mass(1.6645), 1e12, rtol=1e-4)
     np.testing.assert_allclose(
         physics.einstein_mass(1.2815, convention="deeplensesim"), 1e12, rtol=1e-4
     )
 
 
-def test_mass_of_a_sphere_of_stars_is_that_within_its_einstein_radius():
-    """pi sigma^2 R / G within the projected radius R of an isothermal sphere."""
+def test_einstein_mass_matches_isothermal_sphere():
+    """The mass of an isothermal sphere within the projected radius R is pi sigma^2 R / G."""
     theta_E = physics.sis_einstein_radius(200.0)
     lens, _, _ = physics.lensing_distances(0.5, 1.0)
     radius = float(theta_E * lens) * np.pi / 180 / 3600 * 1e6  # pc
@@ -82,7 +85,7 @@ def test_mass_of_a_sphere_of_stars_is_that_within_its_einstein_radius():
 @pytest.mark.parametrize("function", [physics.einstein_radius, physics.sis_einstein_radius])
 @pytest.mark.parametrize("z_source", [0.2, 0.5])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_a_source_in_front_of_the_lens_is_not_lensed(dtype, z_source, function):
+def test_source_in_front_of_lens_is_not_lensed(dtype, z_source, function):
     redshifts = jnp.asarray([0.5, z_source], dtype)
     value, gradient = jax.value_and_grad(lambda z: function(jnp.asarray(100.0, dtype), z[0], z[1]))(
         redshifts
@@ -91,7 +94,7 @@ def test_a_source_in_front_of_the_lens_is_not_lensed(dtype, z_source, function):
     assert np.isfinite(gradient).all()
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_match_finite_differences():
     def radius(values):
         return physics.einstein_radius(values[0] * 1e12, values[1], values[2])
 
@@ -102,9 +105,35 @@ def test_gradients_are_those_of_finite_differences():
         np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
-def test_float32_is_as_good_as_float32_can_be():
+def test_float32_mass_is_accurate_to_rounding():
     expected = physics.einstein_mass(1.1, 0.3, 2.0)
     with jax.enable_x64(False):
         found = physics.einstein_mass(jnp.asarray(1.1), jnp.asarray(0.3), jnp.asarray(2.0))
         assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=3e-6)
+
+
+@pytest.mark.parametrize("z", [0.1, 0.5, 1.0, 3.0, 10.0])
+def test_comoving_distance_matches_quadrature(z):
+    expected, _ = quad(lambda t: 299_792.458 / 70 / np.sqrt(0.3 * (1 + t) ** 3 + 0.7), 0, z)
+    np.testing.assert_allclose(physics.comoving_distance(z), expected, rtol=1e-10)
+
+
+def test_einstein_radius_of_known_mass_in_both_conventions():
+    correct = physics.einstein_radius(1e12)
+    published = physics.einstein_radius(1e12, convention="deeplensesim")
+    assert float(correct) == pytest.approx(1.6645, abs=5e-5)
+    assert float(published) == pytest.approx(1.2815, abs=5e-5)
+
+
+def test_einstein_radius_scales_as_square_root_of_mass():
+    masses = jnp.asarray([0.0, 1e6, 4e6])
+    radii = physics.einstein_radius(masses)
+    assert radii[0] == 0
+    np.testing.assert_allclose(radii[2], 2 * radii[1], rtol=1e-6)
+
+
+def test_unknown_convention_is_rejected():
+    # With the tests' runtime type checks the signature rejects it, with a TypeError.
+    with pytest.raises((ValueError, TypeError), match="luminosity"):
+        physics.lensing_distances(0.5, 1.0, convention="luminosity")

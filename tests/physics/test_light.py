@@ -1,3 +1,5 @@
+"""Light profiles compared with lenstronomy, NumPy and finite differences."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def _float64():
 
 
 @pytest.mark.parametrize(("axis_ratio", "angle"), [(0.4, 0.3), (0.9, -1.2), (1.0, 0.0)])
-def test_elliptical_radius_is_that_of_the_rotated_ellipse(axis_ratio, angle):
+def test_elliptical_radius_matches_rotated_ellipse(axis_ratio, angle):
     x, y = np.random.default_rng(0).uniform(-2, 2, (2, 100))
     u = np.cos(angle) * x + np.sin(angle) * y
     v = -np.sin(angle) * x + np.cos(angle) * y
@@ -26,7 +28,7 @@ def test_elliptical_radius_is_that_of_the_rotated_ellipse(axis_ratio, angle):
 
 
 @pytest.mark.parametrize("axis_ratio", [0.4, 0.05, 0.005])
-def test_elliptical_radius_holds_in_float32_along_a_thin_ellipse(axis_ratio):
+def test_elliptical_radius_is_accurate_in_float32(axis_ratio):
     distance = np.linspace(0.01, 2, 200)
     e1, e2 = (np.float32(part) for part in physics.ellipticity(axis_ratio, 0.0))
     square = float(e1) ** 2 + float(e2) ** 2
@@ -36,7 +38,7 @@ def test_elliptical_radius_holds_in_float32_along_a_thin_ellipse(axis_ratio):
     np.testing.assert_allclose(found, expected, rtol=1e-6 / axis_ratio**0.5)
 
 
-def test_sersic_is_lenstronomy_s():
+def test_sersic_matches_lenstronomy():
     light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
     oracle = light_model.LightModel(["SERSIC_ELLIPSE"])
     generator = np.random.default_rng(1)
@@ -52,10 +54,11 @@ def test_sersic_is_lenstronomy_s():
 
 
 @pytest.mark.parametrize("n_sersic", [1.0, 1.5, 4.0])
-def test_half_of_the_light_lies_within_the_half_light_radius(n_sersic):
-    """By quadrature in the logarithm of the radius; the approximation of b_n is good to 2e-3."""
+def test_half_light_radius_contains_half_the_light(n_sersic):
+    """By quadrature in the logarithm of the radius; the approximation of b_n is accurate to 2e-3."""
     radius = np.logspace(-6, 4, 20_001) * 0.7
-    brightness = physics.sersic(jnp.asarray(radius), jnp.zeros(20_001), 3.0, 0.7, n_sersic)
+    x, y = jnp.asarray(radius), jnp.zeros(20_001)
+    brightness = physics.sersic(x, y, 3.0, R_sersic=0.7, n_sersic=n_sersic)
     light = np.asarray(brightness) * radius**2
     within = trapezoid(np.where(radius <= 0.7, light, 0)) / trapezoid(light)
     assert within == pytest.approx(0.5, abs=2.5e-3)
@@ -63,7 +66,7 @@ def test_half_of_the_light_lies_within_the_half_light_radius(n_sersic):
 
 @pytest.mark.parametrize(("e1", "e2"), [(0.2, -0.1), (0.0, 0.0)], ids=["ellipse", "circle"])
 def test_sersic_gradients_match_finite_differences(e1, e2):
-    """The circle has no position angle."""
+    """The position angle of the circle is undefined."""
     x, y = (jnp.asarray(axis) for axis in np.random.default_rng(2).uniform(-1, 1, (2, 30)))
     names = ("amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")
     values = jnp.asarray([2.0, 0.6, 1.5, e1, e2, 0.05, -0.1])
@@ -79,10 +82,10 @@ def test_sersic_gradients_match_finite_differences(e1, e2):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("n_sersic", [0.5, 1.0, 1.5, 4.0])
-def test_value_and_gradient_are_finite_at_the_centre(dtype, n_sersic):
+def test_sersic_is_finite_at_the_center(dtype, n_sersic):
     zero = jnp.zeros((), dtype)
     value, gradients = jax.value_and_grad(
-        lambda x, y, e1, n: physics.sersic(x, y, 1.0, 0.5, n, e1=e1), (0, 1, 2, 3)
+        lambda x, y, e1, n: physics.sersic(x, y, 1.0, R_sersic=0.5, n_sersic=n, e1=e1), (0, 1, 2, 3)
     )(zero, zero, zero, jnp.asarray(n_sersic, dtype))
     assert np.isfinite(value)
     assert np.isfinite(gradients).all()
@@ -96,8 +99,8 @@ def test_value_and_gradient_are_finite_at_the_centre(dtype, n_sersic):
         ("gaussian", physics.gaussian_light),
     ],
 )
-def test_light_is_lenstronomy_s_in_the_golden_file(profile, function):
-    names = lens_profiles.tool["names"](lens_profiles.LIGHT[profile][1], profile)
+def test_light_profiles_match_golden_file(profile, function):
+    names = lens_profiles.tool["columns"](lens_profiles.LIGHT[profile][1], profile)
 
     def one(row):
         return function(**dict(zip(names, row, strict=True)))
@@ -107,28 +110,30 @@ def test_light_is_lenstronomy_s_in_the_golden_file(profile, function):
         np.testing.assert_allclose(found, golden[f"{profile}_truth"][:, 0], rtol=1e-8)
 
 
-def test_sampled_light_is_its_pixels_a_plane_between_them_and_dark_outside():
+def test_sampled_light_interpolates_and_is_dark_outside():
     image = jnp.asarray(np.random.default_rng(3).uniform(1, 2, (4, 6)))
     y, x = jnp.meshgrid(0.1 * (jnp.arange(4) - 1.5), 0.1 * (jnp.arange(6) - 2.5), indexing="ij")
-    options = {"center_x": 0.3, "center_y": -0.2}
-    found = physics.sampled_light(x + 0.3, y - 0.2, image, 0.1, **options)
+    options = {"pixel_scale": 0.1, "center_x": 0.3, "center_y": -0.2}
+    found = physics.sampled_light(x + 0.3, y - 0.2, image, **options)
     np.testing.assert_allclose(found, image, rtol=1e-12)
-    middle = physics.sampled_light(x[:, :-1] + 0.35, y[:, :-1] - 0.2, image, 0.1, **options)
+    middle = physics.sampled_light(x[:, :-1] + 0.35, y[:, :-1] - 0.2, image, **options)
     np.testing.assert_allclose(middle, (image[:, :-1] + image[:, 1:]) / 2, rtol=1e-12)
     outside = jnp.asarray([-1e4, 0.9, 1e4])
-    np.testing.assert_array_equal(physics.sampled_light(outside, outside, image, 0.1), 0)
+    found = physics.sampled_light(outside, outside, image, pixel_scale=0.1)
+    np.testing.assert_array_equal(found, 0)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
-def test_gaussian_light_is_finite_near_and_far(sigma):
+def test_gaussian_light_is_finite_at_any_distance(sigma):
     far = jnp.asarray([0.0, 1e-3, 1e4], jnp.float32)
     found = jax.vmap(
-        jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, s), (0, 1)), (0, None)
+        jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, sigma=s), (0, 1)),
+        (0, None),
     )(far, jnp.float32(sigma))
     assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))
 
 
-def test_sampled_light_s_gradients_are_those_of_a_bilinear_interpolation_in_numpy():
+def test_sampled_light_gradients_match_finite_differences():
     generator = np.random.default_rng(4)
     image, weights = generator.normal(size=(5, 4)), generator.normal(size=12)
     x, y = generator.uniform(-0.3, 0.3, (2, 12))  # some beyond the outermost pixels
@@ -143,8 +148,8 @@ def test_sampled_light_s_gradients_are_those_of_a_bilinear_interpolation_in_nump
         return np.sum(weights * (low * (1 - up) + high * up))
 
     def total(image, x, y, center_x, center_y):
-        options = {"center_x": center_x, "center_y": center_y}
-        return jnp.sum(weights * physics.sampled_light(x, y, image, 0.1, **options))
+        options = {"pixel_scale": 0.1, "center_x": center_x, "center_y": center_y}
+        return jnp.sum(weights * physics.sampled_light(x, y, image, **options))
 
     arguments = [image, x, y, np.array(0.013), np.array(-0.02)]
     found = jax.jit(jax.grad(total, range(5)))(*map(jnp.asarray, arguments))

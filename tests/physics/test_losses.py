@@ -1,4 +1,4 @@
-"""Physics losses are zero for physical lenses and not for others."""
+"""Physics losses: zero for physical lenses, positive for others."""
 
 import functools
 
@@ -24,8 +24,8 @@ def light(x, y):
     return jnp.exp(-((x - 0.2) ** 2 + (y + 0.1) ** 2) / (2 * 0.25**2))
 
 
-def test_two_images_of_a_point_agree_on_the_true_radius_alone():
-    """At 1.5 and -0.9 arcsec: with the radius off by d, each source position is off by d, apart."""
+def test_same_source_loss_vanishes_at_true_einstein_radius():
+    """Images at 1.5 and -0.9 arcsec: an error d of the radius shifts the two sources by d, apart."""
     x, y = jnp.asarray([1.5, -0.9]), jnp.zeros(2)
 
     def loss(theta_E):
@@ -36,21 +36,21 @@ def test_two_images_of_a_point_agree_on_the_true_radius_alone():
     assert jax.grad(loss)(1.3) == pytest.approx(2 * 0.1, rel=1e-6)
 
 
-def test_images_that_are_not_there_do_not_count():
+def test_masked_images_do_not_contribute():
     x, y = jnp.asarray([1.5, -0.9, 0.3]), jnp.asarray([0.0, 0.0, 0.7])
-    there = jnp.asarray([True, True, False])
-    value, gradient = jax.value_and_grad(
-        lambda t: physics.same_source_loss(sphere(t), x, y, there)
-    )(1.2)
+    mask = jnp.asarray([True, True, False])
+    value, gradient = jax.value_and_grad(lambda t: physics.same_source_loss(sphere(t), x, y, mask))(
+        1.2
+    )
     assert value == pytest.approx(0, abs=1e-15)
     assert np.isfinite(gradient)
     assert physics.same_source_loss(sphere(1.2), x, y) > 0.01
     assert physics.same_source_loss(sphere(1.2), x, y, jnp.zeros(3, bool)) == 0
 
 
-def test_both_images_are_equally_bright_at_the_true_radius_alone():
+def test_brightness_loss_is_smallest_at_true_einstein_radius():
     x, y = physics.pixel_grid(100, 0.05)
-    image = physics.relens(light, sphere(1.2), x, y)
+    image = physics.lensed_image(light, sphere(1.2), x, y)
     loss = jax.jit(jax.vmap(lambda theta_E: physics.sis_brightness_loss(image, 0.05, theta_E)))
     radii = jnp.linspace(0.9, 1.5, 13)
     found = np.asarray(loss(radii))
@@ -59,7 +59,7 @@ def test_both_images_are_equally_bright_at_the_true_radius_alone():
     assert np.delete(found, found.argmin()).min() > 50 * found.min()
 
 
-def test_equal_brightness_of_a_dark_image_has_no_nan():
+def test_brightness_loss_of_dark_image_is_finite():
     def loss(theta_E):
         return physics.sis_brightness_loss(jnp.zeros((20, 20)), 0.1, theta_E, radii=3, angles=4)
 
@@ -68,31 +68,31 @@ def test_equal_brightness_of_a_dark_image_has_no_nan():
     assert gradient == 0
 
 
-def test_relensing_residual_is_zero_for_the_lens_and_one_for_noise():
+def test_chi_square_loss_is_one_for_noise():
     x, y = physics.pixel_grid(60, 0.1)
-    image = physics.relens(light, sphere(1.2), x, y)
-    assert physics.relensing_loss(image, image, 0.01) == 0
+    image = physics.lensed_image(light, sphere(1.2), x, y)
+    assert physics.chi_square_loss(image, image, 0.01) == 0
     noise = np.random.default_rng(0).normal(0, 0.1, (60, 60))
     noisy = image + noise
-    assert physics.relensing_loss(noisy, image, 0.1**2) == pytest.approx(1, abs=0.1)
-    other = physics.relens(light, sphere(1.4), x, y)
-    assert physics.relensing_loss(noisy, other, 0.1**2) > 2
+    assert physics.chi_square_loss(noisy, image, 0.1**2) == pytest.approx(1, abs=0.1)
+    other = physics.lensed_image(light, sphere(1.4), x, y)
+    assert physics.chi_square_loss(noisy, other, 0.1**2) > 2
     variance = jnp.full((60, 60), 0.02)
     mask = x > 0
     expected = np.mean((np.asarray(noisy - other)[np.asarray(mask)]) ** 2) / 0.02
-    found = physics.relensing_loss(noisy, other, variance, mask)
+    found = physics.chi_square_loss(noisy, other, variance, mask)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_deflection_with_a_potential_has_no_curl_and_a_turning_one_has():
+def test_curl_loss_detects_rotation_only():
     x, y = physics.pixel_grid((30, 40), 0.1)
-    sheet_and_shear = 0.3 * x + 0.1 * x - 0.2 * y, 0.3 * y - 0.2 * x - 0.1 * y
-    assert physics.curl_loss(*sheet_and_shear, 0.1) == pytest.approx(0, abs=1e-25)
+    mass_sheet_and_shear = 0.3 * x + 0.1 * x - 0.2 * y, 0.3 * y - 0.2 * x - 0.1 * y
+    assert physics.curl_loss(*mass_sheet_and_shear, 0.1) == pytest.approx(0, abs=1e-25)
     assert physics.curl_loss(-0.2 * y, 0.2 * x, 0.1) == pytest.approx(0.4**2, rel=1e-10)
     assert physics.curl_loss(0.4 * y, 0.0 * x, 0.1) == pytest.approx(0.4**2, rel=1e-10)
 
 
-def test_curl_of_a_sphere_falls_as_the_fourth_power_of_the_pixel():
+def test_curl_scales_as_pixel_to_fourth_power():
     @functools.partial(jax.jit, static_argnums=0)
     def curl(size):
         x, y = physics.pixel_grid(size, 2 / size)
@@ -102,7 +102,7 @@ def test_curl_of_a_sphere_falls_as_the_fourth_power_of_the_pixel():
     assert curl(128) < 1e-6
 
 
-def test_sampled_convergence_is_that_of_the_deflection():
+def test_sampled_convergence_matches_the_profile():
     x, y = physics.pixel_grid((80, 60), 0.05)
 
     @jax.jit
@@ -117,7 +117,7 @@ def test_sampled_convergence_is_that_of_the_deflection():
     np.testing.assert_allclose(found, expected, atol=6e-3)
 
 
-def test_only_negative_mass_costs():
+def test_positivity_loss_penalizes_negative_mass_only():
     x, y = physics.pixel_grid(40, 0.1)
     alpha = physics.sis_deflection(x, y, 1.0)
     mass = physics.sampled_convergence(*alpha, 0.1)
@@ -128,7 +128,7 @@ def test_only_negative_mass_costs():
     assert (jax.grad(physics.positivity_loss)(hole) < 0).all()
 
 
-def test_float32_losses_of_a_physical_lens_are_small():
+def test_float32_losses_of_physical_lens_are_small():
     with jax.enable_x64(False):
         x, y = physics.pixel_grid(60, 0.1)
         alpha_x, alpha_y = 0.3 * x + 0.1 * y, 0.3 * y + 0.1 * x

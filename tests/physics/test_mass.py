@@ -1,4 +1,6 @@
-"""Mass profiles against their own derivatives, finite differences, and calls of other kinds."""
+"""Mass profiles: derivatives, softening, grids and limiting cases."""
+
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +11,15 @@ from oracles import lens_profiles
 from lensjax import physics
 
 SOFTENED = {
-    "sis": (1.3,),
-    "point_mass": (0.8,),
-    "nfw": (1.1, 0.9),
-    "pseudo_jaffe": (1.2, 0.1, 0.7),
+    "sis": {"theta_E": 1.3},
+    "point_mass": {"theta_E": 0.8},
+    "nfw": {"Rs": 1.1, "alpha_Rs": 0.9},
+    "pseudo_jaffe": {"sigma0": 1.2, "Ra": 0.1, "Rs": 0.7},
 }
 LENSES = {
-    "sis": (1.3,),
-    "sie": (1.3, 0.2, -0.1),
-    "epl": (1.3, 2.2, 0.2, -0.1),
-    "sheet": (0.1,),
+    "sie": {"theta_E": 1.3, "e1": 0.2, "e2": -0.1},
+    "epl": {"theta_E": 1.3, "gamma": 2.2, "e1": 0.2, "e2": -0.1},
+    "mass_sheet": {"kappa": 0.1},
     **SOFTENED,
 }
 
@@ -30,8 +31,8 @@ def _float64():
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
-def test_deflection_and_convergence_are_derivatives_of_the_potential(profile):
-    table = lens_profiles.draws(profile, seed=11)
+def test_profiles_are_derivatives_of_their_potential(profile):
+    table = lens_profiles.draw(profile, seed=11)
     _, alpha_x, alpha_y, kappa = lens_profiles.values(profile, table).T
     first, hessian = lens_profiles.derivatives(profile, table)
     size = np.hypot(alpha_x, alpha_y)
@@ -40,16 +41,16 @@ def test_deflection_and_convergence_are_derivatives_of_the_potential(profile):
     second = abs(hessian).max((1, 2))
     half_laplacian = (hessian[:, 0, 0] + hessian[:, 1, 1]) / 2
     np.testing.assert_array_less(abs(half_laplacian - kappa), 1e-9 * second + 1e-14)
-    # The Jacobian of the deflection, by reverse mode, is the potential's Hessian, by forward over reverse.
-    off = abs(first[:, 1:3, :2] - hessian).max((1, 2))
-    np.testing.assert_array_less(off, 1e-9 * second + 1e-14)
+    # Jacobian of the deflection (reverse mode) and Hessian of the potential (forward over reverse) are equal.
+    error = abs(first[:, 1:3, :2] - hessian).max((1, 2))
+    np.testing.assert_array_less(error, 1e-9 * second + 1e-14)
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
-def test_gradients_in_every_argument_are_those_of_finite_differences(profile):
-    table = lens_profiles.draws(profile, seed=12)
+def test_gradients_match_finite_differences(profile):
+    table = lens_profiles.draw(profile, seed=12)
     names = lens_profiles.columns(profile)
-    # The softened centre apart, where the derivatives change within a step.
+    # Without the softened center, where the derivatives change within a step.
     far = np.hypot(*(table[:, :2] - table[:, -2:]).T) > 0.1 if "center_x" in names else slice(None)
     first, _ = lens_profiles.derivatives(profile, table)
     for index, name in enumerate(names):
@@ -64,56 +65,70 @@ def test_gradients_in_every_argument_are_those_of_finite_differences(profile):
 
 
 @pytest.mark.parametrize("profile", SOFTENED)
-def test_a_round_profile_s_softening_is_a_profile_of_its_own(profile):
-    """With a core as large as the lens: still a gradient field, with its own convergence."""
+def test_softened_profile_is_self_consistent(profile):
+    """With a core as large as the lens, deflection and convergence are derivatives of the potential."""
     potential, deflection, convergence = lens_profiles.functions(profile)
     x, y = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 20)))
-    options = {"center_x": 0.1, "center_y": -0.2, "core": 0.3}
+    options = {**SOFTENED[profile], "center_x": 0.1, "center_y": -0.2, "core": 0.3}
 
     def psi(x, y):
-        return potential(x, y, *SOFTENED[profile], **options)
+        return potential(x, y, **options)
 
     gradient = jax.jit(jax.vmap(jax.grad(psi, (0, 1))))(x, y)
     (xx, _), (_, yy) = jax.jit(jax.vmap(jax.hessian(psi, (0, 1))))(x, y)
-    found = deflection(x, y, *SOFTENED[profile], **options)
+    found = deflection(x, y, **options)
     np.testing.assert_allclose(found, gradient, rtol=1e-10)
-    found = convergence(x, y, *SOFTENED[profile], **options)
+    found = convergence(x, y, **options)
     np.testing.assert_allclose(found, (xx + yy) / 2, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("profile", LENSES)
-def test_a_grid_without_jit_is_a_loop_over_points_within_jit(profile):
+def test_grid_without_jit_matches_points_under_jit(profile):
     x, y = physics.pixel_grid(6, 0.4)
-    options = {"center_x": 0.1, "center_y": -0.2}
-    found = [
-        function(x, y, *LENSES[profile], **options) for function in lens_profiles.functions(profile)
-    ]
+    lens = {**LENSES[profile], "center_x": 0.1, "center_y": -0.2}
+    found = [function(x, y, **lens) for function in lens_profiles.functions(profile)]
     found = np.stack([found[0], *found[1], found[2]], -1).reshape(36, 4)
-    row = [*LENSES[profile], 0.1, -0.2]
+    row = [lens[name] for name in lens_profiles.columns(profile)[2:]]
     table = np.column_stack([np.ravel(x), np.ravel(y), *np.broadcast_to(row, (36, len(row))).T])
     table = np.resize(table, (lens_profiles.NUMBER, table.shape[1]))
     expected = lens_profiles.values(profile, table)[:36]
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
 
 
-def test_a_truncated_sphere_is_isothermal_between_core_and_truncation():
+def test_pseudo_jaffe_is_isothermal_between_its_radii():
     sigma0 = physics.pseudo_jaffe_sigma0(1.3, 1e-6, 1e6)
     x, y = jnp.asarray(np.random.default_rng(1).uniform(-2, 2, (2, 50)))
-    found = physics.pseudo_jaffe_deflection(x, y, sigma0, 1e-6, 1e6)
+    found = physics.pseudo_jaffe_deflection(x, y, sigma0, Ra=1e-6, Rs=1e6)
     np.testing.assert_allclose(found, physics.sis_deflection(x, y, 1.3), rtol=1e-5, atol=1e-5)
 
 
-def test_a_truncated_sphere_has_a_finite_mass():
-    """Far away it deflects as a point of theta_E^2 = 2 sigma0 Ra Rs."""
-    found, _ = physics.pseudo_jaffe_deflection(jnp.asarray([1e5]), jnp.zeros(1), 0.7, 0.1, 2.0)
+def test_pseudo_jaffe_has_finite_mass():
+    """Far away it deflects like a point mass of theta_E^2 = 2 sigma0 Ra Rs."""
+    x, y = jnp.asarray([1e5]), jnp.zeros(1)
+    found, _ = physics.pseudo_jaffe_deflection(x, y, 0.7, Ra=0.1, Rs=2.0)
     np.testing.assert_allclose(found, 2 * 0.7 * 0.1 * 2.0 / 1e5, rtol=1e-4)
 
 
-def test_vmap_over_lenses_is_a_loop_over_them():
+def test_vmap_over_lenses_matches_loop():
     x, y = physics.pixel_grid(5, 0.5)
     lenses = np.asarray([[0.3, 1.8, 0.1, 0.0], [1.0, 2.0, 0.0, 0.0], [1.7, 2.3, -0.2, 0.4]])
-    together = jax.vmap(lambda lens: physics.epl_deflection(x, y, *lens))(lenses)
-    one_by_one = [physics.epl_deflection(x, y, *lens) for lens in lenses]
+
+    def deflection(lens):
+        return physics.epl_deflection(x, y, lens[0], gamma=lens[1], e1=lens[2], e2=lens[3])
+
+    together = jax.vmap(deflection)(lenses)
+    one_by_one = [deflection(lens) for lens in lenses]
     np.testing.assert_allclose(
         np.stack(together, 1), np.asarray(one_by_one), rtol=1e-12, atol=1e-14
     )
+
+
+@pytest.mark.parametrize("profile", lens_profiles.MASS)
+def test_functions_of_a_profile_share_one_signature(profile):
+    """x, y and the strength are positional, all other parameters are keyword-only."""
+    signatures = [inspect.signature(function) for function in lens_profiles.functions(profile)]
+    parameters = [list(signature.parameters.values()) for signature in signatures]
+    assert parameters[0] == parameters[1] == parameters[2]
+    positional = [p.name for p in parameters[0] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(positional) == (4 if profile == "external_shear" else 3)
+    assert {p.kind for p in parameters[0][len(positional) :]} <= {inspect.Parameter.KEYWORD_ONLY}

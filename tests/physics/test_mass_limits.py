@@ -1,6 +1,4 @@
-"""Mass profiles where formulae break: centres, circles, no mass, the scale radius, any finite input."""
-
-import functools
+"""Mass profiles where formulas break down: centers, circles, no mass, scale radius, any finite input."""
 
 import hypothesis
 import hypothesis.extra.numpy
@@ -13,7 +11,7 @@ from oracles import lens_profiles
 
 from lensjax import physics
 
-# From where to where each argument may lie, for the functions and their derivatives to be finite.
+# Range of each argument for which the functions and their derivatives are finite.
 DOMAIN = {
     **dict.fromkeys(("x", "y", "center_x", "center_y"), (-1e4, 1e4)),
     **dict.fromkeys(("theta_E", "sigma0", "alpha_Rs"), (-100.0, 100.0)),
@@ -32,8 +30,8 @@ def assert_finite(profile, table):
         assert not bad.any(), (names, table[bad][0].tolist())
 
 
-def special(profile, dtype):
-    """Rows with zeros, equal coordinates and far ones in every combination that fits the table."""
+def special_rows(profile, dtype):
+    """Random combinations of zero, ordinary, equal and extreme arguments."""
     names = lens_profiles.columns(profile)
     low, high = np.array([DOMAIN[name] for name in names]).T
     generator = np.random.default_rng(3)
@@ -44,7 +42,7 @@ def special(profile, dtype):
     return np.choose(generator.integers(0, 5, shape), choices[:, None, :]).astype(dtype)
 
 
-# The series of these two takes long to compile; float32, with its short range, is the harder test.
+# The series of these profiles is slow to compile; float32, with its smaller range, is the harder test.
 SERIES = ("sie", "epl")
 
 
@@ -53,30 +51,30 @@ SERIES = ("sie", "epl")
     [(profile, np.float32) for profile in lens_profiles.MASS]
     + [(profile, np.float64) for profile in lens_profiles.MASS if profile not in SERIES],
 )
-def test_all_is_finite_at_centres_and_circles_and_for_no_mass(profile, dtype):
+def test_profiles_are_finite_at_special_arguments(profile, dtype):
     with jax.enable_x64(dtype == np.float64):
-        table = special(profile, dtype)
+        table = special_rows(profile, dtype)
         assert_finite(profile, table)
-        at_centre = table.copy()
-        at_centre[:, :2] = table[:, -2:]
-        assert_finite(profile, at_centre)
+        at_center = table.copy()
+        at_center[:, :2] = table[:, -2:]
+        assert_finite(profile, at_center)
         assert_finite(
-            profile, at_centre + np.asarray([1e-7, 0] + [0] * (table.shape[1] - 2), dtype)
+            profile, at_center + np.asarray([1e-7, 0] + [0] * (table.shape[1] - 2), dtype)
         )
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(data=st.data())
-def test_all_is_finite_in_float32_for_any_finite_input(profile, data):
+def test_profiles_are_finite_in_float32_for_any_input(profile, data):
     limits = [DOMAIN[name] for name in lens_profiles.columns(profile)]
-    row = st.tuples(*(st.floats(*map(_single, pair), width=32) for pair in limits))
+    row = st.tuples(*(st.floats(*map(_to_float32, pair), width=32) for pair in limits))
     table = np.asarray(data.draw(st.lists(row, min_size=1, max_size=8)), np.float32)
     assert_finite(profile, table)
 
 
-def _single(value):
-    """The next float32 towards 0, so that Hypothesis takes it for a bound."""
+def _to_float32(value):
+    """The next float32 toward 0, which Hypothesis accepts as a bound."""
     single = np.float32(value)
     return float(
         single if abs(float(single)) <= abs(value) else np.nextafter(single, np.float32(0))
@@ -84,16 +82,14 @@ def _single(value):
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
-def test_the_gradient_for_no_mass_is_the_limit_of_a_small_one(profile):
-    """Not 0 for the sake of safety: d alpha / d theta_E of a sphere is a unit vector, of a point 0."""
+def test_gradient_at_zero_mass_is_a_limit(profile):
+    """d alpha / d theta_E is a unit vector for a sphere, and 0 for a point mass."""
     names = lens_profiles.columns(profile)
     strength = {"nfw": "alpha_Rs"}.get(profile, names[2])
     column = names.index(strength)
-    table = lens_profiles.draws(profile, seed=31)
-    if profile == "epl":
-        table[:, names.index("gamma")] = (
-            2.0  # other slopes have none: the power of theta_E is not 1
-        )
+    table = lens_profiles.draw(profile, seed=31)
+    if profile == "epl":  # only the isothermal slope has a limit, as the power of theta_E is 1
+        table[:, names.index("gamma")] = 2.0
     small = table.copy()
     table[:, column], small[:, column] = 0.0, 1e-6
     with jax.enable_x64(True):
@@ -105,11 +101,11 @@ def test_the_gradient_for_no_mass_is_the_limit_of_a_small_one(profile):
 
 
 @pytest.mark.parametrize("profile", ["sie", "epl"])
-def test_the_gradient_at_the_circle_is_the_limit_of_small_ellipticities(profile):
-    """From any direction; and it is not 0."""
+def test_gradient_at_the_circle_is_a_limit(profile):
+    """The same limit from every direction, and not 0."""
     names = lens_profiles.columns(profile)
     e1, e2 = names.index("e1"), names.index("e2")
-    table = lens_profiles.draws(profile, seed=32)
+    table = lens_profiles.draw(profile, seed=32)
     with jax.enable_x64(True):
         table[:, e1] = table[:, e2] = 0
         at_circle, _ = lens_profiles.derivatives(profile, table)
@@ -121,32 +117,33 @@ def test_the_gradient_at_the_circle_is_the_limit_of_small_ellipticities(profile)
 
 
 @pytest.mark.parametrize("profile", ["sis", "sie", "epl", "point_mass", "nfw", "pseudo_jaffe"])
-def test_the_deflection_at_the_centre_is_its_symmetric_limit(profile):
-    table = lens_profiles.draws(profile, seed=33)
+def test_deflection_vanishes_at_the_center(profile):
+    table = lens_profiles.draw(profile, seed=33)
     table[:, :2] = table[:, -2:]
     found = lens_profiles.values(profile, table.astype(np.float32))
     np.testing.assert_array_equal(found[:, 1:3], 0)
 
 
-def test_a_power_law_and_its_gradient_are_finite_in_float32_as_far_as_its_potential_is():
+def test_power_law_is_finite_in_float32_far_away():
     @jax.jit
     @jax.vmap
-    def both(row):
-        def found(row):
+    def values_and_gradients(row):
+        def values(row):
             x, theta_E, gamma, e1 = row
-            arguments = (x, -0.3 * x, theta_E, gamma, e1, 0.1)
-            potential = physics.epl_potential(*arguments)
-            return jnp.stack([potential, *physics.epl_deflection(*arguments)])
+            lens = {"theta_E": theta_E, "gamma": gamma, "e1": e1, "e2": 0.1}
+            potential = physics.epl_potential(x, -0.3 * x, **lens)
+            return jnp.stack([potential, *physics.epl_deflection(x, -0.3 * x, **lens)])
 
-        return found(row), jax.jacrev(found)(row)
+        return values(row), jax.jacrev(values)(row)
 
     far = [1e4, 1e8, 1e12, 1e15, 1e18]
     rows = [[sign * x, 1.2, t, 0.2] for x in far for sign in (1, -1) for t in (1.0, 1.2, 2.0, 2.9)]
-    assert all(np.isfinite(each).all() for each in both(jnp.asarray(rows, jnp.float32)))
+    found = values_and_gradients(jnp.asarray(rows, jnp.float32))
+    assert all(np.isfinite(each).all() for each in found)
 
 
 def nfw_row(ratio, dtype=np.float64):
-    return np.asarray([ratio, 0, 1, 1, 0, 0], dtype)  # x, y, Rs, alpha_Rs, centre
+    return np.asarray([ratio, 0, 1, 1, 0, 0], dtype)  # x, y, Rs, alpha_Rs, center
 
 
 def nfw(ratio, dtype):
@@ -155,8 +152,8 @@ def nfw(ratio, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
-def test_an_nfw_halo_is_smooth_at_the_scale_radius(dtype, tolerance):
-    """There F is the series sum (1 - X^2)^n / (2n + 3), and g the one of sum (1 - X^2)^n / (2n + 1)."""
+def test_nfw_is_smooth_at_the_scale_radius(dtype, tolerance):
+    """Near X = 1, F = sum (1 - X^2)^n / (2n + 3) and g = ln(X / 2) + sum (1 - X^2)^n / (2n + 1)."""
     ratio = (1 + np.linspace(-0.05, 0.05, 41)).astype(dtype)
     m = 1 - ratio.astype(np.float64) ** 2
     power = m[:, None] ** np.arange(14)
@@ -169,7 +166,7 @@ def test_an_nfw_halo_is_smooth_at_the_scale_radius(dtype, tolerance):
     at_Rs = 1 - np.log(2)
     np.testing.assert_allclose(found[:, 1], g / ratio.astype(float) / at_Rs, rtol=tolerance)
     np.testing.assert_allclose(found[:, 3], F / 2 / at_Rs, rtol=tolerance)
-    # dF/dX = -2/5 and d(g/X)/dX = F - g there
+    # At X = 1, dF/dX = -2/5 and d(g/X)/dX = F - g.
     np.testing.assert_allclose(first[0, 3, 0], -0.2 / at_Rs, rtol=3 * tolerance)
     np.testing.assert_allclose(
         first[0, 1, 0], (2 / 3 - at_Rs) / at_Rs - 1 / 3 / at_Rs, rtol=9 * tolerance
@@ -177,8 +174,8 @@ def test_an_nfw_halo_is_smooth_at_the_scale_radius(dtype, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float64, 1e-9)])
-def test_an_nfw_halo_keeps_its_digits_close_to_the_centre(dtype, tolerance):
-    """Where the terms of g cancel: g / X^2 is (ln(2 / X) - 1/2) / 2 + X^2 (3 ln(2 / X) - 7/4) / 8 + ..."""
+def test_nfw_is_accurate_near_the_center(dtype, tolerance):
+    """The terms of g cancel: g / X^2 is (ln(2 / X) - 1/2) / 2 + X^2 (3 ln(2 / X) - 7/4) / 8 + ..."""
     ratio = np.asarray([1e-3, 2e-3, 3e-3], dtype)
     with jax.enable_x64(dtype == np.float64):
         found = nfw(ratio, dtype)
@@ -187,13 +184,16 @@ def test_an_nfw_halo_keeps_its_digits_close_to_the_centre(dtype, tolerance):
     mean = (log - 0.5) / 2 + X**2 * (3 * log - 1.75) / 8
     local = log - 1 + X**2 * (1.5 * log - 1.25)
     at_Rs = 1 - np.log(2)
-    # the softening of 1e-8 changes a logarithm by 1e-10 at 1e-3
+    # The softening of 1e-8 changes the logarithm by 1e-10 at X = 1e-3.
     np.testing.assert_allclose(found[:, 1], X * mean / at_Rs, rtol=tolerance)
     np.testing.assert_allclose(found[:, 3], local / 2 / at_Rs, rtol=tolerance)
 
 
-def test_an_ellipticity_out_of_range_is_taken_for_the_largest():
+def test_ellipticity_is_clipped():
     x, y = physics.pixel_grid(5, 0.4)
-    deflection = functools.partial(physics.sie_deflection, x, y, 1.2)
+
+    def deflection(e1, e2):
+        return physics.sie_deflection(x, y, 1.2, e1=e1, e2=e2)
+
     np.testing.assert_allclose(deflection(3.0, -4.0), deflection(0.59994, -0.79992), rtol=2e-3)
     assert np.isfinite(jax.grad(lambda e: jnp.sum(deflection(e, 0.0)[0]))(5.0))

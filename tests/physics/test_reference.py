@@ -1,4 +1,4 @@
-"""The reference's intensity-space form against NumPy, and what is wrong with it as physics."""
+"""The reference's intensity-space lens equation compared with NumPy and PyTorch."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def images(seed=0):
     return values
 
 
-def test_intensity_lens_equation_is_the_published_formula():
+def test_intensity_lens_equation_matches_published_formula():
     theta_I, theta_E = images(), np.array([0.3, -0.2], np.float32)
     shift = theta_E[:, None, None, None] * theta_I / (np.abs(theta_I) + 1e-6)
     expected = np.clip(theta_I - shift, 0, 149)
@@ -25,8 +25,8 @@ def test_intensity_lens_equation_is_the_published_formula():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
 
 
-def test_intensity_lens_equation_bends_no_ray():
-    """Its result at a pixel depends on that pixel alone: shuffled pixels give a shuffled result."""
+def test_intensity_lens_equation_does_not_deflect_light():
+    """The result at a pixel depends only on that pixel: shuffling the pixels shuffles the result."""
     theta_I, theta_E = images(), jnp.asarray([0.3, -0.2])
     order = np.random.default_rng(1).permutation(25)
     shuffled = theta_I.reshape(2, 25, 1)[:, order].reshape(2, 5, 5, 1)
@@ -35,7 +35,7 @@ def test_intensity_lens_equation_bends_no_ray():
     np.testing.assert_array_equal(one, other)
 
 
-def test_physics_loss_is_each_image_s_mean_square():
+def test_physics_loss_is_mean_square_per_image():
     theta_I, theta_S, alpha = images(0), images(1), images(2)
     expected = ((theta_S - theta_I + alpha) ** 2).reshape(2, -1).mean(1)
     found = reference.physics_loss(jnp.asarray(theta_I), jnp.asarray(theta_S), jnp.asarray(alpha))
@@ -52,8 +52,8 @@ def test_gradients_are_finite_for_dark_pixels():
 
 
 @pytest.mark.parametrize("theta_E", [0.1, -0.1])
-def test_the_gradient_at_a_bound_is_torch_s_clamp_s(theta_E):
-    """A dark pixel is at the lower bound: 1 - theta_E / 1e-6 there, not half of it."""
+def test_gradient_at_bound_matches_torch_clamp(theta_E):
+    """A dark pixel is at the lower bound: the gradient is 1 - theta_E / 1e-6, not half of it."""
     theta_I = jnp.zeros((1, 1, 1, 1))
     _, pull_back = jax.vjp(
         lambda image: reference.intensity_lens_equation(image, jnp.asarray([theta_E])), theta_I
@@ -63,14 +63,14 @@ def test_the_gradient_at_a_bound_is_torch_s_clamp_s(theta_E):
 
 
 def dark_images():
-    """A rectangle, with a pixel at 0, and images of one brightness."""
+    """Rectangular images: two with a dark pixel, and two of constant brightness."""
     x = np.random.default_rng(3).uniform(0, 1, (4, 9, 7, 1))
     x[0, 4, 3], x[1, 0, 0], x[2], x[3] = 0, 0, 0, 0.3
     return x
 
 
 @pytest.mark.parametrize("form", reference.GRADIENT_FORMS)
-def test_gradient_input_is_torch_s_in_float64(form):
+def test_gradient_input_matches_torch_in_float64(form):
     torch = pytest.importorskip("torch")
     from oracles import torch_models
 
@@ -83,12 +83,12 @@ def test_gradient_input_is_torch_s_in_float64(form):
         np.testing.assert_array_equal(found[2:], 0)
 
 
-def test_gradient_input_of_a_plane_and_of_a_saddle_is_known_up_to_the_edges():
-    """Differences of a linear L are exact, one-sided ones too, and so are mixed ones of L = x y."""
+def test_gradient_input_is_exact_for_plane_and_saddle():
+    """Central and one-sided differences of a linear L are exact, and so are mixed ones of L = x y."""
     with jax.enable_x64(True):
         y, x = np.meshgrid(np.arange(6.0), np.arange(8.0), indexing="ij")
         plane, saddle = 0.3 * x + 0.7 * y, 0.2 * x * y
-        # Of brightness M = 1 where L is 0: L is made from M + 1e-6 over the brightness + 1e-6.
+        # The brightness is 1 where L = 0, because L depends on (1 + 1e-6) / (brightness + 1e-6).
         image = (1 + 1e-6) * np.exp(-np.sqrt([plane, saddle])) - 1e-6
         image = jnp.asarray(image[..., None])
         product = reference.gradient_input(image)[..., 0]
@@ -100,20 +100,20 @@ def test_gradient_input_of_a_plane_and_of_a_saddle_is_known_up_to_the_edges():
 
 
 @pytest.mark.parametrize("form", reference.GRADIENT_FORMS)
-def test_gradient_input_has_finite_gradients_for_dark_and_constant_images(form):
+def test_gradient_input_has_finite_gradients(form):
     def total(x):
         return reference.gradient_input(x, form=form).sum()
 
     assert np.isfinite(jax.grad(total)(jnp.asarray(dark_images(), jnp.float32))).all()
 
 
-def test_gradient_input_of_an_unknown_form_is_refused():
+def test_unknown_gradient_input_form_is_rejected():
     with pytest.raises(ValueError, match="'laplacian' is not one of gradient_product, mixed_der"):
         reference.gradient_input(jnp.ones((1, 4, 4, 1)), form="laplacian")
 
 
-def test_gradient_input_of_two_exposures_of_one_scene_has_next_to_nothing_in_common():
-    """Counts like those of the published images: a ring of some hundreds over a sky of 11."""
+def test_gradient_inputs_of_two_exposures_are_uncorrelated():
+    """Counts like those of the published images: a ring of several hundred over a sky of 11."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[-74.5:75, -74.5:75]
     mean = 11 + 700 * np.exp(-((np.hypot(x - 3, y) - 25) ** 2) / 50)
@@ -121,14 +121,14 @@ def test_gradient_input_of_two_exposures_of_one_scene_has_next_to_nothing_in_com
     counts -= counts.min((1, 2), keepdims=True)
     x = (counts / counts.max((1, 2), keepdims=True))[..., None]
 
-    def likeness(pair):
+    def correlation(pair):
         return np.corrcoef(np.reshape(pair, (2, -1)))[0, 1]
 
-    assert likeness(x) > 0.95
-    assert abs(likeness(reference.gradient_input(jnp.asarray(x)))) < 0.05
+    assert correlation(x) > 0.95
+    assert abs(correlation(reference.gradient_input(jnp.asarray(x)))) < 0.05
 
 
-def test_physics_needs_neither_flax_nor_data_nor_config():
+def test_physics_imports_neither_flax_nor_data_nor_config():
     code = (
         "import sys; from lensjax import physics; "
         "print([m for m in sys.modules if m.split('.')[0] in ('flax', 'optax', 'ml_collections') "

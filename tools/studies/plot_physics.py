@@ -1,13 +1,13 @@
-"""Draws pictures of lensjax.physics: deflection, critical curves, time delays, a source brought back.
+"""Draws the figures of docs/physics.md: deflection, critical curves, time delays, source reconstruction.
 
   python tools/studies/plot_physics.py --output FOLDER
 
-  --output FOLDER     where physics_deflection.png, physics_caustics.png,
-                      physics_time_delay.png and physics_source.png go; the folder
-                      is made if it is not there
-  --overwrite         replace pictures of these names
+  --output FOLDER     folder for physics_deflection.png, physics_caustics.png,
+                      physics_time_delay.png and physics_source.png; it is created
+                      if it does not exist
+  --overwrite         replace existing figures of these names
 
-Exit codes: 0 done; 2 something in the command is wrong, and the message says what.
+Exit codes: 0 success; 2 an error in the command, which the message explains.
 """
 
 import functools
@@ -29,56 +29,58 @@ from lensjax.cli import runner
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's color-blind-safe palette.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 THETA_E, GAMMA1, GAMMA2 = 1.2, 0.12, -0.06
-BETA = (0.09, 0.05)  # of the source, arcsec
+BETA = (0.09, 0.05)  # position of the source, arcsec
 Z_LENS, Z_SOURCE = 0.5, 1.5
-HALF = 2.2  # half the side of the image plane shown, arcsec
+HALF = 2.2  # half the side of the image plane in the figures, arcsec
 
 
 def deflection(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """An isothermal sphere with shear."""
+    """Deflection of an isothermal sphere with external shear."""
     sphere = physics.sis_deflection(x, y, THETA_E)
-    shear = physics.shear_deflection(x, y, GAMMA1, GAMMA2)
+    shear = physics.external_shear_deflection(x, y, GAMMA1, GAMMA2)
     return sphere[0] + shear[0], sphere[1] + shear[1]
 
 
 def potential(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Its potential."""
-    return physics.sis_potential(x, y, THETA_E) + physics.shear_potential(x, y, GAMMA1, GAMMA2)
+    """Potential of the same lens."""
+    sphere = physics.sis_potential(x, y, THETA_E)
+    return sphere + physics.external_shear_potential(x, y, GAMMA1, GAMMA2)
 
 
 def light(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Two clumps of a source."""
-    first = physics.sersic(
-        x, y, 1.0, 0.25, 1.0, e1=0.15, e2=0.1, center_x=BETA[0], center_y=BETA[1]
+    """A source with two components."""
+    galaxy: dict[str, float] = {"R_sersic": 0.25, "n_sersic": 1.0, "e1": 0.15, "e2": 0.1}
+    clump: dict[str, float] = {"R_sersic": 0.08, "n_sersic": 1.0}
+    return physics.sersic(x, y, 1.0, **galaxy, center_x=BETA[0], center_y=BETA[1]) + physics.sersic(
+        x, y, 1.5, **clump, center_x=-0.25, center_y=-0.2
     )
-    return first + physics.sersic(x, y, 1.5, 0.08, 1.0, center_x=-0.25, center_y=-0.2)
 
 
 @functools.cache
 def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions and magnifications of the source's images."""
+    """Positions and magnifications of the images of the source."""
     found = jax.jit(lambda: physics.image_positions(deflection, *BETA))()
     mask = np.asarray(found.mask)
     return tuple(np.asarray(part)[mask] for part in (found.x, found.y, found.magnification))
 
 
 def deflection_figure() -> Figure:
-    """The deflection as arrows, over its length."""
+    """Deflection as arrows, on a map of its magnitude."""
     figure = Figure(figsize=(5.6, 4.7), layout="constrained")
     axes = figure.subplots()
     x, y = physics.pixel_grid(300, 2 * HALF / 300)
-    length = np.hypot(*deflection(x, y))
-    picture = axes.imshow(length, origin="lower", extent=_extent(), cmap="cividis")
+    magnitude = np.hypot(*deflection(x, y))
+    picture = axes.imshow(magnitude, origin="lower", extent=_extent(), cmap="cividis")
     x, y = physics.pixel_grid(16, 2 * HALF / 16)
     to_scale: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 6}
     axes.quiver(x, y, *deflection(x, y), color="white", width=0.004, **to_scale)
     for curve in physics.critical_curves(deflection, *physics.pixel_grid(120, 2 * HALF / 120)):
         axes.plot(*curve.T, color=RED, linewidth=1.5)
-    figure.colorbar(picture, label="length of the deflection (arcsec)")
-    _label(axes, "Deflection, arrows a sixth of its length, and the critical curve")
+    figure.colorbar(picture, label="magnitude of the deflection (arcsec)")
+    _label(axes, "Deflection (arrows at 1/6 scale) and critical curve")
     return figure
 
 
@@ -99,17 +101,17 @@ def caustics_figure() -> Figure:
         of_sign = np.sign(magnification) == sign
         style: dict[str, Any] = {"s": 12 * abs(magnification[of_sign]), "edgecolor": "white"}
         left.scatter(x[of_sign], y[of_sign], color=color, label=name, zorder=3, **style)
-    for at_x, at_y, value in zip(x, y, magnification, strict=True):
+    for image_x, image_y, value in zip(x, y, magnification, strict=True):
         place: dict[str, Any] = {"xytext": (8, 8), "textcoords": "offset points", "fontsize": 9}
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-        left.annotate(f"{value:+.1f}", (at_x, at_y), bbox=box, **place)
+        left.annotate(f"{value:+.1f}", (image_x, image_y), bbox=box, **place)
     left.legend(loc="lower left", fontsize=8, markerscale=0.6)
-    figure.colorbar(picture, ax=left, label="magnification, without its sign")
+    figure.colorbar(picture, ax=left, label="absolute magnification")
     _label(left, "Image plane")
     for caustic in physics.caustics(deflection, curves):
         right.plot(*caustic.T, color=RED, linewidth=1.5, label="caustic")
     angle = jnp.linspace(0, 2 * jnp.pi, 400)
-    cut = physics.inverse_ray_shoot(deflection, 1e-3 * jnp.cos(angle), 1e-3 * jnp.sin(angle))
+    cut = physics.ray_shooting(deflection, 1e-3 * jnp.cos(angle), 1e-3 * jnp.sin(angle))
     right.plot(*cut, color="0.5", linestyle="--", linewidth=1.2, label="cut")
     right.scatter(*BETA, marker="*", s=90, color=GREEN, zorder=3, label="source")
     grey: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.35"}
@@ -128,12 +130,12 @@ def time_delay_figure() -> Figure:
     figure = Figure(figsize=(5.6, 4.7), layout="constrained")
     axes = figure.subplots()
     x, y = physics.pixel_grid(400, 2 * HALF / 400)
-    at_x, at_y, magnification = images()
+    images_x, images_y, magnification = images()
 
     def delay(x: jax.Array, y: jax.Array) -> np.ndarray:
         return np.asarray(physics.time_delay(potential, x, y, *BETA, Z_LENS, Z_SOURCE))
 
-    at_images = delay(jnp.asarray(at_x), jnp.asarray(at_y))
+    at_images = delay(jnp.asarray(images_x), jnp.asarray(images_y))
     first = at_images.min()
     surface = delay(x, y) - first
     top = 90.0
@@ -143,26 +145,26 @@ def time_delay_figure() -> Figure:
     axes.contour(x, y, surface, np.arange(0, top, 10), colors="white", linewidths=0.4)
     saddles = np.sort(at_images[magnification < 0] - first)
     axes.contour(x, y, surface, saddles, colors=ORANGE, linewidths=1.3)
-    for one_x, one_y, value, sign in zip(
-        at_x, at_y, at_images - first, np.sign(magnification), strict=True
+    for image_x, image_y, value, sign in zip(
+        images_x, images_y, at_images - first, np.sign(magnification), strict=True
     ):
         color = BLUE if sign > 0 else ORANGE
-        axes.scatter(one_x, one_y, color=color, edgecolor="white", s=50, zorder=3)
+        axes.scatter(image_x, image_y, color=color, edgecolor="white", s=50, zorder=3)
         place: dict[str, Any] = {"xytext": (9, 7), "textcoords": "offset points", "fontsize": 9}
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
-        axes.annotate(f"{value:.1f} d", (one_x, one_y), bbox=box, **place)
+        axes.annotate(f"{value:.1f} d", (image_x, image_y), bbox=box, **place)
     figure.colorbar(picture, label="arrival after the first image (days)", extend="max")
     _label(axes, f"Arrival time, lens at z = {Z_LENS}, source at z = {Z_SOURCE}")
     return figure
 
 
 def source_figure() -> Figure:
-    """An image, the source made of it in two ways, and what is left after lensing that again."""
+    """An image, two reconstructions of its source, and the residuals after lensing them again."""
     figure = Figure(figsize=(10.4, 6.2), layout="constrained")
     axes = figure.subplots(2, 3)
     scale, size, source = 2 * HALF / 88, 88, {"source_size": 40, "source_scale": 0.04}
     x, y = physics.pixel_grid(size, scale)
-    image = physics.relens(light, deflection, x, y)
+    image = physics.lensed_image(light, deflection, x, y)
     truth = light(*physics.pixel_grid(40, 0.04))
     brightest = float(truth.max())
     style: dict[str, Any] = {"origin": "lower", "cmap": "inferno", "vmin": 0, "vmax": brightest}
@@ -171,21 +173,21 @@ def source_figure() -> Figure:
     picture = axes[1, 0].imshow(truth, extent=_extent(0.8), **style)
     _label(axes[1, 0], "True source", "beta")
     for column, (method, name) in enumerate(
-        (("fixed_point", "fixed point"), ("splat", "splatting"))
+        (("fixed_point", "fixed point"), ("cloud_in_cell", "cloud-in-cell"))
     ):
         found = physics.source_image(image, deflection, scale, method=method, **source)  # type: ignore[arg-type]
         axes[1, 1 + column].imshow(found, extent=_extent(0.8), **style)
         _label(axes[1, 1 + column], f"Source by {name}", "beta")
-        again = physics.relens(found, deflection, x, y, source_scale=0.04)
-        left = 100 * (image - again) / brightest
+        again = physics.lensed_image(found, deflection, x, y, source_scale=0.04)
+        percent = 100 * (image - again) / brightest
         residual = axes[0, 1 + column].imshow(
-            left, origin="lower", extent=_extent(), cmap="RdBu_r", vmin=-10, vmax=10
+            percent, origin="lower", extent=_extent(), cmap="RdBu_r", vmin=-10, vmax=10
         )
-        _label(axes[0, 1 + column], f"Residual, relensed ({name})")
+        _label(axes[0, 1 + column], f"Residual after relensing ({name})")
     figure.colorbar(
         residual, ax=list(axes[0]), label="residual (% of the source's peak)", extend="both"
     )
-    figure.colorbar(picture, ax=list(axes[1]), label="surface brightness, of the image too")
+    figure.colorbar(picture, ax=list(axes[1]), label="surface brightness of image and sources")
     return figure
 
 
@@ -198,32 +200,34 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws the pictures that the words after the program's name ask for.
+    """Draws the figures into the folder given by the command-line arguments.
 
     Raises:
-      UserError: something in the command is wrong.
+      UserError: if the command is invalid or the folder cannot be written.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
     runner.read_flags(values, arguments)
     if not values.output:
-        raise UserError("--output is needed: a folder for the pictures; see --help")
+        raise UserError("--output is missing: give a folder for the figures; see --help")
     folder = Path(values.output).expanduser()
-    there = [str(folder / name) for name in FIGURES if (folder / name).exists()]
-    if there and not values.overwrite:
-        raise UserError(f"{', '.join(there)}: already there; --overwrite replaces them")
+    existing = [str(folder / name) for name in FIGURES if (folder / name).exists()]
+    if existing and not values.overwrite:
+        raise UserError(f"already exists: {', '.join(existing)}; use --overwrite to replace")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in FIGURES.items():
             draw().savefig(folder / name, dpi=110)
             log.info("wrote %s", folder / name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; name another") from error
+        raise UserError(
+            f"{folder}: cannot write: {error.strerror}; choose another folder"
+        ) from error
 
 
 def run() -> int:
-    """Runs the command and gives its exit code."""
+    """Runs the command and returns its exit code."""
     return runner.run(main, __doc__, name="plot_physics")
 
 

@@ -164,7 +164,9 @@ def with_lens_light(number: int, seed: int) -> ImageSet:
     render = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON)))
     x, y = physics.pixel_grid(instrument.image_size, instrument.pixel_scale)
     # The core approximates the point-spread function, which removes the cusp.
-    light = np.asarray(physics.sersic(x, y, 1.0, 0.4, 2.0, core=instrument.psf_sigma))
+    light = np.asarray(
+        physics.sersic(x, y, 1.0, R_sersic=0.4, n_sersic=2.0, core=instrument.psf_sigma)
+    )
     rng = np.random.default_rng(seed)
     pixels = []
     for first in range(0, number, BATCH_SIZE):

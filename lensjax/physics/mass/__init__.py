@@ -1,12 +1,17 @@
 """Mass profiles: lensing potential, deflection and convergence.
 
-All lengths are arcsec, potentials arcsec^2, convergence is in units of the critical surface density.
-`core` softens the centre of a singular profile inside the root of the radius, so that value and gradient
-stay finite there; its default is below what float32 coordinates tell apart. Arguments up to some 1e6 arcsec,
-the circumference of the sky, and Einstein radii up to 100 are in the range of float32, also at a centre.
+Lengths are in arcsec, potentials in arcsec^2, and convergences in units of the critical surface density.
 
-A profile is called as `profile(x, y, *parameters, center_x=0.0, center_y=0.0)`. Parameters are numbers;
-for one number a lens in a batch of lenses, use `jax.vmap`; for many lenses in one field, `summed`.
+All profiles are called in the same way: `profile(x, y, strength, *, ..., center_x=0.0, center_y=0.0)`. The
+strength is the parameter that vanishes without a lens: `theta_E`, `alpha_Rs`, `sigma0`, `kappa`, or the two
+components `gamma1` and `gamma2` of an external shear. It is positional; every other parameter is
+keyword-only. The three functions of a profile take the same arguments. Parameters are scalars: use
+`jax.vmap` for a batch of lenses and `superpose` for the sum of many lenses.
+
+`core` softens the center of a singular profile: the squared radius r^2 becomes r^2 + core^2, so that values
+and gradients stay finite. The default is below the resolution of float32 coordinates. Coordinates up to
+about 1e6 arcsec, the circumference of the sky, and Einstein radii up to 100 arcsec stay within the range of
+float32, even at a center.
 """
 
 from lensjax.physics.mass.elliptical import (
@@ -16,6 +21,14 @@ from lensjax.physics.mass.elliptical import (
     sie_convergence,
     sie_deflection,
     sie_potential,
+)
+from lensjax.physics.mass.external import (
+    external_shear_convergence,
+    external_shear_deflection,
+    external_shear_potential,
+    mass_sheet_convergence,
+    mass_sheet_deflection,
+    mass_sheet_potential,
 )
 from lensjax.physics.mass.isothermal import (
     pseudo_jaffe_convergence,
@@ -34,23 +47,21 @@ from lensjax.physics.mass.point import (
     point_masses_convergence,
     point_masses_deflection,
     point_masses_potential,
-    summed,
-)
-from lensjax.physics.mass.sheet import (
-    shear_convergence,
-    shear_deflection,
-    shear_potential,
-    sheet_convergence,
-    sheet_deflection,
-    sheet_potential,
 )
 from lensjax.physics.mass.softening import CORE
+from lensjax.physics.mass.superposition import superpose
 
 __all__ = [
     "CORE",
     "epl_convergence",
     "epl_deflection",
     "epl_potential",
+    "external_shear_convergence",
+    "external_shear_deflection",
+    "external_shear_potential",
+    "mass_sheet_convergence",
+    "mass_sheet_deflection",
+    "mass_sheet_potential",
     "nfw_convergence",
     "nfw_deflection",
     "nfw_potential",
@@ -64,17 +75,11 @@ __all__ = [
     "pseudo_jaffe_deflection",
     "pseudo_jaffe_potential",
     "pseudo_jaffe_sigma0",
-    "shear_convergence",
-    "shear_deflection",
-    "shear_potential",
-    "sheet_convergence",
-    "sheet_deflection",
-    "sheet_potential",
     "sie_convergence",
     "sie_deflection",
     "sie_potential",
     "sis_convergence",
     "sis_deflection",
     "sis_potential",
-    "summed",
+    "superpose",
 ]

@@ -1,4 +1,4 @@
-"""Round isothermal profiles: the singular sphere, and the truncated one of subhalos (pseudo-Jaffe).
+"""Circular isothermal profiles: the singular sphere, and the truncated pseudo-Jaffe profile of subhalos.
 
 References: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing"; Eliasdottir et al. 2007,
 arXiv:0710.5636, appendix A.
@@ -8,30 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from lensjax.physics.mass.softening import CORE, offset, polynomial, softened_convergence
-
-
-def sis_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
-    """Potential of a singular isothermal sphere: theta_E times the distance from its centre.
-
-    Args:
-      x, y: image-plane coordinates, arcsec.
-      theta_E: Einstein radius, arcsec.
-      center_x, center_y: position of the lens, arcsec.
-      core: softening inside the root, arcsec.
-
-    Returns:
-      The potential, arcsec^2.
-    """
-    return theta_E * jnp.sqrt(offset(x, y, center_x, center_y, core)[2])
+from lensjax.physics.mass.softening import CORE, polynomial, softened_convergence, softened_offset
 
 
 def sis_deflection(
@@ -43,20 +20,36 @@ def sis_deflection(
     center_y: Float[ArrayLike, ""] = 0.0,
     core: float = CORE,
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """Deflection of a singular isothermal sphere: theta_E times the unit vector from its centre.
+    """Deflection of a singular isothermal sphere: theta_E times the unit vector from the center.
 
     Args:
       x, y: image-plane coordinates, arcsec.
       theta_E: Einstein radius, arcsec.
       center_x, center_y: position of the lens, arcsec.
-      core: softening inside the root, arcsec; keeps value and gradient finite at the centre.
+      core: softening of the distance, arcsec; keeps value and gradient finite at the center.
 
     Returns:
-      The two components of the deflection angle, arcsec.
+      The two deflection components, arcsec.
     """
-    dx, dy, square = offset(x, y, center_x, center_y, core)
+    dx, dy, square = softened_offset(x, y, center_x, center_y, core)
     radius = jnp.sqrt(square)
     return theta_E * (dx / radius), theta_E * (dy / radius)
+
+
+def sis_potential(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    theta_E: Float[ArrayLike, ""],
+    *,
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Potential of a singular isothermal sphere: theta_E times the distance from the center, arcsec^2.
+
+    Arguments as for `sis_deflection`.
+    """
+    return theta_E * jnp.sqrt(softened_offset(x, y, center_x, center_y, core)[2])
 
 
 def sis_convergence(
@@ -68,20 +61,11 @@ def sis_convergence(
     center_y: Float[ArrayLike, ""] = 0.0,
     core: float = CORE,
 ) -> Float[Array, "*grid"]:
-    """Convergence of a singular isothermal sphere: theta_E over twice the distance from its centre.
+    """Convergence of a singular isothermal sphere: theta_E over twice the distance from the center.
 
-    With the softening it is half the Laplacian of `sis_potential`, at any distance.
-
-    Args:
-      x, y: image-plane coordinates, arcsec.
-      theta_E: Einstein radius, arcsec.
-      center_x, center_y: position of the lens, arcsec.
-      core: softening inside the root, arcsec; the convergence at the centre is theta_E / core.
-
-    Returns:
-      The convergence, dimensionless.
+    With the softening it is theta_E / core at the center. Arguments as for `sis_deflection`.
     """
-    radius = jnp.sqrt(offset(x, y, center_x, center_y, core)[2])
+    radius = jnp.sqrt(softened_offset(x, y, center_x, center_y, core)[2])
     return theta_E / (2 * radius) * (1 + (core / radius) ** 2)
 
 
@@ -90,12 +74,12 @@ def pseudo_jaffe_sigma0(
     Ra: Float[ArrayLike, "*shape"],
     Rs: Float[ArrayLike, "*shape"],
 ) -> Float[Array, "*shape"]:
-    """The sigma0 with which a pseudo-Jaffe profile is, for Ra << r << Rs, an isothermal sphere.
+    """The sigma0 for which a pseudo-Jaffe profile is an isothermal sphere of theta_E at Ra << r << Rs.
 
     Args:
-      theta_E: Einstein radius that the sphere would have without core and truncation, arcsec.
-      Ra: core radius, arcsec, above 0.
-      Rs: truncation radius, arcsec, above Ra.
+      theta_E: Einstein radius of the sphere without core and truncation, arcsec.
+      Ra: core radius, arcsec, positive.
+      Rs: truncation radius, arcsec, larger than Ra.
 
     Returns:
       sigma0, dimensionless.
@@ -104,45 +88,13 @@ def pseudo_jaffe_sigma0(
     return theta_E * (Rs - Ra) / (2 * Ra * Rs)
 
 
-def pseudo_jaffe_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    sigma0: Float[ArrayLike, ""],
-    Ra: Float[ArrayLike, ""],
-    Rs: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
-    """Potential of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
-
-    Args:
-      x, y: image-plane coordinates, arcsec.
-      sigma0: scale of the convergence, dimensionless; see `pseudo_jaffe_sigma0`.
-      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
-      center_x, center_y: position of the halo, arcsec.
-      core: softening of the distance, arcsec.
-
-    Returns:
-      The potential, arcsec^2.
-    """
-    Ra, Rs = _in_order(Ra, Rs)
-    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
-    # ln((Rs + outer) / (Ra + inner)) over Rs - Ra, with nothing to divide by zero where they are equal
-    slope = (1 + (Ra + Rs) / (inner + outer)) / (Ra + inner)
-    logarithm = slope * _log1p_over((Rs - Ra) * slope)
-    mean = jnp.log(Ra + inner) + Rs * logarithm - (Ra + Rs) / (inner + outer)
-    return (2 * sigma0 * Ra * Rs) * mean
-
-
 def pseudo_jaffe_deflection(
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
     sigma0: Float[ArrayLike, ""],
+    *,
     Ra: Float[ArrayLike, ""],
     Rs: Float[ArrayLike, ""],
-    *,
     center_x: Float[ArrayLike, ""] = 0.0,
     center_y: Float[ArrayLike, ""] = 0.0,
     core: float = CORE,
@@ -151,67 +103,82 @@ def pseudo_jaffe_deflection(
 
     Args:
       x, y: image-plane coordinates, arcsec.
-      sigma0: scale of the convergence, dimensionless; 0 is no mass at all.
-      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
+      sigma0: scale of the convergence, dimensionless; see `pseudo_jaffe_sigma0`.
+      Ra, Rs: core and truncation radius, arcsec, not negative; in either order, and may be equal.
       center_x, center_y: position of the halo, arcsec.
       core: softening of the distance, arcsec.
 
     Returns:
-      The two components of the deflection angle, arcsec.
+      The two deflection components, arcsec.
     """
-    Ra, Rs = _in_order(Ra, Rs)
-    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
-    factor = (2 * sigma0 * Ra * Rs) * _mean_over_sigma(inner, outer, Ra, Rs)
+    Ra, Rs = _sort_radii(Ra, Rs)
+    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    factor = (2 * sigma0 * Ra * Rs) * _half_mean_convergence(inner, outer, Ra, Rs)
     return factor * (x - center_x), factor * (y - center_y)
+
+
+def pseudo_jaffe_potential(
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    sigma0: Float[ArrayLike, ""],
+    *,
+    Ra: Float[ArrayLike, ""],
+    Rs: Float[ArrayLike, ""],
+    center_x: Float[ArrayLike, ""] = 0.0,
+    center_y: Float[ArrayLike, ""] = 0.0,
+    core: float = CORE,
+) -> Float[Array, "*grid"]:
+    """Potential of a pseudo-Jaffe profile, arcsec^2. Arguments as for `pseudo_jaffe_deflection`."""
+    Ra, Rs = _sort_radii(Ra, Rs)
+    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    # ln((Rs + outer) / (Ra + inner)) / (Rs - Ra), regular at Rs = Ra.
+    slope = (1 + (Ra + Rs) / (inner + outer)) / (Ra + inner)
+    logarithm = slope * _log1p_over((Rs - Ra) * slope)
+    mean = jnp.log(Ra + inner) + Rs * logarithm - (Ra + Rs) / (inner + outer)
+    return (2 * sigma0 * Ra * Rs) * mean
 
 
 def pseudo_jaffe_convergence(
     x: Float[Array, "*grid"],
     y: Float[Array, "*grid"],
     sigma0: Float[ArrayLike, ""],
+    *,
     Ra: Float[ArrayLike, ""],
     Rs: Float[ArrayLike, ""],
-    *,
     center_x: Float[ArrayLike, ""] = 0.0,
     center_y: Float[ArrayLike, ""] = 0.0,
     core: float = CORE,
 ) -> Float[Array, "*grid"]:
-    """Convergence of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
+    """Convergence of a pseudo-Jaffe profile. Arguments as for `pseudo_jaffe_deflection`.
 
     It is sigma0 Ra Rs / (Rs - Ra) (1 / sqrt(Ra^2 + r^2) - 1 / sqrt(Rs^2 + r^2)).
-
-    Args:
-      x, y: image-plane coordinates, arcsec.
-      sigma0: scale of the convergence, dimensionless.
-      Ra, Rs: core and truncation radius, arcsec, not negative; equal ones and either order will do.
-      center_x, center_y: position of the halo, arcsec.
-      core: softening of the distance, arcsec.
-
-    Returns:
-      The convergence, dimensionless.
     """
-    Ra, Rs = _in_order(Ra, Rs)
-    inner, outer = _roots(x, y, Ra, Rs, center_x, center_y, core)
-    square = offset(x, y, center_x, center_y, core)[2]
+    Ra, Rs = _sort_radii(Ra, Rs)
+    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    square = softened_offset(x, y, center_x, center_y, core)[2]
     local = (Ra + Rs) / (inner + outer) / inner / outer
-    mean = 2 * _mean_over_sigma(inner, outer, Ra, Rs)
+    mean = 2 * _half_mean_convergence(inner, outer, Ra, Rs)
     return (sigma0 * Ra * Rs) * softened_convergence(local, mean, square, core)
 
 
-def _in_order(Ra: ArrayLike, Rs: ArrayLike) -> tuple[Array, Array]:
+def _sort_radii(Ra: ArrayLike, Rs: ArrayLike) -> tuple[Array, Array]:
     Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
     return jnp.where(Ra < Rs, Ra, Rs), jnp.where(Ra < Rs, Rs, Ra)
 
 
-def _roots(
+def _distances(
     x: Array, y: Array, Ra: Array, Rs: Array, center_x: ArrayLike, center_y: ArrayLike, core: float
 ) -> tuple[Array, Array]:
-    square = offset(x, y, center_x, center_y, core)[2]
+    """sqrt(Ra^2 + r^2) and sqrt(Rs^2 + r^2)."""
+    square = softened_offset(x, y, center_x, center_y, core)[2]
     return jnp.sqrt(Ra**2 + square), jnp.sqrt(Rs**2 + square)
 
 
-def _mean_over_sigma(inner: Array, outer: Array, Ra: Array, Rs: Array) -> Array:
-    """(1 / (Ra + inner) - 1 / (Rs + outer)) / (Rs - Ra), without the difference."""
+def _half_mean_convergence(inner: Array, outer: Array, Ra: Array, Rs: Array) -> Array:
+    """(1 / (Ra + inner) - 1 / (Rs + outer)) / (Rs - Ra), written without the difference.
+
+    It is half the mean convergence within r, in units of sigma0 Ra Rs.
+    """
     total = inner + outer
     return (total + (Ra + Rs)) / ((Ra + inner) * (Rs + outer)) / total
 

@@ -1,51 +1,52 @@
-"""What the profiles share: the softened distance from a centre, and sums of powers."""
+"""Helpers shared by the mass profiles: softened distances and polynomials."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-CORE = 1e-8
+CORE = 1e-8  # arcsec
 
 
-def offset(
+def softened_offset(
     x: Array, y: Array, center_x: ArrayLike, center_y: ArrayLike, core: float
 ) -> tuple[Array, Array, Array]:
-    """Offsets from the centre, and the square of the softened distance: dx^2 + dy^2 + core^2."""
+    """Offsets dx and dy from the center, and the softened squared distance dx^2 + dy^2 + core^2."""
     dx, dy = x - center_x, y - center_y
     return dx, dy, dx**2 + dy**2 + core**2
 
 
 def softened_convergence(
-    convergence: Array, mean_convergence: Array, square: Array, core: float
+    convergence: Array, mean_convergence: Array, squared_radius: Array, core: float
 ) -> Array:
-    """Convergence of a round profile whose potential takes the softened distance.
+    """Convergence of a circular profile whose potential depends on the softened radius.
 
-    If psi(r) is softened to psi(s), s = sqrt(r^2 + core^2), the deflection becomes (alpha(s) / s) r and half
-    its divergence is kappa(s) + (alpha(s) / s - kappa(s)) (core / s)^2.
+    If psi(r) is replaced by psi(s) with s = sqrt(r^2 + core^2), the deflection becomes (alpha(s) / s) r, and
+    half of its divergence is kappa(s) + (alpha(s) / s - kappa(s)) (core / s)^2.
 
     Args:
       convergence: kappa(s).
-      mean_convergence: alpha(s) / s, the mean of the convergence within s.
-      square: s^2.
-      core: the softening.
+      mean_convergence: alpha(s) / s, the mean convergence within s.
+      squared_radius: s^2, arcsec^2.
+      core: softening length, arcsec.
     """
-    # The root is divided, not its square: the square of the square is out of float32's range.
-    return convergence + (mean_convergence - convergence) * (core / jnp.sqrt(square)) ** 2
+    # Divides by the root: the gradient of core^2 / s^2 contains s^4, which is out of float32's range.
+    ratio = core / jnp.sqrt(squared_radius)
+    return convergence + (mean_convergence - convergence) * ratio**2
 
 
-def positive(length: ArrayLike, core: float) -> Array:
-    """A length that may be zero, softened in the same way: sqrt(length^2 + core^2)."""
+def softened_length(length: ArrayLike, core: float) -> Array:
+    """sqrt(length^2 + core^2), for a length that may be zero."""
     return jnp.sqrt(jnp.asarray(length) ** 2 + core**2)
 
 
 def polynomial(coefficients: list[float], variable: Array) -> Array:
-    """coefficients[0] + coefficients[1] variable + ..., by Horner's rule."""
+    """coefficients[0] + coefficients[1] * variable + ..., by Horner's rule."""
     total = jnp.full_like(variable, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = coefficient + variable * total
     return total
 
 
-def by_precision(variable: Array, single: int, double: int) -> int:
-    """The number of terms that a series needs in the variable's precision."""
+def terms_for_precision(variable: Array, single: int, double: int) -> int:
+    """Number of series terms for the variable's precision: `double` in float64, otherwise `single`."""
     return double if variable.dtype == jnp.float64 else single

@@ -1,4 +1,4 @@
-"""The image solver against closed forms, finite differences, and lenstronomy's."""
+"""The image solver compared with closed forms, finite differences and lenstronomy."""
 
 import functools
 
@@ -24,13 +24,13 @@ def solve(values, **options):
 
     def deflection(x, y):
         sphere = physics.sis_deflection(x, y, theta_E)
-        shear = physics.shear_deflection(x, y, gamma1, gamma2)
+        shear = physics.external_shear_deflection(x, y, gamma1, gamma2)
         return sphere[0] + shear[0], sphere[1] + shear[1]
 
     return physics.image_positions(deflection, beta_x, beta_y, **options)
 
 
-def draws(number):
+def random_lenses(number):
     generator = np.random.default_rng(0)
     theta_E, gamma, angle, beta, phi = generator.uniform(
         (0.9, 0.0, 0.0, 0.0, 0.0), (1.6, 0.3, np.pi, 1.9, 2 * np.pi), (number, 5)
@@ -50,8 +50,8 @@ def draws(number):
 @pytest.mark.parametrize(
     ("dtype", "number", "tolerance"), [(jnp.float64, 1000, 1e-9), (jnp.float32, 200, 1e-4)]
 )
-def test_all_images_of_random_sheared_spheres_are_those_of_the_polynomial(dtype, number, tolerance):
-    values = draws(number).astype(dtype)
+def test_images_of_sheared_spheres_match_polynomial_roots(dtype, number, tolerance):
+    values = random_lenses(number).astype(dtype)
     options = {"search_window": 10.0, "cells": 60, "candidates": 24, "refinement": 8}
     many = jax.jit(lambda v: lax.map(lambda v: solve(v, **options), v, batch_size=100))
     found = jax.tree.map(np.asarray, many(jnp.asarray(values)))
@@ -61,17 +61,17 @@ def test_all_images_of_random_sheared_spheres_are_those_of_the_polynomial(dtype,
         mask = found.mask[index]
         assert mask.sum() == len(expected), value
         numbers.append(len(expected))
-        at = np.stack([found.x[index], found.y[index]], axis=-1)[mask]
-        distance = np.linalg.norm(at[:, None] - expected[None], axis=-1)
+        theta = np.stack([found.x[index], found.y[index]], axis=-1)[mask]
+        distance = np.linalg.norm(theta[:, None] - expected[None], axis=-1)
         uncertain = tolerance * np.maximum(1, abs(found.magnification[index][mask]) / 10)
         assert (distance.min(axis=1) < uncertain).all(), value
         assert len(set(distance.argmin(axis=1))) == len(expected), value
-        # Minima less saddle points: 2 of 2 images each cancel but for the one that a cut takes.
+        # Minima minus saddle points: the parities cancel, unless the cut has removed one image.
         assert found.parity[index].sum() == (1 if len(expected) == 1 else 0)
     assert {1, 2, 4} == set(numbers)
 
 
-def test_images_of_a_sphere_are_the_closed_form_and_padding_is_zero():
+def test_images_of_a_sphere_match_closed_form():
     found = jax.jit(solve)(jnp.asarray([1.2, 0.0, 0.0, 0.3, 0.4]))
     np.testing.assert_array_equal(found.mask, [True, True] + 6 * [False])
     np.testing.assert_allclose(found.x, [1.7 * 0.6, -0.7 * 0.6, *np.zeros(6)], rtol=1e-12)
@@ -82,8 +82,8 @@ def test_images_of_a_sphere_are_the_closed_form_and_padding_is_zero():
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.05, 0.6])
-def test_images_of_a_point_mass_are_the_closed_form(beta):
-    """At (beta +- sqrt(beta^2 + 4 theta_E^2)) / 2; behind the mass itself, on its ring."""
+def test_images_of_a_point_mass_match_closed_form(beta):
+    """At (beta +- sqrt(beta^2 + 4 theta_E^2)) / 2; exactly behind the mass, on the Einstein ring."""
 
     @jax.jit
     def solve_behind_mass(beta):
@@ -101,8 +101,8 @@ def test_images_of_a_point_mass_are_the_closed_form(beta):
     )
 
 
-def test_images_merging_at_a_fold_are_found_down_to_a_hair_of_it():
-    """Two images leave a fold as the root of the source's distance from it; beyond it there is none."""
+def test_merging_images_are_found_close_to_a_fold():
+    """Their separation is the square root of the source's distance from the fold; beyond it they vanish."""
     theta_E, gamma1 = 1.2, 0.1
     phi = 0.5
     radius = theta_E * (1 - gamma1 * np.cos(2 * phi)) / (1 - gamma1**2)
@@ -116,7 +116,7 @@ def test_images_merging_at_a_fold_are_found_down_to_a_hair_of_it():
     np.testing.assert_array_equal(outside.mask.sum(axis=1), 2)
 
 
-def test_images_are_lenstronomy_s_with_substructure():
+def test_images_with_substructure_match_lenstronomy():
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
     solver = pytest.importorskip("lenstronomy.LensModel.Solver.lens_equation_solver")
     masses = jnp.asarray([[0.08, 1.05, 0.5], [0.05, -0.9, 0.6], [0.03, 0.1, -1.4]])
@@ -124,7 +124,7 @@ def test_images_are_lenstronomy_s_with_substructure():
     def deflection(x, y):
         parts = [
             physics.sis_deflection(x, y, 1.2),
-            physics.shear_deflection(x, y, 0.1, -0.05),
+            physics.external_shear_deflection(x, y, 0.1, -0.05),
             physics.point_masses_deflection(x, y, masses),
         ]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
@@ -146,17 +146,18 @@ def test_images_are_lenstronomy_s_with_substructure():
         magnification_limit=1e-2,
     )
     expected = np.stack([x, y], axis=-1)
-    at = np.stack([found.x, found.y], axis=-1)[np.asarray(found.mask)]
-    assert len(at) >= len(expected) >= 4
-    distance = np.linalg.norm(at[:, None] - expected[None], axis=-1)
+    theta = np.stack([found.x, found.y], axis=-1)[np.asarray(found.mask)]
+    assert len(theta) >= len(expected) >= 4
+    distance = np.linalg.norm(theta[:, None] - expected[None], axis=-1)
     assert distance.min(axis=0).max() < 1e-6
-    # Any that lenstronomy's search misses must be images too.
-    beta = physics.inverse_ray_shoot(deflection, jnp.asarray(at[:, 0]), jnp.asarray(at[:, 1]))
-    np.testing.assert_allclose(beta, [np.full(len(at), 0.1), np.full(len(at), 0.06)], atol=1e-10)
+    # Images that lenstronomy's search misses must be images too.
+    beta = physics.ray_shooting(deflection, *jnp.asarray(theta).T)
+    number = len(theta)
+    np.testing.assert_allclose(beta, [np.full(number, 0.1), np.full(number, 0.06)], atol=1e-10)
 
 
-def test_derivatives_are_those_of_finite_differences():
-    """First and second, of positions and magnifications, in lens and source parameters."""
+def test_derivatives_match_finite_differences():
+    """First and second derivatives of positions and magnifications in lens and source parameters."""
     values = jnp.asarray([1.2, 0.08, -0.05, 0.03, 0.02])
 
     def observed(values):
@@ -169,24 +170,24 @@ def test_derivatives_are_those_of_finite_differences():
     value = jax.jit(total)
 
     @jax.jit
-    def slope_and_its_change(values, direction):
+    def gradient_and_change(values, direction):
         return jax.jvp(jax.grad(total), (values,), (direction,))
 
     direction = jnp.asarray([0.3, 1.0, -0.5, 0.7, 0.2])
-    slope, change = slope_and_its_change(values, direction)
+    gradient, change = gradient_and_change(values, direction)
     for index in range(5):
         nudge = 1e-6 * (jnp.arange(5) == index)
         expected = (value(values + nudge) - value(values - nudge)) / 2e-6
-        np.testing.assert_allclose(slope[index], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradient[index], expected, rtol=1e-5, atol=1e-5)
     nudge = 1e-7 * direction
-    expected = slope_and_its_change(values + nudge, direction)[0]
-    expected -= slope_and_its_change(values - nudge, direction)[0]
+    expected = gradient_and_change(values + nudge, direction)[0]
+    expected -= gradient_and_change(values - nudge, direction)[0]
     np.testing.assert_allclose(change, expected / 2e-7, rtol=1e-5)
 
 
 @jax.jit
-def images_of_a_sheet(kappa, beta):
-    """Images and gradients of their sum; compiled once for all cases."""
+def images_of_mass_sheet(kappa, beta):
+    """Images and the gradient of their sum, compiled once for all cases."""
 
     def total(kappa, beta):
         found = physics.image_positions(lambda x, y: (kappa * x, kappa * y), beta, 0.1)
@@ -201,6 +202,6 @@ def images_of_a_sheet(kappa, beta):
     ids=["no lens", "all rays focused", "source outside the window"],
 )
 def test_padding_and_its_gradients_are_finite(kappa, beta, number):
-    (_, found), gradients = images_of_a_sheet(jnp.asarray(kappa), jnp.asarray(beta))
+    (_, found), gradients = images_of_mass_sheet(jnp.asarray(kappa), jnp.asarray(beta))
     assert found.mask.sum() == number
     assert all(np.isfinite(part).all() for part in (*found, *gradients))

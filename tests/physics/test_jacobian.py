@@ -1,4 +1,4 @@
-"""Magnification and its parts against closed forms, small areas, and lenstronomy."""
+"""Magnification, convergence and shear compared with closed forms, small areas and lenstronomy."""
 
 import functools
 
@@ -19,7 +19,7 @@ def _float64():
 def sheared(theta_E, gamma1, gamma2):
     def deflection(x, y):
         sphere = physics.sis_deflection(x, y, theta_E)
-        shear = physics.shear_deflection(x, y, gamma1, gamma2)
+        shear = physics.external_shear_deflection(x, y, gamma1, gamma2)
         return sphere[0] + shear[0], sphere[1] + shear[1]
 
     return deflection
@@ -30,7 +30,7 @@ def points(number=100, seed=0):
     return jnp.asarray(x), jnp.asarray(y)
 
 
-def test_hessian_is_lenstronomy_s():
+def test_hessian_matches_lenstronomy():
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
     oracle = lens_model.LensModel(["SIS", "SHEAR", "POINT_MASS"])
     generator = np.random.default_rng(1)
@@ -64,7 +64,7 @@ def test_hessian_is_lenstronomy_s():
 
 
 @pytest.mark.parametrize(("gamma", "angle"), [(0.0, 0.0), (0.2, 0.7)])
-def test_magnification_of_a_sheared_sphere_is_the_closed_form(gamma, angle):
+def test_magnification_of_sheared_sphere_matches_closed_form(gamma, angle):
     """det A = 1 - gamma^2 - (theta_E / r) (1 - gamma cos 2 (phi - phi_gamma))."""
     x, y = points()
     r, phi = np.hypot(x, y), np.arctan2(y, x)
@@ -77,11 +77,11 @@ def test_magnification_of_a_sheared_sphere_is_the_closed_form(gamma, angle):
     np.testing.assert_allclose(determinant, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_magnification_is_the_ratio_of_small_areas_with_its_orientation():
+def test_magnification_is_the_signed_ratio_of_areas():
     deflection = sheared(1.2, 0.1, -0.05)
     x, y = points(20, seed=2)
     corner = 1e-5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    u, v = physics.inverse_ray_shoot(
+    u, v = physics.ray_shooting(
         deflection, x[:, None] + corner[None, :, 0], y[:, None] + corner[None, :, 1]
     )
     area = np.sum(u * np.roll(v, -1, 1) - np.roll(u, -1, 1) * v, axis=1) / 2
@@ -91,21 +91,21 @@ def test_magnification_is_the_ratio_of_small_areas_with_its_orientation():
     np.testing.assert_allclose(found, 4e-10 / area, rtol=1e-4)
 
 
-def test_convergence_and_shear_are_those_of_the_profiles():
+def test_convergence_and_shear_match_the_profiles():
     x, y = points()
     deflection = sheared(1.2, 0.0, 0.0)
     expected = physics.sis_convergence(x, y, 1.2)
     np.testing.assert_allclose(physics.convergence(deflection, x, y), expected, rtol=1e-10)
-    # An isothermal sphere's shear is as large as its convergence, and tangential.
+    # The shear of an isothermal sphere is tangential and as large as its convergence.
     phi = np.arctan2(y, x)
     gamma1, gamma2 = physics.shear(deflection, x, y)
     np.testing.assert_allclose(gamma1, -expected * np.cos(2 * phi), rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(gamma2, -expected * np.sin(2 * phi), rtol=1e-8, atol=1e-10)
-    found = physics.shear(lambda x, y: physics.shear_deflection(x, y, 0.1, -0.2), x, y)
+    found = physics.shear(lambda x, y: physics.external_shear_deflection(x, y, 0.1, -0.2), x, y)
     np.testing.assert_allclose(found, np.tile([[0.1], [-0.2]], (1, x.size)), rtol=1e-12)
 
 
-def test_magnification_s_gradients_are_those_of_finite_differences():
+def test_magnification_gradients_match_finite_differences():
     x, y = points(10, seed=3)
 
     def total(values):
@@ -119,18 +119,20 @@ def test_magnification_s_gradients_are_those_of_finite_differences():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_a_singular_centre_has_magnification_zero_with_finite_gradients(dtype):
+def test_magnification_is_zero_at_singular_center(dtype):
     zero = jnp.zeros((), dtype)
 
-    def at(x, y, theta_E):
+    def magnification(x, y, theta_E):
         return physics.magnification(sheared(theta_E, 0.1, 0.05), x, y)
 
-    value, gradients = jax.value_and_grad(at, (0, 1, 2))(zero, zero, jnp.asarray(1.3, dtype))
+    value, gradients = jax.value_and_grad(magnification, (0, 1, 2))(
+        zero, zero, jnp.asarray(1.3, dtype)
+    )
     assert value == pytest.approx(0, abs=1e-15)
     assert np.isfinite(gradients).all()
 
 
-def test_on_the_einstein_ring_the_inverse_is_zero_and_smooth():
+def test_inverse_magnification_is_smooth_on_einstein_ring():
     deflection = sheared(1.0, 0.0, 0.0)
     one, zero = jnp.ones(()), jnp.zeros(())
     value, slope = jax.value_and_grad(lambda x: physics.inverse_magnification(deflection, x, zero))(
@@ -140,20 +142,22 @@ def test_on_the_einstein_ring_the_inverse_is_zero_and_smooth():
     assert slope == pytest.approx(1, rel=1e-9)
 
 
-def test_vmap_over_lenses_is_a_loop_over_them():
+def test_vmap_over_lenses_matches_loop():
     x, y = points(10)
     theta_E = jnp.asarray([0.5, 1.0, 1.5])
 
-    def one(value):
-        return physics.magnification(sheared(value, 0.1, 0.0), x, y)
+    def magnification(theta_E):
+        return physics.magnification(sheared(theta_E, 0.1, 0.0), x, y)
 
     np.testing.assert_allclose(
-        jax.vmap(one)(theta_E), np.stack([one(t) for t in theta_E]), rtol=1e-12
+        jax.vmap(magnification)(theta_E),
+        np.stack([magnification(value) for value in theta_E]),
+        rtol=1e-12,
     )
 
 
 @pytest.mark.parametrize("core", [1e-5, 1e-8])
-def test_float32_gradients_at_a_point_mass_are_zero_by_symmetry(core):
+def test_float32_gradient_vanishes_at_a_point_mass(core):
     zero = jnp.zeros((), jnp.float32)
 
     @jax.jit

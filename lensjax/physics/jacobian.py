@@ -1,7 +1,7 @@
-"""How a lens stretches what is behind it, from the derivatives of any deflection function.
+"""Jacobian of the lens mapping and the quantities derived from it, for any deflection.
 
-The derivatives are exact: the deflection is differentiated in forward mode, so that there is no step to
-choose. A deflection function works on arrays point by point, as those of `lensjax.physics.mass` do.
+The derivatives are exact: the deflection is differentiated in forward mode, without a step size. A deflection
+function must act point by point on arrays, as the profiles of `lensjax.physics.mass` do.
 
 Reference for all functions: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
 """
@@ -17,13 +17,13 @@ from lensjax.physics.rays import Deflection
 
 
 class Hessian(NamedTuple):
-    """Derivatives of the deflection, dimensionless; of a potential's deflection f_xy and f_yx are equal.
+    """Derivatives of the deflection, dimensionless; f_xy = f_yx for the gradient of a potential.
 
     Attributes:
-      f_xx: of alpha_x by x.
-      f_xy: of alpha_x by y.
-      f_yx: of alpha_y by x.
-      f_yy: of alpha_y by y.
+      f_xx: d alpha_x / dx.
+      f_xy: d alpha_x / dy.
+      f_yx: d alpha_y / dx.
+      f_yy: d alpha_y / dy.
     """
 
     f_xx: Array
@@ -36,7 +36,7 @@ def hessian(deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*
     """Derivatives of a deflection: the Hessian of its potential.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
 
     Returns:
@@ -51,11 +51,14 @@ def hessian(deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*
 def convergence(
     deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Convergence kappa, half the divergence of a deflection: surface density over the critical one.
+    """Convergence kappa of any deflection: half its divergence.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
+
+    Returns:
+      The surface density in units of the critical one, dimensionless.
     """
     f_xx, _, _, f_yy = hessian(deflection, x, y)
     return (f_xx + f_yy) / 2
@@ -64,11 +67,14 @@ def convergence(
 def shear(
     deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """Shear gamma1 and gamma2 of a deflection; positive gamma1 stretches images along x.
+    """Shear of any deflection. For the profile of an external shear see `external_shear_deflection`.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
+
+    Returns:
+      gamma1 and gamma2, dimensionless; positive gamma1 stretches images along x.
     """
     f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
     return (f_xx - f_yy) / 2, (f_xy + f_yx) / 2
@@ -77,11 +83,14 @@ def shear(
 def inverse_magnification(
     deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Determinant of d beta / d theta: 0 on critical curves, negative where images are mirrored.
+    """Determinant of d beta / d theta.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
+
+    Returns:
+      The determinant, dimensionless: 0 on critical curves, negative where images are mirrored.
     """
     f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
     return (1 - f_xx) * (1 - f_yy) - f_xy * f_yx
@@ -90,23 +99,23 @@ def inverse_magnification(
 def magnification(
     deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Signed magnification of a small image: its area over that of its source.
+    """Signed magnification of a small image: its area over the area of its source.
 
-    On a critical curve it is infinite, and so is its gradient; `inverse_magnification` is smooth there.
-    Everywhere else, the centre of an isothermal sphere and a point mass included, both are finite.
+    The magnification and its gradient are infinite on critical curves, where `inverse_magnification` is
+    smooth. Both are finite everywhere else, including the center of an isothermal sphere or a point mass.
 
     Args:
-      deflection: takes x and y, gives the two components of the deflection; all arcsec.
+      deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
 
     Returns:
       The magnification, dimensionless: positive at minima and maxima of the arrival time, negative at
-      its saddle points, where images are mirrored.
+      saddle points, where images are mirrored.
     """
     f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
-    # At singular centres the derivatives' products pass the range of float32; their ratios to the
-    # largest do not. The result does not depend on the scale, so neither does its gradient.
+    # At singular centers the products of the derivatives overflow float32; their ratios to the largest
+    # derivative do not. The result, and hence its gradient, does not depend on the scale.
     largest = jnp.maximum(jnp.maximum(abs(f_xx), abs(f_yy)), jnp.maximum(abs(f_xy), abs(f_yx)))
     scale = lax.stop_gradient(jnp.maximum(largest, 1))
-    along_x, along_y = (1 - f_xx) / scale, (1 - f_yy) / scale
-    return 1 / (along_x * along_y - (f_xy / scale) * (f_yx / scale)) / scale / scale
+    a_xx, a_yy = (1 - f_xx) / scale, (1 - f_yy) / scale
+    return 1 / (a_xx * a_yy - (f_xy / scale) * (f_yx / scale)) / scale / scale

@@ -1,4 +1,4 @@
-"""Critical curves and caustics against closed forms."""
+"""Critical curves and caustics compared with closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,19 @@ def _float64():
 def sheared(theta_E, gamma1, gamma2):
     def deflection(x, y):
         sphere = physics.sis_deflection(x, y, theta_E)
-        shear = physics.shear_deflection(x, y, gamma1, gamma2)
+        shear = physics.external_shear_deflection(x, y, gamma1, gamma2)
         return sphere[0] + shear[0], sphere[1] + shear[1]
 
     return deflection
 
 
 def critical_radius(phi, theta_E, gamma, angle):
-    """Of an isothermal sphere with shear, towards phi."""
+    """Critical radius of an isothermal sphere with shear in the direction phi."""
     return theta_E * (1 - gamma * np.cos(2 * (phi - angle))) / (1 - gamma**2)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-11), (jnp.float32, 2e-6)])
-def test_points_of_a_sheared_sphere_lie_on_the_closed_form(dtype, tolerance):
+def test_critical_points_of_sheared_sphere_match_closed_form(dtype, tolerance):
     theta_E, gamma, angle = 1.2, 0.15, 0.4
     gamma1, gamma2 = gamma * np.cos(2 * angle), gamma * np.sin(2 * angle)
     x, y = (axis.astype(dtype) for axis in physics.pixel_grid((40, 50), 0.1))
@@ -46,14 +46,14 @@ def test_points_of_a_sheared_sphere_lie_on_the_closed_form(dtype, tolerance):
     phi = np.arctan2(found.y, found.x)[mask]
     radius = critical_radius(phi, theta_E, gamma, angle)
     np.testing.assert_allclose(np.hypot(found.x, found.y)[mask], radius, atol=tolerance)
-    across = radius * np.array([np.cos(phi), np.sin(phi)])
+    theta = radius * np.array([np.cos(phi), np.sin(phi)])
     shear = np.array([[gamma1, gamma2], [gamma2, -gamma1]])
-    caustic = across - shear @ across - theta_E * across / radius
+    caustic = theta - shear @ theta - theta_E * theta / radius
     beta = np.stack([found.beta_x, found.beta_y])[:, mask]
     np.testing.assert_allclose(beta, caustic, atol=tolerance)
 
 
-def test_points_move_with_the_lens_as_finite_differences_say():
+def test_derivatives_of_critical_points_match_finite_differences():
     x, y = physics.pixel_grid(16, 0.25)
 
     @jax.jit
@@ -67,7 +67,7 @@ def test_points_move_with_the_lens_as_finite_differences_say():
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_curve_is_closed_and_in_order_and_the_caustic_an_astroid():
+def test_critical_curve_is_closed_and_caustic_an_astroid():
     deflection = sheared(1.2, 0.1, 0.0)
     (curve,) = physics.critical_curves(deflection, *physics.pixel_grid(50, 0.1))
     np.testing.assert_array_equal(curve[0], curve[-1])
@@ -76,13 +76,13 @@ def test_the_curve_is_closed_and_in_order_and_the_caustic_an_astroid():
     assert abs(phi[-1] - phi[0]) == pytest.approx(2 * np.pi)
     np.testing.assert_allclose(np.hypot(*curve.T), critical_radius(phi, 1.2, 0.1, 0.0), atol=1e-11)
     (caustic,) = physics.caustics(deflection, [curve])
-    # Its cusps are 2 gamma theta_E / (1 +- gamma) from the axis.
+    # The cusps are at 2 gamma theta_E / (1 +- gamma) from the axis.
     cusps = abs(caustic).max(axis=0)
     np.testing.assert_allclose(cusps, [0.24 / 1.1, 0.24 / 0.9], rtol=5e-3)
 
 
-def test_curves_that_leave_the_grid_or_lie_apart_stay_apart():
-    """The grid ends within the ring of one sphere; another two stand far from each other."""
+def test_open_and_distant_curves_are_not_connected():
+    """A grid narrower than the Einstein ring, and two masses far from each other."""
     x, y = physics.pixel_grid((80, 40), 0.05)
     curves = physics.critical_curves(sheared(1.2, 0.0, 0.0), x, y)
     assert len(curves) == 2
@@ -98,14 +98,14 @@ def test_curves_that_leave_the_grid_or_lie_apart_stay_apart():
 
 
 @pytest.mark.parametrize(("offset", "sign"), [(0.001, -1), (-0.001, 1)])
-def test_curves_at_a_saddle_point_stay_apart(offset, sign):
-    """x y = -+ 0.001: two branches through one cell, in opposite corners of it."""
+def test_branches_in_one_cell_are_not_connected(offset, sign):
+    """The two branches of x y = -+ 0.001 pass through opposite corners of one cell."""
 
-    def bent(x, y):  # d beta / d theta has the determinant x y + offset
+    def deflection(x, y):  # the determinant of d beta / d theta is x y + offset
         return x - (x**2 * y / 2 + offset * x), jnp.zeros_like(y)
 
     x, y = physics.pixel_grid(4, 0.5)
-    curves = physics.critical_curves(bent, x, y)
+    curves = physics.critical_curves(deflection, x, y)
     assert len(curves) == 2
     for curve in curves:
         inner = curve[(abs(curve) < 0.3).all(axis=1)]
@@ -114,5 +114,5 @@ def test_curves_at_a_saddle_point_stay_apart(offset, sign):
         assert (np.sign(inner[0]) == np.sign(inner[1])).all()
 
 
-def test_no_lens_has_no_critical_curve():
+def test_shear_alone_has_no_critical_curve():
     assert physics.critical_curves(sheared(0.0, 0.1, 0.0), *physics.pixel_grid(20, 0.2)) == []

@@ -1,4 +1,4 @@
-"""When light arrives: Fermat potential and time delays.
+"""Fermat potential and time delays.
 
 Reference for all functions: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
 """
@@ -12,15 +12,15 @@ from jaxtyping import Array, Bool, Float
 from lensjax.physics.cosmology import ARCSEC, MEGAPARSEC, SPEED_OF_LIGHT, time_delay_distance
 
 DAY = 86_400.0  # s
-DAYS = MEGAPARSEC / (SPEED_OF_LIGHT * 1e3) * ARCSEC**2 / DAY  # per Mpc and arcsec^2
+DAYS_PER_MPC_ARCSEC2 = MEGAPARSEC / (SPEED_OF_LIGHT * 1e3) * ARCSEC**2 / DAY
 
 
 @runtime_checkable
 class Potential(Protocol):
-    """A lensing potential as a function of position."""
+    """Lensing potential as a function of position."""
 
     def __call__(self, x: Array, y: Array, /) -> Array:
-        """The potential at x and y (arcsec), arcsec^2."""
+        """The potential (arcsec^2) at x and y (arcsec)."""
 
 
 def fermat_potential(
@@ -30,10 +30,10 @@ def fermat_potential(
     beta_x: Float[ArrayLike, ""],
     beta_y: Float[ArrayLike, ""],
 ) -> Float[Array, "*grid"]:
-    """Fermat potential |theta - beta|^2 / 2 - psi(theta); images lie where it is stationary.
+    """Fermat potential |theta - beta|^2 / 2 - psi(theta), which is stationary at the images.
 
     Args:
-      potential: takes x and y, arcsec, gives the lensing potential, arcsec^2.
+      potential: function of x and y (arcsec) that returns the lensing potential, arcsec^2.
       x, y: image-plane coordinates, arcsec.
       beta_x, beta_y: position of the source, arcsec.
 
@@ -55,38 +55,38 @@ def time_delay(
     H0: Float[ArrayLike, ""] = 70.0,
     Om0: Float[ArrayLike, ""] = 0.3,
 ) -> Float[Array, "*grid"]:
-    """Time by which light seen at theta comes later than without the lens, in days.
+    """Arrival time of light at theta relative to the unlensed light path, days.
 
-    A constant added to the potential adds one to it: only differences can be observed. In float32 they
-    are good to seconds. It is infinite for a source at the lens's redshift.
+    A constant in the potential adds a constant to the delay: only differences are observable. In float32
+    differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens.
 
     Args:
-      potential: takes x and y, arcsec, gives the lensing potential, arcsec^2.
+      potential: function of x and y (arcsec) that returns the lensing potential, arcsec^2.
       x, y: image-plane coordinates, arcsec.
       beta_x, beta_y: position of the source, arcsec.
       z_lens, z_source: redshifts, z_source > z_lens.
-      H0: Hubble's constant, km / s / Mpc.
-      Om0: density of matter today, in units of the critical one.
+      H0: Hubble constant, km / s / Mpc.
+      Om0: matter density today in units of the critical density.
 
     Returns:
       The delay, days.
     """
     distance = time_delay_distance(z_lens, z_source, H0=H0, Om0=Om0)
-    return DAYS * distance * fermat_potential(potential, x, y, beta_x, beta_y)
+    return DAYS_PER_MPC_ARCSEC2 * distance * fermat_potential(potential, x, y, beta_x, beta_y)
 
 
 def arrival_time_differences(
     delay: Float[Array, " images"], mask: Bool[Array, " images"] | None = None
 ) -> Float[Array, " images"]:
-    """How much later than the first each image shows what the source does.
+    """Delays of the images relative to the first image to arrive.
 
     Args:
-      delay: of each image, in any unit.
-      mask: which images there are; all if not given.
+      delay: delay of each image, in any unit.
+      mask: which entries are images; by default all.
 
     Returns:
-      Differences in the unit of `delay`: 0 for the first to arrive, and for images that are not there.
+      Differences in the unit of `delay`; 0 for the first image and for masked entries.
     """
-    there = jnp.ones_like(delay, bool) if mask is None else mask
-    first = jnp.min(jnp.where(there, delay, jnp.inf))
-    return jnp.where(there, delay - jnp.where(there.any(), first, 0), 0)
+    is_image = jnp.ones_like(delay, bool) if mask is None else mask
+    first = jnp.min(jnp.where(is_image, delay, jnp.inf))
+    return jnp.where(is_image, delay - jnp.where(is_image.any(), first, 0), 0)

@@ -1,0 +1,60 @@
+"""Sum of a mass profile over many lenses."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+LENSES_PER_STEP = 4  # lenses added in one pass over the grid
+
+Field = TypeVar("Field", Array, tuple[Array, Array])
+
+
+def superpose(
+    profile: Callable[..., Field],
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
+    strength: Float[Array, " lenses"],
+    **parameters: ArrayLike | None,
+) -> Field:
+    """Sum of a profile over many lenses, in constant memory.
+
+    The call is that of the profile, with arrays of one value per lens. For instance:
+    `superpose(pseudo_jaffe_deflection, x, y, sigma0, Ra=0.01, Rs=Rs, center_x=x0, center_y=y0)`.
+
+    Args:
+      profile: potential, deflection or convergence of a profile in `lensjax.physics.mass`.
+      x, y: image-plane coordinates, arcsec.
+      strength: first parameter of the profile, for each lens. Lenses of strength 0 contribute exactly
+        nothing, so sets of different sizes can be padded to one shape.
+      parameters: keyword arguments of the profile; one value per lens, or a scalar shared by all lenses.
+
+    Returns:
+      The sum, in the form that the profile returns.
+    """
+    per_lens = {name: jnp.asarray(value) for name, value in parameters.items() if np.ndim(value)}
+    shared = {name: value for name, value in parameters.items() if not np.ndim(value)}
+
+    def evaluate(lens: tuple[Array, dict[str, Array]]) -> Field:
+        return profile(x, y, lens[0], **lens[1], **shared)
+
+    # Recomputing a lens in the backward pass is cheaper than storing all of them.
+    @jax.checkpoint
+    def add(total: Field, lens: tuple[Array, dict[str, Array]]) -> tuple[Field, None]:
+        return jax.tree.map(jnp.add, total, evaluate(lens)), None
+
+    # Pad with lenses of strength 0 to a whole number of passes. Every lens is then added by the same
+    # arithmetic, and padding by the caller does not change the sum in any bit.
+    lenses = jax.tree.map(
+        lambda values: jnp.pad(values, (0, -len(values) % LENSES_PER_STEP)), (strength, per_lens)
+    )
+    one_lens = jax.tree.map(lambda values: jax.ShapeDtypeStruct((), values.dtype), lenses)
+    shapes = jax.eval_shape(evaluate, one_lens)
+    zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    total, _ = lax.scan(add, zero, lenses, unroll=LENSES_PER_STEP)
+    return total
