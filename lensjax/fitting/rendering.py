@@ -136,14 +136,14 @@ def _brightness_and_derivatives(
 def _trace(model: SmoothModel, values: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
     """Source-plane position of the rays through x and y."""
     dx, dy = x - values["lens_x"], y - values["lens_y"]
-    theta_E, ellipse = values["theta_E"], {"e1": values["lens_e1"], "e2": values["lens_e2"]}
+    theta_E, e1, e2 = values["theta_E"], values["lens_e1"], values["lens_e2"]
     match model.main_lens:
         case "sis":
             lens = physics.sis_deflection(dx, dy, theta_E)
         case "sie":
-            lens = physics.sie_deflection(dx, dy, theta_E, **ellipse)
+            lens = physics.sie_deflection(dx, dy, theta_E, e1=e1, e2=e2)
         case "epl":
-            lens = physics.epl_deflection(dx, dy, theta_E, gamma=values["gamma"], **ellipse)
+            lens = physics.epl_deflection(dx, dy, theta_E, gamma=values["gamma"], e1=e1, e2=e2)
     shear = physics.external_shear_deflection(x, y, values["gamma1"], values["gamma2"])
     return x - lens[0] - shear[0], y - lens[1] - shear[1]
 
