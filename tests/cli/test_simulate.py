@@ -70,7 +70,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(folder):
 )
 def test_another_set_is_not_mixed_in(folder, changes, named):
     before = sorted(folder.rglob("*"))
-    with pytest.raises(UserError, match=f"made with another {named}"):
+    with pytest.raises(UserError, match=f"was created with a different {named}"):
         main(words(folder, **changes))
     assert sorted(folder.rglob("*")) == before
 

@@ -1,27 +1,171 @@
-"""The pages under docs/ tell the truth: their code runs and their pictures are there."""
+"""The code, commands and links of README.md and docs/ are valid."""
 
+import importlib
 import pathlib
 import re
+import shlex
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from helpers.random_runs import make_run
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs"
-TOURS = ["physics.md"]  # whose Python blocks run one after another
+from lensjax import simulation, weights
+from lensjax.cli.help import COMMANDS
+from lensjax.cli.options import MODES, parse
+from lensjax.evaluation.calibration import Calibration, write_calibration
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL_LENS_FIT = {
+    "data.fit": "common_test",
+    "model.input": "image_and_residual",
+    "preparation.crop": 24,
+    "preparation.stretch": "band_pass",
+}
+TINY_CONFIG = """
+from lensjax.config import default_config
+
+def get_config(variant):
+    config = default_config()
+    config.data.update({"num_train": 12, "num_validation": 6, "num_test": 6})
+    config.preparation.crop = 32
+    config.model.update({"width": 4, "stage_sizes": (1,)})
+    config.num_epochs = 1
+    return config
+"""
 
 
-@pytest.mark.parametrize("name", TOURS)
-def test_the_code_of_a_tour_runs_and_its_assertions_hold(name):
-    page = (DOCS / name).read_text()
-    blocks = list(re.finditer(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
-    assert blocks
-    namespace = {}
-    for block in blocks:
-        # Empty lines before it give an error the line number of the page.
-        code = "\n" * page[: block.start(1)].count("\n") + block.group(1)
-        exec(compile(code, DOCS / name, "exec"), namespace)
+def simulated(number, size=150):
+    images = simulation.simulate_split("common_test", seed=1, split="test", num_images=number)
+    start = (150 - size) // 2
+    return (images.pixels / images.scale[:, None, None])[:, start:][:, :size, start:][..., :size]
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page):
+def export_prerequisites():
+    from oracles.torch_models import BaselineCNN  # needs torch
+
+    from lensjax.cli.export import main
+
+    make_run(pathlib.Path("run"), **{"model.name": "baseline_cnn", "model.stage_sizes": (1,)})
+    for form, suffix in (("stablehlo", ".stablehlo"), ("torch", ".pth")):
+        main(["--workdir=run", f"--format={form}", f"--output=pinn{suffix}"])
+    return {"images": jnp.zeros((2, 32, 32, 1)), "module": BaselineCNN(4, stages=(1,))}
+
+
+def fitting_prerequisites():
+    class Bar:
+        def update(self, number):
+            pass
+
+    images = simulated(2, 60).astype(np.float32)[..., None]
+    return {
+        "images": images,
+        "numpy_images": images,
+        "image": images[0, ..., 0],
+        "scale": np.full(2, 800, np.float32),
+        "mask": np.ones(images.shape),
+        "bar": Bar(),
+    }
+
+
+def predict_prerequisites():
+    run = make_run(pathlib.Path("runs/lens_fit-quick"), **SMALL_LENS_FIT)
+    write_calibration(run, Calibration(2.0, "validation", 9, 1))
+    return {"images": simulated(3, 32)}
+
+
+def report_prerequisites():
+    make_run(
+        pathlib.Path("runs/baseline-quick"),
+        **{"model.name": "baseline_cnn", "model.stage_sizes": (1,)},
+    )
+    return {"images": jnp.asarray(simulated(2, 32)[..., None], jnp.float32)}
+
+
+def train_prerequisites():
+    pathlib.Path("configs").mkdir()
+    pathlib.Path("configs/lens_fit.py").write_text(TINY_CONFIG)
+    return {}
+
+
+def weights_prerequisites():
+    torch = pytest.importorskip("torch")
+    from oracles.torch_models import BaselineCNN
+
+    state = BaselineCNN(4).state_dict()
+    torch.save(state, "checkpoint.pth")
+    converted = weights.convert_state_dict({name: np.asarray(x) for name, x in state.items()})
+    pathlib.Path("weights").mkdir()
+    weights.save(pathlib.Path("weights/resnet18.safetensors"), converted.variables, {})
+    return {}
+
+
+# What the blocks of a page take for granted.
+PREREQUISITES = {
+    "export.md": export_prerequisites,
+    "fitting.md": fitting_prerequisites,
+    "physics_only.md": fitting_prerequisites,
+    "predict.md": predict_prerequisites,
+    "report.md": report_prerequisites,
+    "train.md": train_prerequisites,
+    "weights.md": weights_prerequisites,
+}
+
+
+def blocks(page, language):
+    """The blocks of a page; empty lines before each keep the line numbers of the page."""
+    text = page.read_text()
+    for block in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield "\n" * text[: block.start(1)].count("\n") + block.group(1)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(blocks(page, "python"))], ids=lambda page: page.stem
+)
+def test_python_blocks_run_in_their_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = PREREQUISITES.get(page.name, dict)()
+    for code in blocks(page, "python"):
+        if "import onnxruntime" in code and not importlib.util.find_spec("onnxruntime"):
+            continue  # its packages need an older Orbax
+        exec(compile(code, page, "exec"), namespace)
+
+
+def commands(page):
+    """The words of each command, which may continue on further lines."""
+    for block in blocks(page, "sh"):
+        pending = ""
+        for line in block.replace("\\\n", " ").splitlines():
+            pending += line + "\n"
+            try:
+                yield shlex.split(pending, comments=True)
+            except ValueError:  # an open quotation
+                continue
+            pending = ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_have_valid_flags(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        if words[:3] == ["python", "-m", "lensjax.main"]:
+            words = ["lensjax", *words[3:]]
+        elif words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), f"{page.name}: {words[1]}"
+            continue
+        if words[:1] != ["lensjax"] or "--help" in words:
+            continue
+        if words[1] in COMMANDS:
+            command = importlib.import_module(f"lensjax.cli.{words[1].replace('-', '_')}")
+            given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
+            assert given <= command.FLAGS.keys(), f"{page.name}: {shlex.join(words)}"
+        else:
+            assert words[1] in MODES or words[1].startswith("--"), f"{page.name}: {words}"
+            parse(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
