@@ -50,7 +50,7 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What stays fixed during training; configs, checkpoints and logs have one entry per run."""
+    """Fixed parts of a training session; configs, checkpoints and logs have one entry per run."""
 
     configs: Sequence[ConfigDict]
     checkpoints: Sequence[Checkpoints]
