@@ -149,7 +149,7 @@ def format_table(content: Mapping[str, Any]) -> str:
       content: content of seeds.json.
     """
     columns = (*AUC_NAMES, "accuracy")
-    views = ", mean over eight views" if content["tta"] == "d4" else ""
+    views = ", eight-view mean" if content["tta"] == "d4" else ""
     total = f"{sum(content['images'].values()):,}"
     number = len(content["seeds"])
     names = ["AUC: " + CLASSES[0], *CLASSES[1:], "mean", "accuracy"]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.pairs import as_jax, as_torch, images, pair, precision
+from helpers.model_pairs import as_jax, as_torch, images, pair, precision
 
 from lensjax.models import LensFitNet
 from lensjax.prediction.attribution import (
