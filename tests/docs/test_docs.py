@@ -13,6 +13,7 @@ from helpers.random_runs import make_run
 from lensjax import simulation, weights
 from lensjax.cli.help import COMMANDS
 from lensjax.cli.options import MODES, parse
+from lensjax.data.images import ImageSet
 from lensjax.evaluation.calibration import Calibration, write_calibration
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -62,6 +63,9 @@ def fitting_prerequisites():
     return {
         "images": images,
         "numpy_images": images,
+        "image_set": ImageSet(
+            images[..., 0], np.ones(2, np.float32), np.arange(2, dtype=np.int32), ("a", "b")
+        ),
         "image": images[0, ..., 0],
         "scale": np.full(2, 800, np.float32),
         "mask": np.ones(images.shape),
