@@ -186,7 +186,7 @@ def test_folder_zip_and_file_give_equal_predictions(run, data, tmp_path):
     ("words", "message"),
     [
         (["--mode=predict", "--input=nowhere"], "nowhere"),
-        (["--mode=predict", "--input={empty}"], "has no .npy file"),
+        (["--mode=predict", "--input={empty}"], "contains no image files"),
     ],
 )
 def test_input_without_images_is_refused(run, tmp_path, words, message):

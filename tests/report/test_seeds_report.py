@@ -137,7 +137,7 @@ def test_commands_train_and_evaluate_all_seeds(tmp_path, monkeypatch):
         UserError, match="different config: seeds = 2 in the existing run, 3 in this command"
     ):
         program.main([*words, "--config.seeds=3"])
-    with pytest.raises(UserError, match=r"--profile measures one run; config\.seeds=2"):
+    with pytest.raises(UserError, match=r"--profile: measures one run; set config\.seeds=1"):
         program.main([*words, "--profile"])
     with pytest.raises(UserError, match=r"config\.seeds=0: has to be at least 1"):
         program.main([*words, "--config.seeds=0"])

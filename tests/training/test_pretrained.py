@@ -97,7 +97,11 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("baseline_cnn", {"pretrained": "no/such.safetensors"}, "no/such.safetensors: there is no"),
+        (
+            "baseline_cnn",
+            {"pretrained": "no/such.safetensors"},
+            "no/such.safetensors: no such file",
+        ),
         ("baseline_cnn", {"pretrained": "dino_vits16"}, "dino_vits16; baseline_cnn needs weights"),
         ("baseline_cnn", {"pretrained_cnn": "resnet18"}, "pretrained_cnn=.* not use this field"),
         ("lens_vit_pinn", {"pretrained": "resnet18"}, "of lens_vit_pinn or dino_vits16"),
