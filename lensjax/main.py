@@ -37,13 +37,18 @@ def main(arguments: Sequence[str]) -> int:
     return getattr(commands, options.mode)(options, devices)
 
 
-def run() -> int:
-    """Runs the command line and returns its exit code."""
-    words = sys.argv[1:]
+def run(words: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+      words: the words after the program's name; those of this process if None.
+    """
+    words = sys.argv[1:] if words is None else words
     if words and words[0] in COMMANDS:
         command = importlib.import_module(f"lensjax.cli.{words[0].replace('-', '_')}")
-        return command.run(words[1:])
-    code = runner.run(main, help_text(words), name="lensjax")
+        name = f"lensjax {words[0]}"
+        return runner.run(command.main, command.USAGE, name=name, arguments=words[1:])
+    code = runner.run(main, help_text(words), name="lensjax", arguments=words)
     processes.exit_on_failure(code)
     return code
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from lensjax.cli.convert_weights import run
+from lensjax.main import run
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(["convert-weights", *sys.argv[1:]]))

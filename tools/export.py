@@ -2,7 +2,7 @@
 
 import sys
 
-from lensjax.cli.export import run
+from lensjax.main import run
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(["export", *sys.argv[1:]]))

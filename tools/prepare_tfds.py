@@ -2,7 +2,7 @@
 
 import sys
 
-from lensjax.cli.prepare_tfds import run
+from lensjax.main import run
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(["prepare-tfds", *sys.argv[1:]]))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lensjax import weights
-from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
@@ -262,12 +261,3 @@ def _name_in_errors(path: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code.
-
-    Args:
-      arguments: the words after the command; those of this process if None.
-    """
-    return runner.run(main, USAGE, name="lensjax convert-weights", arguments=arguments)

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
@@ -93,12 +92,3 @@ def main(arguments: Sequence[str]) -> int:
     log.info("logits of %s images differ by at most %.1e from those of the run", shape, difference)
     log.info("wrote %s (%.1f MB)", output, output.stat().st_size / 1e6)
     return 0
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code.
-
-    Args:
-      arguments: the words after the command; those of this process if None.
-    """
-    return runner.run(main, USAGE, name="lensjax export", arguments=arguments)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lensjax.cli import runner
 from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.runtime.progress import log
 
@@ -42,12 +41,3 @@ def main(arguments: Sequence[str]) -> None:
     source, data_dir = Path(values["source"]).expanduser(), Path(values["data-dir"]).expanduser()
     folder = prepare_dataset(source, data_dir, values["image-size"])
     log.info("prepared %s; train on it with --config.data.source=tfds:%s", folder, data_dir)
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code.
-
-    Args:
-      arguments: the words after the command; those of this process if None.
-    """
-    return runner.run(main, USAGE, name="lensjax prepare-tfds", arguments=arguments)

@@ -18,7 +18,6 @@ def run(
     *,
     name: str,
     arguments: Sequence[str] | None = None,
-    stopped: str = "stopped",
 ) -> int:
     """Runs a command and returns its exit code.
 
@@ -30,7 +29,6 @@ def run(
       usage: the text for --help.
       name: prefix of error messages.
       arguments: the words of the command; those of this process if None.
-      stopped: message after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
@@ -51,7 +49,7 @@ def run(
         message = f"{request}; progress saved, rerun the same command to resume"
         return _fail(name, message, 128 + request.signal_number)
     except KeyboardInterrupt:
-        return _fail(name, stopped, 130)
+        return _fail(name, "stopped", 130)
 
 
 def read_flags(values: flags.FlagValues, arguments: Sequence[str]) -> None:

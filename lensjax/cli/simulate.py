@@ -14,7 +14,6 @@ import numpy as np
 
 import lensjax
 from lensjax import simulation
-from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.errors import UserError
@@ -259,18 +258,3 @@ def _write_whole(file: Path, data: bytes) -> None:
     temporary = file.with_suffix(".part")
     temporary.write_bytes(data)
     temporary.replace(file)
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code.
-
-    Args:
-      arguments: the words after the command; those of this process if None.
-    """
-    return runner.run(
-        main,
-        USAGE,
-        name="lensjax simulate",
-        arguments=arguments,
-        stopped="stopped; the same command goes on",
-    )

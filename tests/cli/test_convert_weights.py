@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import pytest
 from lensjax import workdir
 from lensjax.cli import convert_weights
 from lensjax.config import default_config
+from lensjax.main import run
 from lensjax.models import LensViTPINN, build
 from lensjax.training.checkpoints import Checkpoints, Progress
 from lensjax.training.state import TrainState
@@ -34,16 +34,15 @@ FLAX_TINY = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, 
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     """Runs the command; returns its exit code and its output on both streams."""
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["lensjax", *map(str, words)])
-        code = convert_weights.run()
+    def run_tool(*words):
+        code = run(["convert-weights", *map(str, words)])
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
-    return run
+    return run_tool
 
 
 def pinn():

@@ -11,7 +11,7 @@ from helpers.random_runs import SIZE, make_run
 from scipy.special import softmax
 
 from lensjax import weights
-from lensjax.cli import export as export_command
+from lensjax.main import run
 from lensjax.prediction import export
 from lensjax.prediction.trained_model import load_trained_model
 
@@ -22,14 +22,13 @@ LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BA
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     """Runs the command; gives its exit code and what it output on both streams."""
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
-        return export_command.run(), "".join(capsys.readouterr())
+    def run_tool(*words):
+        return run(["export", *map(str, words)]), "".join(capsys.readouterr())
 
-    return run
+    return run_tool
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from helpers.data_files import SIZE, fractional_image, npy_bytes, write_folder, write_zip
 
-from lensjax.cli import prepare_tfds
 from lensjax.data.deep_lense import open_dataset, prepare_dataset
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError
+from lensjax.main import run
 
 
 def read_prepared(path, image_size):
@@ -136,16 +136,11 @@ def test_only_deep_lense_imports_tfds():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lensjax", *map(str, arguments)])
-        return prepare_tfds.run()
-
-    return run
+def tool(*arguments):
+    return run(["prepare-tfds", *map(str, arguments)])
 
 
-def test_command_prepares_a_data_set(tool, tmp_path, files, capsys):
+def test_command_prepares_a_data_set(tmp_path, files, capsys):
     source, data_dir = write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds"
     assert tool("--source", source, f"--data-dir={data_dir}", "--image-size=8") == 0
     assert f"config.data.source=tfds:{data_dir}" in capsys.readouterr().out
@@ -174,7 +169,7 @@ def test_wrong_command_is_one_line_and_code_2(
     assert message in captured.err
 
 
-def test_help_lists_every_flag(tool, capsys):
+def test_help_lists_every_flag(capsys):
     assert tool("--help") == 0
     lines = capsys.readouterr().out.split("\n")
     flags = [line.split()[0] for line in lines if line.startswith("  --")]

@@ -304,9 +304,7 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(
-        main, __doc__, name="ablation", stopped="stopped; rerun the same command to resume"
-    )
+    return runner.run(main, __doc__, name="ablation")
 
 
 if __name__ == "__main__":
