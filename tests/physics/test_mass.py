@@ -126,9 +126,12 @@ def test_vmap_over_lenses_matches_loop():
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
 def test_functions_of_a_profile_share_one_signature(profile):
     """x, y and the strength are positional, all other parameters are keyword-only."""
-    signatures = [inspect.signature(function) for function in lens_profiles.functions(profile)]
-    parameters = [list(signature.parameters.values()) for signature in signatures]
-    assert parameters[0] == parameters[1] == parameters[2]
-    positional = [p.name for p in parameters[0] if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert len(positional) == (4 if profile == "external_shear" else 3)
-    assert {p.kind for p in parameters[0][len(positional) :]} <= {inspect.Parameter.KEYWORD_ONLY}
+    found = []
+    for function in lens_profiles.functions(profile):
+        parameters = inspect.signature(function).parameters.values()
+        found.append([(each.name, each.kind, each.default) for each in parameters])
+    assert found[0] == found[1] == found[2]
+    number = 4 if profile == "external_shear" else 3
+    kinds = [kind for _, kind, _ in found[0]]
+    assert set(kinds[:number]) == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert set(kinds[number:]) <= {inspect.Parameter.KEYWORD_ONLY}
