@@ -139,5 +139,5 @@ def test_commands_train_and_evaluate_all_seeds(tmp_path, monkeypatch):
         program.main([*words, "--config.seeds=3"])
     with pytest.raises(UserError, match=r"--profile: measures one run; set config\.seeds=1"):
         program.main([*words, "--profile"])
-    with pytest.raises(UserError, match=r"config\.seeds=0: has to be at least 1"):
+    with pytest.raises(UserError, match=r"config\.seeds=0: must be at least 1"):
         program.main([*words, "--config.seeds=0"])
