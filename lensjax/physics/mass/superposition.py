@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -37,8 +36,12 @@ def superpose(
     Returns:
       The sum, in the form that the profile returns.
     """
-    per_lens = {name: jnp.asarray(value) for name, value in parameters.items() if np.ndim(value)}
-    shared = {name: value for name, value in parameters.items() if not np.ndim(value)}
+    per_lens, shared = {}, {}
+    for name, value in parameters.items():
+        if value is not None and jnp.ndim(value):
+            per_lens[name] = jnp.asarray(value)
+        else:
+            shared[name] = value
 
     def evaluate(lens: tuple[Array, dict[str, Array]]) -> Field:
         return profile(x, y, lens[0], **lens[1], **shared)
