@@ -191,12 +191,12 @@ def _lens_columns(
     alpha = np.hypot(theta[None, None, :] - beta[..., 0], theta[None, :, None] - beta[..., 1])
     low, high = (float(np.quantile(alpha, share)) for share in (0.01, 0.99))
     side = size // 2
-    splat = functools.partial(
+    cloud_in_cell = functools.partial(
         physics.cloud_in_cell, source_size=side, source_scale=_SOURCE_SCALE * scale
     )
     arrived, weight = map(
         np.asarray,
-        jax.jit(jax.vmap(splat))(*map(jnp.asarray, (light, beta[..., 0], beta[..., 1]))),
+        jax.jit(jax.vmap(cloud_in_cell))(*map(jnp.asarray, (light, beta[..., 0], beta[..., 1]))),
     )
     source = np.where(weight > 0.05, arrived / np.maximum(weight, 0.05), np.nan)
     field = side * _SOURCE_SCALE * scale
