@@ -22,33 +22,15 @@ logarithm. It only shows that the pipeline runs: with so few images the AUC stay
 
 from ml_collections import ConfigDict
 
-from lensjax.config import default_config, variant
+from lensjax.cli.configs import load_config
 
 
 def get_config(name: str = "") -> ConfigDict:
     """The config, or its variant `name`."""
-    config = default_config()
-    config.model.name = "lens_vit_pinn"
+    config = load_config(f"pinn:{name}")
     config.model.input = "gradient_product"
     config.model.dropout_rate = 0.0
-    config.optimizer.learning_rate = 2e-4
-    config.update_from_flattened_dict(variant(name, quick=QUICK))
+    if name == "quick":
+        config.preparation.stretch = "none"
+        config.num_epochs = 7
     return config
-
-
-QUICK: dict[str, object] = {
-    "data.num_train": 9_000,
-    "data.num_validation": 900,
-    "data.num_test": 1_500,
-    "preparation.crop": 80,
-    "model.width": 8,
-    "model.embedding_size": 64,
-    "model.depth": 2,
-    "model.num_heads": 4,
-    "model.position_grid": 5,
-    "augmentation.max_rotation": 0.0,
-    "optimizer.learning_rate": 3e-3,
-    "optimizer.schedule": "cosine",
-    "optimizer.warmup_steps": 100,
-    "num_epochs": 7,
-}

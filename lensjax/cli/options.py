@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -168,7 +169,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if config is not None:
         check(config)
     _check_mode(values, named)
-    given = {name.replace("-", "_"): values[name].value for name in FLAGS}
+    given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
     workdir = Path(given["workdir"]) if given["workdir"] else default_workdir(named or "")

@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 
 from lensjax.config import INPUTS, check_choice
 from lensjax.models.baseline_cnn import BaselineCNN
+from lensjax.models.classifier import ClassifierModule, Outputs
 from lensjax.models.lens_encoder_net import LensEncoderNet
 from lensjax.models.lens_fit_net import LensFitNet
 from lensjax.models.lens_vit_pinn import LensViTPINN
-from lensjax.models.outputs import ClassifierModule, Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT, resize_position_embeddings
 

@@ -1,46 +1,27 @@
 """The reference's BaselineCNN: a ResNet on the image."""
 
 from flax import linen as nn
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, Float
 
-from lensjax.models.outputs import Outputs
+from lensjax.models.classifier import CallOptions, ClassifierModule, Outputs
 from lensjax.models.resnet import ResNet
 
 
-class BaselineCNN(nn.Module):
+class BaselineCNN(ClassifierModule):
     """A ResNet with a one-channel stem; the defaults are the reference's ResNet18.
 
     Attributes:
-      num_classes: number of classes.
       width, stage_sizes: see `ResNet`.
-      axis_name, dtype: see `ResNet`.
     """
 
-    num_classes: int = 3
     width: int = 64
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    axis_name: str | None = None
-    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, "batch height width 1"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
-        keys: Key[Array, " batch"] | None = None,
-        with_physics_loss: bool = False,
+    def classify(
+        self, images: Float[Array, "batch height width 1"], options: CallOptions
     ) -> Outputs:
-        """Classifies images.
-
-        Args:
-          images: brightness from 0 to 1.
-          train, weights: see `BatchNorm`.
-          keys: not used; the model has no random part.
-          with_physics_loss: not used; the model has no physics loss.
-        """
-        del keys, with_physics_loss
+        """Classifies images, brightness from 0 to 1; keys and the physics loss are not used."""
         resnet = ResNet(
             self.num_classes,
             self.width,
@@ -49,4 +30,4 @@ class BaselineCNN(nn.Module):
             self.dtype,
             name="resnet",
         )
-        return Outputs(resnet(images, train=train, weights=weights))
+        return Outputs(resnet(images, train=options.train, weights=options.weights))

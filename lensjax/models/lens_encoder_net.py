@@ -2,15 +2,15 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, Float
 
 from lensjax import fitting
 from lensjax.models import rendered_lens
-from lensjax.models.outputs import Outputs
+from lensjax.models.classifier import CallOptions, ClassifierModule, Outputs
 from lensjax.models.resnet import ResNet
 
 
-class LensEncoderNet(nn.Module):
+class LensEncoderNet(ClassifierModule):
     """LensFitNet with a network instead of the fit, trained together with the classifier.
 
     A ResNet predicts the parameters of the lens from the image, each within its bounds. The lens is rendered
@@ -20,57 +20,40 @@ class LensEncoderNet(nn.Module):
     encoder, unless there are Gauss-Newton steps.
 
     Attributes:
-      num_classes: number of classes.
       width: channels after the stem of each ResNet.
       num_blocks: number of blocks in each of the four stages; 0 for only the stem.
       gauss_newton_steps: number of steps that refine the encoder's parameters before the residual is
         classified. Gradients do not pass through these steps, so the encoder then learns only from the
         physics loss.
       fit: the lens model, see `lensjax.fitting.smooth_model`.
-      axis_name: see `ResNet`.
       dtype: dtype of both ResNets, see `ResNet`; the lens is rendered in float32.
     """
 
-    num_classes: int = 3
     width: int = 16
     num_blocks: int = 1
     gauss_newton_steps: int = 0
     fit: str = "common_test"
-    axis_name: str | None = None
-    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, "batch height width 1"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
-        keys: Key[Array, " batch"] | None = None,
-        with_physics_loss: bool = False,
+    def classify(
+        self, images: Float[Array, "batch height width 1"], options: CallOptions
     ) -> Outputs:
-        """Classifies images.
-
-        Args:
-          images: brightness from 0 to 1.
-          train, weights: see `BatchNorm`.
-          keys: not used; the model has no random part.
-          with_physics_loss: whether to compute the physics loss.
-        """
-        del keys
+        """Classifies images, brightness from 0 to 1; keys are not used."""
         model = fitting.smooth_model(self.fit)
-        options = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
-        encoder = ResNet(len(model.nonlinear), *options, name="encoder")
+        settings = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
+        encoder = ResNet(len(model.nonlinear), *settings, name="encoder")
         # In the square root, photon noise has the same standard deviation everywhere.
         root = jnp.sqrt(jnp.maximum(images, 1e-6))
-        predicted = rendered_lens.constrain(model, encoder(root, train=train, weights=weights))
+        predicted = rendered_lens.constrain(
+            model, encoder(root, train=options.train, weights=options.weights)
+        )
         free = rendered_lens.refine(model, images, predicted, self.gauss_newton_steps)
         residual = rendered_lens.standardized_residuals(model, images, free)
-        classifier = ResNet(self.num_classes, *options, name="resnet")
+        classifier = ResNet(self.num_classes, *settings, name="resnet")
         channels = jnp.concatenate([images, jnp.arcsinh(residual)], -1)
-        logits = classifier(channels, train=train, weights=weights)
+        logits = classifier(channels, train=options.train, weights=options.weights)
         theta_E = free[:, model.nonlinear.index("theta_E")]
-        if not with_physics_loss:
+        if not options.with_physics_loss:
             return Outputs(logits, theta_E)
         if self.gauss_newton_steps:
             residual = rendered_lens.standardized_residuals(model, images, predicted)

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, Float
 
+from lensjax.models.classifier import CallOptions, ClassifierModule, Outputs
 from lensjax.models.layers import dropout, fan_in_uniform
-from lensjax.models.outputs import Outputs
 from lensjax.models.resnet import ResNet
 from lensjax.models.vit import ViT
 from lensjax.physics import reference
@@ -49,7 +49,7 @@ class DeflectionProjection(nn.Module):
         return theta_E, alpha_mean.reshape(-1, height, width, 1)
 
 
-class LensViTPINN(nn.Module):
+class LensViTPINN(ClassifierModule):
     """The reference's LensVIT_PINN.
 
     A ViT predicts theta_E, a lens equation on intensities computes theta_S from the image and theta_E, and a
@@ -57,7 +57,6 @@ class LensViTPINN(nn.Module):
     it never uses; this module does not have it.
 
     Attributes:
-      num_classes: number of classes.
       width, stage_sizes: see `ResNet`; the defaults are the reference's.
       patch_size, embedding_size, depth, num_heads, position_grid: see `ViT`; the defaults are the
         reference's.
@@ -66,11 +65,9 @@ class LensViTPINN(nn.Module):
         lens equation and the ResNet. The physics loss still uses the image, as in the reference's code: the
         ViT runs a second time, on the image, for a deflection alpha' that is not used for classification, and
         theta_S' is computed from the image and alpha'.
-      axis_name: see `ResNet`.
       dtype: dtype of ViT and ResNet, see `ResNet`; the physics is computed in float32.
     """
 
-    num_classes: int = 3
     width: int = 64
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
     patch_size: int = 16
@@ -80,30 +77,20 @@ class LensViTPINN(nn.Module):
     position_grid: int = 14
     dropout_rate: float = 0.3
     input: str = "image"
-    axis_name: str | None = None
-    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, "batch height width 1"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
-        keys: Key[Array, " batch"] | None = None,
-        with_physics_loss: bool = False,
+    def classify(
+        self, images: Float[Array, "batch height width 1"], options: CallOptions
     ) -> Outputs:
         """Classifies images.
 
         Args:
           images: brightness from 0 to 1.
-          train, weights: see `BatchNorm`.
-          keys: one dropout key per image; required in training if `dropout_rate` is above 0.
-          with_physics_loss: whether to compute the physics loss. It needs a product with the whole deflection
-            layer and, if `input` is not "image", a second run of the ViT.
+          options: the keys are for dropout. The physics loss needs a product with the whole deflection layer
+            and, if `input` is not "image", a second run of the ViT.
 
         Raises:
-          ValueError: if keys are required and not given.
+          ValueError: if `dropout_rate` is above 0 and keys are not given in training.
         """
         vit = ViT(
             self.patch_size,
@@ -118,14 +105,14 @@ class LensViTPINN(nn.Module):
         if self.input != "image":
             channel = reference.gradient_input(images, form=self.input)
         clean = features = vit(channel)
-        if train and self.dropout_rate > 0:
-            if keys is None:
+        if options.train and self.dropout_rate > 0:
+            if options.keys is None:
                 raise ValueError("LensViTPINN has dropout: training needs one key per image")
-            features = dropout(clean, keys, self.dropout_rate)
-        if with_physics_loss and channel is not images:
+            features = dropout(clean, options.keys, self.dropout_rate)
+        if options.with_physics_loss and channel is not images:
             clean = vit(images)
         theta_E, alpha_mean = DeflectionProjection(name="alpha_proj")(
-            features, clean if with_physics_loss else None, *images.shape[1:3]
+            features, clean if options.with_physics_loss else None, *images.shape[1:3]
         )
         theta_S = reference.intensity_lens_equation(channel, theta_E)
         resnet = ResNet(
@@ -136,7 +123,9 @@ class LensViTPINN(nn.Module):
             self.dtype,
             name="cnn",
         )
-        logits = resnet(jnp.concatenate([channel, theta_S], -1), train=train, weights=weights)
+        logits = resnet(
+            jnp.concatenate([channel, theta_S], -1), train=options.train, weights=options.weights
+        )
         if alpha_mean is None:
             return Outputs(logits, theta_E)
         # The physics loss has its own theta_E, from the features before dropout.

@@ -4,7 +4,7 @@ They process one device's share of a batch. Sums over devices use `lax.psum` ove
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from lensjax.models import ClassifierModule
+from lensjax.models import ClassifierModule, Outputs
 from lensjax.training.losses import loss_terms
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import PyTree, TrainState, update_ema
@@ -146,8 +146,9 @@ def eval_step(
       if `with_loss`.
     """
     with jax.default_matmul_precision(recipe.precision):
-        outputs = model.apply(
-            variables, recipe.prepare(decode(batch)), train=False, with_physics_loss=with_loss
+        images = recipe.prepare(decode(batch))
+        outputs = cast(
+            Outputs, model.apply(variables, images, train=False, with_physics_loss=with_loss)
         )
     result = {"logits": outputs.logits}
     if outputs.theta_E is not None:
