@@ -141,18 +141,14 @@ FIELDS: dict[str, Field] = {
         "File of initial weights, made by lensjax convert-weights: of the whole model, of a resnet18 for "
         "baseline_cnn, or of a dino_vits16 for lens_vit_pinn.",
     ),
-    "model.pretrained_cnn": Field(
-        "", "File of initial weights of the ResNet in lens_vit_pinn: a resnet18."
-    ),
+    "model.pretrained_cnn": Field("", "File of initial weights of the ResNet in lens_vit_pinn: a resnet18."),
     "loss.physics_weight": Field(
         0.01, "Weight of the physics loss of lens_vit_pinn and lens_encoder_net.", 0
     ),
     "loss.label_smoothing": Field(
         0.0, "Share of each training label that is spread over all classes.", 0, 0.99
     ),
-    "augmentation.max_rotation": Field(
-        10.0, "Largest random rotation of training images, degrees.", 0
-    ),
+    "augmentation.max_rotation": Field(10.0, "Largest random rotation of training images, degrees.", 0),
     "augmentation.dihedral": Field(
         False, "Apply a random one of the square's eight symmetries to each training image."
     ),
@@ -165,9 +161,7 @@ FIELDS: dict[str, Field] = {
         "cosine: the learning rate falls to 0 at the end of the run.",
         choices=("constant", "cosine"),
     ),
-    "optimizer.warmup_steps": Field(
-        0, "Steps over which the learning rate rises from 0 at the start.", 0
-    ),
+    "optimizer.warmup_steps": Field(0, "Steps over which the learning rate rises from 0 at the start.", 0),
     "optimizer.b1": Field(0.9, "Decay rate of AdamW's first moment.", 0, BELOW_1),
     "optimizer.b2": Field(0.999, "Decay rate of AdamW's second moment.", 0, BELOW_1),
     "optimizer.eps": Field(1e-8, "Constant that AdamW adds to the root of the second moment."),
@@ -187,9 +181,7 @@ FIELDS: dict[str, Field] = {
     ),
     "batch_size": Field(32, "Images in a training step, over all devices.", 1),
     "eval_batch_size": Field(64, "Images in an evaluation step, over all devices.", 1),
-    "num_epochs": Field(
-        50, "Epochs. 0: evaluate the initial model, which is for pretrained ones.", 0
-    ),
+    "num_epochs": Field(50, "Epochs. 0: evaluate the initial model, which is for pretrained ones.", 0),
     "checkpoint_minutes": Field(
         10.0, "Minutes between checkpoints within an epoch. 0: save only after each epoch.", 0
     ),

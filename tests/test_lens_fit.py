@@ -39,9 +39,9 @@ def test_evaluation_reproduces_the_report(run):
 
 
 def test_predictions_have_fit_results_and_convergence(run, tmp_path, caplog):
-    images = simulated_images(
-        "common_test", split="test", num_images=3, seed=0, image_size=150
-    ).images()[..., 0]
+    images = simulated_images("common_test", split="test", num_images=3, seed=0, image_size=150).images()[
+        ..., 0
+    ]
     (tmp_path / "new").mkdir()
     for row, image in enumerate(images):
         np.save(tmp_path / "new" / f"{row}.npy", image)

@@ -116,9 +116,7 @@ def test_repeated_command_changes_no_number(run):
 
 def test_different_config_in_same_folder_is_refused(run):
     _, words = run
-    with pytest.raises(
-        UserError, match=r"different config: seed = 0 in the existing run, 1 in this command"
-    ):
+    with pytest.raises(UserError, match=r"different config: seed = 0 in the existing run, 1 in this command"):
         main([*words, "--config.seed=1"])
 
 
@@ -153,9 +151,7 @@ def test_prediction_writes_one_row_or_error_per_file(run, tmp_path):
     assert rows["small.npy"]["class"] == ""
     for file in good:
         row = rows[file.relative_to(folder).as_posix()]
-        probabilities = {
-            name: float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")
-        }
+        probabilities = {name: float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")}
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert row["class"] == max(probabilities, key=probabilities.get)
     with pytest.raises(UserError, match=r"predictions\.csv exists; name another file"):
@@ -174,8 +170,7 @@ def test_folder_zip_and_file_give_equal_predictions(run, data, tmp_path):
         assert main([*words, f"--output={output}"]) == 0
         with output.open() as stream:
             predictions[name] = {
-                pathlib.Path(row["file"]).as_posix(): row["probability_no"]
-                for row in csv.DictReader(stream)
+                pathlib.Path(row["file"]).as_posix(): row["probability_no"] for row in csv.DictReader(stream)
             }
     assert len(predictions["folder"]) == 15
     assert predictions["zip"] == predictions["folder"]
@@ -203,9 +198,7 @@ def test_evaluation_without_a_run_is_refused(tmp_path):
 
 
 def start_command(words):
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.Popen(
         [sys.executable, "-m", "lensjax.main", *words],
         env=environment,
@@ -250,9 +243,7 @@ def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
 
 
 def test_user_error_is_one_line_with_code_2(tmp_path):
-    process = start_command(
-        ["--config", config_file(tmp_path, "nowhere"), "--workdir", str(tmp_path / "r")]
-    )
+    process = start_command(["--config", config_file(tmp_path, "nowhere"), "--workdir", str(tmp_path / "r")])
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2
     assert errors.count("\n") == 1

@@ -25,9 +25,7 @@ MODEL = LensViTPINN(width=4, stage_sizes=(1, 1), embedding_size=12, depth=1, num
 
 def training_arguments():
     options = {"image_size": SIZE, "terms": ("cross_entropy", "physics")}
-    state = jax.eval_shape(
-        functools.partial(initial_state, MODEL, OPTIMIZER, **options), jax.random.key(0)
-    )
+    state = jax.eval_shape(functools.partial(initial_state, MODEL, OPTIMIZER, **options), jax.random.key(0))
     batch = {
         "pixels": jax.ShapeDtypeStruct((8, SIZE, SIZE), jnp.uint16),
         "scale": jax.ShapeDtypeStruct((8,), jnp.float32),

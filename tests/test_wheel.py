@@ -55,9 +55,7 @@ def lensjax(site, tmp_path_factory):
 def test_wheel_is_imported_and_has_its_version_and_types(lensjax, site):
     code = "import lensjax; print(lensjax.__file__, lensjax.__version__, lensjax.physics.sis_deflection)"
     words = [sys.executable, "-c", code]
-    shown = subprocess.check_output(
-        words, cwd=lensjax.folder, env=lensjax.environment, text=True
-    ).split()
+    shown = subprocess.check_output(words, cwd=lensjax.folder, env=lensjax.environment, text=True).split()
     assert pathlib.Path(shown[0]) == site / "lensjax" / "__init__.py"
     (metadata,) = site.glob("lensjax-*.dist-info/METADATA")
     assert f"\nVersion: {shown[1]}\n" in metadata.read_text()

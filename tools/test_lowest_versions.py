@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_RUNNER = ("beartype", "hypothesis", "pytest")
-# Every direct dependency is used: simulation, fits, training, checkpoints, the report, predictions from files.
+# These use every direct dependency: simulation, fits, training, checkpoints, report, prediction from files.
 CORE_TESTS = ("tests/physics", "tests/models", "tests/prediction/test_predict_files.py")
 BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
 

@@ -5,9 +5,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-CODE = re.compile(
-    r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>|<style.*?</style>)", re.DOTALL
-)
+CODE = re.compile(r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>|<style.*?</style>)", re.DOTALL)
 # As Markdown pages come with formulas, and as notebooks do.
 DISPLAYED = [re.compile(r"\\\[(.+?)\\\]", re.DOTALL), re.compile(r"\$\$(.+?)\$\$", re.DOTALL)]
 INLINE = [re.compile(r"\\\((.+?)\\\)", re.DOTALL), re.compile(r"\$([^$\n]+?)\$")]

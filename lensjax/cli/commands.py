@@ -54,9 +54,7 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     return 0
 
 
-def report(
-    options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]
-) -> None:
+def report(options: Options, config: ConfigDict, splits: Splits, devices: Sequence[jax.Device]) -> None:
     """Calibrates each run on the validation images, and reports on the test images."""
     from lensjax.report.assessment import calibrate_run, evaluate_run
     from lensjax.report.seeds import evaluate_seeds
@@ -66,9 +64,7 @@ def report(
         calibrate_run(run, splits.validation)
         log_report(run.workdir, evaluate_run(run, splits.test, split="test"))
     if len(runs) > 1:
-        log_report(
-            options.workdir, evaluate_seeds(options.workdir, runs, splits.test, split="test")
-        )
+        log_report(options.workdir, evaluate_seeds(options.workdir, runs, splits.test, split="test"))
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
@@ -89,9 +85,7 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     return 0
 
 
-def load_runs(
-    folder: Path, config: ConfigDict, devices: Sequence[jax.Device]
-) -> list[TrainedModel]:
+def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[TrainedModel]:
     """Loads the best epoch of the run of each seed."""
     return [load_trained_model(each, devices=devices) for each in workdir.list_runs(folder, config)]
 

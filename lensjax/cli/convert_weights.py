@@ -36,9 +36,7 @@ FLAGS = {
         list(PUBLISHED_SIZES),
         None,
     ),
-    "to-torch": switch(
-        "Convert to PyTorch: write a state dict that load_state_dict(strict=True) accepts."
-    ),
+    "to-torch": switch("Convert to PyTorch: write a state dict that load_state_dict(strict=True) accepts."),
     "download": choice(
         "NAME",
         f"Download the official file of {' or '.join(OFFICIAL_FILES)} to the cache, and convert it if "
@@ -100,16 +98,12 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
       UserError: if a flag or value is wrong, or flags exclude each other.
     """
     values = parse_flags(FLAGS, arguments)
-    options = types.SimpleNamespace(
-        **{name.replace("-", "_"): value for name, value in values.items()}
-    )
+    options = types.SimpleNamespace(**{name.replace("-", "_"): value for name, value in values.items()})
     for name in ("input", "output"):
         if path := values[name]:
             setattr(options, name, Path(path).expanduser())
     if options.download and (options.input or options.to_torch or options.arch):
-        raise UserError(
-            "--download can be combined only with --output, --sha256 and --overwrite; see --help"
-        )
+        raise UserError("--download can be combined only with --output, --sha256 and --overwrite; see --help")
     if not options.download and not (options.input and options.output):
         raise UserError("--input and --output are both required; see --help")
     if options.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", options.sha256):
@@ -130,21 +124,15 @@ def from_torch(options: types.SimpleNamespace) -> None:
     """
     source = options.input
     if source.is_dir():
-        raise UserError(
-            f"{source} is a folder; --to-torch converts the folder of a run to a checkpoint"
-        )
+        raise UserError(f"{source} is a folder; --to-torch converts the folder of a run to a checkpoint")
     if is_lensjax_file(source):
-        raise UserError(
-            f"{source} is already a lensjax file; --to-torch converts it to a checkpoint"
-        )
+        raise UserError(f"{source} is already a lensjax file; --to-torch converts it to a checkpoint")
     read = weights.read_torch(source)
     _check_sha256(source, read.sha256, options.sha256)
     with _name_in_errors(source):
         converted = weights.convert_state_dict(read.arrays, options.arch)
     found = converted.source
-    _log_arrays(
-        found.architecture, converted.variables, converted.sizes, f"names of {found.naming_scheme}"
-    )
+    _log_arrays(found.architecture, converted.variables, converted.sizes, f"names of {found.naming_scheme}")
     if found.prefix:
         log.info("  removed from the names: %s", found.prefix)
     if found.batch_counts:
@@ -185,9 +173,7 @@ def to_torch(options: types.SimpleNamespace) -> None:
         architecture = metadata.get("architecture", "")
         counts = json.loads(metadata.get("num_batches_tracked", "{}"))
     if architecture not in PUBLISHED_SIZES:
-        raise UserError(
-            f"{source} has the architecture {architecture!r}, which does not exist in PyTorch"
-        )
+        raise UserError(f"{source} has the architecture {architecture!r}, which does not exist in PyTorch")
     if options.arch not in (None, architecture):
         raise UserError(f"{source} has the architecture {architecture}, not {options.arch}")
     with _name_in_errors(source):
@@ -237,14 +223,8 @@ def _log_arrays(architecture: str, variables: Any, sizes: Sizes, source: str) ->
     """Logs the number of arrays, and sizes that differ from the published ones."""
     arrays = flatten(variables).values()
     numbers = sum(array.size for array in arrays)
-    log.info(
-        "%s, %s: %d arrays, %.1f million numbers", architecture, source, len(arrays), numbers / 1e6
-    )
-    others = [
-        f"{name} {size}"
-        for name, size in sizes.items()
-        if size != PUBLISHED_SIZES[architecture][name]
-    ]
+    log.info("%s, %s: %d arrays, %.1f million numbers", architecture, source, len(arrays), numbers / 1e6)
+    others = [f"{name} {size}" for name, size in sizes.items() if size != PUBLISHED_SIZES[architecture][name]]
     if others:
         log.info("  not the published size: %s", ", ".join(others))
 

@@ -12,9 +12,7 @@ from lensjax.errors import UserError
 
 WIDTH = 80
 _INDENT = 28
-EXIT_CODES = (
-    "Exit codes: 0 success; 1 failure; 2 the command or a file is wrong, as the message says."
-)
+EXIT_CODES = "Exit codes: 0 success; 1 failure; 2 the command or a file is wrong, as the message says."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +36,9 @@ class Flag:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def choice(
-    value: str, description: str, choices: Sequence[str], default: str | None, *modes: str
-) -> Flag:
+def choice(value: str, description: str, choices: Sequence[str], default: str | None, *modes: str) -> Flag:
     """A flag with a few allowed values."""
-    return Flag(
-        value, description, modes, flags.DEFINE_enum, default, {"enum_values": list(choices)}
-    )
+    return Flag(value, description, modes, flags.DEFINE_enum, default, {"enum_values": list(choices)})
 
 
 def integer(description: str, default: int | None, low: int, *modes: str, value: str = "N") -> Flag:

@@ -42,9 +42,7 @@ def _overview() -> str:
         lines += entry(name, description)
     lines += [
         "",
-        *wrap(
-            "In a checkout, python -m lensjax.main --mode COMMAND does the same as lensjax COMMAND."
-        ),
+        *wrap("In a checkout, python -m lensjax.main --mode COMMAND does the same as lensjax COMMAND."),
         "",
         *wrap(_CODES),
     ]

@@ -71,27 +71,19 @@ FLAGS: dict[str, Flag] = {
         flags.DEFINE_float,
         settings={"lower_bound": 1e-6},
     ),
-    "calibrated": switch(
-        "Apply the temperature that evaluate --split validation fitted.", "predict"
-    ),
-    "profile": switch(
-        "Trace some steps, and report after each epoch how its time was spent.", "train"
-    ),
+    "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
+    "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
     "debug-nans": switch(
         "Stop at the operation that yields the first NaN, with its traceback; slower.", "train"
     ),
-    "distributed": switch(
-        "Train together with other processes, one per host (docs/scaling.md).", "train"
-    ),
+    "distributed": switch("Train together with other processes, one per host (docs/scaling.md).", "train"),
     "coordinator": Flag(
         "HOST:PORT",
         "--distributed: address of the first process; SLURM, Open MPI, Kubernetes and TPU pods provide it.",
         ("train",),
     ),
     "num-processes": integer("--distributed: number of processes.", None, 1, "train"),
-    "process-id": integer(
-        "--distributed: number of this process, from 0.", None, 0, "train", value="I"
-    ),
+    "process-id": integer("--distributed: number of this process, from 0.", None, 0, "train", value="I"),
 }
 
 
@@ -214,12 +206,8 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
         raise UserError("predict needs --input: an image file, or a folder or zip of them")
     for name, flag in FLAGS.items():
         if values[name].present and mode not in flag.modes:
-            raise UserError(
-                f"--{name} is for {' or '.join(flag.modes)}, not for {mode}; see --help"
-            )
-    given = [
-        name for name in ("coordinator", "num-processes", "process-id") if values[name].present
-    ]
+            raise UserError(f"--{name} is for {' or '.join(flag.modes)}, not for {mode}; see --help")
+    given = [name for name in ("coordinator", "num-processes", "process-id") if values[name].present]
     if given and (not values.distributed or len(given) < 3):
         raise UserError(
             f"--{given[0]} needs --distributed and all of --coordinator, --num-processes, --process-id"

@@ -113,9 +113,7 @@ def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: s
             )
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(
-            f"{output} exists and was not created by this command; choose another --output"
-        )
+        raise UserError(f"{output} exists and was not created by this command; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     _write_whole(manifest, json.dumps(wanted, indent=1).encode())
 
@@ -206,9 +204,7 @@ def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
     """
     import matplotlib.pyplot as plt  # slow to import
 
-    images = simulation.simulate_split(
-        preset, seed=seed, split="test", num_images=columns * len(CLASSES)
-    )
+    images = simulation.simulate_split(preset, seed=seed, split="test", num_images=columns * len(CLASSES))
     size = (1.7 * columns, 2.0 * len(CLASSES))
     figure, axes = plt.subplots(len(CLASSES), columns, figsize=size, layout="constrained")
     for index, (pixels, scale, label) in enumerate(

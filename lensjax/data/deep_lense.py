@@ -153,9 +153,7 @@ def open_dataset(path: Path, image_size: int, *, memory: float = math.inf) -> So
     except Exception as error:  # JSON, protocol buffers and TFDS raise different errors
         raise _damage_error(folder, error) from error
     if not known or features["label"].names != list(CLASSES):
-        raise UserError(
-            f"{folder}: not a deep_lense data set; prepare one with lensjax prepare-tfds"
-        )
+        raise UserError(f"{folder}: not a deep_lense data set; prepare one with lensjax prepare-tfds")
     shape = features["pixels"].shape
     if shape != (image_size, image_size):
         raise UserError(
@@ -188,14 +186,10 @@ def _find_dataset(path: Path) -> Path:
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype) -> ImageSet:
     count = builder.info.splits[split].num_examples
     with progress_bar(count, f"reading {split}") as bar:
-        return _read_rows(
-            builder, _open_records(builder, split), np.arange(count), pixel_type, bar.update
-        )
+        return _read_rows(builder, _open_records(builder, split), np.arange(count), pixel_type, bar.update)
 
 
-def _stream_split(
-    builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype
-) -> StreamedImages:
+def _stream_split(builder: tfds.core.DatasetBuilder, split: str, pixel_type: np.dtype) -> StreamedImages:
     count = builder.info.splits[split].num_examples
     source = _open_records(builder, split, decoders={"pixels": tfds.decode.SkipDecoding()})
     labels = np.empty(count, np.int32)
@@ -247,9 +241,7 @@ def _read_rows(
 
 def _damage_error(folder: Path, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return UserError(
-        f"{folder}: damaged or incomplete data set ({reason}); remove it and prepare it again"
-    )
+    return UserError(f"{folder}: damaged or incomplete data set ({reason}); remove it and prepare it again")
 
 
 @contextlib.contextmanager

@@ -61,10 +61,7 @@ def open_tree(path: Path) -> FileTree:
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sort key that puts 2.npy before 10.npy."""
-    return [
-        (int(digits) if digits else -1, text)
-        for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)
-    ]
+    return [(int(digits) if digits else -1, text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)]
 
 
 def is_hidden(name: str) -> bool:

@@ -45,9 +45,7 @@ def parse_image(data: bytes, image_size: int) -> Float[np.ndarray, "{image_size}
     if dtype.hasobject:
         raise UserError(PICKLE_MESSAGE)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UserError(
-            f"contains {dtype} values; save it as floats or integers of at most 64 bits"
-        )
+        raise UserError(f"contains {dtype} values; save it as floats or integers of at most 64 bits")
     _check_shape(shape, image_size)
     expected, found = image_size**2 * dtype.itemsize, len(data) - offset
     if found < expected:

@@ -122,9 +122,7 @@ def _fit_chunk(
     """Residuals and `FIT_VALUES` of a chunk of images."""
     noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
-    values: dict[str, Any] = {
-        name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")
-    }
+    values: dict[str, Any] = {name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")}
     place = model.names.index("theta_E")
     values["theta_E_sigma"] = np.sqrt(np.maximum(fit.covariance[:, place, place], 0))
     values["reduced_chi_square"] = fit.reduced_chi_square

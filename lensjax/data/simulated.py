@@ -15,9 +15,7 @@ CODE_FOLDERS = ("simulation", "physics")
 FRESH = "?fresh"  # suffix of a preset's name: training images are never repeated
 
 
-def simulated_images(
-    preset: str, *, split: Split, num_images: int, seed: int, image_size: int
-) -> ImageSet:
+def simulated_images(preset: str, *, split: Split, num_images: int, seed: int, image_size: int) -> ImageSet:
     """Images of a preset, simulated or read from the cache.
 
     The cache key depends on everything that determines the pixels, so outdated files are never used.

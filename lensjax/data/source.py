@@ -81,9 +81,7 @@ def _read_splits(data_config: ConfigDict, splits: Sequence[Split]) -> dict[Split
 
 def _load(images: TrainingImages) -> ImageSet:
     if isinstance(images, FreshImages):
-        raise UserError(
-            "--split=train: the run's training images are never repeated; choose another split"
-        )
+        raise UserError("--split=train: the run's training images are never repeated; choose another split")
     return images.load() if isinstance(images, StreamedImages) else images
 
 

@@ -91,9 +91,7 @@ def select_splits(
     return images
 
 
-def _draw_validation(
-    labels: Int[np.ndarray, " n"], fraction: float, seed: int
-) -> Bool[np.ndarray, " n"]:
+def _draw_validation(labels: Int[np.ndarray, " n"], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """Mask that is true for a random part of each class, at least one image per class."""
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)

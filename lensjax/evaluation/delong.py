@@ -57,9 +57,7 @@ def auc_differences(
     return results | {"auc": mean}
 
 
-def placements(
-    positive: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
+def placements(positive: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Fraction of negatives below each positive, and of positives above each negative; ties count half.
 
     The mean over the positives, or over the negatives, is the AUC.

@@ -77,6 +77,4 @@ def wilson_interval(
     center = (fractions + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half_width = np.sqrt(fractions * (1 - fractions) / trials + z**2 / (4 * trials**2))
     half_width *= z / (1 + z**2 / trials)
-    return np.stack(
-        [np.minimum(center - half_width, fractions), np.maximum(center + half_width, fractions)]
-    )
+    return np.stack([np.minimum(center - half_width, fractions), np.maximum(center + half_width, fractions)])

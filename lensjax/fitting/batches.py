@@ -80,6 +80,4 @@ def _sharded_fit(devices: tuple[jax.Device, ...], model: SmoothModel) -> Callabl
         return fit
     shards = PartitionSpec("batch")
     mesh = Mesh(np.asarray(devices), ("batch",))
-    return jax.jit(
-        jax.shard_map(fit, mesh=mesh, in_specs=shards, out_specs=shards, check_vma=False)
-    )
+    return jax.jit(jax.shard_map(fit, mesh=mesh, in_specs=shards, out_specs=shards, check_vma=False))

@@ -73,9 +73,7 @@ def class_evidence(
     prior: SubstructurePrior,
     model: SmoothModel = COMMON_TEST,
     *,
-    mask: Float[ArrayLike, "batch height width 1"]
-    | Bool[ArrayLike, "batch height width 1"]
-    | None = None,
+    mask: Float[ArrayLike, "batch height width 1"] | Bool[ArrayLike, "batch height width 1"] | None = None,
 ) -> Evidence:
     """Computes the evidence for each kind of substructure in each image, from priors, without training.
 
@@ -163,9 +161,7 @@ def _image_evidence(
 
     means, precisions = normal_priors(model, image.dtype)
     jacobian = jax.jacfwd(lambda free: source_image(window, 1, free))(free)
-    columns = jnp.concatenate(
-        [jacobian, source[..., None], jnp.ones_like(source)[..., None]], axis=-1
-    )
+    columns = jnp.concatenate([jacobian, source[..., None], jnp.ones_like(source)[..., None]], axis=-1)
     root = jnp.sqrt(weight)
     columns = (root[..., None] * columns).reshape(-1, len(free) + 2)
     residual = (root * (pixels - source)).ravel()
@@ -180,9 +176,7 @@ def _image_evidence(
     smooth_chi_square = residual @ residual
     residual, templates = compress(residual, templates, mass_fraction)
 
-    masses_log_ratio, mass_map = masses_log_evidence(
-        residual, templates, mass_fraction, prior.masses
-    )
+    masses_log_ratio, mass_map = masses_log_evidence(residual, templates, mass_fraction, prior.masses)
     starts = starting_lines(residual, templates, lines, line_fractions, prior.line, _NUM_STARTS)
     unit_linear = jnp.asarray([1, 0], image.dtype)
     line_fit = fit_line(window, prior.line, pixels, weight, free, unit_linear, starts)

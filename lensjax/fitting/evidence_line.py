@@ -175,9 +175,7 @@ def line_deflection(
     """
     mass, length, angle, center_x, center_y = line
 
-    def add(
-        total: tuple[Array, Array, Array], position: Array
-    ) -> tuple[tuple[Array, Array, Array], None]:
+    def add(total: tuple[Array, Array, Array], position: Array) -> tuple[tuple[Array, Array, Array], None]:
         dx = x - center_x - position * length * jnp.cos(angle)
         dy = y - center_y - position * length * jnp.sin(angle)
         alpha = jax.lax.complex(dx, dy) / (dx**2 + dy**2 + core**2)
@@ -274,8 +272,7 @@ def _descend(
         evaluated = evaluate(trial)
         better = evaluated[0] < best[0]
         theta, best[0], best[1], best[2] = (
-            jnp.where(better, new, old)
-            for new, old in zip((trial, *evaluated), (theta, *best), strict=True)
+            jnp.where(better, new, old) for new, old in zip((trial, *evaluated), (theta, *best), strict=True)
         )
         damping = jnp.where(better, damping / 6, damping * 8)
         _, gradient, matrix = best

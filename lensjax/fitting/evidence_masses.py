@@ -157,9 +157,7 @@ def masses_log_evidence(
     mean_template = templates @ fraction
     expected = masses.number * mean * mean_template
     scaled = templates * jnp.sqrt(masses.number * square * fraction)[None, :]
-    covariance = scaled @ scaled.T - masses.number * mean**2 * jnp.outer(
-        mean_template, mean_template
-    )
+    covariance = scaled @ scaled.T - masses.number * mean**2 * jnp.outer(mean_template, mean_template)
     root = jnp.linalg.cholesky(covariance + jnp.eye(len(residual), dtype=residual.dtype))
     white = solve_triangular(root, residual - expected, lower=True)
     log_ratio = 0.5 * (residual @ residual - white @ white) - jnp.log(jnp.diagonal(root)).sum()

@@ -85,8 +85,7 @@ def blur_and_bin(
     margin = window.model.psf_size // 2
     subpixels = light.shape[-2] // (window.shape[0] + 2 * margin)
     down, across = (
-        jnp.asarray(_blur_and_bin_matrix(window.model, n, subpixels), light.dtype)
-        for n in window.shape
+        jnp.asarray(_blur_and_bin_matrix(window.model, n, subpixels), light.dtype) for n in window.shape
     )
     return down @ light @ across.T
 

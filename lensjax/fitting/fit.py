@@ -74,9 +74,7 @@ def fit_lens(
     if images.ndim != 4 or images.shape[-1] != 1:
         raise UserError(f"images have shape {images.shape}; expected (batch, height, width, 1)")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(
-            f"images have dtype {images.dtype}; convert them with images.astype('float32')"
-        )
+        raise UserError(f"images have dtype {images.dtype}; convert them with images.astype('float32')")
     dtype = images.dtype
     if noise is None:
         noise = unknown_noise(images.shape[:1], dtype)
@@ -85,17 +83,13 @@ def fit_lens(
         jnp.broadcast_to(noise.background_variance, images.shape[:1]).astype(dtype),
         jnp.broadcast_to(noise.from_counts, images.shape[:1]),
     )
-    valid = (
-        jnp.ones(images.shape, bool) if mask is None else jnp.broadcast_to(mask > 0, images.shape)
-    )
+    valid = jnp.ones(images.shape, bool) if mask is None else jnp.broadcast_to(mask > 0, images.shape)
     coarse = _coarse_resolution(model, images.shape[1:3])
     return _fit_batch(model, images, valid, noise, lens_bank(model, coarse, str(dtype)))
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _fit_batch(
-    model: SmoothModel, images: Array, valid: Array, noise: Noise, bank: Bank
-) -> LensFit:
+def _fit_batch(model: SmoothModel, images: Array, valid: Array, noise: Noise, bank: Bank) -> LensFit:
     fit_one = functools.partial(_fit_one, model, bank)
     return jax.vmap(fit_one)(images[..., 0], valid[..., 0], noise)
 
@@ -172,19 +166,13 @@ def _optimize(
         amp, sky = last.equations.linear
         weight = valid / variance(amp * source, last.gain, last.background)
         amp, sky = solve_linear(source, image, weight)
-        gain, background = estimate_noise(
-            noise, image - amp * source - sky, amp * source, sky, valid
-        )
+        gain, background = estimate_noise(noise, image - amp * source - sky, amp * source, sky, valid)
         weight = valid / variance(amp * source, gain, background)
         tolerance = jnp.where(round_number == 0, _COARSE_TOLERANCE, _FINE_TOLERANCE)
-        free, equations, done = _fit_from(
-            model, native, image, weight, last.free, tolerance=tolerance
-        )
+        free, equations, done = _fit_from(model, native, image, weight, last.free, tolerance=tolerance)
         return _Optimum(free, equations, gain, background, done)
 
-    return jax.lax.fori_loop(
-        0, 2, fit_with_model_weights, _Optimum(free, equations, gain, background, done)
-    )
+    return jax.lax.fori_loop(0, 2, fit_with_model_weights, _Optimum(free, equations, gain, background, done))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +199,7 @@ def _solution(
     dtype, flags = scaled.dtype, valid.astype(scaled.dtype)
     native = Resolution.native(model, scaled.shape)
     source = jax.lax.stop_gradient(render(model, native, optimum.free))
-    linear = solve_linear(
-        source, scaled, flags / variance(equations.linear[0] * source, gain, background)
-    )
+    linear = solve_linear(source, scaled, flags / variance(equations.linear[0] * source, gain, background))
     theta = jax.lax.stop_gradient(jnp.concatenate([optimum.free, linear]))
     theta = attach_image_derivative(model, native, theta, scaled, flags, gain, background)
     free, amp, sky = theta[:-2], theta[-2], theta[-1]
@@ -297,6 +283,4 @@ def _fit_from(
         source, jacobian = render_with_jacobian(model, resolution, free)
         return normal_equations(model, free, source, jacobian, image, weight)
 
-    return minimize(
-        model, evaluate, start, max_steps=max_steps, tolerance=tolerance, damping=damping
-    )
+    return minimize(model, evaluate, start, max_steps=max_steps, tolerance=tolerance, damping=damping)

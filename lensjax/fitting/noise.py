@@ -153,8 +153,7 @@ def estimate_noise(
 
 def _second_difference(image: Array, axis: int) -> Array:
     before, middle, after = (
-        jax.lax.slice_in_dim(image, start, image.shape[axis] - 2 + start, axis=axis)
-        for start in range(3)
+        jax.lax.slice_in_dim(image, start, image.shape[axis] - 2 + start, axis=axis) for start in range(3)
     )
     return before - 2 * middle + after
 

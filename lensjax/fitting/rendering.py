@@ -84,9 +84,7 @@ def parameter_values(model: SmoothModel, free: Float[Array, " nonlinear"]) -> di
     """Values of all parameters by name, fixed ones included."""
     fitted = {name: free[index] for index, name in enumerate(model.nonlinear)}
     return {
-        name: fitted[name]
-        if name in fitted
-        else jnp.asarray(getattr(model, name).value, free.dtype)
+        name: fitted[name] if name in fitted else jnp.asarray(getattr(model, name).value, free.dtype)
         for name in LENS + SOURCE
     }
 

@@ -52,9 +52,7 @@ def bin_valid(
     return total(image * valid) / jnp.maximum(number, 1), number
 
 
-def unbin(
-    pixels: Float[Array, "rows columns"], resolution: Resolution
-) -> Float[Array, "height width"]:
+def unbin(pixels: Float[Array, "rows columns"], resolution: Resolution) -> Float[Array, "height width"]:
     """Repeats the pixels of a resolution on the pixels of the image."""
     wide = jnp.repeat(jnp.repeat(pixels, resolution.binning, 0), resolution.binning, 1)
     return wide[: resolution.shape[0], : resolution.shape[1]]

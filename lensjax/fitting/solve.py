@@ -110,9 +110,7 @@ def normal_priors(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
 def parameter_bounds(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
     """Smallest and largest allowed values of the parameters `model.nonlinear`."""
     pairs = [getattr(model, name).bounds for name in model.nonlinear]
-    return jnp.asarray([low for low, _ in pairs], dtype), jnp.asarray(
-        [high for _, high in pairs], dtype
-    )
+    return jnp.asarray([low for low, _ in pairs], dtype), jnp.asarray([high for _, high in pairs], dtype)
 
 
 def damped_step(
@@ -146,9 +144,7 @@ def invert_normal_matrix(matrix: Float[Array, "all all"]) -> Float[Array, "all a
     """Inverse of a normal matrix, finite even if the matrix is singular."""
     scale = diagonal_scales(matrix)
     tiny = 8 * jnp.finfo(matrix.dtype).eps
-    scaled = matrix * scale[:, None] * scale[None, :] + tiny * jnp.eye(
-        len(matrix), dtype=matrix.dtype
-    )
+    scaled = matrix * scale[:, None] * scale[None, :] + tiny * jnp.eye(len(matrix), dtype=matrix.dtype)
     return jnp.linalg.inv(scaled) * scale[:, None] * scale[None, :]
 
 

@@ -16,9 +16,7 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 
 
 @functools.lru_cache(maxsize=8)
-def lens_bank(
-    model: SmoothModel, resolution: Resolution, dtype: str
-) -> tuple[np.ndarray, np.ndarray]:
+def lens_bank(model: SmoothModel, resolution: Resolution, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Renders lenses that cover the starting ranges of the model's parameters.
 
     Args:
@@ -34,9 +32,7 @@ def lens_bank(
     points = halton_points(BANK_SIZE, len(ranges))
     free = (ranges[:, 0] + points * (ranges[:, 1] - ranges[:, 0])).astype(dtype)
     with jax.ensure_compile_time_eval():
-        render_all = jax.jit(
-            lambda rows: jax.lax.map(functools.partial(render, model, resolution), rows)
-        )
+        render_all = jax.jit(lambda rows: jax.lax.map(functools.partial(render, model, resolution), rows))
         sources = np.asarray(render_all(free)).reshape(BANK_SIZE, -1)
     return free, sources
 

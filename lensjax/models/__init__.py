@@ -49,9 +49,7 @@ MODELS: dict[str, tuple[Callable[..., ClassifierModule], tuple[str, ...]]] = {
 }
 
 
-def build(
-    config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None
-) -> ClassifierModule:
+def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = None) -> ClassifierModule:
     """Builds the module that `config.model` and `config.precision` describe.
 
     Args:

@@ -18,9 +18,7 @@ class BaselineCNN(ClassifierModule):
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
 
     @nn.compact
-    def classify(
-        self, images: Float[Array, "batch height width 1"], options: CallOptions
-    ) -> Outputs:
+    def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
         """Classifies images, brightness from 0 to 1; keys and the physics loss are not used."""
         resnet = ResNet(
             self.num_classes,

@@ -73,8 +73,6 @@ class ClassifierModule(nn.Module):
         """
         return self.classify(images, CallOptions(train, weights, keys, with_physics_loss))
 
-    def classify(
-        self, images: Float[Array, "batch height width channels"], options: CallOptions
-    ) -> Outputs:
+    def classify(self, images: Float[Array, "batch height width channels"], options: CallOptions) -> Outputs:
         """Classifies images; each model implements this method."""
         raise NotImplementedError

@@ -35,9 +35,7 @@ class LensEncoderNet(ClassifierModule):
     fit: str = "common_test"
 
     @nn.compact
-    def classify(
-        self, images: Float[Array, "batch height width 1"], options: CallOptions
-    ) -> Outputs:
+    def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
         """Classifies images, brightness from 0 to 1; keys are not used."""
         model = fitting.smooth_model(self.fit)
         settings = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)

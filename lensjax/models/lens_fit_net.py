@@ -27,9 +27,7 @@ class LensFitNet(ClassifierModule):
     input: str = "image_and_residual"
 
     @nn.compact
-    def classify(
-        self, images: Float[Array, "batch height width channels"], options: CallOptions
-    ) -> Outputs:
+    def classify(self, images: Float[Array, "batch height width channels"], options: CallOptions) -> Outputs:
         """Classifies images.
 
         Args:

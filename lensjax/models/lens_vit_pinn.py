@@ -79,9 +79,7 @@ class LensViTPINN(ClassifierModule):
     input: str = "image"
 
     @nn.compact
-    def classify(
-        self, images: Float[Array, "batch height width 1"], options: CallOptions
-    ) -> Outputs:
+    def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
         """Classifies images.
 
         Args:
@@ -123,9 +121,7 @@ class LensViTPINN(ClassifierModule):
             self.dtype,
             name="cnn",
         )
-        logits = resnet(
-            jnp.concatenate([channel, theta_S], -1), train=options.train, weights=options.weights
-        )
+        logits = resnet(jnp.concatenate([channel, theta_S], -1), train=options.train, weights=options.weights)
         if alpha_mean is None:
             return Outputs(logits, theta_E)
         # The physics loss has its own theta_E, from the features before dropout.

@@ -10,9 +10,7 @@ from lensjax import fitting
 from lensjax.fitting import SmoothModel
 
 
-def constrain(
-    model: SmoothModel, raw: Float[Array, "batch nonlinear"]
-) -> Float[Array, "batch nonlinear"]:
+def constrain(model: SmoothModel, raw: Float[Array, "batch nonlinear"]) -> Float[Array, "batch nonlinear"]:
     """Maps unbounded numbers to parameters within their bounds; 0 maps to the center of the fit's starts.
 
     Args:

@@ -91,9 +91,7 @@ class ViT(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch features"]:
+    def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
         """Class token after the last block and the final norm."""
         size, patch = self.embedding_size, (self.patch_size, self.patch_size)
         initial = fan_in_uniform(patch[0] * patch[1] * images.shape[-1])
@@ -158,9 +156,7 @@ def resize_position_embeddings(
     return jnp.concatenate([positions[:, :1], resized.reshape(1, rows * columns, -1)], axis=1)
 
 
-def bicubic_matrix(
-    old_size: int, new_size: int, scale: float
-) -> Float[np.ndarray, "new_size old_size"]:
+def bicubic_matrix(old_size: int, new_size: int, scale: float) -> Float[np.ndarray, "new_size old_size"]:
     """Matrix that resizes a row of samples by bicubic convolution, with repeated edge samples.
 
     Args:

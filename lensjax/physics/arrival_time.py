@@ -6,10 +6,10 @@ Reference for all functions: Narayan & Bartelmann 1996, "Lectures on Gravitation
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.physics.cosmology import ARCSEC, MEGAPARSEC, SPEED_OF_LIGHT, time_delay_distance
+from lensjax.physics.types import Grid, Scalar
 
 DAY = 86_400.0  # s
 DAYS_PER_MPC_ARCSEC2 = MEGAPARSEC / (SPEED_OF_LIGHT * 1e3) * ARCSEC**2 / DAY
@@ -23,13 +23,7 @@ class Potential(Protocol):
         """The potential (arcsec^2) at x and y (arcsec)."""
 
 
-def fermat_potential(
-    potential: Potential,
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    beta_x: Float[ArrayLike, ""],
-    beta_y: Float[ArrayLike, ""],
-) -> Float[Array, "*grid"]:
+def fermat_potential(potential: Potential, x: Grid, y: Grid, beta_x: Scalar, beta_y: Scalar) -> Grid:
     """Fermat potential |theta - beta|^2 / 2 - psi(theta), which is stationary at the images.
 
     Args:
@@ -45,16 +39,16 @@ def fermat_potential(
 
 def time_delay(
     potential: Potential,
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    beta_x: Float[ArrayLike, ""],
-    beta_y: Float[ArrayLike, ""],
-    z_lens: Float[ArrayLike, ""] = 0.5,
-    z_source: Float[ArrayLike, ""] = 1.0,
+    x: Grid,
+    y: Grid,
+    beta_x: Scalar,
+    beta_y: Scalar,
+    z_lens: Scalar = 0.5,
+    z_source: Scalar = 1.0,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
-) -> Float[Array, "*grid"]:
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
+) -> Grid:
     """Arrival time of light at theta relative to the unlensed light path, days.
 
     A constant in the potential adds a constant to the delay: only differences are observable. In float32

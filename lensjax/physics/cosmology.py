@@ -11,6 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.types import Scalar
+
 SPEED_OF_LIGHT = 299_792.458  # km / s
 GM_SUN = 1.32712440018e20  # G times the mass of the Sun, m^3 / s^2
 MEGAPARSEC = 3.0856775814913673e22  # m
@@ -22,9 +24,7 @@ Convention = Literal["angular_diameter", "deeplensesim"]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
-def comoving_distance(
-    z: Float[ArrayLike, ""], *, H0: Float[ArrayLike, ""] = 70.0, Om0: Float[ArrayLike, ""] = 0.3
-) -> Float[Array, ""]:
+def comoving_distance(z: Scalar, *, H0: Scalar = 70.0, Om0: Scalar = 0.3) -> Float[Array, ""]:
     """Comoving distance in flat LCDM without radiation.
 
     Args:
@@ -44,11 +44,11 @@ def comoving_distance(
 
 
 def lensing_distances(
-    z_lens: Float[ArrayLike, ""],
-    z_source: Float[ArrayLike, ""],
+    z_lens: Scalar,
+    z_source: Scalar,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
     convention: Convention = "angular_diameter",
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """Distances to the lens, to the source, and from lens to source.
@@ -78,11 +78,7 @@ def lensing_distances(
 
 
 def time_delay_distance(
-    z_lens: Float[ArrayLike, ""],
-    z_source: Float[ArrayLike, ""],
-    *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    z_lens: Scalar, z_source: Scalar, *, H0: Scalar = 70.0, Om0: Scalar = 0.3
 ) -> Float[Array, ""]:
     """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
 
@@ -102,11 +98,11 @@ def time_delay_distance(
 
 def einstein_radius(
     mass: Float[ArrayLike, "*shape"],
-    z_lens: Float[ArrayLike, ""] = 0.5,
-    z_source: Float[ArrayLike, ""] = 1.0,
+    z_lens: Scalar = 0.5,
+    z_source: Scalar = 1.0,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Einstein radius of a point mass.
@@ -131,11 +127,11 @@ def einstein_radius(
 
 def einstein_mass(
     theta_E: Float[ArrayLike, "*shape"],
-    z_lens: Float[ArrayLike, ""] = 0.5,
-    z_source: Float[ArrayLike, ""] = 1.0,
+    z_lens: Scalar = 0.5,
+    z_source: Scalar = 1.0,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Mass of a point mass with a given Einstein radius; the inverse of `einstein_radius`.
@@ -160,11 +156,11 @@ def einstein_mass(
 
 def sis_einstein_radius(
     velocity_dispersion: Float[ArrayLike, "*shape"],
-    z_lens: Float[ArrayLike, ""] = 0.5,
-    z_source: Float[ArrayLike, ""] = 1.0,
+    z_lens: Scalar = 0.5,
+    z_source: Scalar = 1.0,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Einstein radius of a singular isothermal sphere: 4 pi (sigma / c)^2 D_LS / D_S.
@@ -188,11 +184,11 @@ def sis_einstein_radius(
 
 def sis_velocity_dispersion(
     theta_E: Float[ArrayLike, "*shape"],
-    z_lens: Float[ArrayLike, ""] = 0.5,
-    z_source: Float[ArrayLike, ""] = 1.0,
+    z_lens: Scalar = 0.5,
+    z_source: Scalar = 1.0,
     *,
-    H0: Float[ArrayLike, ""] = 70.0,
-    Om0: Float[ArrayLike, ""] = 0.3,
+    H0: Scalar = 70.0,
+    Om0: Scalar = 0.3,
     convention: Convention = "angular_diameter",
 ) -> Float[Array, "*shape"]:
     """Velocity dispersion of a singular isothermal sphere; the inverse of `sis_einstein_radius`.
@@ -219,9 +215,7 @@ def _squared_radius_per_mass(
     z_lens: ArrayLike, z_source: ArrayLike, H0: ArrayLike, Om0: ArrayLike, convention: Convention
 ) -> Array:
     """Squared Einstein radius of a point mass over its mass, rad^2 per solar mass."""
-    lens, source, between = lensing_distances(
-        z_lens, z_source, H0=H0, Om0=Om0, convention=convention
-    )
+    lens, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0, convention=convention)
     return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.types import Grid, Scalar
+
 MAX_ELLIPTICITY = 0.9999  # an axis ratio of 5e-5; lenstronomy has the same limit
 
 
@@ -38,12 +40,7 @@ def clip_ellipticity(
     return factor * e1, factor * e2
 
 
-def elliptical_coordinates(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+def elliptical_coordinates(x: Grid, y: Grid, e1: Scalar, e2: Scalar) -> tuple[Grid, Grid]:
     """Coordinates in which ellipses of (e1, e2) are circles: z - e conj(z), with z = x + iy, e = e1 + i e2.
 
     Args:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from lensjax.physics.jacobian import hessian
 from lensjax.physics.rays import Deflection, ray_shooting
+from lensjax.physics.types import Scalar
 
 NEWTON_STEPS = 30
 
@@ -40,13 +41,13 @@ class PointImages(NamedTuple):
 
 def image_positions(
     deflection: Deflection,
-    beta_x: Float[ArrayLike, ""],
-    beta_y: Float[ArrayLike, ""],
+    beta_x: Scalar,
+    beta_y: Scalar,
     *,
     search_window: float = 6.0,
     cells: int = 60,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     max_images: int = 8,
     min_magnification: float = 1e-6,
     refinement: int = 10,
@@ -162,11 +163,7 @@ def _stop_parameter_gradients(deflection: Deflection, x: Array) -> Deflection:
 
 
 def _with_derivatives(
-    deflection: Deflection,
-    theta: tuple[Array, Array],
-    mask: Array,
-    beta_x: ArrayLike,
-    beta_y: ArrayLike,
+    deflection: Deflection, theta: tuple[Array, Array], mask: Array, beta_x: ArrayLike, beta_y: ArrayLike
 ) -> PointImages:
     """Images at solutions of the lens equation, with implicit derivatives."""
 
@@ -213,10 +210,7 @@ def _newton_step(
 
 
 def _newton(
-    deflection: Deflection,
-    start: tuple[Array, Array],
-    source: tuple[Array, Array],
-    largest_step: float,
+    deflection: Deflection, start: tuple[Array, Array], source: tuple[Array, Array], largest_step: float
 ) -> tuple[Array, Array, Array]:
     """Damped Newton iteration: x, y and distance from the source, in the source plane."""
 
@@ -268,9 +262,7 @@ def _cell_score(
     in units of the cell's deviation from the triangles, which is estimated from second differences.
     """
     u, v = beta[0] - source[0], beta[1] - source[1]
-    corners = [
-        (part[:, :-1, :-1], part[:, :-1, 1:], part[:, 1:, :-1], part[:, 1:, 1:]) for part in (u, v)
-    ]
+    corners = [(part[:, :-1, :-1], part[:, :-1, 1:], part[:, 1:, :-1], part[:, 1:, 1:]) for part in (u, v)]
     one, two, three, four = zip(*corners, strict=True)
     distance = jnp.minimum(
         _distance_from_origin((one, two, three)), _distance_from_origin((four, three, two))

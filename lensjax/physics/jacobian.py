@@ -11,9 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lensjax.physics.rays import Deflection
+from lensjax.physics.types import Grid
 
 
 class Hessian(NamedTuple):
@@ -32,7 +33,7 @@ class Hessian(NamedTuple):
     f_yy: Array
 
 
-def hessian(deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]) -> Hessian:
+def hessian(deflection: Deflection, x: Grid, y: Grid) -> Hessian:
     """Derivatives of a deflection: the Hessian of its potential.
 
     Args:
@@ -48,9 +49,7 @@ def hessian(deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*
     return Hessian(f_xx, f_xy, f_yx, f_yy)
 
 
-def convergence(
-    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
-) -> Float[Array, "*grid"]:
+def convergence(deflection: Deflection, x: Grid, y: Grid) -> Grid:
     """Convergence kappa of any deflection: half its divergence.
 
     Args:
@@ -64,9 +63,7 @@ def convergence(
     return (f_xx + f_yy) / 2
 
 
-def shear(
-    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+def shear(deflection: Deflection, x: Grid, y: Grid) -> tuple[Grid, Grid]:
     """Shear of any deflection. For the profile of an external shear see `external_shear_deflection`.
 
     Args:
@@ -80,9 +77,7 @@ def shear(
     return (f_xx - f_yy) / 2, (f_xy + f_yx) / 2
 
 
-def inverse_magnification(
-    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
-) -> Float[Array, "*grid"]:
+def inverse_magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
     """Determinant of d beta / d theta.
 
     Args:
@@ -96,9 +91,7 @@ def inverse_magnification(
     return (1 - f_xx) * (1 - f_yy) - f_xy * f_yx
 
 
-def magnification(
-    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
-) -> Float[Array, "*grid"]:
+def magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
     """Signed magnification of a small image: its area over the area of its source.
 
     The magnification and its gradient are infinite on critical curves, where `inverse_magnification` is

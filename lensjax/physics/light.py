@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates, ellipticity
 from lensjax.physics.grid import interpolate
+from lensjax.physics.types import Grid, Scalar
 
 __all__ = ["CORE", "elliptical_radius", "ellipticity", "gaussian_light", "sampled_light", "sersic"]
 
@@ -19,18 +20,18 @@ MAX_SQUARED_RADII = 1500.0  # in units of sigma^2; beyond it exp(-square / 2) is
 
 
 def sersic(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    amp: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    amp: Scalar,
     *,
-    R_sersic: Float[ArrayLike, ""],
-    n_sersic: Float[ArrayLike, ""],
-    e1: Float[ArrayLike, ""] = 0.0,
-    e2: Float[ArrayLike, ""] = 0.0,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    R_sersic: Scalar,
+    n_sersic: Scalar,
+    e1: Scalar = 0.0,
+    e2: Scalar = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Circular or elliptical Sersic profile.
 
     Args:
@@ -54,19 +55,12 @@ def sersic(
 
 
 def sersic_at_radius(
-    radius: Float[Array, "*grid"],
-    amp: Float[ArrayLike, ""],
-    *,
-    R_sersic: Float[ArrayLike, ""],
-    n_sersic: Float[ArrayLike, ""],
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    radius: Grid, amp: Scalar, *, R_sersic: Scalar, n_sersic: Scalar, core: float = CORE
+) -> Grid:
     """Sersic profile at softened radii, arcsec. Other arguments as for `sersic`."""
     b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
-    if (
-        isinstance(n_sersic, int | float) and n_sersic == 1
-    ):  # exponential disk, which needs no power
+    if isinstance(n_sersic, int | float) and n_sersic == 1:  # exponential disk, which needs no power
         return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))
     # At e^11.5 times b the light is 0 in any precision; the exponential would overflow further out.
     exponent = jnp.minimum(jnp.log(radius / scale) / n_sersic, 11.5)
@@ -74,17 +68,17 @@ def sersic_at_radius(
 
 
 def gaussian_light(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    amp: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    amp: Scalar,
     *,
-    sigma: Float[ArrayLike, ""],
-    e1: Float[ArrayLike, ""] = 0.0,
-    e2: Float[ArrayLike, ""] = 0.0,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    sigma: Scalar,
+    e1: Scalar = 0.0,
+    e2: Scalar = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = 1e-6,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Circular or elliptical Gaussian; lenstronomy's GAUSSIAN and GAUSSIAN_ELLIPSE.
 
     Args:
@@ -112,8 +106,8 @@ def sampled_light(
     image: Float[Array, "rows columns"],
     *,
     pixel_scale: float,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
 ) -> Float[Array, "*points"]:
     """Light given on pixels, interpolated bilinearly; lenstronomy's INTERPOL.
 
@@ -132,14 +126,7 @@ def sampled_light(
     return interpolate(image, x - center_x, y - center_y, pixel_scale)
 
 
-def elliptical_radius(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    *,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+def elliptical_radius(x: Grid, y: Grid, e1: Scalar, e2: Scalar, *, core: float = CORE) -> Grid:
     """Elliptical radius sqrt(q u^2 + v^2 / q), with u along the major and v along the minor axis.
 
     In terms of e1 and e2, q u^2 + v^2 / q = (((1 - e1) x - e2 y)^2 + ((1 + e1) y - e2 x)^2) / (1 - e^2). This

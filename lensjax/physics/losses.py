@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from lensjax.physics.grid import interpolate
 from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.source_plane import sis_image_pair
+from lensjax.physics.types import Scalar
 
 
 def same_source_loss(
@@ -49,10 +50,10 @@ def same_source_loss(
 def sis_brightness_loss(
     image: Float[Array, "rows columns"],
     pixel_scale: float,
-    theta_E: Float[ArrayLike, ""],
+    theta_E: Scalar,
     *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     radii: int = 16,
     angles: int = 64,
 ) -> Float[Array, ""]:
@@ -111,9 +112,7 @@ def chi_square_loss(
 
 
 def curl_loss(
-    alpha_x: Float[Array, "rows columns"],
-    alpha_y: Float[Array, "rows columns"],
-    pixel_scale: float,
+    alpha_x: Float[Array, "rows columns"], alpha_y: Float[Array, "rows columns"], pixel_scale: float
 ) -> Float[Array, ""]:
     """Squared curl of a free-form deflection, which vanishes for the gradient of a potential.
 
@@ -135,9 +134,7 @@ def curl_loss(
 
 
 def sampled_convergence(
-    alpha_x: Float[Array, "rows columns"],
-    alpha_y: Float[Array, "rows columns"],
-    pixel_scale: float,
+    alpha_x: Float[Array, "rows columns"], alpha_y: Float[Array, "rows columns"], pixel_scale: float
 ) -> Float[Array, "rows-1 columns-1"]:
     """Convergence of a free-form deflection: half its flux out of each square of four pixels.
 

@@ -3,11 +3,11 @@
 from typing import Protocol, runtime_checkable
 
 import jax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.physics.grid import interpolate
 from lensjax.physics.mass import sis_deflection
+from lensjax.physics.types import Grid, Scalar
 
 
 @runtime_checkable
@@ -27,12 +27,7 @@ class Light(Protocol):
 
 
 @jax.jit
-def lens_equation(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    alpha_x: Float[Array, "*grid"],
-    alpha_y: Float[Array, "*grid"],
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+def lens_equation(x: Grid, y: Grid, alpha_x: Grid, alpha_y: Grid) -> tuple[Grid, Grid]:
     """Source-plane position beta = theta - alpha(theta).
 
     Args:
@@ -49,13 +44,8 @@ def lens_equation(
 
 @jax.jit
 def sis_lens_equation(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
+) -> tuple[Grid, Grid]:
     """Source-plane position behind a singular isothermal sphere.
 
     Args:
@@ -70,9 +60,7 @@ def sis_lens_equation(
     return lens_equation(x, y, *alpha)
 
 
-def ray_shooting(
-    deflection: Deflection, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+def ray_shooting(deflection: Deflection, x: Grid, y: Grid) -> tuple[Grid, Grid]:
     """Traces rays from the observer through a lens to the source plane.
 
     Args:
@@ -91,11 +79,11 @@ def ray_shooting(
 def lensed_image(
     source: Light | Float[Array, "source_rows source_columns"],
     deflection: Deflection,
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
+    x: Grid,
+    y: Grid,
     *,
     source_scale: float | None = None,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Image of a source behind a lens. Lensing conserves surface brightness: I(theta) = S(beta(theta)).
 
     Args:

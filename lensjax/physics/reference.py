@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-MAX_SOURCE = (
-    149.0  # index of the last pixel of a 150-pixel image, which the reference uses as a brightness
-)
+MAX_SOURCE = 149.0  # index of the last pixel of a 150-pixel image, which the reference uses as a brightness
 GRADIENT_FORMS = ("gradient_product", "mixed_derivative")
 
 

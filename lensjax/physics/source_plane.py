@@ -13,11 +13,11 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.physics.grid import interpolate, pixel_coordinate, pixel_grid
 from lensjax.physics.rays import Deflection, ray_shooting
+from lensjax.physics.types import Scalar
 
 Method = Literal["fixed_point", "cloud_in_cell"]
 
@@ -25,10 +25,10 @@ Method = Literal["fixed_point", "cloud_in_cell"]
 def sis_image_pair(
     beta_x: Float[Array, "*points"],
     beta_y: Float[Array, "*points"],
-    theta_E: Float[ArrayLike, ""],
+    theta_E: Scalar,
     *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """The two images behind a singular isothermal sphere, theta_E farther out and theta_E farther in.
 
@@ -55,12 +55,12 @@ def sis_image_pair(
 def sis_source_image(
     image: Float[Array, "rows columns"],
     pixel_scale: float,
-    theta_E: Float[ArrayLike, ""],
+    theta_E: Scalar,
     *,
     source_size: int | tuple[int, int],
     source_scale: float,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
 ) -> Float[Array, "source_rows source_columns"]:
     """Source behind a singular isothermal sphere, in closed form: the mean brightness of its images.
 

@@ -87,9 +87,7 @@ def resnet_layers(variables: PyTree) -> tuple[Path, ...]:
     return tuple((name, block) for block in last.values()) or ((name, "bn1"),)
 
 
-def upsample_to_pixels(
-    maps: Float[np.ndarray, "n rows columns"], size: int
-) -> Float[np.ndarray, "n s s"]:
+def upsample_to_pixels(maps: Float[np.ndarray, "n rows columns"], size: int) -> Float[np.ndarray, "n s s"]:
     """Maps of a ResNet layer at the pixels of the images, by linear interpolation.
 
     With the strides and padding of the ResNet, cell i of a map is centered on pixel `stride * i`. Stretching

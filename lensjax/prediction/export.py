@@ -124,9 +124,7 @@ def write_stablehlo(function: ModelFunction, path: Path) -> None:
     """Writes a program with its parameters, for any batch size and all `PLATFORMS`."""
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *function.image_shape), np.float32)
-    exported = jax_export.export(jax.jit(function.logits_and_probabilities), platforms=PLATFORMS)(
-        images
-    )
+    exported = jax_export.export(jax.jit(function.logits_and_probabilities), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
 
 
@@ -246,9 +244,7 @@ def write_torch(function: ModelFunction, path: Path) -> None:
       UserError: if the reference implementation has no such model.
     """
     if function.name not in TABLES:
-        raise UserError(
-            f"{function.name} has no PyTorch counterpart; use stablehlo, onnx or safetensors"
-        )
+        raise UserError(f"{function.name} has no PyTorch counterpart; use stablehlo, onnx or safetensors")
     state_dict = weights.to_state_dict(function.variables, function.name)
     weights.write_torch(path, state_dict, overwrite=False)
 

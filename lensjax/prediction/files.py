@@ -96,9 +96,7 @@ def predict_files(
     try:
         with (
             part_file.open_part(output, about, header, overwrite=overwrite) as part,
-            progress_bar(
-                len(listing.names), "predicting", unit="files", initial=part.progress.file
-            ) as bar,
+            progress_bar(len(listing.names), "predicting", unit="files", initial=part.progress.file) as bar,
         ):
             if part.progress.file or part.progress.image:
                 log.info("%s: resuming after %s files", output, f"{part.progress.file:,}")

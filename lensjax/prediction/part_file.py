@@ -133,9 +133,7 @@ def finish(part: PartialTable, output: Path, finished: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read_progress(
-    path: Path, about: Mapping[str, object], overwrite: bool
-) -> TableProgress | None:
+def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> TableProgress | None:
     """Progress of an earlier command with the same settings; None if there is none."""
     if not path.exists() or not _progress_path(path).exists():
         return None

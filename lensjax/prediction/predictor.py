@@ -44,9 +44,7 @@ class ModelPredictions:
 class Predictor(Protocol):
     """Function of a model's variables and an image set; `quiet` hides the progress bar."""
 
-    def __call__(
-        self, variables: PyTree, images: ImageSet, *, quiet: bool = False
-    ) -> ModelPredictions:
+    def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> ModelPredictions:
         """Predictions for the images."""
 
 
@@ -74,9 +72,7 @@ def make_predictor(
     here = processes.local_devices(devices)
     check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
     step = parallelize(
-        functools.partial(
-            eval_step, model=model, recipe=Recipe.from_config(config), with_loss=with_loss
-        ),
+        functools.partial(eval_step, model=model, recipe=Recipe.from_config(config), with_loss=with_loss),
         here,
         in_axes=(None, 0),
         out_axes=0,

@@ -32,9 +32,7 @@ def check_output(output: Path) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise UserError(
-                f'{output}: .parquet needs pyarrow: pip install "lensjax[formats]"'
-            ) from None
+            raise UserError(f'{output}: .parquet needs pyarrow: pip install "lensjax[formats]"') from None
 
 
 def column_names(has_fit: bool) -> list[str]:

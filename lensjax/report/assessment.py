@@ -16,9 +16,7 @@ from lensjax.report.provenance import collect_provenance
 from lensjax.report.writer import PAGE, write_report
 
 
-def evaluate_run(
-    trained: TrainedModel, images: ImageSet, *, split: Split, tta: str = "none"
-) -> str:
+def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: str = "none") -> str:
     """Evaluates a run on a split and writes the report to the run's folder.
 
     If the split is the validation split, a temperature is fitted as well.
@@ -46,12 +44,8 @@ def evaluate_run(
         best_epoch=trained.best_epoch,
         history=trained.history,
         # The temperature was fitted to predictions without test-time augmentation.
-        temperature=read_temperature(trained.workdir, trained.best_epoch)
-        if tta == "none"
-        else None,
-        detail_panels=explanation_panels(
-            trained, images, predictions.probabilities, rows, split=split
-        ),
+        temperature=read_temperature(trained.workdir, trained.best_epoch) if tta == "none" else None,
+        detail_panels=explanation_panels(trained, images, predictions.probabilities, rows, split=split),
     )
     return f"{table}\n\nReport: {folder / PAGE}"
 
@@ -66,9 +60,7 @@ def calibrate_run(trained: TrainedModel, images: ImageSet) -> None:
     save_temperature(trained, images, trained.predict(images))
 
 
-def save_temperature(
-    trained: TrainedModel, images: ImageSet, predictions: ModelPredictions
-) -> None:
+def save_temperature(trained: TrainedModel, images: ImageSet, predictions: ModelPredictions) -> None:
     """Fits a temperature to existing predictions for the validation images, and saves it."""
     temperature = fit_temperature(images.labels, predictions.probabilities)
     calibration = Calibration(temperature, "validation", len(images), trained.best_epoch)

@@ -64,9 +64,7 @@ def lens_view(trained: TrainedModel, images: ImageSet) -> View | None:
     return None if maker is None else maker(trained, _model_inputs(trained, images))
 
 
-def attribution_view(
-    trained: TrainedModel, images: ImageSet, predicted: Int[np.ndarray, " few"]
-) -> View:
+def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.ndarray, " few"]) -> View:
     """Attribution maps of the predicted classes, over the part of the images that the model uses.
 
     Args:
@@ -80,14 +78,10 @@ def attribution_view(
     columns = [ViewColumn("image\nas seen by the model", pictures)]
     if inputs.shape[-1] > 1:
         residuals = np.asarray(inputs[..., 1])
-        columns.append(
-            ViewColumn("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4))
-        )
+        columns.append(ViewColumn("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4)))
     layers = resnet_layers(trained.variables)
     for stage, layer in _attribution_layers(layers):
-        maps = grad_cam(
-            trained.model, trained.variables, inputs, jnp.asarray(predicted), layer=layer
-        )
+        maps = grad_cam(trained.model, trained.variables, inputs, jnp.asarray(predicted), layer=layer)
         stage_name = _STAGES.get(stage, "stem") if len(layers) > 1 else "stem"
         title = f"Grad-CAM\n{stage_name} stage, {maps.shape[1]} x {maps.shape[2]}"
         overlaid = overlay(pictures, upsample_to_pixels(np.asarray(maps), size))

@@ -40,8 +40,7 @@ def select_for_detail(
     rows: list[int] = []
     for label in range(len(CLASSES)):
         good, bad = (
-            most_certain(labels, probabilities, label=label, right=right).tolist()
-            for right in (True, False)
+            most_certain(labels, probabilities, label=label, right=right).tolist() for right in (True, False)
         )
         rows += [*good[:1], *bad[:1], *good[1:], *bad[1:]][:2]
     return np.asarray(rows, int)
@@ -59,9 +58,7 @@ def format_prediction(probabilities: Float[np.ndarray, " classes"]) -> str:
     return f"{DISPLAY_NAMES[predicted]} {'> 0.9999' if value == '1.0000' else value}"
 
 
-def certainty_gallery(
-    images: ImageSet, probabilities: Probabilities, *, right: bool, split: str
-) -> Panel:
+def certainty_gallery(images: ImageSet, probabilities: Probabilities, *, right: bool, split: str) -> Panel:
     """Gallery of the most certain correct, or wrong, predictions of each class.
 
     Args:

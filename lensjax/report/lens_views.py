@@ -160,9 +160,7 @@ def reference_view(trained: TrainedModel, inputs: Float[Array, "few height width
         ViewColumn(f"image as seen by the model\n{low:.2g} to {high:.2g}", images, "magma", limits),
         ViewColumn(f"deflection, a brightness\n± {spread:.2g}", alpha, "PuOr", (-spread, spread)),
         ViewColumn(f"source θ_S\n{low:.2g} to {high:.2g}", source, "magma", limits),
-        ViewColumn(
-            f"re-lensed, θ_S + alpha\n{low:.2g} to {high:.2g}", source + alpha, "magma", limits
-        ),
+        ViewColumn(f"re-lensed, θ_S + alpha\n{low:.2g} to {high:.2g}", source + alpha, "magma", limits),
         ViewColumn(f"image - re-lensed\n± {largest:.2g}", residual, "RdBu_r", (-largest, largest)),
     )
     return View(

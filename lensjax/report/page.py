@@ -56,9 +56,7 @@ def render_page(
         text = f"<p>{escape(panel.text)}</p>"
         sections[panel.name] = (panel.title, text + html.render_panel(panel))
     sections["made"] = ("Reproducibility", _reproducibility(provenance))
-    links = "".join(
-        f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items()
-    )
+    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items())
     body = "".join(
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}'
         "</section>"

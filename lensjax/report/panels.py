@@ -82,9 +82,7 @@ def to_rgb(picture: Picture) -> UInt8[np.ndarray, "rows columns 3"]:
     low, high = picture.limits
     scaled = (picture.pixels.astype(float) - low) / (high - low)
     missing = np.isnan(scaled)
-    colors = np.array(
-        colormaps[picture.colormap](np.where(missing, 0, scaled), bytes=True)[..., :3]
-    )
+    colors = np.array(colormaps[picture.colormap](np.where(missing, 0, scaled), bytes=True)[..., :3])
     colors[missing] = _NO_DATA_COLOR
     return colors
 
@@ -133,9 +131,7 @@ def panel_figure(panel: Panel) -> Figure:
             )
             edge = {"right": RIGHT, "wrong": WRONG, "": INK}[picture.tone]
             width = 1.2 if picture.tone else 0.4
-            axes.add_patch(
-                Rectangle((left, bottom), side, side, fill=False, edgecolor=edge, linewidth=width)
-            )
+            axes.add_patch(Rectangle((left, bottom), side, side, fill=False, edgecolor=edge, linewidth=width))
             write(left, bottom - 0.03, picture.caption, va="top", fontsize=5.8, linespacing=1.1)
     axes.set(xlim=(0, WIDE), ylim=(0, height), aspect="auto")
     axes.axis("off")

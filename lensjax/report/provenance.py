@@ -55,9 +55,7 @@ class Provenance:
         }
 
 
-def collect_provenance(
-    config: ConfigDict, workdir: Path, *, split: Split, tta: str = "none"
-) -> Provenance:
+def collect_provenance(config: ConfigDict, workdir: Path, *, split: Split, tta: str = "none") -> Provenance:
     """Collects the provenance of a report made by this process.
 
     Args:
@@ -81,7 +79,6 @@ def collect_provenance(
         report_command=shlex.join([*command, *words]),
         original_command=shlex.join([*command, *sys.argv[1:]]) if is_lensjax else None,
         date=datetime.date.today().isoformat(),
-        versions={"Python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        versions={"Python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         device=f"{len(devices)} x {devices[0].device_kind}",
     )

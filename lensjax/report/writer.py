@@ -93,10 +93,7 @@ def write_report(
     }
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
     split = provenance.split
-    panels = [
-        certainty_gallery(images, probabilities, right=right, split=split)
-        for right in (True, False)
-    ]
+    panels = [certainty_gallery(images, probabilities, right=right, split=split) for right in (True, False)]
     panels += [*detail_panels, first_images_gallery(images, probabilities, split=split)]
     if images.residuals is not None:
         panels.append(first_images_gallery(images, probabilities, split=split, residuals=True))

@@ -22,9 +22,7 @@ def enable_compilation_cache() -> None:
     """
     if VARIABLE in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
-    jax.config.update(
-        "jax_compilation_cache_dir", str(user_cache.folder("compiled") / _processor())
-    )
+    jax.config.update("jax_compilation_cache_dir", str(user_cache.folder("compiled") / _processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

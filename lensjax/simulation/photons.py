@@ -46,16 +46,12 @@ def poisson(key: Key[Array, ""], rate: Float[Array, "*shape"]) -> Int32[Array, "
     half = -(-rate.size // 2)
     halves = jnp.pad(rate.ravel(), (0, 2 * half - rate.size)).reshape(2, half)
     words = random_words(key, 3, (2, half))
-    counts = (
-        lax.map(_draw_small_rates, (halves, *words)).reshape(-1)[: rate.size].reshape(rate.shape)
-    )
+    counts = lax.map(_draw_small_rates, (halves, *words)).reshape(-1)[: rate.size].reshape(rate.shape)
     return _draw_large_rates(jax.random.fold_in(key, 1), rate, counts)
 
 
 def _draw_small_rates(
-    operands: tuple[
-        Float[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"]
-    ],
+    operands: tuple[Float[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"]],
 ) -> Int32[Array, " n"]:
     """Counts for rates below `LARGE`, from three random words each; 0 for other rates."""
     rate, first, second, third = operands
@@ -72,9 +68,7 @@ def _draw_small_rates(
     )
 
 
-def random_words(
-    key: Key[Array, ""], number: int, shape: tuple[int, ...]
-) -> UInt32[Array, "number *shape"]:
+def random_words(key: Key[Array, ""], number: int, shape: tuple[int, ...]) -> UInt32[Array, "number *shape"]:
     """Draws uniform 32-bit words, of the quality of `jax.random` and several times faster on a CPU.
 
     Args:
@@ -133,9 +127,7 @@ def _look_up(
     return jnp.where((word & (2 ** (32 - bits) - 1)) < keep, column, alias)
 
 
-def _draw_by_inversion(
-    rate: Float[Array, "*shape"], word: UInt32[Array, "*shape"]
-) -> Int32[Array, "*shape"]:
+def _draw_by_inversion(rate: Float[Array, "*shape"], word: UInt32[Array, "*shape"]) -> Int32[Array, "*shape"]:
     """Counts for rates below 1/4: the number of cumulative probabilities that a uniform draw exceeds."""
     uniform = (word >> 8).astype(jnp.float32) * 2.0**-24
     probability = jnp.exp(-rate)

@@ -219,12 +219,8 @@ MODEL_1 = Preset(
         offset="square",
     ),
     subhalos=COMMON_TEST.subhalos,
-    vortex=AxionVortexPrior(
-        number=100, total_mass=3e10, log10_axion_mass=(-24.0, -22.0), length=0.06
-    ),
-    instrument=Instrument(
-        image_size=150, pixel_scale=0.05, subpixels=1, psf_sigma=0.087 / _FWHM, psf_size=5
-    ),
+    vortex=AxionVortexPrior(number=100, total_mass=3e10, log10_axion_mass=(-24.0, -22.0), length=0.06),
+    instrument=Instrument(image_size=150, pixel_scale=0.05, subpixels=1, psf_sigma=0.087 / _FWHM, psf_size=5),
     noise=ExposureNoise(log10_exposure=(3.0, 3.5), background_rms=0.01),
     lens_e1=0.1,
     convention="deeplensesim",

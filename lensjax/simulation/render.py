@@ -112,9 +112,7 @@ def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
     along_x, along_y = elliptical_coordinates(x - center_x, y - center_y, e1, e2)
     radius = jnp.sqrt((along_x**2 + along_y**2) / axis + physics.light.CORE**2)
     source = preset.source
-    return physics.sersic_at_radius(
-        radius, source.amp, R_sersic=source.R_sersic, n_sersic=source.n_sersic
-    )
+    return physics.sersic_at_radius(radius, source.amp, R_sersic=source.R_sersic, n_sersic=source.n_sersic)
 
 
 def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:

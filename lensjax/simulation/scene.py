@@ -77,9 +77,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
     shear = _uniform(next(keys), preset.shear)
     shear_angle = _uniform(next(keys), preset.shear_angle)
     source_x, source_y = _draw_source_position(next(keys), next(keys), source)
-    e1, e2 = physics.ellipticity(
-        _uniform(next(keys), source.axis_ratio), _uniform(next(keys), source.angle)
-    )
+    e1, e2 = physics.ellipticity(_uniform(next(keys), source.axis_ratio), _uniform(next(keys), source.angle))
     number = max(preset.subhalos.number, preset.vortex.number)
     subhalos = draw_subhalos(next(keys), preset.subhalos)
     vortex, axion_mass = draw_vortex(next(keys), preset.vortex)
@@ -147,9 +145,7 @@ def _class_index(substructure: str | Int[Array, ""]) -> Int[Array, ""]:
     if isinstance(substructure, str) and substructure in CLASSES:
         return jnp.asarray(CLASSES.index(substructure), jnp.int32)
     if isinstance(substructure, str | int):
-        raise UserError(
-            f"substructure is {substructure!r}; expected one of {', '.join(map(repr, CLASSES))}"
-        )
+        raise UserError(f"substructure is {substructure!r}; expected one of {', '.join(map(repr, CLASSES))}")
     return jnp.asarray(substructure, jnp.int32)
 
 
@@ -164,9 +160,7 @@ def _draw_source_position(
     return distance * jnp.cos(angle), distance * jnp.sin(angle)
 
 
-def _einstein_radii(
-    masses: Float[Array, "found 3"], preset: Preset, number: int
-) -> Float[Array, "number 3"]:
+def _einstein_radii(masses: Float[Array, "found 3"], preset: Preset, number: int) -> Float[Array, "number 3"]:
     """Einstein radius, x and y of each mass, padded with rows of zeros to `number`."""
     radius = physics.einstein_radius(
         masses[:, 0], preset.z_lens, preset.z_source, convention=preset.convention

@@ -68,11 +68,7 @@ def add_mass_deflections(
 
 def _derivative(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Field, Field]:
     _, _, x, y, masses = primals
-    parts = [
-        tuple(
-            jnp.zeros_like(x) if isinstance(each, SymbolicZero) else each for each in tangents[:2]
-        )
-    ]
+    parts = [tuple(jnp.zeros_like(x) if isinstance(each, SymbolicZero) else each for each in tangents[:2])]
 
     def forward(masses_tangent: Array) -> Field:
         plain = physics.point_masses_deflection
@@ -138,9 +134,7 @@ def _split_into_blocks(masses: Array, max_size: int) -> Float[Array, "blocks siz
     return jnp.pad(masses, ((0, blocks * size - len(masses)), (0, 0))).reshape(blocks, size, 3)
 
 
-def _add_block(
-    total_x: Array, total_y: Array, x: Array, y: Array, masses: Array
-) -> tuple[Array, Array]:
+def _add_block(total_x: Array, total_y: Array, x: Array, y: Array, masses: Array) -> tuple[Array, Array]:
     for theta_E, center_x, center_y in masses:
         dx, dy = x - center_x, y - center_y
         factor = theta_E**2 / (dx**2 + dy**2 + CORE**2)

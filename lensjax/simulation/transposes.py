@@ -20,9 +20,7 @@ Field = tuple[Array, Array]
 CHUNK_SIZE = 2_200  # grid points per iteration of the backward pass
 
 
-def apply_linear(
-    forward: Callable[[Array], Any], transpose: Callable[[Any], Array], operand: Array
-) -> Any:
+def apply_linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], operand: Array) -> Any:
     """Applies a linear function whose transpose is given explicitly.
 
     The result solves the equations `u = operand, v - forward(u) = 0`, because JAX lets the caller
@@ -94,9 +92,7 @@ def _pointwise_derivative(
     def forward(tangent: Array) -> Any:
         at = tuple(primals[i] for i in active)
         parts = zip(jnp.split(tangent, ends), at, strict=True)
-        return jax.jvp(
-            function_of_active, at, tuple(part.reshape(one.shape) for part, one in parts)
-        )[1]
+        return jax.jvp(function_of_active, at, tuple(part.reshape(one.shape) for part, one in parts))[1]
 
     def transpose(cotangent: Any) -> Array:
         pulled = _pull_back(function, primals, cotangent, active)
@@ -138,9 +134,7 @@ def _pull_back(
 
     def add(carry: Any, first: Array) -> tuple[Any, None]:
         totals, whole = carry
-        chunk = jax.tree.map(
-            lambda field: lax.dynamic_slice_in_dim(field, first, rows_per_chunk), fields
-        )
+        chunk = jax.tree.map(lambda field: lax.dynamic_slice_in_dim(field, first, rows_per_chunk), fields)
         each, *coordinates = jax.vjp(call, pairs, *chunk[:2])[1](chunk[2])
         # Accumulated point by point in the loop that computes them; a sum needs a loop of its own.
         totals = [total + one for total, one in zip(totals, each, strict=True)]
@@ -161,9 +155,7 @@ def _pull_back(
     return jnp.stack(_unpair(sums, number)), by_x, by_y
 
 
-def _ignore_pairs(
-    function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array
-) -> Any:
+def _ignore_pairs(function: Callable[..., Any], parameters: Array, _: Any, x: Array, y: Array) -> Any:
     return function(parameters, x, y)
 
 

@@ -143,9 +143,7 @@ class Checkpoints:
         return self._progress(step).history
 
     def _progress(self, step: int) -> Progress:
-        saved = self._manager.restore(
-            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
-        )
+        saved = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
         return Progress(**saved["progress"])
 
     def _restore(self, step: int, item: str, like: PyTree) -> PyTree:
@@ -211,6 +209,5 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     """Shape of each array in a tree, by its path."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves
     }

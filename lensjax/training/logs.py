@@ -118,9 +118,7 @@ def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
     values += [record["validation_auc"], record["validation_accuracy"]]
     numbers = "".join(f"{value:7.4f}" for value in values)
     epoch = f"{record['epoch']}/{config.num_epochs}"
-    return (
-        f"{epoch:>7}{numbers}{record['images_per_second']:7.0f}{format_duration(seconds_left):>7}"
-    )
+    return f"{epoch:>7}{numbers}{record['images_per_second']:7.0f}{format_duration(seconds_left):>7}"
 
 
 def _term_columns(terms: Sequence[str]) -> Sequence[str]:

@@ -100,9 +100,7 @@ def train(
     check_batch_size("batch_size", config.batch_size, len(devices))
     num_steps = math.ceil(len(images) / config.batch_size)
     with contextlib.ExitStack() as stack:
-        checkpoints = [
-            stack.enter_context(Checkpoints(folder / CHECKPOINTS, devices)) for folder in runs
-        ]
+        checkpoints = [stack.enter_context(Checkpoints(folder / CHECKPOINTS, devices)) for folder in runs]
         stop = stack.enter_context(catch_stop_signals(devices))
         state, key, progress, resumed = start_or_resume(configs, model, num_steps, checkpoints)
         state, key = replicate((state, key), devices)
@@ -231,8 +229,7 @@ def evaluate_save_and_log(
     times = {"images_per_second": num_images / seconds_of_steps, "seconds": seconds}
     records = [{"epoch": epoch, **each, **times} for each in metrics]
     progress = [
-        Progress(epoch, 0, [*each.history, record])
-        for each, record in zip(progress, records, strict=True)
+        Progress(epoch, 0, [*each.history, record]) for each, record in zip(progress, records, strict=True)
     ]
     zeros = stack_runs([zero_totals(term_names(config.model.name))] * len(progress))
     state = state.replace(totals=replicate(zeros, session.devices))
@@ -247,10 +244,7 @@ def evaluate_save_and_log(
 
 def evaluate_runs(session: Session, state: TrainState) -> list[dict[str, float]]:
     """Metrics of each run's current model."""
-    return [
-        session.evaluate(each)
-        for each in split_runs(state.evaluation_variables, len(session.configs))
-    ]
+    return [session.evaluate(each) for each in split_runs(state.evaluation_variables, len(session.configs))]
 
 
 def save(
@@ -274,9 +268,7 @@ def wait_until_saved(session: Session) -> None:
         checkpoints.wait()
 
 
-def check_finite(
-    loss: Float[Array, "*runs"] | None, session: Session, epoch: int, number: int
-) -> None:
+def check_finite(loss: Float[Array, "*runs"] | None, session: Session, epoch: int, number: int) -> None:
     """Waits for the loss of a step and checks that it is finite.
 
     Args:

@@ -50,9 +50,7 @@ def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
     """
     for field, targets in (("pretrained", MAIN_TARGETS), ("pretrained_cnn", CNN_TARGETS)):
         if config[field]:
-            variables = _load_file(
-                variables, f"config.model.{field}", config, config[field], targets
-            )
+            variables = _load_file(variables, f"config.model.{field}", config, config[field], targets)
     return variables
 
 

@@ -30,9 +30,7 @@ class Profiler:
       num_devices: number of devices that train.
     """
 
-    def __init__(
-        self, config: ConfigDict, workdir: Path, device: jax.Device, num_devices: int
-    ) -> None:
+    def __init__(self, config: ConfigDict, workdir: Path, device: jax.Device, num_devices: int) -> None:
         self._folder = workdir / TRACE
         self._device = device
         self._flops_per_image = cost.step_flops(config) / config.batch_size
@@ -52,9 +50,7 @@ class Profiler:
             if self._calls == _CALLS_BEFORE_TRACE:
                 options = jax.profiler.ProfileOptions()
                 options.python_tracer_level = 0  # Python calls would fill the trace
-                jax.profiler.start_trace(
-                    self._folder, create_perfetto_trace=True, profiler_options=options
-                )
+                jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
                 self._trace_seconds += time.perf_counter() - started
             started = time.perf_counter()
             with jax.profiler.StepTraceAnnotation("train", step_num=self._calls):

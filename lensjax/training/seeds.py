@@ -62,9 +62,7 @@ def train(
         unfinished = [folder for folder in runs if positions[folder][0] < config.num_epochs]
         while unfinished:
             # Runs can only be trained side by side from the same position.
-            same = [
-                folder for folder in unfinished if positions[folder] == positions[unfinished[0]]
-            ]
+            same = [folder for folder in unfinished if positions[folder] == positions[unfinished[0]]]
             group = {folder: runs[folder] for folder in same[:group_size]}
             seeds = ", ".join(str(each.seed) for each in group.values())
             word = "seeds" if len(group) > 1 else "seed"
@@ -78,9 +76,7 @@ def train(
                 positions |= {folder: _newest_position(folder, devices) for folder in group}
 
 
-def max_group_size(
-    config: ConfigDict, images: TrainingImages, devices: Sequence[jax.Device]
-) -> int:
+def max_group_size(config: ConfigDict, images: TrainingImages, devices: Sequence[jax.Device]) -> int:
     """Number of seeds to train side by side if memory suffices.
 
     Args:

@@ -42,9 +42,7 @@ def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
     return jnp.stack([images, batch["residuals"].astype(dtype)], axis=-1)
 
 
-def example_keys(
-    key: Key[Array, ""], batch_size: int, axis_name: str | None
-) -> Key[Array, " batch"]:
+def example_keys(key: Key[Array, ""], batch_size: int, axis_name: str | None) -> Key[Array, " batch"]:
     """Random key of each row of this device's share.
 
     A row's key depends only on its position in the whole batch, not on the number of devices.
@@ -147,9 +145,7 @@ def eval_step(
     """
     with jax.default_matmul_precision(recipe.precision):
         images = recipe.prepare(decode(batch))
-        outputs = cast(
-            Outputs, model.apply(variables, images, train=False, with_physics_loss=with_loss)
-        )
+        outputs = cast(Outputs, model.apply(variables, images, train=False, with_physics_loss=with_loss))
     result = {"logits": outputs.logits}
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E

@@ -63,9 +63,7 @@ def convert_state_dict(
         ),
     ]
     _raise_problems(problems, source.architecture)
-    return ConvertedStateDict(
-        _to_variables(source.arrays, source.architecture), dict(sizes), source
-    )
+    return ConvertedStateDict(_to_variables(source.arrays, source.architecture), dict(sizes), source)
 
 
 def load_state_dict(
@@ -162,9 +160,7 @@ def _shape_problems(
         elif array.shape != expected[key]:
             problems.append(f"{name} has shape {array.shape}, expected {expected[key]}")
     missing = (key for key in expected if key not in arrays)
-    return problems + [
-        f"{source.source_name(key) if source else key} is missing" for key in missing
-    ]
+    return problems + [f"{source.source_name(key) if source else key} is missing" for key in missing]
 
 
 def _value_problems(source: RenamedStateDict) -> list[str]:

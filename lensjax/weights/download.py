@@ -37,9 +37,7 @@ class OfficialFile:
 
 OFFICIAL_FILES = {
     # File names of PyTorch's hub end with the first eight digits of the SHA-256.
-    "resnet18": OfficialFile(
-        "https://download.pytorch.org/models/resnet18-f37072fd.pth", sha256="f37072fd"
-    ),
+    "resnet18": OfficialFile("https://download.pytorch.org/models/resnet18-f37072fd.pth", sha256="f37072fd"),
     # Published without a hash.
     "dino_vits16": OfficialFile(
         "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
@@ -194,9 +192,7 @@ def _is_continuation(response: Any, part: Path) -> bool:
         return False
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != part.stat().st_size:
-        raise UserError(
-            "the server sent a different part of the file than requested; try again later"
-        )
+        raise UserError("the server sent a different part of the file than requested; try again later")
     return True
 
 

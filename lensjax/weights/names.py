@@ -90,9 +90,7 @@ class RenamedStateDict:
             if (name := translate(dino, theirs, key)) is not None:
                 return self.prefix + name
         for part in ("weight", "bias"):
-            fused = (
-                f"encoder.layer.{{block}}.attention.attention.({'|'.join(QUERY_KEY_VALUE)}).{part}"
-            )
+            fused = f"encoder.layer.{{block}}.attention.attention.({'|'.join(QUERY_KEY_VALUE)}).{part}"
             if (name := translate(f"blocks.{{block}}.attn.qkv.{part}", fused, key)) is not None:
                 return self.prefix + name
         return self.prefix + key
@@ -107,9 +105,7 @@ def detect_architecture(keys: Iterable[str]) -> str | None:
     return None
 
 
-def rename(
-    state_dict: Mapping[str, np.ndarray], architecture: str | None = None
-) -> RenamedStateDict:
+def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None) -> RenamedStateDict:
     """Renames the arrays of a state dict to the names of `tables`.
 
     Args:
@@ -123,18 +119,14 @@ def rename(
     found = detect_architecture(stripped)
     if architecture is None and found is None:
         some = ", ".join(list(state_dict)[:3])
-        raise UserError(
-            f"unknown architecture with the names {some}, ...; known are {', '.join(TABLES)}"
-        )
+        raise UserError(f"unknown architecture with the names {some}, ...; known are {', '.join(TABLES)}")
     if architecture is not None and architecture not in TABLES:
         raise UserError(f"unknown architecture {architecture!r}; known are {', '.join(TABLES)}")
     if architecture is not None and found not in (None, architecture):
         raise UserError(f"the names in the file belong to {found}, not to {architecture}")
     known = architecture or found or ""
 
-    naming_scheme = {"resnet18": "torchvision", "dino_vits16": "DINO or timm"}.get(
-        known, "the reference"
-    )
+    naming_scheme = {"resnet18": "torchvision", "dino_vits16": "DINO or timm"}.get(known, "the reference")
     if known == "dino_vits16":
         vit_prefix, stripped = _strip_prefix(stripped, HUGGING_FACE_PREFIX)
         prefix += vit_prefix

@@ -48,8 +48,7 @@ def infer_sizes(architecture: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
     shapes = {key: array.shape for key, array in arrays.items()}
     blocks = [int(found[1]) for key in shapes if (found := re.match(r"vit\.blocks\.(\d+)\.", key))]
     inferred: Sizes = {
-        "width": _last_dimension(shapes, "resnet.bn1.weight")
-        or _last_dimension(shapes, "cnn.bn1.weight"),
+        "width": _last_dimension(shapes, "resnet.bn1.weight") or _last_dimension(shapes, "cnn.bn1.weight"),
         "stage_sizes": _stage_sizes(shapes),
         "embedding_size": _last_dimension(shapes, "vit.norm.weight"),
         "depth": max(blocks) + 1 if blocks else None,

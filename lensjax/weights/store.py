@@ -69,9 +69,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
             "download published weights with its --download"
         )
     if detect_format(path) != "safetensors":
-        raise UserError(
-            f"{path} is a PyTorch checkpoint; convert it with {CONVERT_COMMAND.format(path)}"
-        )
+        raise UserError(f"{path} is a PyTorch checkpoint; convert it with {CONVERT_COMMAND.format(path)}")
     arrays, metadata, _ = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise UserError(

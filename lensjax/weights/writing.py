@@ -21,14 +21,10 @@ def check_output_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; specify a file")
     if path.exists() and not overwrite:
-        raise UserError(
-            f"{path} already exists; choose another file, or replace it with --overwrite"
-        )
+        raise UserError(f"{path} already exists; choose another file, or replace it with --overwrite")
 
 
-def write_file(
-    path: str | os.PathLike[str], write: Callable[[Path], None], *, overwrite: bool
-) -> None:
+def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], *, overwrite: bool) -> None:
     """Writes a file atomically, through a temporary file. Creates its folder if needed.
 
     Args:

@@ -154,8 +154,7 @@ def test_existing_file_is_overwritten_only_on_request(tool, checkpoint, tmp_path
     code, output = tool("--input", checkpoint, "--output", file)
     assert code == 2
     assert output.splitlines() == [
-        f"lensjax convert-weights: {file} already exists; choose another file, or replace it with "
-        "--overwrite"
+        f"lensjax convert-weights: {file} already exists; choose another file, or replace it with --overwrite"
     ]
     assert file.read_text() == "mine"
     assert tool("--input", checkpoint, "--output", file, "--overwrite")[0] == 0
@@ -206,9 +205,7 @@ def test_conversion_in_wrong_direction_is_refused(tool, checkpoint, tmp_path):
     assert "is already a lensjax file; --to-torch converts it to a checkpoint" in output
     _, output = tool("--to-torch", "--input", checkpoint, "--output", tmp_path / "x.pth")
     assert "is a PyTorch checkpoint; convert it" in output
-    _, output = tool(
-        "--to-torch", "--arch", "resnet18", "--input", middle, "--output", tmp_path / "x.pth"
-    )
+    _, output = tool("--to-torch", "--arch", "resnet18", "--input", middle, "--output", tmp_path / "x.pth")
     assert "has the architecture lens_vit_pinn, not resnet18" in output
 
 

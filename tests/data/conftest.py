@@ -13,10 +13,7 @@ from lensjax.data.images import CLASSES
 def files() -> dict[str, bytes]:
     """Two valid images of each class in train/ and val/, by path."""
     names = (
-        f"{split}/{name}/{index}.npy"
-        for split in ("train", "val")
-        for name in CLASSES
-        for index in (1, 2)
+        f"{split}/{name}/{index}.npy" for split in ("train", "val") for name in CLASSES for index in (1, 2)
     )
     return {name: npy_bytes(count_image(seed)) for seed, name in enumerate(names)}
 

@@ -115,9 +115,7 @@ def test_empty_source_is_reported(make_source):
 
 
 def test_missing_class_is_reported_with_its_alias(make_source, files):
-    remaining = {
-        name: content for name, content in files.items() if not name.startswith("val/sphere")
-    }
+    remaining = {name: content for name, content in files.items() if not name.startswith("val/sphere")}
     source = make_source(remaining)
     assert error_message(source) == (
         f"{source}/val: no class folder sphere (or cdm); each class needs images in each split"
@@ -125,9 +123,7 @@ def test_missing_class_is_reported_with_its_alias(make_source, files):
 
 
 def test_empty_class_folder_is_reported(make_source, files):
-    remaining = {
-        name: content for name, content in files.items() if not name.startswith("val/vort")
-    }
+    remaining = {name: content for name, content in files.items() if not name.startswith("val/vort")}
     source = make_source({**remaining, "val/vort/": b""})
     assert error_message(source) == (
         f"{source}/val/vort: no .npy files; each class needs images in each split"
@@ -136,9 +132,7 @@ def test_empty_class_folder_is_reported(make_source, files):
 
 def test_folder_of_unknown_class_is_reported(make_source, files):
     files["train/spheres/1.npy"] = files["train/sphere/1.npy"]
-    assert "train/spheres: not one of the classes no, sphere, vort" in error_message(
-        make_source(files)
-    )
+    assert "train/spheres: not one of the classes no, sphere, vort" in error_message(make_source(files))
 
 
 def test_image_outside_class_folders_is_reported(make_source, files):

@@ -33,9 +33,7 @@ def prepared(tmp_path, files):
     return prepare_dataset(write_zip(tmp_path / "dataset.zip", files), tmp_path / "tfds", SIZE)
 
 
-@pytest.mark.parametrize(
-    "fractional", [(), ("val/no/1.npy",), ("val/no/1.npy", "train/vort/1.npy")]
-)
+@pytest.mark.parametrize("fractional", [(), ("val/no/1.npy",), ("val/no/1.npy", "train/vort/1.npy")])
 def test_prepared_images_are_identical_to_the_source(tmp_path, files, fractional):
     files |= {name: npy_bytes(fractional_image(1)) for name in fractional}
     files |= {name.replace("val/", "test/"): files[name] for name in files if "val/" in name}
@@ -89,9 +87,7 @@ def test_unwritable_folder_is_reported(tmp_path, files):
 
 
 def test_folder_without_data_set_is_reported(tmp_path):
-    with pytest.raises(
-        UserError, match="contains no prepared deep_lense data set; prepare one with"
-    ):
+    with pytest.raises(UserError, match="contains no prepared deep_lense data set; prepare one with"):
         read_prepared(tmp_path, SIZE)
     with pytest.raises(UserError, match="no such folder"):
         read_prepared(tmp_path / "nowhere", SIZE)
@@ -130,8 +126,7 @@ def test_damaged_records_are_reported(prepared, damage):
 
 def test_only_deep_lense_imports_tfds():
     code = (
-        "import sys, lensjax.data.source, lensjax.data.batches;"
-        "sys.exit('tensorflow_datasets' in sys.modules)"
+        "import sys, lensjax.data.source, lensjax.data.batches;sys.exit('tensorflow_datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -20,9 +20,7 @@ def data_config(source, selection):
 
 
 def write_parts(folder, parts):
-    names = [
-        f"{part}/{name}/{index}.npy" for part in parts for name in CLASSES for index in range(4)
-    ]
+    names = [f"{part}/{name}/{index}.npy" for part in parts for name in CLASSES for index in range(4)]
     files = {name: npy_bytes(count_image(seed)) for seed, name in enumerate(names)}
     return write_folder(folder, files)
 

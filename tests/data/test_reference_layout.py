@@ -22,9 +22,7 @@ def test_count_images_are_read_without_loss(make_source, files):
         assert images.pixels.dtype == np.uint16
         assert images.class_counts() == (2, 2, 2)
         assert images.names == tuple(name for name in files if name.startswith(split))
-        assert [CLASSES[label] for label in images.labels] == [
-            name.split("/")[1] for name in images.names
-        ]
+        assert [CLASSES[label] for label in images.labels] == [name.split("/")[1] for name in images.names]
         for image, name in zip(images.images(), images.names, strict=True):
             expected = count_image(list(files).index(name))[0].astype(np.float32)
             np.testing.assert_array_equal(image[..., 0], expected)

@@ -21,9 +21,9 @@ from lensjax.runtime import user_cache
 
 def lenses():
     """Two simulated images of each class, and one that is only noise."""
-    images = simulated_images(
-        "common_test", split="train", num_images=6, seed=0, image_size=150
-    ).subset(np.array([0, 3, 1, 4, 2, 5, 0]))
+    images = simulated_images("common_test", split="train", num_images=6, seed=0, image_size=150).subset(
+        np.array([0, 3, 1, 4, 2, 5, 0])
+    )
     noise = np.random.default_rng(0).poisson(300, (150, 150))
     noise -= noise.min()
     images.pixels[6], images.scale[6] = noise, noise.max()
@@ -32,9 +32,7 @@ def lenses():
 
 def as_float(images):
     """The same images stored as float32."""
-    return dataclasses.replace(
-        images, pixels=images.images()[..., 0], scale=np.ones(len(images), np.float32)
-    )
+    return dataclasses.replace(images, pixels=images.images()[..., 0], scale=np.ones(len(images), np.float32))
 
 
 @pytest.fixture
@@ -166,9 +164,7 @@ def test_fresh_images_are_fitted_in_each_batch(calls, monkeypatch):
     def fit_lens(images, model, *, noise):
         assert model == fitting.COMMON_TEST
         converged = jnp.arange(len(images)) != 1
-        return types.SimpleNamespace(
-            converged=converged, residual=images / noise.gain[:, None, None, None]
-        )
+        return types.SimpleNamespace(converged=converged, residual=images / noise.gain[:, None, None, None])
 
     fresh = fresh_images("common_test?fresh", num_images=9, seed=0, image_size=150)
     monkeypatch.setattr(fitting, "fit_lens", fit_lens)

@@ -192,9 +192,7 @@ def test_cache_key_is_equal_in_another_process():
 
 def test_fresh_preset_shares_the_cache_for_validation(calls):
     plain = images(split="validation")
-    fresh = simulated_images(
-        "common_test?fresh", split="validation", num_images=6, seed=0, image_size=SIZE
-    )
+    fresh = simulated_images("common_test?fresh", split="validation", num_images=6, seed=0, image_size=SIZE)
     assert_same(plain, fresh)
     assert len(calls) == 1
     with pytest.raises(UserError, match=r"image size 8 pixels, expected 9"):

@@ -118,9 +118,7 @@ def test_prepared_data_set_without_prefix_is_reported(tmp_path, files):
 
 
 def test_unknown_selection_is_reported_before_reading():
-    with pytest.raises(
-        UserError, match=r"config\.data\.selection='heldout': not one of .*'held_out'"
-    ):
+    with pytest.raises(UserError, match=r"config\.data\.selection='heldout': not one of .*'held_out'"):
         load_splits(data_config("nowhere", selection="heldout"))
 
 

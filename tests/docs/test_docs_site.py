@@ -25,9 +25,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
     offline = {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "http_proxy": NOWHERE}
-    built = subprocess.run(
-        command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True
-    )
+    built = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
@@ -43,9 +41,7 @@ def test_no_page_fetches_anything_from_elsewhere(site):
         assert not elsewhere, f"{page.relative_to(site)} fetches {elsewhere}"
 
 
-@pytest.mark.parametrize(
-    "package", [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.weights]
-)
+@pytest.mark.parametrize("package", [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.weights])
 def test_every_public_function_and_class_of_a_package_is_described(site, package):
     name = package.__name__
     text = (site / "api" / name.split(".")[1] / "index.html").read_text()

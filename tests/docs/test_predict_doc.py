@@ -15,11 +15,7 @@ PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "predict.md").read_text()
 
 def test_page_and_help_list_the_same_flags():
     documented = set(re.findall(r"--[a-z][a-z-]*", PAGE))
-    helped = {
-        flag
-        for mode in MODES
-        for flag in re.findall(r"--[a-z][a-z-]*", help_text([mode, "--help"]))
-    }
+    helped = {flag for mode in MODES for flag in re.findall(r"--[a-z][a-z-]*", help_text([mode, "--help"]))}
     assert documented <= helped
     here = {f"--{name}" for name, flag in FLAGS.items() if flag.modes != ("train",)}
     assert here <= documented & helped

@@ -58,9 +58,7 @@ def calibration_error(labels, probabilities):
     total = 0.0
     for index in range(15):
         inside = [
-            row
-            for row in range(len(labels))
-            if index / 15 < max(probabilities[row]) <= (index + 1) / 15
+            row for row in range(len(labels)) if index / 15 < max(probabilities[row]) <= (index + 1) / 15
         ]
         if inside:
             right = np.mean([probabilities[row].argmax() == labels[row] for row in inside])
@@ -127,13 +125,10 @@ def test_fitted_temperature_is_optimal_and_removes_overconfidence():
     assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.031)
     assert found == pytest.approx(2.5, rel=0.1)  # as in random_predictions
     before, after = (
-        calibration_error(labels, p)
-        for p in (probabilities, apply_temperature(probabilities, found))
+        calibration_error(labels, p) for p in (probabilities, apply_temperature(probabilities, found))
     )
     assert after < before / 3
-    np.testing.assert_array_equal(
-        apply_temperature(probabilities, found).argmax(1), probabilities.argmax(1)
-    )
+    np.testing.assert_array_equal(apply_temperature(probabilities, found).argmax(1), probabilities.argmax(1))
 
 
 @pytest.mark.parametrize(
@@ -145,8 +140,6 @@ def test_extreme_predictions_have_finite_scores_and_temperature(probabilities):
     labels = np.arange(30) % 3
     temperature = fit_temperature(labels, probabilities)
     assert 0.05 <= temperature <= 20
-    drawn = bootstrap_scores(
-        labels, apply_temperature(probabilities, temperature), resample_weights(labels)
-    )
+    drawn = bootstrap_scores(labels, apply_temperature(probabilities, temperature), resample_weights(labels))
     for values in (compute_scores(labels, probabilities).values(), *drawn.values()):
         assert np.isfinite(list(values)).all()

@@ -28,9 +28,7 @@ PRESET = dataclasses.replace(
     ),
     source=dataclasses.replace(COMMON_TEST.source, amp=400.0),
 )
-MODEL = dataclasses.replace(
-    fitting.COMMON_TEST, pixel_scale=SCALE, subpixels=1, psf_sigma=SIGMA, psf_size=7
-)
+MODEL = dataclasses.replace(fitting.COMMON_TEST, pixel_scale=SCALE, subpixels=1, psf_sigma=SIGMA, psf_size=7)
 PRIOR = fitting.SubstructurePrior(
     masses=fitting.PointMasses(10, (1e-4, 2e-2), 0.3, (0.3, 1.6)),
     line=fitting.MassLine(12, (0.04, 0.09), (0.5, 1.8), 0.4),
@@ -214,9 +212,7 @@ def test_masses_evidence_matches_dense_covariance_matrices(evidence):
     with_masses = flat + templates @ covariance @ templates.T
 
     def log_normal(value, covariance):
-        return -0.5 * (
-            value @ np.linalg.solve(covariance, value) + np.linalg.slogdet(covariance)[1]
-        )
+        return -0.5 * (value @ np.linalg.solve(covariance, value) + np.linalg.slogdet(covariance)[1])
 
     log_ratio = log_normal(residual - prior_mean, with_masses) - log_normal(residual, flat)
     assert log_ratio > 10
@@ -234,8 +230,7 @@ def test_line_deflection_and_derivatives_match_numpy():
         deflect = jax.jit(functools.partial(evidence_line.line_deflection, number=12, core=1e-6))
         alpha, derivatives = deflect(at, x=x, y=y)
         expected_alpha = sum(
-            radius**2 / np.conj(x - mass_x + 1j * (y - mass_y))
-            for radius, mass_x, mass_y in line(*LINE)
+            radius**2 / np.conj(x - mass_x + 1j * (y - mass_y)) for radius, mass_x, mass_y in line(*LINE)
         )
         np.testing.assert_allclose(alpha, expected_alpha, rtol=1e-6)
         for index in range(5):

@@ -86,9 +86,7 @@ def test_unknown_noise_is_estimated_from_image(fitted, counts):
     fit = fitting.fit_lens(image)
     np.testing.assert_allclose(fit.gain, 0.01, rtol=0.15)
     np.testing.assert_allclose(fit.background_variance, 10e-4, rtol=0.06)
-    np.testing.assert_allclose(
-        fit.parameters["theta_E"], known.parameters["theta_E"][:8], rtol=2e-3
-    )
+    np.testing.assert_allclose(fit.parameters["theta_E"], known.parameters["theta_E"][:8], rtol=2e-3)
 
 
 def test_masked_and_missing_pixels_do_not_bias_fit(fitted, counts):

@@ -62,9 +62,7 @@ class Tab:
         message, _, self._rest = self._rest.partition(b"\0")
         return json.loads(message)
 
-    def open(
-        self, file: pathlib.Path, *, width: int, height: int = 900, dark: bool = False
-    ) -> None:
+    def open(self, file: pathlib.Path, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Loads a file, as wide as that, and waits until it is there."""
         self.events.clear()
         self.call(
@@ -83,9 +81,7 @@ class Tab:
 
     def evaluate(self, expression: str) -> Any:
         """What an expression of JavaScript gives, promises awaited."""
-        answer = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")

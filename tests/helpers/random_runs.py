@@ -36,9 +36,7 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
         model, optax.sgd(1.0), jax.random.key(seed), image_size=side, channels=channels, terms=()
     )
     # The weights of the last layer are tripled, so that predictions differ.
-    scaled = jax.tree.map(
-        lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params
-    )
+    scaled = jax.tree.map(lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params)
     metrics = {"epoch": 1, "validation_auc": 0.5}
     curves = [f"validation_auc_{name}" for name in CLASSES]
     record = metrics | dict.fromkeys(("train_loss", "validation_loss", *curves), 1.0)

@@ -50,9 +50,7 @@ TRAIN, VALIDATION = image_set(44, 0), image_set(21, 1)
 
 def drop_times(records):
     """Records of epochs without their times."""
-    return [
-        {name: value for name, value in record.items() if name not in TIMES} for record in records
-    ]
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
 
 
 def metrics_without_times(workdir):

@@ -25,8 +25,7 @@ def dino_vits16(seed=0):
     generator = np.random.default_rng(seed)
     shapes = {name: tensor.shape for name, tensor in vit_module().state_dict().items()}
     return {
-        name: torch.from_numpy(generator.standard_normal(shape, np.float32))
-        for name, shape in shapes.items()
+        name: torch.from_numpy(generator.standard_normal(shape, np.float32)) for name, shape in shapes.items()
     }
 
 
@@ -46,9 +45,7 @@ def to_hugging_face(state):
         "layernorm.bias": state["norm.bias"],
     }
     for part in ("weight", "bias"):
-        renamed[f"embeddings.patch_embeddings.projection.{part}"] = state[
-            f"patch_embed.proj.{part}"
-        ]
+        renamed[f"embeddings.patch_embeddings.projection.{part}"] = state[f"patch_embed.proj.{part}"]
         for block in range(12):
             dino, theirs = f"blocks.{block}", f"encoder.layer.{block}"
             query, key, value = state[f"{dino}.attn.qkv.{part}"].chunk(3)

@@ -45,9 +45,7 @@ def test_outputs_and_losses_match_torch(form, name):
         oracle, module, variables, _ = pair("pinn", SIZE, dtype, form=form)
         x, labels = images_with_dark_pixels(), np.array([2, 0, 1])
         tensor = as_torch(x, dtype)
-        outputs, captured = apply(
-            module, variables, as_jax(x, dtype), train=False, with_physics_loss=True
-        )
+        outputs, captured = apply(module, variables, as_jax(x, dtype), train=False, with_physics_loss=True)
         terms = loss_terms(outputs, jnp.asarray(labels), physics_weight=0.01)
         logits = oracle.eval()(tensor)
         theta_E = oracle.alpha(oracle.vit(oracle.channel(tensor))).mean((1, 2, 3))
@@ -89,9 +87,7 @@ def test_gradients_match_torch_for_constant_images_too():
             assert np.isfinite(found[key]).all()
             if key != "cnn.conv1.bias":  # before batch norm: 0 here, a rounding error in torch
                 tolerance = 1e-7 * np.abs(expected).max()
-                np.testing.assert_allclose(
-                    found[key], expected, rtol=0, atol=tolerance, err_msg=key
-                )
+                np.testing.assert_allclose(found[key], expected, rtol=0, atol=tolerance, err_msg=key)
 
 
 def test_config_selects_the_models_input():
@@ -108,8 +104,7 @@ def test_config_selects_the_models_input():
     [
         (
             {"model.name": "lens_vit_pinn", "model.input": "gradient_products"},
-            "config.model.input='gradient_products': not one of image, .*did you mean "
-            "'gradient_product'",
+            "config.model.input='gradient_products': not one of image, .*did you mean 'gradient_product'",
         ),
         ({"model.input": "gradient_product"}, "baseline_cnn uses only the image"),
         (

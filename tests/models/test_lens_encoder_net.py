@@ -97,9 +97,7 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
 
         everywhere = np.ones_like(image)
         rough, flux = numpy_residual(free, everywhere)
-        noise = noise_from_high_frequencies(
-            *map(jnp.asarray, (rough, flux, everywhere)), jnp.asarray(np.nan)
-        )
+        noise = noise_from_high_frequencies(*map(jnp.asarray, (rough, flux, everywhere)), jnp.asarray(np.nan))
         root = 1 / np.sqrt(np.asarray(variance(jnp.asarray(flux), *noise)))
 
         def numpy_slope(free):
@@ -122,9 +120,7 @@ def test_gauss_newton_steps_block_the_classification_gradient(images, steps, ter
     @jax.jit
     def gradient(params):
         def loss(params):
-            outputs = model.apply(
-                variables | {"params": params}, few, train=False, with_physics_loss=True
-            )
+            outputs = model.apply(variables | {"params": params}, few, train=False, with_physics_loss=True)
             return (outputs.logits[:, 0] if term == "class" else outputs.physics_loss).sum()
 
         return jax.grad(loss)(params)["encoder"]

@@ -66,9 +66,7 @@ def test_lens_vit_pinn_outputs_and_losses_match_torch(name, size, kernel_form):
         x = images(size)
         tensor = as_torch(x, dtype)
         alpha = oracle.eval().alpha(oracle.vit(tensor))
-        outputs, captured = apply(
-            module, variables, as_jax(x, dtype), train=False, with_physics_loss=True
-        )
+        outputs, captured = apply(module, variables, as_jax(x, dtype), train=False, with_physics_loss=True)
         terms = loss_terms(outputs, jnp.asarray(LABELS), physics_weight=0.01)
         logits, physics = oracle(tensor), oracle.physics_loss(tensor)
         cross_entropy = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
@@ -119,9 +117,7 @@ def test_inference_avoids_the_full_deflection_product():
             """Matrix products over all pixels in the lowered program."""
             call = functools.partial(module.apply, train=False, with_physics_loss=with_physics_loss)
             lines = jax.jit(call).lower(variables, x).as_text().splitlines()
-            return [
-                line for line in lines if "dot_general" in line and re.search("22500|45000", line)
-            ]
+            return [line for line in lines if "dot_general" in line and re.search("22500|45000", line)]
 
         assert not products_over_pixels(with_physics_loss=False)
         assert products_over_pixels(with_physics_loss=True)
@@ -149,9 +145,7 @@ def test_gradients_and_running_statistics_match_torch(kind, name, tolerance, ker
                 assert np.abs(expected).max() < tolerance * largest
                 continue
             scale = np.abs(expected).max()
-            np.testing.assert_allclose(
-                found[key], expected, rtol=0, atol=tolerance * scale, err_msg=key
-            )
+            np.testing.assert_allclose(found[key], expected, rtol=0, atol=tolerance * scale, err_msg=key)
         for key, buffer in oracle.named_buffers():
             if not key.endswith("num_batches_tracked"):
                 expected = buffer.numpy()
@@ -189,9 +183,7 @@ def test_ten_adamw_steps_match_torch(kind, kernel_form):
         for key, tensor in oracle.state_dict().items():
             if key.endswith(("num_batches_tracked", "conv1.bias")):
                 continue  # in torch, the bias before a batch norm follows rounding errors
-            np.testing.assert_allclose(
-                found[key], tensor.numpy(), rtol=1e-5, atol=1e-8, err_msg=key
-            )
+            np.testing.assert_allclose(found[key], tensor.numpy(), rtol=1e-5, atol=1e-8, err_msg=key)
 
 
 @pytest.mark.parametrize("kind", ["baseline", "pinn"])
@@ -231,9 +223,7 @@ def test_position_embeddings_match_torch(shape):
 def test_default_models_have_published_numbers_of_parameters():
     def count(module, channels, **call):
         x = jnp.zeros((1, 224, 224, channels))
-        params = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))[
-            "params"
-        ]
+        params = jax.eval_shape(lambda key: module.init(key, x, **call), jax.random.key(0))["params"]
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     # torchvision's ResNet18 has 11,689,512 with 1000 classes and a stem without bias.

@@ -50,9 +50,7 @@ def columns(ranges: dict[str, tuple[float, float]], profile: str) -> list[str]:
     return found if profile in WITHOUT_CENTER else [*found, "center_x", "center_y"]
 
 
-def draw(
-    ranges: dict[str, tuple[float, float]], profile: str, number: int, seed: int
-) -> np.ndarray:
+def draw(ranges: dict[str, tuple[float, float]], profile: str, number: int, seed: int) -> np.ndarray:
     """A table of `number` random positions and lenses, with the columns of `columns`."""
     generator = np.random.default_rng(seed)
     found = [*generator.uniform(-HALF_FIELD, HALF_FIELD, (2, number))]

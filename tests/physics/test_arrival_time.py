@@ -42,9 +42,7 @@ def test_delay_between_images_of_sphere_matches_closed_form():
     distance = float(physics.time_delay_distance(0.5, 1.5)) * 1e6 * parsec * astronomical_unit_day
     expected = 2 * theta_E * beta * (np.pi / 180 / 3600) ** 2 * distance
     np.testing.assert_allclose(delay[1] - delay[0], expected, rtol=1e-9)
-    np.testing.assert_allclose(
-        physics.arrival_time_differences(delay), [0, expected], rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(physics.arrival_time_differences(delay), [0, expected], rtol=1e-9, atol=1e-12)
 
 
 def test_time_delay_matches_lenstronomy():
@@ -62,9 +60,7 @@ def test_time_delay_matches_lenstronomy():
     found = physics.time_delay(
         potential, jnp.asarray(x), jnp.asarray(y), 0.1, 0.2, 0.4, 2.1, H0=67.0, Om0=0.31
     )
-    np.testing.assert_allclose(
-        found, expected, rtol=1e-6, atol=1e-6
-    )  # limited by lenstronomy's constants
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)  # limited by lenstronomy's constants
 
 
 def test_delays_are_inversely_proportional_to_hubble_constant():

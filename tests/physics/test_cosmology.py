@@ -31,9 +31,7 @@ def test_distances_match_astropy(flat, z_lens, z_source):
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     expected = [flat.luminosity_distance(z).value for z in (z_lens, z_source)]
-    found = physics.lensing_distances(
-        z_lens, z_source, H0=67.4, Om0=0.315, convention="deeplensesim"
-    )
+    found = physics.lensing_distances(z_lens, z_source, H0=67.4, Om0=0.315, convention="deeplensesim")
     np.testing.assert_allclose(found, [*expected, expected[1] - expected[0]], rtol=1e-8)
 
 
@@ -47,9 +45,7 @@ def test_masses_and_dispersions_match_astropy_constants(flat):
     radius = 1.1 * arcsec
     mass = radius**2 * constants.c.value**2 / (4 * constants.G.value) * lens * source / between
     found = physics.einstein_mass(1.1, 0.3, 2.0, H0=67.4, Om0=0.315)
-    np.testing.assert_allclose(
-        found, mass / constants.M_sun.value, rtol=1e-4
-    )  # limited by the accuracy of G
+    np.testing.assert_allclose(found, mass / constants.M_sun.value, rtol=1e-4)  # limited by the accuracy of G
     expected = 4 * np.pi * (230e3 / constants.c.value) ** 2 * between / source / arcsec
     found = physics.sis_einstein_radius(230.0, 0.3, 2.0, H0=67.4, Om0=0.315)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -68,9 +64,7 @@ def test_einstein_radius_conversions_are_inverses(convention):
 
 def test_einstein_mass_of_known_radius_in_both_conventions():
     np.testing.assert_allclose(physics.einstein_mass(1.6645), 1e12, rtol=1e-4)
-    np.testing.assert_allclose(
-        physics.einstein_mass(1.2815, convention="deeplensesim"), 1e12, rtol=1e-4
-    )
+    np.testing.assert_allclose(physics.einstein_mass(1.2815, convention="deeplensesim"), 1e12, rtol=1e-4)
 
 
 def test_einstein_mass_matches_isothermal_sphere():
@@ -87,9 +81,7 @@ def test_einstein_mass_matches_isothermal_sphere():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_source_in_front_of_lens_is_not_lensed(dtype, z_source, function):
     redshifts = jnp.asarray([0.5, z_source], dtype)
-    value, gradient = jax.value_and_grad(lambda z: function(jnp.asarray(100.0, dtype), z[0], z[1]))(
-        redshifts
-    )
+    value, gradient = jax.value_and_grad(lambda z: function(jnp.asarray(100.0, dtype), z[0], z[1]))(redshifts)
     assert value == 0
     assert np.isfinite(gradient).all()
 

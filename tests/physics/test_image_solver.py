@@ -96,9 +96,7 @@ def test_images_of_a_point_mass_match_closed_form(beta):
         np.testing.assert_allclose(radius, 1.1, rtol=1e-5)
         return
     root = np.sqrt(beta**2 + 4 * 1.1**2)
-    np.testing.assert_allclose(
-        found.x[found.mask], [(beta + root) / 2, (beta - root) / 2], rtol=1e-11
-    )
+    np.testing.assert_allclose(found.x[found.mask], [(beta + root) / 2, (beta - root) / 2], rtol=1e-11)
 
 
 def test_merging_images_are_found_close_to_a_fold():

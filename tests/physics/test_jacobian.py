@@ -46,9 +46,7 @@ def test_hessian_matches_lenstronomy():
 
     for _ in range(200):
         x, y = generator.uniform(-2, 2, (2, 5))
-        theta_E, mass, gamma1, gamma2 = generator.uniform(
-            (0.5, 0.01, -0.3, -0.3), (2, 0.5, 0.3, 0.3)
-        )
+        theta_E, mass, gamma1, gamma2 = generator.uniform((0.5, 0.01, -0.3, -0.3), (2, 0.5, 0.3, 0.3))
         parameters = [
             {"theta_E": theta_E},
             {"gamma1": gamma1, "gamma2": gamma2},
@@ -81,9 +79,7 @@ def test_magnification_is_the_signed_ratio_of_areas():
     deflection = sheared(1.2, 0.1, -0.05)
     x, y = points(20, seed=2)
     corner = 1e-5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    u, v = physics.ray_shooting(
-        deflection, x[:, None] + corner[None, :, 0], y[:, None] + corner[None, :, 1]
-    )
+    u, v = physics.ray_shooting(deflection, x[:, None] + corner[None, :, 0], y[:, None] + corner[None, :, 1])
     area = np.sum(u * np.roll(v, -1, 1) - np.roll(u, -1, 1) * v, axis=1) / 2
     found = physics.magnification(deflection, x, y)
     assert (found < 0).any()
@@ -125,9 +121,7 @@ def test_magnification_is_zero_at_singular_center(dtype):
     def magnification(x, y, theta_E):
         return physics.magnification(sheared(theta_E, 0.1, 0.05), x, y)
 
-    value, gradients = jax.value_and_grad(magnification, (0, 1, 2))(
-        zero, zero, jnp.asarray(1.3, dtype)
-    )
+    value, gradients = jax.value_and_grad(magnification, (0, 1, 2))(zero, zero, jnp.asarray(1.3, dtype))
     assert value == pytest.approx(0, abs=1e-15)
     assert np.isfinite(gradients).all()
 
@@ -135,9 +129,7 @@ def test_magnification_is_zero_at_singular_center(dtype):
 def test_inverse_magnification_is_smooth_on_einstein_ring():
     deflection = sheared(1.0, 0.0, 0.0)
     one, zero = jnp.ones(()), jnp.zeros(())
-    value, slope = jax.value_and_grad(lambda x: physics.inverse_magnification(deflection, x, zero))(
-        one
-    )
+    value, slope = jax.value_and_grad(lambda x: physics.inverse_magnification(deflection, x, zero))(one)
     assert value == pytest.approx(0, abs=1e-12)
     assert slope == pytest.approx(1, rel=1e-9)
 

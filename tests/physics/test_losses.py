@@ -39,9 +39,7 @@ def test_same_source_loss_vanishes_at_true_einstein_radius():
 def test_masked_images_do_not_contribute():
     x, y = jnp.asarray([1.5, -0.9, 0.3]), jnp.asarray([0.0, 0.0, 0.7])
     mask = jnp.asarray([True, True, False])
-    value, gradient = jax.value_and_grad(lambda t: physics.same_source_loss(sphere(t), x, y, mask))(
-        1.2
-    )
+    value, gradient = jax.value_and_grad(lambda t: physics.same_source_loss(sphere(t), x, y, mask))(1.2)
     assert value == pytest.approx(0, abs=1e-15)
     assert np.isfinite(gradient)
     assert physics.same_source_loss(sphere(1.2), x, y) > 0.01
@@ -110,9 +108,7 @@ def test_sampled_convergence_matches_the_profile():
         return physics.sampled_convergence(*physics.sis_deflection(x, y, 1.0, core=0.5), 0.05)
 
     found = sampled(x, y)
-    middle_x, middle_y = (
-        (part[:-1, :-1] + part[1:, 1:]) / 2 for part in physics.pixel_grid((80, 60), 0.05)
-    )
+    middle_x, middle_y = ((part[:-1, :-1] + part[1:, 1:]) / 2 for part in physics.pixel_grid((80, 60), 0.05))
     expected = physics.sis_convergence(middle_x, middle_y, 1.0, core=0.5)
     np.testing.assert_allclose(found, expected, atol=6e-3)
 

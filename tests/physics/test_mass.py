@@ -59,9 +59,7 @@ def test_gradients_match_finite_differences(profile):
         down[:, index] -= 1e-5
         change = lens_profiles.values(profile, up) - lens_profiles.values(profile, down)
         expected = change / 2e-5
-        np.testing.assert_allclose(
-            first[far, :, index], expected[far], rtol=1e-5, atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(first[far, :, index], expected[far], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("profile", SOFTENED)
@@ -118,9 +116,7 @@ def test_vmap_over_lenses_matches_loop():
 
     together = jax.vmap(deflection)(lenses)
     one_by_one = [deflection(lens) for lens in lenses]
-    np.testing.assert_allclose(
-        np.stack(together, 1), np.asarray(one_by_one), rtol=1e-12, atol=1e-14
-    )
+    np.testing.assert_allclose(np.stack(together, 1), np.asarray(one_by_one), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)

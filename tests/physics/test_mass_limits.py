@@ -58,9 +58,7 @@ def test_profiles_are_finite_at_special_arguments(profile, dtype):
         at_center = table.copy()
         at_center[:, :2] = table[:, -2:]
         assert_finite(profile, at_center)
-        assert_finite(
-            profile, at_center + np.asarray([1e-7, 0] + [0] * (table.shape[1] - 2), dtype)
-        )
+        assert_finite(profile, at_center + np.asarray([1e-7, 0] + [0] * (table.shape[1] - 2), dtype))
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
@@ -76,9 +74,7 @@ def test_profiles_are_finite_in_float32_for_any_input(profile, data):
 def _to_float32(value):
     """The next float32 toward 0, which Hypothesis accepts as a bound."""
     single = np.float32(value)
-    return float(
-        single if abs(float(single)) <= abs(value) else np.nextafter(single, np.float32(0))
-    )
+    return float(single if abs(float(single)) <= abs(value) else np.nextafter(single, np.float32(0)))
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
@@ -168,9 +164,7 @@ def test_nfw_is_smooth_at_the_scale_radius(dtype, tolerance):
     np.testing.assert_allclose(found[:, 3], F / 2 / at_Rs, rtol=tolerance)
     # At X = 1, dF/dX = -2/5 and d(g/X)/dX = F - g.
     np.testing.assert_allclose(first[0, 3, 0], -0.2 / at_Rs, rtol=3 * tolerance)
-    np.testing.assert_allclose(
-        first[0, 1, 0], (2 / 3 - at_Rs) / at_Rs - 1 / 3 / at_Rs, rtol=9 * tolerance
-    )
+    np.testing.assert_allclose(first[0, 1, 0], (2 / 3 - at_Rs) / at_Rs - 1 / 3 / at_Rs, rtol=9 * tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float64, 1e-9)])

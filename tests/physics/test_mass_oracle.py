@@ -16,18 +16,14 @@ def assert_agree(found, expected):
     error = np.hypot(*(found[:, 1:3] - expected[:, 1:3]).T)
     np.testing.assert_array_less(error, 1e-8 * length)
     np.testing.assert_allclose(found[:, 3], expected[:, 3], rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(
-        found[:, 0], expected[:, 0], rtol=1e-8, atol=1e-8 * abs(expected[:, 0]).mean()
-    )
+    np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-8, atol=1e-8 * abs(expected[:, 0]).mean())
 
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
 def test_profiles_match_golden_file(profile):
     with np.load(lens_profiles.GOLDEN / "mass.npz") as golden, jax.enable_x64(True):
         table, expected = golden[profile], golden[f"{profile}_truth"]
-        found = lens_profiles.values(
-            profile, np.resize(table, (lens_profiles.NUMBER, table.shape[1]))
-        )
+        found = lens_profiles.values(profile, np.resize(table, (lens_profiles.NUMBER, table.shape[1])))
         assert_agree(found[: len(table)], expected)
 
 

@@ -44,9 +44,7 @@ def test_rays_reach_theta_minus_alpha():
 
     x, y = (jnp.asarray(part) for part in np.random.default_rng(0).uniform(-2, 2, (2, 30)))
     alpha_x, alpha_y = sheared(x, y)
-    np.testing.assert_allclose(
-        physics.ray_shooting(sheared, x, y), (x - alpha_x, y - alpha_y), rtol=1e-14
-    )
+    np.testing.assert_allclose(physics.ray_shooting(sheared, x, y), (x - alpha_x, y - alpha_y), rtol=1e-14)
 
 
 def test_sampled_source_requires_its_pixel_size():

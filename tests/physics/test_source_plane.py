@@ -56,9 +56,9 @@ def test_both_images_of_pair_map_to_source():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_image_pair_has_finite_gradients_behind_the_lens(dtype):
     zero = jnp.zeros((), dtype)
-    gradients = jax.jacrev(
-        lambda x, y, theta_E: physics.sis_image_pair(x, y, theta_E), argnums=(0, 1, 2)
-    )(zero, zero, jnp.asarray(1.2, dtype))
+    gradients = jax.jacrev(lambda x, y, theta_E: physics.sis_image_pair(x, y, theta_E), argnums=(0, 1, 2))(
+        zero, zero, jnp.asarray(1.2, dtype)
+    )
     assert all(np.isfinite(part).all() for part in jax.tree.leaves(gradients))
 
 
@@ -122,12 +122,8 @@ def test_cloud_in_cell_conserves_light_and_transposes_interpolation():
 
 def test_light_beyond_the_plane_is_dropped():
     x = jnp.asarray([1e30, -1e30, 0.0, -0.6])
-    received, weight = physics.cloud_in_cell(
-        jnp.ones(4), x, jnp.zeros(4), source_size=5, source_scale=0.25
-    )
-    np.testing.assert_allclose(
-        received.sum(), 1 + 0.6, rtol=1e-12
-    )  # 0.4 of a pixel beyond the edge
+    received, weight = physics.cloud_in_cell(jnp.ones(4), x, jnp.zeros(4), source_size=5, source_scale=0.25)
+    np.testing.assert_allclose(received.sum(), 1 + 0.6, rtol=1e-12)  # 0.4 of a pixel beyond the edge
     np.testing.assert_array_equal(received, weight)
 
 

@@ -25,9 +25,7 @@ def torch_grad_cam(oracle, layer, tensor, classes):
     result = []
     for row, label in enumerate(classes):
         recorded = {}
-        handle = layer.register_forward_hook(
-            lambda *call, recorded=recorded: recorded.update(maps=call[2])
-        )
+        handle = layer.register_forward_hook(lambda *call, recorded=recorded: recorded.update(maps=call[2]))
         logits = oracle(tensor[row : row + 1])
         handle.remove()
         recorded["maps"].retain_grad()
@@ -44,9 +42,7 @@ def test_grad_cam_matches_torch_hooks():
         pictures, classes = images(48), [2, 0, 1]
         layers = resnet_layers(variables)
         assert layers == tuple(("resnet", f"layer{stage}_1") for stage in range(1, 5))
-        expected = torch_grad_cam(
-            oracle, oracle.resnet.layer3[-1], as_torch(pictures, dtype), classes
-        )
+        expected = torch_grad_cam(oracle, oracle.resnet.layer3[-1], as_torch(pictures, dtype), classes)
         x = as_jax(pictures, dtype)
         found = grad_cam(module, variables, x, jnp.asarray(classes), layer=layers[2])
         assert expected.shape == (3, 3, 3)

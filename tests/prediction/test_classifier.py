@@ -63,9 +63,7 @@ def test_class_and_entropy_follow_from_probabilities(classifier):
     for row in range(5):
         row_probabilities = predictions.probabilities[row]
         assert row_probabilities.sum() == pytest.approx(1, abs=1e-9)
-        assert (
-            predictions.classes[row] == ("no", "sphere", "vort")[int(np.argmax(row_probabilities))]
-        )
+        assert predictions.classes[row] == ("no", "sphere", "vort")[int(np.argmax(row_probabilities))]
         expected = -sum(p * np.log(p) for p in row_probabilities)
         assert predictions.entropy[row] == pytest.approx(expected)
         assert 0 < predictions.entropy[row] < LN_3
@@ -85,9 +83,7 @@ def test_bad_images_are_refused_or_marked(classifier):
     assert marked.classes[1] == marked.classes[3] == ""
     assert np.isnan(marked.probabilities[[1, 3]]).all()
     assert np.isnan(marked.entropy[[1, 3]]).all()
-    np.testing.assert_allclose(
-        marked.probabilities[[0, 2, 4]], expected.probabilities[[0, 2, 4]], atol=1e-6
-    )
+    np.testing.assert_allclose(marked.probabilities[[0, 2, 4]], expected.probabilities[[0, 2, 4]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +132,7 @@ def test_views_match_training_augmentation():
 def test_mean_over_views_is_invariant(classifier):
     plain = classifier.predict(IMAGES).probabilities
     expected = classifier.predict(IMAGES, tta="d4").probabilities
-    direct = np.mean(
-        [classifier.predict(tta.transform(IMAGES, view)).probabilities for view in range(8)], 0
-    )
+    direct = np.mean([classifier.predict(tta.transform(IMAGES, view)).probabilities for view in range(8)], 0)
     np.testing.assert_allclose(expected, direct, atol=1e-6)
     largest = 0.0
     for element in range(8):

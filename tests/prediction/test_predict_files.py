@@ -49,9 +49,7 @@ def test_prediction_does_not_depend_on_file_format(classifier, tmp_path):
     assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (14, 0)
     expected = classifier.predict(image)
     other = classifier.predict(bars(1)).probabilities[0, 0]
-    assert (
-        abs(expected.probabilities[0, 0] - other) > 1e-3
-    )  # predictions of different images differ
+    assert abs(expected.probabilities[0, 0] - other) > 1e-3  # predictions of different images differ
     for row in table(tmp_path / "out.csv").values():
         assert probability(row) == pytest.approx(expected.probabilities[0, 0], abs=1e-6), row
         assert float(row["entropy"]) == pytest.approx(expected.entropy[0], abs=1e-6)
@@ -167,9 +165,7 @@ class InterruptedFile:
 
 
 @pytest.mark.parametrize(("suffix", "killed"), [("csv", False), ("csv", True), ("parquet", False)])
-def test_interrupted_prediction_resumes_to_identical_file(
-    classifier, tmp_path, monkeypatch, suffix, killed
-):
+def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, monkeypatch, suffix, killed):
     images = np.stack([bars(seed) for seed in range(11)])
     files = {f"{seed}.npy": npy_bytes(bars(seed)) for seed in range(9)} | {"2.npy": b""}
     folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
@@ -226,9 +222,7 @@ def test_zip_glob_and_folder_give_identical_predictions(classifier, tmp_path):
     for name, source in sources.items():
         assert predict_files(classifier, str(source), tmp_path / f"{name}.csv") == (15, 0)
         rows = table(tmp_path / f"{name}.csv")
-        found[name] = {
-            key.removeprefix(f"{folder}/"): row["probability_no"] for key, row in rows.items()
-        }
+        found[name] = {key.removeprefix(f"{folder}/"): row["probability_no"] for key, row in rows.items()}
     assert found["zip"] == found["folder"] == found["glob"]
 
 

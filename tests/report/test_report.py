@@ -191,9 +191,7 @@ def test_most_certain_sorts_and_filters_predictions(predictions):
             assert certainty == sorted(certainty, reverse=True)
             all_rows += rows.tolist()
     assert sorted(all_rows) == list(range(400))
-    first = [
-        most_certain(labels, probabilities, label=1, right=right)[0] for right in (True, False)
-    ]
+    first = [most_certain(labels, probabilities, label=1, right=right)[0] for right in (True, False)]
     assert select_for_detail(labels, probabilities)[2:4].tolist() == first
 
 
@@ -204,9 +202,7 @@ def test_empty_gallery_states_the_count(predictions):
     panel = certainty_gallery(images, np.eye(3)[labels], right=False, split="test")
     assert [strip.pictures for strip in panel.strips] == [()] * 3
     assert panel.strips[1].note == f"0 of {(labels == 1).sum()} classified wrongly"
-    shown = (
-        certainty_gallery(images, np.eye(3)[labels], right=True, split="test").strips[2].pictures
-    )
+    shown = certainty_gallery(images, np.eye(3)[labels], right=True, split="test").strips[2].pictures
     assert shown[0].caption == f"test image {np.argmax(labels == 2)}\nVortex > 0.9999"
     with plots.paper_style():
         assert panel_figure(panel).get_size_inches()[0] == plots.WIDE
@@ -265,9 +261,7 @@ def test_reference_data_and_selection_are_directly_comparable():
 def test_report_command_reproduces_options(tmp_path):
     found = collect_provenance(default_config(), tmp_path / "a run", split="validation", tta="d4")
     folder = f"'{tmp_path}/a run'"
-    expected = (
-        f"python -m lensjax.main --mode evaluate --workdir {folder} --split validation --tta d4"
-    )
+    expected = f"python -m lensjax.main --mode evaluate --workdir {folder} --split validation --tta d4"
     assert found.report_command == expected
     assert found.settings == {}
 

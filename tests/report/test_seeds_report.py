@@ -29,9 +29,7 @@ def test_bootstrap_mean_matches_explicit_resampling():
     weights = scores.resample_weights(LABELS, resamples=8)
     counts = seeds.resample_seeds(4, resamples=8)
     assert (counts.sum(1) == 3).all()
-    drawn = [
-        scores.bootstrap_scores(LABELS, each, weights)["auc"] for each in random_predictions(4)
-    ]
+    drawn = [scores.bootstrap_scores(LABELS, each, weights)["auc"] for each in random_predictions(4)]
     found = seeds.bootstrap_mean(np.stack(drawn), counts)
     for resample, value in enumerate(found):
         rows = np.repeat(np.arange(60), weights[resample])
@@ -129,13 +127,9 @@ def test_commands_train_and_evaluate_all_seeds(tmp_path, monkeypatch):
     result.unlink()
     assert program.main(["--mode=evaluate", f"--workdir={run}"]) == 0
     assert json.loads(result.read_text()) == before
-    with pytest.raises(
-        UserError, match=r"run contains 2 runs; choose one of them: .*seed_0, .*seed_1$"
-    ):
+    with pytest.raises(UserError, match=r"run contains 2 runs; choose one of them: .*seed_0, .*seed_1$"):
         program.main(["--mode=predict", f"--workdir={run}", f"--input={data}"])
-    with pytest.raises(
-        UserError, match="different config: seeds = 2 in the existing run, 3 in this command"
-    ):
+    with pytest.raises(UserError, match="different config: seeds = 2 in the existing run, 3 in this command"):
         program.main([*words, "--config.seeds=3"])
     with pytest.raises(UserError, match=r"--profile: measures one run; set config\.seeds=1"):
         program.main([*words, "--profile"])

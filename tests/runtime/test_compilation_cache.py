@@ -17,9 +17,7 @@ print(before, jax.config.jax_compilation_cache_dir)
 
 @pytest.mark.parametrize("given", [None, "", "elsewhere"])
 def test_cache_folder_is_set_unless_jax_has_one(tmp_path, given):
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("JAX_PERSISTENT")
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_PERSISTENT")}
     environment |= {"LENSJAX_CACHE": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": given or ""}
     if given is None:
         del environment["JAX_COMPILATION_CACHE_DIR"]

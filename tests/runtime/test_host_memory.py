@@ -8,9 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="settings of the GNU C library"
-)
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of the GNU C library")
 
 PROGRAM = """
 import json, resource, sys
@@ -40,9 +38,7 @@ def run_program(*words, **environment):
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
     }
     command = [sys.executable, "-c", PROGRAM, *words]
-    done = subprocess.run(
-        command, env=inherited | environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 

@@ -58,9 +58,7 @@ def test_counts_range_from_zero_to_scale(images):
 
 def test_reported_progress_adds_up_to_total():
     seen = []
-    simulation.simulate_split(
-        "common_test", seed=0, split="test", num_images=35, report=seen.append
-    )
+    simulation.simulate_split("common_test", seed=0, split="test", num_images=35, report=seen.append)
     assert sum(seen) == 35
 
 
@@ -138,8 +136,6 @@ def test_exposure_noise_variance_is_sum_of_three():
 
 
 def test_too_many_counts_raise_an_error():
-    bright = dataclasses.replace(
-        tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6)
-    )
+    bright = dataclasses.replace(tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6))
     with pytest.raises(ValueError, match="16-bit images hold at most 65,535"):
         simulation.simulate_split(bright, seed=0, split="train", num_images=3)

@@ -60,9 +60,7 @@ def test_expected_counts_match_lenstronomy(name):
             {"theta_E": drawn.theta_E, **ellipse, "center_x": 0, "center_y": 0},
             {"gamma1": drawn.gamma1, "gamma2": drawn.gamma2},
         ]
-        parameters += [
-            {"theta_E": row[0], "center_x": row[1], "center_y": row[2]} for row in masses
-        ]
+        parameters += [{"theta_E": row[0], "center_x": row[1], "center_y": row[2]} for row in masses]
         light = light_model.LightModel(["SERSIC_ELLIPSE"]).surface_brightness(
             *lens.ray_shooting(x, y, parameters),
             [
@@ -90,9 +88,7 @@ def test_blur_conserves_flux_and_variance():
     np.testing.assert_allclose(products, blurred, atol=1e-7)
     variance = (blurred.sum(0) * offset**2).sum()
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.735) ** 2)
-    assert variance == pytest.approx(
-        (kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5
-    )
+    assert variance == pytest.approx((kernel * np.arange(-5, 6) ** 2).sum() / kernel.sum(), rel=1e-5)
     np.testing.assert_allclose(blurred, blurred.T, atol=1e-8)
 
 

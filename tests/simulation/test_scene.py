@@ -115,17 +115,13 @@ def test_modified_preset_changes_scene():
 @pytest.mark.parametrize("substructure", simulation.CLASSES)
 def test_class_name_and_index_array_give_same_scene(substructure):
     key, index = jax.random.key(6), jnp.int32(simulation.CLASSES.index(substructure))
-    by_name, by_index = (
-        simulation.draw_scene(key, COMMON_TEST, given) for given in (substructure, index)
-    )
+    by_name, by_index = (simulation.draw_scene(key, COMMON_TEST, given) for given in (substructure, index))
     jax.tree.map(np.testing.assert_array_equal, by_name, by_index)
 
 
 @pytest.mark.parametrize("unknown", ["vortex", 2])
 def test_unknown_class_raises_an_error(unknown):
-    with pytest.raises(
-        UserError, match=r"substructure is .*; expected one of 'no', 'sphere', 'vort'"
-    ):
+    with pytest.raises(UserError, match=r"substructure is .*; expected one of 'no', 'sphere', 'vort'"):
         simulation.draw_scene(jax.random.key(0), COMMON_TEST, unknown)
 
 

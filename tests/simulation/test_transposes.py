@@ -15,9 +15,7 @@ def function(parameters, x, y):
 def test_apply_pointwise_derivatives_match_those_of_function():
     with jax.enable_x64(True):
         generator = np.random.default_rng(0)
-        arguments = tuple(
-            map(jnp.asarray, (generator.normal(size=3), *generator.normal(size=(2, 6, 5))))
-        )
+        arguments = tuple(map(jnp.asarray, (generator.normal(size=3), *generator.normal(size=(2, 6, 5)))))
 
         def total(call, parameters, x, y):
             one, other = call(parameters, x, y)
@@ -40,9 +38,7 @@ def test_apply_pointwise_derivatives_match_those_of_function():
                 jax.vmap(jax.grad(call), (0, None, None))(many, x, y),
             )
 
-        found, expected = (
-            jax.jit(lambda call=call: derivatives(call))() for call in (explicit, plain)
-        )
+        found, expected = (jax.jit(lambda call=call: derivatives(call))() for call in (explicit, plain))
         jax.tree.map(
             lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12),
             found,
@@ -52,7 +48,5 @@ def test_apply_pointwise_derivatives_match_those_of_function():
 
 def test_apply_linear_uses_given_transpose():
     matrix = jnp.arange(6.0).reshape(2, 3)
-    found = jax.jit(
-        jax.grad(lambda v: apply_linear(lambda v: matrix @ v, lambda w: 2 * w @ matrix, v)[1])
-    )
+    found = jax.jit(jax.grad(lambda v: apply_linear(lambda v: matrix @ v, lambda w: 2 * w @ matrix, v)[1]))
     np.testing.assert_allclose(found(jnp.ones(3)), 2 * matrix[1])

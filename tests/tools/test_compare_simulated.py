@@ -6,9 +6,7 @@ import runpy
 import numpy as np
 import pytest
 
-TOOL = runpy.run_path(
-    str(pathlib.Path(__file__).parents[2] / "tools" / "studies" / "compare_simulated.py")
-)
+TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "studies" / "compare_simulated.py"))
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,7 @@ def test_prior_matches_simulated_scenes():
     low, high = prior.masses.theta_E_squared
     assert low <= masses.min() < 2 * low
     assert 0.98 * high < masses.max() <= high
-    np.testing.assert_allclose(
-        [masses.mean(), (masses**2).mean()], prior.masses.moments(), rtol=0.05
-    )
+    np.testing.assert_allclose([masses.mean(), (masses**2).mean()], prior.masses.moments(), rtol=0.05)
     lines = scenes.masses[scenes.label == 2]
     total = (lines[..., 0] ** 2).sum(1)
     length = np.hypot(*(lines[:, -1] - lines[:, 0])[:, 1:].T)

@@ -82,9 +82,7 @@ def symmetries(image):
 
 def test_elements_are_the_eight_symmetries():
     image = np.random.default_rng(0).uniform(0, 1, (6, 6, 2)).astype(np.float32)
-    found = [
-        np.asarray(apply_dihedral(jnp.asarray(image), jnp.asarray(index))) for index in range(8)
-    ]
+    found = [np.asarray(apply_dihedral(jnp.asarray(image), jnp.asarray(index))) for index in range(8)]
     np.testing.assert_array_equal(found[0], image)
     matches = [
         [index for index, expected in enumerate(symmetries(image)) if (expected == one).all()]

@@ -51,9 +51,7 @@ def evaluate_validation(config):
     """The usual evaluation of a model's variables, on one device."""
     devices = jax.devices()[:1]
     model = models.build(config, axis_name=AXIS)
-    return make_evaluator(
-        make_predictor(config, model, devices=devices, with_loss=True), VALIDATION
-    )
+    return make_evaluator(make_predictor(config, model, devices=devices, with_loss=True), VALIDATION)
 
 
 def raise_at_call(number, function):
@@ -218,9 +216,7 @@ def test_images_from_disk_train_like_images_in_memory(expected, tmp_path, monkey
     monkeypatch.undo()
     train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk, devices=2)
     assert set(reads) == {8}
-    assert [one.keys() for one in metrics_without_times(tmp_path)] == [
-        one.keys() for one in expected
-    ]
+    assert [one.keys() for one in metrics_without_times(tmp_path)] == [one.keys() for one in expected]
     for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
@@ -245,10 +241,7 @@ def test_profile_traces_steps_and_summarizes_each_epoch(tmp_path, caplog):
         assert memory > 0.1
         assert 0 < outside < 100
     (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
-    names = {
-        event.get("name")
-        for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    }
+    names = {event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
     assert "train" in names
     assert any("convolution" in str(name) for name in names)
 

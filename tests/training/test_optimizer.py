@@ -9,7 +9,7 @@ import pytest
 
 from lensjax.config import default_config
 from lensjax.models import BaselineCNN
-from lensjax.models.outputs import Outputs
+from lensjax.models.classifier import Outputs
 from lensjax.models.resnet import BasicBlock
 from lensjax.models.vit import Block
 from lensjax.training.losses import loss_terms
@@ -77,9 +77,7 @@ def test_label_smoothing_matches_cross_entropy_of_smooth_labels(smoothing):
 
 def test_bfloat16_keeps_float32_parameters_statistics_and_logits():
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)), jnp.float32)
-    exact, rounded = (
-        BaselineCNN(width=4, stage_sizes=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16)
-    )
+    exact, rounded = (BaselineCNN(width=4, stage_sizes=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16))
     variables = rounded.init(jax.random.key(0), images, train=False)
 
     def gradient_and_updates(params):

@@ -66,9 +66,7 @@ def test_baseline_loads_resnet18_without_stem_and_classifier(files, caplog):
 
 def test_pinn_loads_dino_and_resnet18(files, caplog):
     (dino, vit), (cnn, resnet) = files["dino_vits16"], files["resnet18"]
-    config, variables = model_config_and_variables(
-        "lens_vit_pinn", pretrained=dino, pretrained_cnn=cnn
-    )
+    config, variables = model_config_and_variables("lens_vit_pinn", pretrained=dino, pretrained_cnn=cnn)
     with caplog.at_level(logging.INFO, logger="lensjax"):
         found = load_pretrained(variables, config)["params"]
     expected = vit["params"]["patch_embed"]["kernel"].mean(2, keepdims=True)
@@ -83,9 +81,7 @@ def test_pinn_loads_dino_and_resnet18(files, caplog):
 
 def test_position_embeddings_are_resized_to_the_models_grid(files):
     path, vit = files["dino_vits16"]
-    config, variables = model_config_and_variables(
-        "lens_vit_pinn", pretrained=path, position_grid=5
-    )
+    config, variables = model_config_and_variables("lens_vit_pinn", pretrained=path, position_grid=5)
     found = load_pretrained(variables, config)["params"]["vit"]["pos_embed"]
     matrix = bicubic_matrix(14, 5, 5.1 / 14)
     square = vit["params"]["pos_embed"][0, 1:].reshape(14, 14, -1)
@@ -123,9 +119,7 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
     ],
 )
 def test_weights_that_do_not_fit_are_refused(files, name, fields, message):
-    fields = {
-        field: files[value][0] if value in files else value for field, value in fields.items()
-    }
+    fields = {field: files[value][0] if value in files else value for field, value in fields.items()}
     config, variables = model_config_and_variables(name, **fields)
     with pytest.raises(UserError, match=message):
         load_pretrained(variables, config)

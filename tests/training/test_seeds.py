@@ -67,9 +67,7 @@ def test_consecutive_seeds_match_single_runs_bit_for_bit(single_runs, tmp_path):
     for folder, expected in zip(folders, single_runs, strict=False):
         assert metrics_without_times(folder) == metrics_without_times(expected)
         assert (folder / "config.json").read_text() == (expected / "config.json").read_text()
-        one, other = (
-            load_trained_model(each, devices=jax.devices()[:1]) for each in (folder, expected)
-        )
+        one, other = (load_trained_model(each, devices=jax.devices()[:1]) for each in (folder, expected))
         assert one.best_epoch == other.best_epoch
         jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
 

@@ -68,9 +68,7 @@ def new_state(kind, optimizer, recipe=PLAIN):
 
 
 def bound_step(kind, optimizer, recipe, axis_name=None):
-    return functools.partial(
-        train_step, model=build(kind, axis_name), optimizer=optimizer, recipe=recipe
-    )
+    return functools.partial(train_step, model=build(kind, axis_name), optimizer=optimizer, recipe=recipe)
 
 
 def mapped_step(kind, optimizer, num_devices, recipe=ROTATED):
@@ -159,9 +157,7 @@ def products(jaxpr):
             yield from products(inner)
 
 
-@pytest.mark.parametrize(
-    ("precision", "expected"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
-)
+@pytest.mark.parametrize(("precision", "expected"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")])
 def test_products_have_requested_precision_forward_and_backward(precision, expected):
     optimizer = optax.adamw(1e-4)
     state = new_state("pinn", optimizer)
@@ -171,9 +167,7 @@ def test_products_have_requested_precision_forward_and_backward(precision, expec
 
     recipe = Recipe(physics_weight=0.01, precision=precision)
     step = bound_step("pinn", optimizer, recipe)
-    evaluation = functools.partial(
-        eval_step, model=build("pinn", None), recipe=recipe, with_loss=True
-    )
+    evaluation = functools.partial(eval_step, model=build("pinn", None), recipe=recipe, with_loss=True)
     training = count_products(step, state, batch(4), jax.random.key(0))
     evaluating = count_products(evaluation, state.variables, batch(4))
     exact, requested = ((getattr(jax.lax.Precision, name),) * 2 for name in ("HIGHEST", expected))

@@ -61,9 +61,7 @@ def test_variables_have_paths_and_shapes_of_modules(resnet18, dino, baseline, pi
     assert shapes_in(convert_state_dict(baseline).variables) == shapes_of(
         BaselineCNN(width=4), 1, 32, train=False
     )
-    small = LensViTPINN(
-        width=4, patch_size=8, embedding_size=16, depth=2, num_heads=2, position_grid=3
-    )
+    small = LensViTPINN(width=4, patch_size=8, embedding_size=16, depth=2, num_heads=2, position_grid=3)
     assert shapes_in(convert_state_dict(pinn).variables) == shapes_of(small, 1, 32, train=False)
 
 
@@ -170,10 +168,7 @@ def test_problems_are_reported_by_source_names(dino):
     message = str(error.value)
     assert "vit.encoder.layer.3.attention.attention.key.bias is missing" in message
     assert "vit.encoder.layer.4.intermediate.dense.bias is missing" in message
-    assert (
-        "vit.encoder.layer.5.attention.attention.(query|key|value).weight differ in shape"
-        in message
-    )
+    assert "vit.encoder.layer.5.attention.attention.(query|key|value).weight differ in shape" in message
     assert len(message.splitlines()) == 4
 
 

@@ -162,9 +162,7 @@ def test_network_error_has_url_and_path(server, tmp_path):
     url = server.url
     server.server_close()
     place = tmp_path / "net.pth"
-    with pytest.raises(
-        UserError, match=rf"^{url}: cannot connect .* save it as {place}, and rerun"
-    ):
+    with pytest.raises(UserError, match=rf"^{url}: cannot connect .* save it as {place}, and rerun"):
         fetch(OfficialFile(url, ""), tmp_path)
     assert not temporary_files(tmp_path)
 

@@ -73,9 +73,7 @@ def test_safetensors_do_not_need_torch(tmp_path, monkeypatch):
     file = tmp_path / "x.safetensors"
     weights.write_torch(file, ARRAYS, overwrite=False)
     assert_same(weights.read_torch(file).arrays, ARRAYS)
-    with pytest.raises(
-        UserError, match=r"torch is not installed; run pip install 'lensjax\[torch\]'"
-    ):
+    with pytest.raises(UserError, match=r"torch is not installed; run pip install 'lensjax\[torch\]'"):
         weights.read_torch(checkpoint)
     with pytest.raises(UserError, match="torch is not installed"):
         weights.write_torch(tmp_path / "y.pth", ARRAYS, overwrite=False)
@@ -102,9 +100,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, zipped):
     marker = tmp_path / "was run"
     content = STATE | {"more": Malicious(marker)}
     file = save(tmp_path / "x.pth", content, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        UserError, match=r"more than tensors \(found \w+\.mkdir\); none of its code was run"
-    ):
+    with pytest.raises(UserError, match=r"more than tensors \(found \w+\.mkdir\); none of its code was run"):
         weights.read_torch(file)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Malicious(marker)))

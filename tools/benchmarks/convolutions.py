@@ -74,9 +74,7 @@ def main(arguments: Sequence[str]) -> None:
         cotangent = jnp.asarray(generator.normal(size=plain(x, kernel).shape), jnp.float32)
         cases = [(plain, part) for part in part_sizes] + [(product, len(x)), (selected, len(x))]
         times = [
-            time_milliseconds(
-                sum_gradient_over_parts(convolution, part), values.rounds, kernel, x, cotangent
-            )
+            time_milliseconds(sum_gradient_over_parts(convolution, part), values.rounds, kernel, x, cotangent)
             for convolution, part in cases
         ]
         name = f"{number} x {side}x{side}, {channels} to {features}, {size} px"

@@ -68,9 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     except ImportError as error:
         log.info("  SciPy and lenstronomy: not installed (%s)", error)
         return
-    peer_seconds, peer_processor, found = best_time(
-        lambda: [fit_one(i) for i in range(values.peer)], 1
-    )
+    peer_seconds, peer_processor, found = best_time(lambda: [fit_one(i) for i in range(values.peer)], 1)
     report("SciPy and lenstronomy", values.peer, peer_seconds, peer_processor)
     log.info("  ratio of the rates: %.0f", (peer_seconds / values.peer) / (seconds / number))
     log.info("  differences from SciPy: reduced chi-square, and theta_E in standard deviations")
@@ -125,9 +123,7 @@ def lenstronomy_fit(
         grid,
         module("lenstronomy.Data.psf").PSF(psf_type="PIXEL", kernel_point_source=kernel),
         lens_model_class=module("lenstronomy.LensModel.lens_model").LensModel(["SIS", "SHEAR"]),
-        source_model_class=module("lenstronomy.LightModel.light_model").LightModel(
-            ["SERSIC_ELLIPSE"]
-        ),
+        source_model_class=module("lenstronomy.LightModel.light_model").LightModel(["SERSIC_ELLIPSE"]),
         kwargs_numerics={"supersampling_factor": instrument.subpixels},
     )
 

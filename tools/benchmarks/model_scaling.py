@@ -98,9 +98,7 @@ def draw(curves: dict[tuple[str, str], list[float]]) -> Figure:
     axes = figure.subplots()
     for (name, kind), rates in curves.items():
         style = "-" if kind == PER_GPU else "--"
-        axes.plot(
-            NUMBERS, rates, style, color=COLORS[name], marker=".", label=f"{MODELS[name]}, {kind}"
-        )
+        axes.plot(NUMBERS, rates, style, color=COLORS[name], marker=".", label=f"{MODELS[name]}, {kind}")
         if style == "-":
             ideal = [rates[0] * number for number in NUMBERS]
             axes.plot(NUMBERS, ideal, color=COLORS[name], linewidth=0.7, alpha=0.5)

@@ -173,8 +173,7 @@ def check_new(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if (folder / folder_name(name)).exists():
             raise UserError(
-                f"{folder / folder_name(name)} exists, and the run would resume from it; use another "
-                "--folder"
+                f"{folder / folder_name(name)} exists, and the run would resume from it; use another --folder"
             )
 
 
@@ -249,9 +248,7 @@ def run_checked(
 def measure_imports(rounds: int) -> dict[str, float]:
     """Median time of imports in new processes, seconds."""
     seconds: dict[str, list[float]] = {modules: [] for modules in IMPORTS}
-    script = (
-        "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    )
+    script = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
     for _ in range(rounds):
         for modules in IMPORTS:
             command = [sys.executable, "-c", script.format(modules)]
@@ -273,9 +270,7 @@ def measure_start_up(name: str, words: Sequence[str], rounds: int) -> dict[str, 
       The times with an empty compilation cache ("first") and with a filled one ("second").
     """
     run_checked("images", words)
-    seconds: dict[str, dict[str, list[float]]] = {
-        start: {"reached": [], "done": []} for start in STARTS
-    }
+    seconds: dict[str, dict[str, list[float]]] = {start: {"reached": [], "done": []} for start in STARTS}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled")} | CACHE_SETTINGS

@@ -85,8 +85,7 @@ def time_rendering(batch: int, rounds: int, number: int, *, with_peers: bool) ->
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
         jobs = [
-            jax.tree.map(lambda leaf, part=part: leaf[part::processes], rows)
-            for part in range(processes)
+            jax.tree.map(lambda leaf, part=part: leaf[part::processes], rows) for part in range(processes)
         ]
         peers: dict[str, Callable[..., Any]] = {
             f"lenstronomy, {processes} processes": lambda: list(pool.map(lenstronomy, jobs)),
@@ -236,10 +235,7 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
         return [
             {"theta_E": scenes.theta_E[row], **ellipse, **center},
             {"gamma1": scenes.gamma1[row], "gamma2": scenes.gamma2[row]},
-            *(
-                {"theta_E": mass[0], "center_x": mass[1], "center_y": mass[2]}
-                for mass in scenes.masses[row]
-            ),
+            *({"theta_E": mass[0], "center_x": mass[1], "center_y": mass[2]} for mass in scenes.masses[row]),
         ]
 
     def source(scenes: Any, row: int) -> list[dict[str, Any]]:
@@ -260,13 +256,10 @@ def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
     cosmology = library.FlatLambdaCDM(name="cosmology")
     parts = [
         library.SIE(cosmology=cosmology, name="sie", z_l=0.5, z_s=1.0, x0=0.0, y0=0.0),
-        library.ExternalShear(
-            cosmology=cosmology, name="shear", z_l=0.5, z_s=1.0, x0=0.0, y0=0.0, s=0.0
-        ),
+        library.ExternalShear(cosmology=cosmology, name="shear", z_l=0.5, z_s=1.0, x0=0.0, y0=0.0, s=0.0),
     ]
     parts += [
-        library.Point(cosmology=cosmology, name=f"point{i}", z_l=0.5, z_s=1.0, s=0.0)
-        for i in range(number)
+        library.Point(cosmology=cosmology, name=f"point{i}", z_l=0.5, z_s=1.0, s=0.0) for i in range(number)
     ]
     lens = library.SinglePlane(cosmology=cosmology, name="lens", lenses=parts, z_l=0.5, z_s=1.0)
     light = library.Sersic(name="source", n=prior.n_sersic, Ie=prior.amp, use_lenstronomy_k=True)

@@ -54,9 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         optimistix = importlib.import_module("optimistix")
     except ImportError as error:
-        raise UserError(
-            f"{error}; install optimistix with pip, or name its folder with --path"
-        ) from error
+        raise UserError(f"{error}; install optimistix with pip, or name its folder with --path") from error
     log.info("%s, %d cores", jax.devices()[0].device_kind, os.cpu_count() or 1)
     images, weights, best, start = problems(values.images, values.away)
     solvers: dict[str, Callable[..., Any]] = {
@@ -64,9 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         "optimistix, amplitude and sky eliminated": functools.partial(
             solve_with_optimistix, optimistix, eliminated=True
         ),
-        "optimistix, all parameters": functools.partial(
-            solve_with_optimistix, optimistix, eliminated=False
-        ),
+        "optimistix, all parameters": functools.partial(solve_with_optimistix, optimistix, eliminated=False),
     }
     times: dict[str, float] = {}
     for name, solve in solvers.items():
@@ -83,9 +79,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, np.ndarray], Array]:
     """Images, weights of their pixels, optimum with its standard deviations, and starting points."""
-    simulated = simulation.simulate_split(
-        "common_test", seed=0, split="test", num_images=3 * number
-    )
+    simulated = simulation.simulate_split("common_test", seed=0, split="test", num_images=3 * number)
     rows = np.flatnonzero(simulated.labels == 0)
     images = (simulated.pixels / simulated.scale[:, None, None])[rows].astype(np.float32)
     noise = fitting.photon_noise(simulated.scale[rows])

@@ -232,9 +232,7 @@ class Worker:
         return peak
 
 
-def compare(
-    task: dict[str, Any], names: list[str], rounds: int, *, alone: bool
-) -> dict[str, dict[str, Any]]:
+def compare(task: dict[str, Any], names: list[str], rounds: int, *, alone: bool) -> dict[str, dict[str, Any]]:
     """Results of each contestant: median speeds, time to the first step and peak memory.
 
     Args:
@@ -244,9 +242,7 @@ def compare(
       alone: whether to run one contestant after the other.
     """
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
-    seconds: dict[tuple[str, str], list[float]] = {
-        (job, name): [] for job in JOBS for name in names
-    }
+    seconds: dict[tuple[str, str], list[float]] = {(job, name): [] for job in JOBS for name in names}
     with tempfile.TemporaryDirectory() as cache:
         for together in [[name] for name in names] if alone else [names]:
             try:
@@ -323,9 +319,7 @@ def measure_growth(report: dict[str, Any], models: list[str], rounds: int, path:
                 rate = task["images"] / statistics.median(seconds)
                 result = {"images_per_second": rate, "peak_bytes": peak}
                 report["growth"].append({"model": model, "what": what, "at": setting} | result)
-                log.info(
-                    "%s, %s %d: %.1f images/s, %.2f GB", model, what, setting, rate, peak / 1e9
-                )
+                log.info("%s, %s %d: %.1f images/s, %.2f GB", model, what, setting, rate, peak / 1e9)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Path(f"{path}.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     draw_growth(report["growth"], report["device"]).savefig(path, dpi=144)
@@ -349,9 +343,7 @@ def draw_growth(results: list[dict[str, Any]], device: str) -> Figure:
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)
             axes.set_xscale("log")
             for model, color in COLORS.items():
-                points = [
-                    each for each in results if (each["model"], each["what"]) == (model, what)
-                ]
+                points = [each for each in results if (each["model"], each["what"]) == (model, what)]
                 if points:
                     x = [each["at"] for each in points]
                     y = [each[value] / unit for each in points]

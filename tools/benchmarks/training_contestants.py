@@ -93,9 +93,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
     state, key = replicate(initialize_run(config, model, 1_000), devices)
     training, validation = images(task["images"]), images(max(task["images"] // 4, task["batch"]))
     predict = make_predictor(config, model, devices=devices)
-    validate = make_evaluator(
-        make_predictor(config, model, devices=devices, with_loss=True), validation
-    )
+    validate = make_evaluator(make_predictor(config, model, devices=devices, with_loss=True), validation)
 
     def train(number: int = task["images"]) -> None:
         nonlocal state
@@ -193,9 +191,7 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
                 inputs = whole[rows.to(device)]
                 yield rotate(inputs) if train else inputs, labels[rows].to(device)
             return
-        loader = torch.utils.data.DataLoader(
-            Files(number, train), batch, shuffle=train, num_workers=4
-        )
+        loader = torch.utils.data.DataLoader(Files(number, train), batch, shuffle=train, num_workers=4)
         for inputs, targets in loader:
             yield inputs.to(device), targets.to(device)
 

@@ -142,9 +142,7 @@ def load_images(num_train: int, num_test: int) -> Splits:
     return load_splits(config.data)
 
 
-def measure(
-    name: str, splits: Splits, size: int, seed: int, epochs: int, output: Path
-) -> dict[str, Any]:
+def measure(name: str, splits: Splits, size: int, seed: int, epochs: int, output: Path) -> dict[str, Any]:
     """Trains on one input and evaluates the best epoch on the test images."""
     config = config_of(name, size, seed, epochs)
     prepared = {
@@ -270,9 +268,7 @@ def plot(results: Sequence[Mapping[str, Any]], file: Path) -> None:
     last = axes[-1]
     for name in INPUTS:
         points = [
-            (size, interval([r["auc"] for r in found[size, name]]))
-            for size in sizes
-            if (size, name) in found
+            (size, interval([r["auc"] for r in found[size, name]])) for size in sizes if (size, name) in found
         ]
         if points:
             where = [size for size, _ in points]

@@ -41,9 +41,7 @@ TITLES = {
 CORNER = 20  # side of the squares in the corners in which the background is measured, pixels
 
 
-def statistics(
-    counts: Float[np.ndarray, "height width"], pixel_scale: float = 0.05
-) -> dict[str, float]:
+def statistics(counts: Float[np.ndarray, "height width"], pixel_scale: float = 0.05) -> dict[str, float]:
     """Summary statistics of an image of counts above its minimum.
 
     Args:

@@ -56,9 +56,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def report_simulated(model: fitting.SmoothModel, number: int, seed: int, counts: bool) -> None:
     """Fits simulated images and compares the fits with the true parameters."""
-    images = simulation.simulate_split(
-        "common_test", seed=seed, split="validation", num_images=number
-    )
+    images = simulation.simulate_split("common_test", seed=seed, split="validation", num_images=number)
     fit = fit_images(images.pixels / images.scale[:, None, None], images.scale, model, counts)
     excess = fit.reduced_chi_square - true_chi_square(images, fit, model)
     error = np.abs(fit.parameters["theta_E"] / images.scenes.theta_E - 1)
@@ -142,9 +140,7 @@ def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
     scale = np.array([np.nan if found is None else found[1] for found in recovered])
     fit = fit_images(images, scale, model, counts)
     power = np.stack([ring_power(residual) for residual in fit.residual[..., 0]])
-    log.info(
-        "%d real images: reduced chi-square, converged, theta_E and its deviation,", len(files)
-    )
+    log.info("%d real images: reduced chi-square, converged, theta_E and its deviation,", len(files))
     log.info("and the power of the residual in %d rings of spatial frequency (white: 1)", RINGS)
     for row, file in enumerate(files):
         rings = " ".join(f"{ring:.2f}" for ring in power[row])

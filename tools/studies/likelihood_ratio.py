@@ -80,31 +80,21 @@ def prior(preset: simulation.Preset) -> fitting.SubstructurePrior:
 
     def squared(limits: tuple[float, float]) -> tuple[float, float]:
         low, high = (
-            float(
-                physics.einstein_radius(
-                    mass, preset.z_lens, preset.z_source, convention=preset.convention
-                )
-            )
+            float(physics.einstein_radius(mass, preset.z_lens, preset.z_source, convention=preset.convention))
             ** 2
             for mass in limits
         )
         return low, high
 
     return fitting.SubstructurePrior(
-        masses=fitting.PointMasses(
-            masses.number, squared(masses.mass), masses.exponent, masses.distance
-        ),
-        line=fitting.MassLine(
-            line.number, squared(line.total_mass), line.length, line.center_sigma
-        ),
+        masses=fitting.PointMasses(masses.number, squared(masses.mass), masses.exponent, masses.distance),
+        line=fitting.MassLine(line.number, squared(line.total_mass), line.length, line.center_sigma),
     )
 
 
 def report_simulated(number: int, seed: int, output: str | None, figure: str | None) -> None:
     """Classifies simulated test images and prints AUC, accuracy and calibration."""
-    found = simulation.simulate_split(
-        PRESET, seed=seed, split="test", num_images=len(CLASSES) * number
-    )
+    found = simulation.simulate_split(PRESET, seed=seed, split="test", num_images=len(CLASSES) * number)
     images = (found.pixels / found.scale[:, None, None]).astype(np.float32)[..., None]
     fit, evidence, seconds = fit_and_compare(images, found.scale)
     ratios, labels = np.asarray(evidence.log_ratios, np.float64), np.asarray(found.labels)
@@ -163,9 +153,7 @@ def report_real(folder: Path) -> None:
         log.info("  %-8s %s %8.3f %8.3f", CLASSES[label], ratios, *np.divide(chi_squares, pixels))
 
 
-def fit_and_compare(
-    images: np.ndarray, scale: np.ndarray
-) -> tuple[fitting.LensFit, fitting.Evidence, float]:
+def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.LensFit, fitting.Evidence, float]:
     """Fits, evidence, and the time of both without compilation, seconds."""
     substructure_prior = prior(simulation.preset(PRESET))
     noise = fitting.photon_noise(scale.astype(np.float32))
@@ -182,9 +170,7 @@ def fit_and_compare(
             rows = np.minimum(np.arange(row, row + BATCH_SIZE), len(images) - 1)
             fits = jax.tree.map(lambda leaf, rows=rows: leaf[rows], fit)
             if not parts:
-                jax.block_until_ready(
-                    fitting.class_evidence(images[rows], fits, substructure_prior)
-                )
+                jax.block_until_ready(fitting.class_evidence(images[rows], fits, substructure_prior))
             start = time.perf_counter()
             part = fitting.class_evidence(images[rows], fits, substructure_prior)
             number = min(BATCH_SIZE, len(images) - row)
@@ -232,9 +218,7 @@ def plot(
             "log evidence: masses {:.0f}, line {:.0f}".format(*evidence.log_ratios[index, 1:]),
             fontsize=8,
         )
-        shown = row[2].scatter(
-            *nodes.T, c=1e3 * evidence.masses[index], s=13, marker="s", vmin=-1, vmax=4
-        )
+        shown = row[2].scatter(*nodes.T, c=1e3 * evidence.masses[index], s=13, marker="s", vmin=-1, vmax=4)
         theta_E, x, y = found.scenes.masses[index].T
         row[2].scatter(x, y, s=9e3 * theta_E**2, facecolors="none", edgecolors="white", lw=0.8)
         figure.colorbar(shown, ax=row[2], shrink=0.8)

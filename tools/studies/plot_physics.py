@@ -90,9 +90,7 @@ def caustics_figure() -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.18, 1))
     grid = physics.pixel_grid(240, 2 * HALF / 240)
     size = jnp.abs(physics.magnification(deflection, *grid))
-    picture = left.imshow(
-        size, origin="lower", extent=_extent(), cmap="Greys", norm=LogNorm(0.1, 100)
-    )
+    picture = left.imshow(size, origin="lower", extent=_extent(), cmap="Greys", norm=LogNorm(0.1, 100))
     curves = physics.critical_curves(deflection, *grid)
     for curve in curves:
         left.plot(*curve.T, color=RED, linewidth=1.5, label="critical curve")
@@ -139,9 +137,7 @@ def time_delay_figure() -> Figure:
     first = at_images.min()
     surface = delay(x, y) - first
     top = 90.0
-    picture = axes.imshow(
-        surface, origin="lower", extent=_extent(), cmap="cividis", vmin=0, vmax=top
-    )
+    picture = axes.imshow(surface, origin="lower", extent=_extent(), cmap="cividis", vmin=0, vmax=top)
     axes.contour(x, y, surface, np.arange(0, top, 10), colors="white", linewidths=0.4)
     saddles = np.sort(at_images[magnification < 0] - first)
     axes.contour(x, y, surface, saddles, colors=ORANGE, linewidths=1.3)
@@ -184,9 +180,7 @@ def source_figure() -> Figure:
             percent, origin="lower", extent=_extent(), cmap="RdBu_r", vmin=-10, vmax=10
         )
         _label(axes[0, 1 + column], f"Residual after relensing ({name})")
-    figure.colorbar(
-        residual, ax=list(axes[0]), label="residual (% of the source's peak)", extend="both"
-    )
+    figure.colorbar(residual, ax=list(axes[0]), label="residual (% of the source's peak)", extend="both")
     figure.colorbar(picture, ax=list(axes[1]), label="surface brightness of image and sources")
     return figure
 
@@ -221,9 +215,7 @@ def main(arguments: Sequence[str]) -> None:
             draw().savefig(folder / name, dpi=110)
             log.info("wrote %s", folder / name)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot write: {error.strerror}; choose another folder"
-        ) from error
+        raise UserError(f"{folder}: cannot write: {error.strerror}; choose another folder") from error
 
 
 def run() -> int:

@@ -144,9 +144,7 @@ def with_source(**factors: float) -> Callable[[int, int], ImageSet]:
 
 def with_psf(factor: float) -> Callable[[int, int], ImageSet]:
     """Images with the width of the point-spread function multiplied by a factor."""
-    instrument = dataclasses.replace(
-        COMMON.instrument, psf_sigma=factor * COMMON.instrument.psf_sigma
-    )
+    instrument = dataclasses.replace(COMMON.instrument, psf_sigma=factor * COMMON.instrument.psf_sigma)
     preset = dataclasses.replace(COMMON, instrument=instrument)
     return lambda number, seed: simulate(preset, number, seed)
 
@@ -164,9 +162,7 @@ def with_lens_light(number: int, seed: int) -> ImageSet:
     render = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON)))
     x, y = physics.pixel_grid(instrument.image_size, instrument.pixel_scale)
     # The core approximates the point-spread function, which removes the cusp.
-    light = np.asarray(
-        physics.sersic(x, y, 1.0, R_sersic=0.4, n_sersic=2.0, core=instrument.psf_sigma)
-    )
+    light = np.asarray(physics.sersic(x, y, 1.0, R_sersic=0.4, n_sersic=2.0, core=instrument.psf_sigma))
     rng = np.random.default_rng(seed)
     pixels = []
     for first in range(0, number, BATCH_SIZE):

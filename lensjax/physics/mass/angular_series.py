@@ -84,9 +84,7 @@ def _power_series(
 
 # The derivatives in v and t are series of the same kind. With this rule the backward pass stores only v and
 # not every step of the recurrence.
-power_series = jax.custom_jvp(
-    jax.jit(_power_series, static_argnums=(0, 1, 2)), nondiff_argnums=(0, 1, 2)
-)
+power_series = jax.custom_jvp(jax.jit(_power_series, static_argnums=(0, 1, 2)), nondiff_argnums=(0, 1, 2))
 
 
 def _power_series_jvp(
@@ -98,9 +96,7 @@ def _power_series_jvp(
     tangent = jnp.zeros_like(v_x), jnp.zeros_like(v_x)
     if not (isinstance(dv_x, SymbolicZero) and isinstance(dv_y, SymbolicZero)):
         slope = power_series(terms, order_t, order_v + 1, t, v_x, v_y)
-        tangent = complex_product(
-            slope, (instantiate_zeros(dv_x, v_x), instantiate_zeros(dv_y, v_y))
-        )
+        tangent = complex_product(slope, (instantiate_zeros(dv_x, v_x), instantiate_zeros(dv_y, v_y)))
     if not isinstance(dt, SymbolicZero):
         slope = power_series(terms, order_t + 1, order_v, t, v_x, v_y)
         tangent = tangent[0] + slope[0] * dt, tangent[1] + slope[1] * dt

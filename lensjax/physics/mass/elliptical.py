@@ -30,20 +30,21 @@ from lensjax.physics.mass.angular_series import (
     series_variable,
 )
 from lensjax.physics.mass.softening import CORE
+from lensjax.physics.types import Grid, Scalar
 
 
 def sie_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+) -> tuple[Grid, Grid]:
     """Deflection of a singular isothermal ellipsoid.
 
     Args:
@@ -69,9 +70,9 @@ def sie_deflection_kernel(
     strength: Float[Array, ""],
     e1: Float[Array, ""],
     e2: Float[Array, ""],
-    dx: Float[Array, "*grid"],
-    dy: Float[Array, "*grid"],
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    dx: Grid,
+    dy: Grid,
+) -> tuple[Grid, Grid]:
     """`sie_deflection` without preparation of its arguments, with a closed-form derivative.
 
     Args:
@@ -137,17 +138,17 @@ sie_deflection_kernel.defjvp(_sie_deflection_jvp, symbolic_zeros=True)
 
 
 def sie_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Potential of a singular isothermal ellipsoid, arcsec^2. Arguments as for `sie_deflection`."""
     alpha_x, alpha_y = sie_deflection(
         x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y, core=core, terms=terms
@@ -156,17 +157,17 @@ def sie_potential(
 
 
 def sie_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Convergence of a singular isothermal ellipsoid: theta_E over twice the elliptical radius.
 
     Arguments as for `sie_deflection`; `terms` has no effect, because the convergence needs no series.
@@ -177,18 +178,18 @@ def sie_convergence(
 
 
 def epl_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    gamma: Float[ArrayLike, ""],
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    gamma: Scalar,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+) -> tuple[Grid, Grid]:
     """Deflection of an elliptical power law.
 
     For gamma above 2 the deflection grows toward the center; at the center itself it is 0, the mean over its
@@ -218,18 +219,18 @@ def epl_deflection(
 
 
 def epl_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    gamma: Float[ArrayLike, ""],
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    gamma: Scalar,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Potential of an elliptical power law, arcsec^2. Arguments as for `epl_deflection`."""
     center: dict[str, Any] = {"center_x": center_x, "center_y": center_y}
     alpha_x, alpha_y = epl_deflection(
@@ -239,18 +240,18 @@ def epl_potential(
 
 
 def epl_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    theta_E: Scalar,
     *,
-    gamma: Float[ArrayLike, ""],
-    e1: Float[ArrayLike, ""],
-    e2: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    gamma: Scalar,
+    e1: Scalar,
+    e2: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
     terms: int | None = None,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Convergence of an elliptical power law: (3 - gamma) / 2 (theta_E / elliptical radius)^(gamma - 1).
 
     Arguments as for `epl_deflection`; `terms` has no effect, because the convergence needs no series.
@@ -262,9 +263,7 @@ def epl_convergence(
     return (2 - t) / 2 * strength * jnp.exp(-t / 2 * jnp.log(square))
 
 
-def _direction(
-    dx: Array, dy: Array, e1: Array, e2: Array, core: float
-) -> tuple[Array, Array, Complex]:
+def _direction(dx: Array, dy: Array, e1: Array, e2: Array, core: float) -> tuple[Array, Array, Complex]:
     """Softened |w|^2 and |w|, and w / |w|."""
     w_x, w_y = elliptical_coordinates(dx, dy, e1, e2)
     square = w_x**2 + w_y**2 + core**2
@@ -273,9 +272,7 @@ def _direction(
     return square, radius, (w_x * inverse, w_y * inverse)
 
 
-def _far_direction(
-    dx: Array, dy: Array, e1: Array, e2: Array, core: float
-) -> tuple[Array, Complex]:
+def _far_direction(dx: Array, dy: Array, e1: Array, e2: Array, core: float) -> tuple[Array, Complex]:
     """Softened ln |w|, and w / |w|, at any distance.
 
     In units of the point's own distance, neither the squares nor the products of the backward pass leave the

@@ -1,16 +1,11 @@
 """External shear and mass sheet: the tidal field and convergence of mass outside the image."""
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+
+from lensjax.physics.types import Grid, Scalar
 
 
-def external_shear_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    gamma1: Float[ArrayLike, ""],
-    gamma2: Float[ArrayLike, ""],
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+def external_shear_deflection(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) -> tuple[Grid, Grid]:
     """Deflection of an external shear about the origin.
 
     Args:
@@ -23,34 +18,19 @@ def external_shear_deflection(
     return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
-def external_shear_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    gamma1: Float[ArrayLike, ""],
-    gamma2: Float[ArrayLike, ""],
-) -> Float[Array, "*grid"]:
+def external_shear_potential(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) -> Grid:
     """Potential of an external shear, arcsec^2. Arguments as for `external_shear_deflection`."""
     return gamma1 * (x**2 - y**2) / 2 + gamma2 * (x * y)
 
 
-def external_shear_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    gamma1: Float[ArrayLike, ""],
-    gamma2: Float[ArrayLike, ""],
-) -> Float[Array, "*grid"]:
+def external_shear_convergence(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) -> Grid:
     """Convergence of an external shear: zero. Arguments as for `external_shear_deflection`."""
     return jnp.zeros_like(x) * (gamma1 + gamma2)
 
 
 def mass_sheet_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    kappa: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    x: Grid, y: Grid, kappa: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
+) -> tuple[Grid, Grid]:
     """Deflection of a mass sheet with constant convergence; lenstronomy's CONVERGENCE.
 
     Args:
@@ -65,25 +45,15 @@ def mass_sheet_deflection(
 
 
 def mass_sheet_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    kappa: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, kappa: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
+) -> Grid:
     """Potential of a mass sheet, arcsec^2. Arguments as for `mass_sheet_deflection`."""
     return kappa / 2 * ((x - center_x) ** 2 + (y - center_y) ** 2)
 
 
 def mass_sheet_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    kappa: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, kappa: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
+) -> Grid:
     """Convergence of a mass sheet: kappa everywhere, dimensionless.
 
     Arguments as for `mass_sheet_deflection`; the center has no effect.

@@ -9,17 +9,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.physics.mass.softening import CORE, polynomial, softened_convergence, softened_offset
+from lensjax.physics.types import Grid, Scalar
 
 
 def sis_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> tuple[Grid, Grid]:
     """Deflection of a singular isothermal sphere: theta_E times the unit vector from the center.
 
     Args:
@@ -37,14 +32,8 @@ def sis_deflection(
 
 
 def sis_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> Grid:
     """Potential of a singular isothermal sphere: theta_E times the distance from the center, arcsec^2.
 
     Arguments as for `sis_deflection`.
@@ -53,14 +42,8 @@ def sis_potential(
 
 
 def sis_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> Grid:
     """Convergence of a singular isothermal sphere: theta_E over twice the distance from the center.
 
     With the softening it is theta_E / core at the center. Arguments as for `sis_deflection`.
@@ -70,9 +53,7 @@ def sis_convergence(
 
 
 def pseudo_jaffe_sigma0(
-    theta_E: Float[ArrayLike, "*shape"],
-    Ra: Float[ArrayLike, "*shape"],
-    Rs: Float[ArrayLike, "*shape"],
+    theta_E: Float[ArrayLike, "*shape"], Ra: Float[ArrayLike, "*shape"], Rs: Float[ArrayLike, "*shape"]
 ) -> Float[Array, "*shape"]:
     """The sigma0 for which a pseudo-Jaffe profile is an isothermal sphere of theta_E at Ra << r << Rs.
 
@@ -89,16 +70,16 @@ def pseudo_jaffe_sigma0(
 
 
 def pseudo_jaffe_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    sigma0: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    sigma0: Scalar,
     *,
-    Ra: Float[ArrayLike, ""],
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Ra: Scalar,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+) -> tuple[Grid, Grid]:
     """Deflection of a truncated isothermal sphere with a core; lenstronomy's PJAFFE.
 
     Args:
@@ -118,16 +99,16 @@ def pseudo_jaffe_deflection(
 
 
 def pseudo_jaffe_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    sigma0: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    sigma0: Scalar,
     *,
-    Ra: Float[ArrayLike, ""],
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Ra: Scalar,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Potential of a pseudo-Jaffe profile, arcsec^2. Arguments as for `pseudo_jaffe_deflection`."""
     Ra, Rs = _sort_radii(Ra, Rs)
     inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
@@ -139,16 +120,16 @@ def pseudo_jaffe_potential(
 
 
 def pseudo_jaffe_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    sigma0: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    sigma0: Scalar,
     *,
-    Ra: Float[ArrayLike, ""],
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Ra: Scalar,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Convergence of a pseudo-Jaffe profile. Arguments as for `pseudo_jaffe_deflection`.
 
     It is sigma0 Ra Rs / (Rs - Ra) (1 / sqrt(Ra^2 + r^2) - 1 / sqrt(Rs^2 + r^2)).

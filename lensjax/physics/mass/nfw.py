@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lensjax.physics.mass.softening import (
     CORE,
@@ -27,20 +26,21 @@ from lensjax.physics.mass.softening import (
     softened_offset,
     terms_for_precision,
 )
+from lensjax.physics.types import Grid, Scalar
 
 G_AT_RS = 1 - float(np.log(2))  # g at X = 1
 
 
 def nfw_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    alpha_Rs: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    alpha_Rs: Scalar,
     *,
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+) -> tuple[Grid, Grid]:
     """Deflection of a spherical NFW halo.
 
     Args:
@@ -60,15 +60,15 @@ def nfw_deflection(
 
 
 def nfw_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    alpha_Rs: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    alpha_Rs: Scalar,
     *,
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Potential of a spherical NFW halo, arcsec^2. Arguments as for `nfw_deflection`."""
     _, _, square = softened_offset(x, y, center_x, center_y, core)
     scale = softened_length(Rs, core)
@@ -79,15 +79,15 @@ def nfw_potential(
 
 
 def nfw_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    alpha_Rs: Float[ArrayLike, ""],
+    x: Grid,
+    y: Grid,
+    alpha_Rs: Scalar,
     *,
-    Rs: Float[ArrayLike, ""],
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
+    Rs: Scalar,
+    center_x: Scalar = 0.0,
+    center_y: Scalar = 0.0,
     core: float = CORE,
-) -> Float[Array, "*grid"]:
+) -> Grid:
     """Convergence of a spherical NFW halo; it diverges as ln(1 / r) toward the center.
 
     Arguments as for `nfw_deflection`.
@@ -136,9 +136,7 @@ def _intermediates(square: Array, scale: Array) -> _Intermediates:
         X=outer_X,
         halved_X=halved_X,
         argument=argument,
-        phi=4
-        / ((1 + outer_X) * (1 + halved_X))
-        * polynomial(_odd_reciprocals(argument, 1), argument),
+        phi=4 / ((1 + outer_X) * (1 + halved_X)) * polynomial(_odd_reciprocals(argument, 1), argument),
     )
 
 

@@ -4,22 +4,16 @@ Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
 """
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.physics.mass.softening import CORE, softened_offset
 from lensjax.physics.mass.superposition import superpose
+from lensjax.physics.types import Grid, Scalar
 
 
 def point_mass_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> tuple[Grid, Grid]:
     """Deflection of a point mass: theta_E^2 over the distance, directed away from the mass.
 
     Args:
@@ -38,14 +32,8 @@ def point_mass_deflection(
 
 
 def point_mass_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> Grid:
     """Potential of a point mass: theta_E^2 times the logarithm of the distance, arcsec^2.
 
     Arguments as for `point_mass_deflection`.
@@ -54,14 +42,8 @@ def point_mass_potential(
 
 
 def point_mass_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    theta_E: Float[ArrayLike, ""],
-    *,
-    center_x: Float[ArrayLike, ""] = 0.0,
-    center_y: Float[ArrayLike, ""] = 0.0,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0, core: float = CORE
+) -> Grid:
     """Convergence of a softened point mass: theta_E^2 core^2 / (r^2 + core^2)^2.
 
     Its integral over the plane is pi theta_E^2. Arguments as for `point_mass_deflection`.
@@ -72,12 +54,8 @@ def point_mass_convergence(
 
 
 def point_masses_deflection(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    masses: Float[Array, "number 3"],
-    *,
-    core: float = CORE,
-) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+    x: Grid, y: Grid, masses: Float[Array, "number 3"], *, core: float = CORE
+) -> tuple[Grid, Grid]:
     """Total deflection of many point masses, in constant memory.
 
     Args:
@@ -90,37 +68,21 @@ def point_masses_deflection(
       The two deflection components, arcsec.
     """
     theta_E, center_x, center_y = masses.T
-    return superpose(
-        point_mass_deflection, x, y, theta_E, center_x=center_x, center_y=center_y, core=core
-    )
+    return superpose(point_mass_deflection, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)
 
 
-def point_masses_potential(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    masses: Float[Array, "number 3"],
-    *,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+def point_masses_potential(x: Grid, y: Grid, masses: Float[Array, "number 3"], *, core: float = CORE) -> Grid:
     """Total potential of many point masses, arcsec^2. Arguments as for `point_masses_deflection`."""
     theta_E, center_x, center_y = masses.T
-    return superpose(
-        point_mass_potential, x, y, theta_E, center_x=center_x, center_y=center_y, core=core
-    )
+    return superpose(point_mass_potential, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)
 
 
 def point_masses_convergence(
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
-    masses: Float[Array, "number 3"],
-    *,
-    core: float = CORE,
-) -> Float[Array, "*grid"]:
+    x: Grid, y: Grid, masses: Float[Array, "number 3"], *, core: float = CORE
+) -> Grid:
     """Total convergence of many point masses; visible on a grid only if `core` is about a pixel.
 
     Arguments as for `point_masses_deflection`.
     """
     theta_E, center_x, center_y = masses.T
-    return superpose(
-        point_mass_convergence, x, y, theta_E, center_x=center_x, center_y=center_y, core=core
-    )
+    return superpose(point_mass_convergence, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)

@@ -9,6 +9,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.types import Grid
+
 LENSES_PER_STEP = 4  # lenses added in one pass over the grid
 
 Field = TypeVar("Field", Array, tuple[Array, Array])
@@ -16,8 +18,8 @@ Field = TypeVar("Field", Array, tuple[Array, Array])
 
 def superpose(
     profile: Callable[..., Field],
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
+    x: Grid,
+    y: Grid,
     strength: Float[Array, " lenses"],
     **parameters: ArrayLike | None,
 ) -> Field:

@@ -58,9 +58,7 @@ def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
     except ImportError as error:
         yield error_entry(f'needs {package or error.name}: pip install "lensjax[formats]"')
     except Exception as error:  # decoders of damaged files can raise anything
-        yield error_entry(
-            f"cannot be read as {kind}: {_reason(error)}; check the file or copy it again"
-        )
+        yield error_entry(f"cannot be read as {kind}: {_reason(error)}; check the file or copy it again")
     else:
         if not found:
             yield error_entry("contains no image")
@@ -78,9 +76,7 @@ def load(entry: Entry) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # see above
-        raise UserError(
-            f"cannot be read: {_reason(error)}; check the file or copy it again"
-        ) from error
+        raise UserError(f"cannot be read: {_reason(error)}; check the file or copy it again") from error
     return validate_pixels(pixels)
 
 
@@ -93,9 +89,7 @@ def validate_pixels(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or pixels.dtype.itemsize > 8:
-        raise UserError(
-            f"contains {pixels.dtype} values; save them as floats or integers of at most 64 bits"
-        )
+        raise UserError(f"contains {pixels.dtype} values; save them as floats or integers of at most 64 bits")
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 

@@ -73,9 +73,7 @@ def stack_entries(
     """
     number, height, width = stack_shape(shape)
     if height * width > MAX_PIXELS:
-        raise UserError(
-            f"shape {shape}: more than {MAX_PIXELS:,} pixels per image; crop to the lens"
-        )
+        raise UserError(f"shape {shape}: more than {MAX_PIXELS:,} pixels per image; crop to the lens")
     for index in range(number):
         name = f"{part}[{index}]" if number > 1 else part
         yield Entry(name, functools.partial(_plane, read, index, (height, width)))

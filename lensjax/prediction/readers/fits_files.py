@@ -20,11 +20,7 @@ def read(stream: BufferedIOBase) -> Iterator[Entry]:
     stream.seek(0)
     plain = gzip.GzipFile(fileobj=stream) if compressed else stream
     with fits.open(plain, memmap=False, ignore_missing_simple=False) as units:
-        images = {
-            index: unit
-            for index, unit in enumerate(units)
-            if unit.is_image and len(unit.shape) >= 2
-        }
+        images = {index: unit for index, unit in enumerate(units) if unit.is_image and len(unit.shape) >= 2}
         science = {index: unit for index, unit in images.items() if unit.name == "SCI"}
         chosen = science or images
         if not chosen:

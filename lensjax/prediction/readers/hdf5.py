@@ -35,6 +35,4 @@ def read(stream: BufferedIOBase) -> Iterator[Entry]:
 
 def _entries(dataset: Any, part: str) -> Iterator[Entry]:
     one_image = stack_shape(dataset.shape)[0] == 1
-    yield from stack_entries(
-        dataset.shape, lambda index: dataset[()] if one_image else dataset[index], part
-    )
+    yield from stack_entries(dataset.shape, lambda index: dataset[()] if one_image else dataset[index], part)

@@ -53,9 +53,7 @@ def crop_center(
     image: Shaped[np.ndarray, "height width"], height: int, width: int
 ) -> Shaped[np.ndarray, "new_height new_width"]:
     """Center of an image, at most as large as the image; half a pixel up and left if it is off-center."""
-    top, left = (
-        max(0, have - want) // 2 for have, want in zip(image.shape, (height, width), strict=True)
-    )
+    top, left = (max(0, have - want) // 2 for have, want in zip(image.shape, (height, width), strict=True))
     return image[top : top + height, left : left + width]
 
 
