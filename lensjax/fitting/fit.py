@@ -11,19 +11,8 @@ from jaxtyping import Array, Bool, Float
 from lensjax.errors import UserError
 from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
-from lensjax.fitting.noise import (
-    Noise,
-    estimate_noise,
-    noise_from_high_frequencies,
-    unknown_noise,
-    variance,
-)
-from lensjax.fitting.rendering import (
-    parameter_values,
-    render,
-    render_with_jacobian,
-    source_positions,
-)
+from lensjax.fitting.noise import Noise, estimate_noise, noise_from_high_frequencies, unknown_noise, variance
+from lensjax.fitting.rendering import parameter_values, render, render_with_jacobian, source_positions
 from lensjax.fitting.resolution import Resolution, bin_valid, unbin
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import (

@@ -11,13 +11,7 @@ from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import noise_from_high_frequencies, variance
 from lensjax.fitting.rendering import render, render_with_jacobian
 from lensjax.fitting.resolution import Resolution
-from lensjax.fitting.solve import (
-    NormalEquations,
-    minimize,
-    normal_equations,
-    parameter_bounds,
-    solve_linear,
-)
+from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds, solve_linear
 
 _TOLERANCE = 0.3  # chi-square that the last step may still gain
 

@@ -1,11 +1,6 @@
 """Gravitational lensing as pure functions of arrays. Angles are in arcsec, masses in solar masses."""
 
-from lensjax.physics.arrival_time import (
-    Potential,
-    arrival_time_differences,
-    fermat_potential,
-    time_delay,
-)
+from lensjax.physics.arrival_time import Potential, arrival_time_differences, fermat_potential, time_delay
 from lensjax.physics.cosmology import (
     comoving_distance,
     einstein_mass,
@@ -15,12 +10,7 @@ from lensjax.physics.cosmology import (
     sis_velocity_dispersion,
     time_delay_distance,
 )
-from lensjax.physics.critical import (
-    CriticalPoints,
-    caustics,
-    critical_curves,
-    critical_points,
-)
+from lensjax.physics.critical import CriticalPoints, caustics, critical_curves, critical_points
 from lensjax.physics.grid import interpolate, mean_over_subpixels, pixel_coordinate, pixel_grid
 from lensjax.physics.image_solver import PointImages, image_positions
 from lensjax.physics.jacobian import (

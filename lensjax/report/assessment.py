@@ -2,12 +2,7 @@
 
 from lensjax import workdir
 from lensjax.data.images import ImageSet, Split
-from lensjax.evaluation.calibration import (
-    Calibration,
-    fit_temperature,
-    read_temperature,
-    write_calibration,
-)
+from lensjax.evaluation.calibration import Calibration, fit_temperature, read_temperature, write_calibration
 from lensjax.prediction.predictor import ModelPredictions
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
 from lensjax.report.explanations import explanation_panels

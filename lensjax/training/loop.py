@@ -34,14 +34,7 @@ from lensjax.training.losses import term_names
 from lensjax.training.parallel import check_batch_size, parallelize_step, prefetch, replicate
 from lensjax.training.profiler import Profiler
 from lensjax.training.start import build_step, start_or_resume
-from lensjax.training.state import (
-    PyTree,
-    TrainState,
-    epoch_means,
-    split_runs,
-    stack_runs,
-    zero_totals,
-)
+from lensjax.training.state import PyTree, TrainState, epoch_means, split_runs, stack_runs, zero_totals
 from lensjax.training.step import StepFunction
 from lensjax.workdir import CHECKPOINTS
 

@@ -6,14 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers.data_files import (
-    SIZE,
-    count_image,
-    fractional_image,
-    npy_bytes,
-    write_folder,
-    write_zip,
-)
+from helpers.data_files import SIZE, count_image, fractional_image, npy_bytes, write_folder, write_zip
 
 from lensjax.data.reference_layout import read_reference_layout
 from lensjax.errors import UserError

@@ -1,14 +1,7 @@
 import tracemalloc
 
 import numpy as np
-from helpers.data_files import (
-    SIZE,
-    count_image,
-    fractional_image,
-    npy_bytes,
-    write_folder,
-    write_zip,
-)
+from helpers.data_files import SIZE, count_image, fractional_image, npy_bytes, write_folder, write_zip
 
 from lensjax.data import reference_layout
 from lensjax.data.images import CLASSES

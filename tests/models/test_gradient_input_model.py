@@ -4,16 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.model_pairs import (
-    apply,
-    as_jax,
-    as_torch,
-    flax_loss,
-    images,
-    pair,
-    precision,
-    torch_loss,
-)
+from helpers.model_pairs import apply, as_jax, as_torch, flax_loss, images, pair, precision, torch_loss
 
 from lensjax import models
 from lensjax.config import check, default_config

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.lenses import sheared
 
 from lensjax import physics
 
@@ -14,15 +15,6 @@ from lensjax import physics
 def _float64():
     with jax.enable_x64(True):
         yield
-
-
-def sheared(theta_E, gamma1, gamma2):
-    def deflection(x, y):
-        sphere = physics.sis_deflection(x, y, theta_E)
-        shear = physics.external_shear_deflection(x, y, gamma1, gamma2)
-        return sphere[0] + shear[0], sphere[1] + shear[1]
-
-    return deflection
 
 
 def points(number=100, seed=0):

@@ -11,14 +11,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_runs import (
-    SIZE,
-    TRAIN,
-    VALIDATION,
-    Killed,
-    metrics_without_times,
-    tiny_config,
-)
+from helpers.tiny_runs import SIZE, TRAIN, VALIDATION, Killed, metrics_without_times, tiny_config
 
 from lensjax import models
 from lensjax.data import epochs

@@ -7,13 +7,7 @@ from typing import Any
 import h5py
 
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import (
-    Entry,
-    error_entry,
-    image_arrays,
-    stack_entries,
-    stack_shape,
-)
+from lensjax.prediction.readers.entry import Entry, error_entry, image_arrays, stack_entries, stack_shape
 
 
 def read(stream: BufferedIOBase) -> Iterator[Entry]:
