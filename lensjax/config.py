@@ -55,9 +55,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(0, "Seed of initial parameters, order of images, augmentation and dropout.", 0),
     "seeds": Field(1, "Number of runs, with the seeds seed, seed + 1, ... on the same data.", 1),
     "seeds_at_once": Field(
-        0,
-        "Runs trained side by side in one program. 0: all on accelerators, one at a time on CPUs.",
-        0,
+        0, "Runs trained side by side in one program. 0: all on accelerators, one at a time on CPUs.", 0
     ),
     "data.source": Field(
         "simulated:common_test",

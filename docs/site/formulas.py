@@ -19,7 +19,6 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     for index in range(0, len(parts), 2):
         for pattern, display in patterns:
             parts[index] = pattern.sub(
-                lambda found, display=display: convert(found[1].strip(), display=display),
-                parts[index],
+                lambda found, display=display: convert(found[1].strip(), display=display), parts[index]
             )
     return "".join(parts)

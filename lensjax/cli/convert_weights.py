@@ -79,10 +79,7 @@ def main(arguments: Sequence[str]) -> None:
         if not OFFICIAL_FILES[options.download].sha256 and not options.sha256:
             log.info("  its authors do not publish a SHA-256; --sha256 HEX checks it against yours")
         if not options.output:
-            log.info(
-                "convert it: lensjax convert-weights --input %s --output FILE",
-                options.input,
-            )
+            log.info("convert it: lensjax convert-weights --input %s --output FILE", options.input)
             return
         options.arch = options.download
     if options.to_torch:

@@ -58,11 +58,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
-        "crop",
-        "Crop images that are too large to their center.",
-        ("error", "crop"),
-        "error",
-        "predict",
+        "crop", "Crop images that are too large to their center.", ("error", "crop"), "error", "predict"
     ),
     "pixel-scale": Flag(
         "ARCSEC",

@@ -13,8 +13,7 @@ FLAGS = {
         "files; test/ is included if it exists.",
     ),
     "data-dir": Flag(
-        "FOLDER",
-        "Folder of the data set, FOLDER/deep_lense/1.0.0; an existing one is not overwritten.",
+        "FOLDER", "Folder of the data set, FOLDER/deep_lense/1.0.0; an existing one is not overwritten."
     ),
     "image-size": integer("Expected height and width, pixels; 150 if not given.", 150, 1),
 }

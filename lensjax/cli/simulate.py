@@ -26,11 +26,7 @@ MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
 FLAGS = {
-    "preset": Flag(
-        "NAME",
-        "common_test (default), model_1, model_2 or model_3.",
-        default="common_test",
-    ),
+    "preset": Flag("NAME", "common_test (default), model_1, model_2 or model_3.", default="common_test"),
     "train": integer("Number of training images; the classes take turns.", 0, 0),
     "val": integer("Number of validation images.", 0, 0),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),
@@ -133,11 +129,7 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
                 files = [output / _name(folder, row) for row in rows]
                 if not all(file.exists() for file in files):
                     images = simulation.simulate_split(
-                        preset,
-                        seed=seed,
-                        split=SPLIT_OF_FOLDER[folder],
-                        num_images=len(rows),
-                        first=first,
+                        preset, seed=seed, split=SPLIT_OF_FOLDER[folder], num_images=len(rows), first=first
                     )
                     list(threads.map(_write_image, files, images.pixels, images.scale))
                 bar.update(len(rows))
@@ -154,11 +146,7 @@ def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, 
     for folder, number in numbers.items():
         with progress_bar(number, f"simulating {folder}") as bar:
             images = simulation.simulate_split(
-                preset,
-                seed=seed,
-                split=SPLIT_OF_FOLDER[folder],
-                num_images=number,
-                report=bar.update,
+                preset, seed=seed, split=SPLIT_OF_FOLDER[folder], num_images=number, report=bar.update
             )
         names = tuple(_name(folder, row) for row in range(number))
         sets[folder] = ImageSet(images.pixels, images.scale, images.labels, names)

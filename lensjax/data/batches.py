@@ -60,8 +60,7 @@ def batch_rows(
     """
     number = -(-len(order) // batch_size)
     rows = np.asarray(
-        [np.resize(order[i * batch_size : (i + 1) * batch_size], batch_size) for i in range(number)],
-        np.int32,
+        [np.resize(order[i * batch_size : (i + 1) * batch_size], batch_size) for i in range(number)], np.int32
     ).reshape(number, batch_size)
     weights = (np.arange(number * batch_size) < len(order)).astype(np.float32)
     return rows, weights.reshape(number, batch_size)

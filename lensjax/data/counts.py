@@ -55,13 +55,7 @@ def _denominator(value: np.floating) -> int | None:
     fraction = (1, 0)
     while divisor:
         whole, remainder = divmod(rest, divisor)
-        before, fraction = (
-            fraction,
-            (
-                whole * fraction[0] + before[0],
-                whole * fraction[1] + before[1],
-            ),
-        )
+        before, fraction = (fraction, (whole * fraction[0] + before[0], whole * fraction[1] + before[1]))
         if fraction[1] > MAX_COUNT:
             return None
         if precision(fraction[0] / fraction[1]) == value:

@@ -43,9 +43,7 @@ def prepare(
     return lax.optimization_barrier(crop_center(filtered, crop))
 
 
-def band_pass(
-    images: Float[Array, "batch height width 1"],
-) -> Float[Array, "batch height width 1"]:
+def band_pass(images: Float[Array, "batch height width 1"]) -> Float[Array, "batch height width 1"]:
     """Difference of Gaussians of 1 and 2 pixels, times ten. Edge pixels are repeated outwards."""
     padded = jnp.pad(images[..., 0], ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="edge")
     size = 2 * MARGIN + 1

@@ -167,11 +167,7 @@ def _read_split(
 
 
 def _read_as(
-    tree: FileTree,
-    split: str,
-    files: Sequence[LabeledFile],
-    image_size: int,
-    dtype: DTypeLike,
+    tree: FileTree, split: str, files: Sequence[LabeledFile], image_size: int, dtype: DTypeLike
 ) -> tuple[ImageSet, list[Problem]]:
     pixels = np.empty((len(files), image_size, image_size), dtype)
     scale = np.ones(len(files), np.float32)

@@ -19,14 +19,7 @@ from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log, progress_bar
 
 CODE_FOLDERS = ("fitting", "physics")
-FIT_VALUES = (
-    "theta_E",
-    "theta_E_sigma",
-    "gamma1",
-    "gamma2",
-    "reduced_chi_square",
-    "fit_converged",
-)
+FIT_VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
 NO_FIT = "none"
 _CHUNK = 1024  # images per cache file; an interrupted run keeps the chunks it has finished
 

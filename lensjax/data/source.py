@@ -39,11 +39,7 @@ def load_splits(data_config: ConfigDict) -> Splits:
       UserError: if the source is not of a known form, does not exist, or contains invalid files.
     """
     images = _read_splits(data_config, ("train", "validation", "test"))
-    splits = Splits(
-        images["train"],
-        validation=_load(images["validation"]),
-        test=_load(images["test"]),
-    )
+    splits = Splits(images["train"], validation=_load(images["validation"]), test=_load(images["test"]))
     for name, part in vars(splits).items():
         log.info("%-10s %s", name, describe(part))
     return fit_splits(splits, data_config.fit)

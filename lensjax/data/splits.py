@@ -44,12 +44,7 @@ class Source:
 
 
 def select_splits(
-    source: Source,
-    splits: Sequence[Split],
-    selection: str,
-    *,
-    validation_fraction: float,
-    seed: int,
+    source: Source, splits: Sequence[Split], selection: str, *, validation_fraction: float, seed: int
 ) -> dict[Split, TrainingImages]:
     """Reads the images of the given splits, and only the parts of the source that they need.
 

@@ -45,9 +45,7 @@ class StreamedImages:
         return self.read(self.rows)
 
     def batches(
-        self,
-        rows: Int[np.ndarray, "batches batch"],
-        weights: Float32[np.ndarray, "batches batch"],
+        self, rows: Int[np.ndarray, "batches batch"], weights: Float32[np.ndarray, "batches batch"]
     ) -> Iterator[Batch]:
         """Yields batches of the given rows of the set; threads read them ahead.
 

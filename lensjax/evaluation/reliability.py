@@ -32,10 +32,7 @@ class Reliability:
 
 
 def reliability_diagram(
-    labels: Integer[np.ndarray, " n"],
-    probabilities: Float[np.ndarray, "n classes"],
-    *,
-    bins: int = ECE_BINS,
+    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"], *, bins: int = ECE_BINS
 ) -> Reliability:
     """Reliability diagram, with the same bins as `lensjax.evaluation.scores`.
 

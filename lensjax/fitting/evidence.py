@@ -169,10 +169,7 @@ def _image_evidence(
     columns = jnp.concatenate([columns, jnp.pad(jnp.diag(jnp.sqrt(precisions)), ((0, 0), (0, 2)))])
     residual = jnp.concatenate([residual, jnp.sqrt(precisions) * (means - free)])
     templates = jnp.pad(mass_templates(window, free, positions, root), ((0, 0), (0, len(free))))
-    residual, templates = (
-        project_out(columns, residual[None])[0],
-        project_out(columns, templates),
-    )
+    residual, templates = (project_out(columns, residual[None])[0], project_out(columns, templates))
     smooth_chi_square = residual @ residual
     residual, templates = compress(residual, templates, mass_fraction)
 

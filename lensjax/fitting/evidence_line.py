@@ -162,11 +162,7 @@ def _log_determinant(matrix: Float[Array, "all all"]) -> Float[Array, ""]:
 
 
 def line_deflection(
-    line: Float[Array, "5"],
-    number: int,
-    core: float,
-    x: Float[Array, "*grid"],
-    y: Float[Array, "*grid"],
+    line: Float[Array, "5"], number: int, core: float, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> tuple[Array, Float[Array, "5 *grid"]]:
     """Complex deflection by the points of a line, and its derivatives with respect to the line's parameters.
 
@@ -252,11 +248,7 @@ def _descend(
         by_smooth, beta = jax.jacfwd(brightness, has_aux=True)(smooth)
         by_x, by_y = brightness_gradient(window.model, smooth, beta)
         by_line = -(by_x[None] * alpha_by_line.real + by_y[None] * alpha_by_line.imag)
-        light = [
-            brightness_at(window.model, smooth, beta)[None],
-            jnp.moveaxis(by_smooth, -1, 0),
-            by_line,
-        ]
+        light = [brightness_at(window.model, smooth, beta)[None], jnp.moveaxis(by_smooth, -1, 0), by_line]
         images = blur_and_bin(window, jnp.concatenate(light))
         source = images[0] + dense_correction if blurred else exact_image(theta)
         columns = jnp.stack([*(amp * images[1:]), source, jnp.ones_like(source)])

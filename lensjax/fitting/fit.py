@@ -102,9 +102,7 @@ def _fit_one(
     scaled = jnp.where(valid, image - minimum, 0) / contrast
     # The sky of the scaled image is relative to the minimum, which is an integer number of counts too.
     scaled_noise = dataclasses.replace(
-        noise,
-        gain=noise.gain / contrast,
-        background_variance=noise.background_variance / contrast**2,
+        noise, gain=noise.gain / contrast, background_variance=noise.background_variance / contrast**2
     )
     flags = valid.astype(image.dtype)
     optimum = _optimize(model, bank, jax.lax.stop_gradient(scaled), flags, scaled_noise)

@@ -45,10 +45,7 @@ def attach_image_derivative(
 
 @attach_image_derivative.defjvp
 def _derivative(
-    model: SmoothModel,
-    resolution: Resolution,
-    primals: tuple[Array, ...],
-    tangents: tuple[Array, ...],
+    model: SmoothModel, resolution: Resolution, primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[Array, Array]:
     theta, image, *rest = primals
     score_jacobian = jax.jacfwd(lambda theta: _score(model, resolution, theta, image, *rest))(theta)

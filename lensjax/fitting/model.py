@@ -37,10 +37,7 @@ class Parameter:
 
     @classmethod
     def fitted(
-        cls,
-        start: tuple[float, float],
-        bounds: tuple[float, float],
-        prior: tuple[float, float] | None = None,
+        cls, start: tuple[float, float], bounds: tuple[float, float], prior: tuple[float, float] | None = None
     ) -> "Parameter":
         """A parameter to fit.
 

@@ -63,12 +63,7 @@ def refine_parameters(
 
     low, high = parameter_bounds(model, start.dtype)
     free, _, _ = minimize(
-        model,
-        evaluate,
-        jnp.clip(start, low, high),
-        max_steps=max_steps,
-        tolerance=_TOLERANCE,
-        damping=1e-3,
+        model, evaluate, jnp.clip(start, low, high), max_steps=max_steps, tolerance=_TOLERANCE, damping=1e-3
     )
     return free
 

@@ -51,9 +51,7 @@ def halton_points(number: int, dimensions: int) -> np.ndarray:
 
 
 def chi_square_gains(
-    sources: Float[Array, "lenses pixels"],
-    image: Float[Array, " pixels"],
-    weight: Float[Array, " pixels"],
+    sources: Float[Array, "lenses pixels"], image: Float[Array, " pixels"], weight: Float[Array, " pixels"]
 ) -> Float[Array, " lenses"]:
     """Decrease in chi-square by each lens of a bank, with its best amplitude and sky."""
     total = jnp.where(weight.sum() > 0, weight.sum(), 1)

@@ -21,11 +21,6 @@ class BaselineCNN(ClassifierModule):
     def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
         """Classifies images, brightness from 0 to 1; keys and the physics loss are not used."""
         resnet = ResNet(
-            self.num_classes,
-            self.width,
-            self.stage_sizes,
-            self.axis_name,
-            self.dtype,
-            name="resnet",
+            self.num_classes, self.width, self.stage_sizes, self.axis_name, self.dtype, name="resnet"
         )
         return Outputs(resnet(images, train=options.train, weights=options.weights))

@@ -92,11 +92,7 @@ def product_convolution(
         windows = tiles.reshape(batch, high, wide, -1)
     else:
         shifted = [
-            padded[
-                :,
-                row : height - rows + 1 + row : down,
-                column : width - columns + 1 + column : right,
-            ]
+            padded[:, row : height - rows + 1 + row : down, column : width - columns + 1 + column : right]
             for row, column in itertools.product(range(rows), range(columns))
         ]
         windows = jnp.concatenate(shifted, -1)

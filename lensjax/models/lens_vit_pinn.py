@@ -114,12 +114,7 @@ class LensViTPINN(ClassifierModule):
         )
         theta_S = reference.intensity_lens_equation(channel, theta_E)
         resnet = ResNet(
-            self.num_classes,
-            self.width,
-            self.stage_sizes,
-            self.axis_name,
-            self.dtype,
-            name="cnn",
+            self.num_classes, self.width, self.stage_sizes, self.axis_name, self.dtype, name="cnn"
         )
         logits = resnet(jnp.concatenate([channel, theta_S], -1), train=options.train, weights=options.weights)
         if alpha_mean is None:

@@ -25,9 +25,7 @@ def constrain(model: SmoothModel, raw: Float[Array, "batch nonlinear"]) -> Float
 
 
 def standardized_residuals(
-    model: SmoothModel,
-    images: Float[Array, "batch height width 1"],
-    free: Float[Array, "batch nonlinear"],
+    model: SmoothModel, images: Float[Array, "batch height width 1"], free: Float[Array, "batch nonlinear"]
 ) -> Float[Array, "batch height width 1"]:
     """Image minus lens, in standard deviations of the noise; differentiable in `images` and `free`.
 

@@ -114,10 +114,7 @@ class ViT(nn.Module):
         positions = resize_position_embeddings(positions, rows, columns).astype(patches.dtype)
 
         tokens = jnp.concatenate(
-            [
-                jnp.broadcast_to(class_token, (batch, 1, size)),
-                patches.reshape(batch, rows * columns, size),
-            ],
+            [jnp.broadcast_to(class_token, (batch, 1, size)), patches.reshape(batch, rows * columns, size)],
             axis=1,
         )
         tokens = tokens + jnp.broadcast_to(positions, tokens.shape)

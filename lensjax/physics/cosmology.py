@@ -69,11 +69,7 @@ def lensing_distances(
     if convention == "angular_diameter":
         return lens / lens_factor, source / source_factor, (source - lens) / source_factor
     if convention == "deeplensesim":
-        return (
-            lens * lens_factor,
-            source * source_factor,
-            source * source_factor - lens * lens_factor,
-        )
+        return (lens * lens_factor, source * source_factor, source * source_factor - lens * lens_factor)
     raise ValueError(f"unknown convention {convention!r}; use 'angular_diameter' or 'deeplensesim'")
 
 

@@ -86,8 +86,5 @@ def interpolate(
       The interpolated values, in the unit of `image`.
     """
     rows, columns = image.shape
-    coordinates = [
-        pixel_coordinate(y, rows, pixel_scale),
-        pixel_coordinate(x, columns, pixel_scale),
-    ]
+    coordinates = [pixel_coordinate(y, rows, pixel_scale), pixel_coordinate(x, columns, pixel_scale)]
     return map_coordinates(image, coordinates, order=1, mode="constant")

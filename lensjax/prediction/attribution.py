@@ -105,10 +105,7 @@ def upsample_to_pixels(maps: Float[np.ndarray, "n rows columns"], size: int) -> 
 
 
 def attention_weights(
-    model: nn.Module,
-    variables: PyTree,
-    images: Float[Array, "batch height width channels"],
-    **options: Any,
+    model: nn.Module, variables: PyTree, images: Float[Array, "batch height width channels"], **options: Any
 ) -> Float[Array, "layers batch heads tokens tokens"]:
     """Attention weights of every transformer block: rows are queries, columns are keys.
 

@@ -132,10 +132,7 @@ class Classifier:
         return PredictionOptions(temperature, tta == "d4")
 
     def predict_scaled(
-        self,
-        pixels: Float[np.ndarray, "n height width"],
-        errors: Sequence[str],
-        options: PredictionOptions,
+        self, pixels: Float[np.ndarray, "n height width"], errors: Sequence[str], options: PredictionOptions
     ) -> Predictions:
         """Predictions for images that have the right size and are scaled to 0..1.
 

@@ -111,9 +111,7 @@ def example_images(
 
 
 def largest_difference(
-    function: ModelFunction,
-    logits: LogitsFunction,
-    images: Float[np.ndarray, "batch height width channels"],
+    function: ModelFunction, logits: LogitsFunction, images: Float[np.ndarray, "batch height width channels"]
 ) -> float:
     """Largest absolute difference between other logits and the run's own; NaN if either contains NaN."""
     own = jax.jit(function.logits)(function.variables, images)
@@ -183,11 +181,7 @@ def _with_supported_operations(function: Callable[[Array], Any], images: Array) 
     max_pool, pad = nn.max_pool, jnp.pad  # patched by jax2onnx during tracing
 
     def padded_max_pool(
-        x: Array,
-        window_shape: Sequence[int],
-        *,
-        strides: Sequence[int],
-        padding: Sequence[tuple[int, int]],
+        x: Array, window_shape: Sequence[int], *, strides: Sequence[int], padding: Sequence[tuple[int, int]]
     ) -> Array:
         x = pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
         return max_pool(x, window_shape=window_shape, strides=strides, padding="VALID")

@@ -57,11 +57,7 @@ class TrainedModel:
     _predict: Predictor
 
     def predict(
-        self,
-        images: ImageSet,
-        options: PredictionOptions = PredictionOptions(),
-        *,
-        quiet: bool = False,
+        self, images: ImageSet, options: PredictionOptions = PredictionOptions(), *, quiet: bool = False
     ) -> ModelPredictions:
         """Predictions for a set of images; smooth lenses are fitted first if the classifier needs them.
 

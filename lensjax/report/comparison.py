@@ -36,12 +36,7 @@ RESULT = "comparison.json"
 
 
 def compare_runs(
-    runs: Sequence[TrainedModel],
-    output: Path,
-    *,
-    split: Split,
-    d4: bool = False,
-    overwrite: bool = False,
+    runs: Sequence[TrainedModel], output: Path, *, split: Split, d4: bool = False, overwrite: bool = False
 ) -> str:
     """Compares runs on the images of a split, and writes comparison.json, roc.png and roc.pdf.
 

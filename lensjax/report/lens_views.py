@@ -193,8 +193,7 @@ def _lens_columns(
         physics.cloud_in_cell, source_size=side, source_scale=_SOURCE_SCALE * scale
     )
     arrived, weight = map(
-        np.asarray,
-        jax.jit(jax.vmap(cloud_in_cell))(*map(jnp.asarray, (light, beta[..., 0], beta[..., 1]))),
+        np.asarray, jax.jit(jax.vmap(cloud_in_cell))(*map(jnp.asarray, (light, beta[..., 0], beta[..., 1])))
     )
     source = np.where(weight > 0.05, arrived / np.maximum(weight, 0.05), np.nan)
     field = side * _SOURCE_SCALE * scale

@@ -26,10 +26,7 @@ _MODELS = {
 
 
 def render_page(
-    metrics: Mapping[str, Any],
-    provenance: Provenance,
-    figures: Mapping[str, Figure],
-    panels: Sequence[Panel],
+    metrics: Mapping[str, Any], provenance: Provenance, figures: Mapping[str, Figure], panels: Sequence[Panel]
 ) -> str:
     """The page as HTML.
 
@@ -41,10 +38,7 @@ def render_page(
       panels: panels of small pictures, in page order.
     """
     sections = {
-        "published": (
-            "Comparison with published results",
-            _published(metrics, provenance, figures["auc"]),
-        ),
+        "published": ("Comparison with published results", _published(metrics, provenance, figures["auc"])),
         "figures": ("All scores", _scores(metrics)),
         "roc": ("ROC curves", _curves(figures)),
         "confusion": ("Confusion matrix", _confusion(metrics)),
@@ -184,9 +178,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 
 def _curves(figures: Mapping[str, Figure]) -> str:
     linear = html.render_figure(
-        figures["roc"],
-        "One-vs-rest ROC curves of the three classes",
-        "Each class against the other two.",
+        figures["roc"], "One-vs-rest ROC curves of the three classes", "Each class against the other two."
     )
     log = html.render_figure(
         figures["roc_log"],
@@ -234,11 +226,7 @@ def _reliability(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
             "Calibration before and after",
             ["score", "uncalibrated", "calibrated"],
             [
-                [
-                    title,
-                    f"{calibration[f'{name}_before']:.4f}",
-                    f"{calibration[f'{name}_after']:.4f}",
-                ]
+                [title, f"{calibration[f'{name}_before']:.4f}", f"{calibration[f'{name}_after']:.4f}"]
                 for name, title in names.items()
             ],
         )

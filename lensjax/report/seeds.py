@@ -27,12 +27,7 @@ RESULT = "seeds.json"
 
 
 def evaluate_seeds(
-    workdir: Path,
-    runs: Sequence[TrainedModel],
-    images: ImageSet,
-    *,
-    split: Split,
-    tta: str = "none",
+    workdir: Path, runs: Sequence[TrainedModel], images: ImageSet, *, split: Split, tta: str = "none"
 ) -> str:
     """Evaluates runs with different seeds on a split and writes seeds.json to the report folder.
 

@@ -33,11 +33,7 @@ def progress_bar(total: int, description: str, *, unit: str = "images", initial:
 def format_duration(seconds: float) -> str:
     """Formats a duration in at most six characters: `45s`, `3m20s`, `2h05m`, `3d04h`."""
     whole = round(seconds)
-    for big, small, size, part in (
-        ("d", "h", 86_400, 3_600),
-        ("h", "m", 3_600, 60),
-        ("m", "s", 60, 1),
-    ):
+    for big, small, size, part in (("d", "h", 86_400, 3_600), ("h", "m", 3_600, 60), ("m", "s", 60, 1)):
         if whole >= size:
             return f"{whole // size}{big}{whole % size // part:02d}{small}"
     return f"{whole}s"

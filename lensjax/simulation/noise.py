@@ -11,10 +11,7 @@ Noise = PhotonNoise | ExposureNoise | GaussianNoise
 
 
 def add_noise(
-    key: Key[Array, ""],
-    expected: Float[Array, "*shape"],
-    exposure: Float[Array, ""],
-    noise: Noise,
+    key: Key[Array, ""], expected: Float[Array, "*shape"], exposure: Float[Array, ""], noise: Noise
 ) -> Float[Array, "*shape"]:
     """Draws a recorded image from its expected counts.
 

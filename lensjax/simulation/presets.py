@@ -186,12 +186,7 @@ COMMON_TEST = Preset(
     shear=(0.0, 0.3),
     shear_angle=_NEARLY_HORIZONTAL,
     source=SourcePrior(
-        amp=100.0,
-        R_sersic=0.5,
-        n_sersic=1.5,
-        axis_ratio=(0.4, 1.0),
-        angle=_NEARLY_HORIZONTAL,
-        max_offset=0.5,
+        amp=100.0, R_sersic=0.5, n_sersic=1.5, axis_ratio=(0.4, 1.0), angle=_NEARLY_HORIZONTAL, max_offset=0.5
     ),
     subhalos=SubhaloPrior(number=25, mass=(1e6, 1e10), exponent=0.1, distance=(0.25, 2.0)),
     vortex=VortexPrior(number=25, total_mass=(3e10, 5.5e10), length=(0.5, 2.0), center_sigma=0.5),
@@ -305,12 +300,7 @@ MODEL_3 = survey_preset(
     read_noise=4.0,
 )
 
-_PRESETS = {
-    "common_test": COMMON_TEST,
-    "model_1": MODEL_1,
-    "model_2": MODEL_2,
-    "model_3": MODEL_3,
-}
+_PRESETS = {"common_test": COMMON_TEST, "model_1": MODEL_1, "model_2": MODEL_2, "model_3": MODEL_3}
 
 
 def preset(name: str) -> Preset:

@@ -29,9 +29,7 @@ def rotate(
 
 
 def random_rotation(
-    images: Float[Array, "batch height width channels"],
-    keys: Key[Array, " batch"],
-    max_degrees: float,
+    images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"], max_degrees: float
 ) -> Float[Array, "batch height width channels"]:
     """Rotates each image by a random angle, uniform in [-max_degrees, max_degrees].
 
@@ -48,9 +46,7 @@ def random_rotation(
 
 
 def random_shift(
-    images: Float[Array, "batch height width channels"],
-    keys: Key[Array, " batch"],
-    max_pixels: int,
+    images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"], max_pixels: int
 ) -> Float[Array, "batch height width channels"]:
     """Shifts each image by a random whole number of pixels along each axis.
 

@@ -166,10 +166,7 @@ class Checkpoints:
 
 
 def _create_manager(folder: Path) -> ocp.CheckpointManager:
-    policies = [
-        LatestN(1),
-        BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
-    ]
+    policies = [LatestN(1), BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False)]
     folder.mkdir(parents=True, exist_ok=True)
     first_process_only = ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"

@@ -188,11 +188,7 @@ def run_epoch(
 
 
 def evaluate_save_and_log(
-    session: Session,
-    state: TrainState,
-    progress: Sequence[Progress],
-    first: int,
-    started: float,
+    session: Session, state: TrainState, progress: Sequence[Progress], first: int, started: float
 ) -> tuple[TrainState, list[Progress]]:
     """Ends an epoch: evaluates each run, saves it with its metrics, and logs the metrics.
 

@@ -8,11 +8,7 @@ from lensjax.models import Outputs
 
 
 def loss_terms(
-    outputs: Outputs,
-    labels: Int[Array, " batch"],
-    *,
-    physics_weight: float,
-    label_smoothing: float = 0.0,
+    outputs: Outputs, labels: Int[Array, " batch"], *, physics_weight: float, label_smoothing: float = 0.0
 ) -> dict[str, Float[Array, " batch"]]:
     """Loss terms of each image, and their weighted sum.
 

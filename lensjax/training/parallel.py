@@ -74,11 +74,7 @@ def parallelize(
 
 
 def parallelize_step(
-    step: StepFunction,
-    devices: Sequence[jax.Device],
-    *,
-    num_runs: int = 1,
-    same_batch: bool = False,
+    step: StepFunction, devices: Sequence[jax.Device], *, num_runs: int = 1, same_batch: bool = False
 ) -> StepFunction:
     """Maps a training step over devices, and over runs that are trained side by side.
 

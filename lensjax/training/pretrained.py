@@ -55,11 +55,7 @@ def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
 
 
 def _load_file(
-    variables: PyTree,
-    field: str,
-    config: ConfigDict,
-    file: str,
-    targets: dict[tuple[str, str], str],
+    variables: PyTree, field: str, config: ConfigDict, file: str, targets: dict[tuple[str, str], str]
 ) -> PyTree:
     path = Path(file)
     source, metadata = weights.load(path)

@@ -82,10 +82,7 @@ def _compile_initialization(
 
 
 def start_or_resume(
-    configs: Sequence[ConfigDict],
-    model: ClassifierModule,
-    num_steps: int,
-    checkpoints: Sequence[Checkpoints],
+    configs: Sequence[ConfigDict], model: ClassifierModule, num_steps: int, checkpoints: Sequence[Checkpoints]
 ) -> tuple[TrainState, Key[Array, "*runs"], list[Progress], bool]:
     """Initial or restored state of one or more runs.
 

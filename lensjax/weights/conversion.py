@@ -97,10 +97,7 @@ def load_state_dict(
 
 
 def to_state_dict(
-    variables: Mapping[str, Any],
-    architecture: str,
-    *,
-    batch_counts: Mapping[str, int] | None = None,
+    variables: Mapping[str, Any], architecture: str, *, batch_counts: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
     """Converts Flax variables to a PyTorch state dict.
 
@@ -147,9 +144,7 @@ def check_complete(state_dict: Mapping[str, np.ndarray], architecture: str) -> S
 
 
 def _shape_problems(
-    arrays: Mapping[str, np.ndarray],
-    expected: Mapping[str, Shape],
-    source: RenamedStateDict | None = None,
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, Shape], source: RenamedStateDict | None = None
 ) -> list[str]:
     """Arrays that are unexpected, of the wrong shape, or missing, by their names in the source."""
     problems = []

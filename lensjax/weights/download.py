@@ -123,12 +123,7 @@ def fetch(
 
 
 def _transfer(
-    url: str,
-    part: Path,
-    target: Path,
-    report: Callable[[int, int], object],
-    https_only: bool,
-    timeout: float,
+    url: str, part: Path, target: Path, report: Callable[[int, int], object], https_only: bool, timeout: float
 ) -> None:
     """Downloads into `part`, and resumes at its end if the server supports that.
 
@@ -235,13 +230,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._https_only = https_only
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Any,
-        newurl: str,
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         """Returns the request for the new address."""
         if self._https_only:

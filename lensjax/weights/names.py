@@ -148,9 +148,7 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
     return renamed
 
 
-def _strip_prefixes(
-    state_dict: Mapping[str, np.ndarray],
-) -> tuple[str, dict[str, np.ndarray]]:
+def _strip_prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
     """Removes the prefixes of wrapper modules; returns them and the arrays by the remaining names."""
     removed, arrays = "", dict(state_dict)
     while True:
@@ -182,8 +180,7 @@ def _rename_hugging_face(source: RenamedStateDict) -> dict[str, np.ndarray]:
     separate: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for key, array in source.arrays.items():
         match = re.fullmatch(
-            rf"encoder\.layer\.(\d+)\.attention\.attention\.({'|'.join(QUERY_KEY_VALUE)})\.(weight|bias)",
-            key,
+            rf"encoder\.layer\.(\d+)\.attention\.attention\.({'|'.join(QUERY_KEY_VALUE)})\.(weight|bias)", key
         )
         if match is not None:
             block, which, part = match.groups()

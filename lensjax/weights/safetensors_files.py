@@ -73,11 +73,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def write_safetensors(
-    path: Path,
-    arrays: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str],
-    *,
-    overwrite: bool,
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, overwrite: bool
 ) -> None:
     """Writes a file atomically.
 
@@ -87,7 +83,5 @@ def write_safetensors(
     # order="C" copies only arrays that are not contiguous, and keeps scalars.
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_file(
-        path,
-        lambda temporary: save_file(ready, temporary, metadata=dict(metadata)),
-        overwrite=overwrite,
+        path, lambda temporary: save_file(ready, temporary, metadata=dict(metadata)), overwrite=overwrite
     )

@@ -88,9 +88,7 @@ RESNET = [
     *_layer("conv1", "conv1", CONVOLUTION),
     *_batch_norm("bn1", "bn1"),
     ParameterMapping(
-        "layer{stage}.{block}.conv{n}.weight",
-        "params/layer{stage}_{block}/conv{n}/kernel",
-        CONVOLUTION,
+        "layer{stage}.{block}.conv{n}.weight", "params/layer{stage}_{block}/conv{n}/kernel", CONVOLUTION
     ),
     *_batch_norm("layer{stage}.{block}.bn{n}", "layer{stage}_{block}/bn{n}"),
     ParameterMapping(

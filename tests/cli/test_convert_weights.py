@@ -180,14 +180,8 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
         (("--to-torch", "--input", "x", "--output", "x.npz"), "end in .pth or .pt or .safetensors"),
         (("--input", "x.safetensors", "--output", "./x.safetensors"), "are the same file"),
         (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: no such file"),
-        (
-            ("--to-torch", "--input", "none", "--output", "x.pth"),
-            "none: no such file; create one",
-        ),
-        (
-            ("--download", "resnet18", "--input", "x"),
-            "--download can be combined only with --output",
-        ),
+        (("--to-torch", "--input", "none", "--output", "x.pth"), "none: no such file; create one"),
+        (("--download", "resnet18", "--input", "x"), "--download can be combined only with --output"),
         (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
     ],
 )

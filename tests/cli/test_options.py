@@ -38,12 +38,7 @@ def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config)
 
 
 def test_any_field_can_be_given_another_value():
-    words = [
-        "--config",
-        PINN,
-        "--config.optimizer.learning_rate=3e-3",
-        "--config.data.source=x.zip",
-    ]
+    words = ["--config", PINN, "--config.optimizer.learning_rate=3e-3", "--config.data.source=x.zip"]
     config = parse(words).config
     assert config.optimizer.learning_rate == 3e-3
     assert config.data.source == "x.zip"
@@ -81,22 +76,13 @@ BAD = {
     ),
     "type": (["--config", PINN, "--config.seed=abc"], "--config.seed=abc: invalid literal"),
     "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: must be at least 1"),
-    "rate": (
-        ["--config", PINN, "--config.model.dropout_rate=1.5"],
-        "dropout_rate=1.5: .* 0 to 0.99",
-    ),
-    "no stages": (
-        ["--config", PINN, "--config.model.stage_sizes=()"],
-        r"stage_sizes=\(\): must be",
-    ),
+    "rate": (["--config", PINN, "--config.model.dropout_rate=1.5"], "dropout_rate=1.5: .* 0 to 0.99"),
+    "no stages": (["--config", PINN, "--config.model.stage_sizes=()"], r"stage_sizes=\(\): must be"),
     "empty stage": (
         ["--config", PINN, "--config.model.stage_sizes=2,0"],
         r"stage_sizes=\(2, 0\): must be integers of at least 1, such as \(2, 2, 2, 2\)",
     ),
-    "words for stages": (
-        ["--config", PINN, "--config.model.stage_sizes=a"],
-        "integers of at least",
-    ),
+    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "integers of at least"),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "must be a multiple of"),
     "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
     "residuals without a fit": (

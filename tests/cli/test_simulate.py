@@ -65,8 +65,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
-    [({"seed": 2}, "seed"), ({"preset": "model_1"}, "preset"), ({"train": 72}, "train")],
+    ("changes", "named"), [({"seed": 2}, "seed"), ({"preset": "model_1"}, "preset"), ({"train": 72}, "train")]
 )
 def test_another_set_is_not_mixed_in(folder, changes, named):
     before = sorted(folder.rglob("*"))

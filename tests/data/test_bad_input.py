@@ -86,10 +86,7 @@ def test_bad_files_of_float32_split_are_reported(make_source, files):
     files["train/vort/2.npy"] = b"hello"
     files["val/vort/2.npy"] = b"hello"
     lines = error_message(make_source(files)).split("\n")
-    assert [line.split(":")[0].strip() for line in lines[1:]] == [
-        "train/vort/2.npy",
-        "val/vort/2.npy",
-    ]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["train/vort/2.npy", "val/vort/2.npy"]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -11,12 +11,7 @@ from lensjax.data.images import ImageSet
 def image_set(num_images, dtype=np.uint16):
     rows = np.arange(num_images)
     pixels = np.broadcast_to(rows[:, None, None], (num_images, 2, 3)).astype(dtype)
-    return ImageSet(
-        pixels,
-        (rows + 1).astype(np.float32),
-        (rows % 3).astype(np.int32),
-        tuple(map(str, rows)),
-    )
+    return ImageSet(pixels, (rows + 1).astype(np.float32), (rows % 3).astype(np.int32), tuple(map(str, rows)))
 
 
 @hypothesis.given(st.integers(0, 50), st.integers(1, 60), st.integers(0, 2**32))

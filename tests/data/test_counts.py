@@ -21,9 +21,7 @@ def count_arrays(draw, up_to):
     maximum = draw(st.integers(1, up_to))
     counts = draw(
         hypothesis.extra.numpy.arrays(
-            np.int64,
-            st.tuples(st.integers(1, 5), st.integers(2, 6)),
-            elements=st.integers(0, maximum),
+            np.int64, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.integers(0, maximum)
         )
     )
     counts.flat[0], counts.flat[-1] = 0, maximum

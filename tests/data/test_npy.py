@@ -80,10 +80,7 @@ def test_values_with_overflowing_difference_are_scaled():
         ),
         (np.eye(9), "shape (9, 9), expected (8, 8); set config.data.image_size=9"),
         (np.eye(8, 9), "shape (8, 9), expected (8, 8); crop it to a square"),
-        (
-            np.zeros((3, 8, 8)),
-            "shape (3, 8, 8), expected (8, 8) or (1, 8, 8); save one image per file",
-        ),
+        (np.zeros((3, 8, 8)), "shape (3, 8, 8), expected (8, 8) or (1, 8, 8); save one image per file"),
         (np.zeros(()), "shape (), expected (8, 8) or (1, 8, 8); save one image per file"),
         (np.zeros((0, 0)), "shape (0, 0), expected (8, 8); crop it to a square"),
     ],

@@ -61,10 +61,7 @@ def calls(monkeypatch, tmp_path):
 def small(number=5, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 900, (number, 8, 8)).astype(np.uint16)
     return ImageSet(
-        pixels,
-        np.full(number, 900, np.float32),
-        np.zeros(number, np.int32),
-        tuple(map(str, range(number))),
+        pixels, np.full(number, 900, np.float32), np.zeros(number, np.int32), tuple(map(str, range(number)))
     )
 
 

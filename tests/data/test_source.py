@@ -78,16 +78,7 @@ def test_splits_are_logged_with_class_counts(tmp_path, files, caplog):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "simulated",
-        "simulated:",
-        "simulate:common_test",
-        "tfds",
-        "tfds:",
-        "https://a.b/data.zip",
-    ],
+    "text", ["", "simulated", "simulated:", "simulate:common_test", "tfds", "tfds:", "https://a.b/data.zip"]
 )
 def test_unknown_source_error_lists_known_forms(text):
     with pytest.raises(UserError) as caught:

@@ -80,10 +80,7 @@ def predict_prerequisites():
 
 
 def report_prerequisites():
-    make_run(
-        pathlib.Path("runs/baseline-quick"),
-        **{"model.name": "baseline_cnn", "model.stage_sizes": (1,)},
-    )
+    make_run(pathlib.Path("runs/baseline-quick"), **{"model.name": "baseline_cnn", "model.stage_sizes": (1,)})
     return {"images": jnp.asarray(simulated(2, 32)[..., None], jnp.float32)}
 
 

@@ -19,12 +19,7 @@ SIZE, SCALE, SIGMA = 48, 0.1, 0.16
 PRESET = dataclasses.replace(
     COMMON_TEST,
     instrument=dataclasses.replace(
-        COMMON_TEST.instrument,
-        image_size=SIZE,
-        pixel_scale=SCALE,
-        subpixels=1,
-        psf_sigma=SIGMA,
-        psf_size=7,
+        COMMON_TEST.instrument, image_size=SIZE, pixel_scale=SCALE, subpixels=1, psf_sigma=SIGMA, psf_size=7
     ),
     source=dataclasses.replace(COMMON_TEST.source, amp=400.0),
 )

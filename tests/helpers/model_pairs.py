@@ -54,11 +54,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
       The torch model, the module, its variables and the name of the architecture.
     """
     vit = {**SMALL_VIT, **(vit or {})}
-    flax_vit = {
-        "embedding_size": vit["dim"],
-        "depth": vit["depth"],
-        "num_heads": vit["num_heads"],
-    }
+    flax_vit = {"embedding_size": vit["dim"], "depth": vit["depth"], "num_heads": vit["num_heads"]}
     oracle, module, architecture = {
         "baseline": lambda: (
             torch_models.BaselineCNN(width, stages),
@@ -67,13 +63,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
         ),
         "pinn": lambda: (
             torch_models.LensVITPINN(size, width, 0.0, form, stages, **vit),
-            LensViTPINN(
-                width=width,
-                stage_sizes=stages,
-                dropout_rate=0.0,
-                input=form or "image",
-                **flax_vit,
-            ),
+            LensViTPINN(width=width, stage_sizes=stages, dropout_rate=0.0, input=form or "image", **flax_vit),
             "lens_vit_pinn",
         ),
         "vit": lambda: (torch_models.VisionTransformer(**vit), ViT(**flax_vit), "dino_vits16"),

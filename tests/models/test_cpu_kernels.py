@@ -129,10 +129,7 @@ def test_every_mode_of_differentiation_matches_finite_differences(name, kernel_f
             return value, slopes, jax.hessian(loss)(at)
 
         at, step = jnp.asarray(0.02), 1e-6
-        (low, low_slopes, _), (high, high_slopes, _) = (
-            derivatives(at - step),
-            derivatives(at + step),
-        )
+        (low, low_slopes, _), (high, high_slopes, _) = (derivatives(at - step), derivatives(at + step))
         _, slopes, curvature = derivatives(at)
         for mode, slope in slopes.items():
             by_difference = (high - low) / (2 * step)

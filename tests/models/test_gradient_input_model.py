@@ -25,11 +25,7 @@ def images_with_dark_pixels(seed=0, batch=3):
 
 @pytest.mark.parametrize(
     ("form", "name"),
-    [
-        ("gradient_product", "float32"),
-        ("gradient_product", "float64"),
-        ("mixed_derivative", "float64"),
-    ],
+    [("gradient_product", "float32"), ("gradient_product", "float64"), ("mixed_derivative", "float64")],
 )
 def test_outputs_and_losses_match_torch(form, name):
     with precision(name) as (dtype, tolerance):

@@ -32,10 +32,7 @@ LIGHT: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
         "SERSIC_ELLIPSE",
         {"amp": (1, 100), "R_sersic": (0.2, 1.5), "n_sersic": (0.5, 5), "ellipticity": (0, 0.538)},
     ),
-    "round_sersic": (
-        "SERSIC",
-        {"amp": (1, 100), "R_sersic": (0.2, 1.5), "n_sersic": (0.5, 5)},
-    ),
+    "round_sersic": ("SERSIC", {"amp": (1, 100), "R_sersic": (0.2, 1.5), "n_sersic": (0.5, 5)}),
     "gaussian": ("GAUSSIAN_ELLIPSE", {"amp": (1, 9), "sigma": (0.4, 2), "ellipticity": (0, 0.538)}),
 }
 WITHOUT_CENTER = {"external_shear"}
@@ -94,9 +91,7 @@ def light_truth(profile: str, table: np.ndarray) -> np.ndarray:
     model, ranges = LIGHT[profile]
     oracle = LightModel([model])
     return _evaluate_rows(
-        columns(ranges, profile),
-        table,
-        lambda x, y, light: oracle.surface_brightness(x, y, [light]),
+        columns(ranges, profile), table, lambda x, y, light: oracle.surface_brightness(x, y, [light])
     )
 
 

@@ -134,9 +134,7 @@ def test_vmap_over_lenses_matches_loop():
         return physics.magnification(sheared(theta_E, 0.1, 0.0), x, y)
 
     np.testing.assert_allclose(
-        jax.vmap(magnification)(theta_E),
-        np.stack([magnification(value) for value in theta_E]),
-        rtol=1e-12,
+        jax.vmap(magnification)(theta_E), np.stack([magnification(value) for value in theta_E]), rtol=1e-12
     )
 
 

@@ -93,11 +93,7 @@ def test_sersic_is_finite_at_the_center(dtype, n_sersic):
 
 @pytest.mark.parametrize(
     ("profile", "function"),
-    [
-        ("sersic", physics.sersic),
-        ("round_sersic", physics.sersic),
-        ("gaussian", physics.gaussian_light),
-    ],
+    [("sersic", physics.sersic), ("round_sersic", physics.sersic), ("gaussian", physics.gaussian_light)],
 )
 def test_light_profiles_match_golden_file(profile, function):
     names = lens_profiles.tool["columns"](lens_profiles.LIGHT[profile][1], profile)
@@ -127,8 +123,7 @@ def test_sampled_light_interpolates_and_is_dark_outside():
 def test_gaussian_light_is_finite_at_any_distance(sigma):
     far = jnp.asarray([0.0, 1e-3, 1e4], jnp.float32)
     found = jax.vmap(
-        jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, sigma=s), (0, 1)),
-        (0, None),
+        jax.value_and_grad(lambda x, s: physics.gaussian_light(x, x, 1.0, sigma=s), (0, 1)), (0, None)
     )(far, jnp.float32(sigma))
     assert all(np.isfinite(each).all() for each in jax.tree.leaves(found))
 

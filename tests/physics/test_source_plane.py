@@ -138,13 +138,7 @@ def test_reconstruction_is_differentiable_in_the_lens(method):
             return physics.sis_deflection(x, y, theta_E)
 
         found = physics.source_image(
-            image,
-            deflection,
-            2 * SCALE,
-            source_size=10,
-            source_scale=0.1,
-            method=method,
-            iterations=20,
+            image, deflection, 2 * SCALE, source_size=10, source_scale=0.1, method=method, iterations=20
         )
         return jnp.sum(jnp.sin(3 * found))
 

@@ -140,11 +140,7 @@ def runs(tmp_path_factory):
 
 
 def test_command_compares_runs_without_overwriting(runs, tmp_path):
-    words = [
-        "--mode=compare",
-        f"--workdir={runs / 'a'},{runs / 'b'}",
-        f"--output={tmp_path / 'ab'}",
-    ]
+    words = ["--mode=compare", f"--workdir={runs / 'a'},{runs / 'b'}", f"--output={tmp_path / 'ab'}"]
     assert main(words) == 0
     content = json.loads((tmp_path / "ab" / "comparison.json").read_text())
     assert content["runs"] == [str(runs / "a"), str(runs / "b")]
@@ -179,10 +175,7 @@ def test_invalid_comparisons_are_refused(runs, tmp_path, workdir, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["--mode=evaluate", "--workdir=x", "--calibrated"],
-            "--calibrated is for predict, not for evaluate",
-        ),
+        (["--mode=evaluate", "--workdir=x", "--calibrated"], "--calibrated is for predict, not for evaluate"),
         (["--mode=evaluate", "--workdir=x", "--pixel-scale=0.1"], "--pixel-scale is for"),
         (["--mode=predict", "--workdir=x", "--input=y", "--split=test"], "evaluate or compare"),
         (["--mode=predict", "--workdir=x", "--input=y", "--pixel-scale=-1"], "pixel-scale"),

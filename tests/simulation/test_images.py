@@ -32,9 +32,7 @@ def test_image_depends_only_on_seed_split_and_index(images):
     np.testing.assert_array_equal(fewer.pixels, images.pixels[:40])
     np.testing.assert_array_equal(fewer.scale, images.scale[:40])
     jax.tree.map(
-        lambda one, other: np.testing.assert_array_equal(one, other[:40]),
-        fewer.scenes,
-        images.scenes,
+        lambda one, other: np.testing.assert_array_equal(one, other[:40]), fewer.scenes, images.scenes
     )
 
 

@@ -40,9 +40,7 @@ def test_apply_pointwise_derivatives_match_those_of_function():
 
         found, expected = (jax.jit(lambda call=call: derivatives(call))() for call in (explicit, plain))
         jax.tree.map(
-            lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12),
-            found,
-            expected,
+            lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12), found, expected
         )
 
 

@@ -30,10 +30,7 @@ def test_prior_matches_simulated_scenes():
     lines = scenes.masses[scenes.label == 2]
     total = (lines[..., 0] ** 2).sum(1)
     length = np.hypot(*(lines[:, -1] - lines[:, 0])[:, 1:].T)
-    for drawn, limits in (
-        (total, prior.line.theta_E_squared),
-        (length, prior.line.length),
-    ):
+    for drawn, limits in ((total, prior.line.theta_E_squared), (length, prior.line.length)):
         assert limits[0] * 0.999 <= drawn.min() < limits[0] * 1.05
         assert limits[1] * 0.95 < drawn.max() <= limits[1] * 1.001
     np.testing.assert_allclose(lines[..., 1:].mean(1).std(), prior.line.center_sigma, rtol=0.05)

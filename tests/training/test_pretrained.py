@@ -93,11 +93,7 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        (
-            "baseline_cnn",
-            {"pretrained": "no/such.safetensors"},
-            "no/such.safetensors: no such file",
-        ),
+        ("baseline_cnn", {"pretrained": "no/such.safetensors"}, "no/such.safetensors: no such file"),
         ("baseline_cnn", {"pretrained": "dino_vits16"}, "dino_vits16; baseline_cnn needs weights"),
         ("baseline_cnn", {"pretrained_cnn": "resnet18"}, "pretrained_cnn=.* not use this field"),
         ("lens_vit_pinn", {"pretrained": "resnet18"}, "of lens_vit_pinn or dino_vits16"),
@@ -106,16 +102,8 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
             {"pretrained": "resnet18", "width": 32},
             r"has shape \(64,\) in the file and \(32,\) in the model",
         ),
-        (
-            "lens_vit_pinn",
-            {"pretrained": "dino_vits16", "depth": 13},
-            "blocks_12/.* is missing in the file",
-        ),
-        (
-            "lens_vit_pinn",
-            {"pretrained": "dino_vits16", "depth": 11},
-            "blocks_11/.* is not in the model",
-        ),
+        ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 13}, "blocks_12/.* is missing in the file"),
+        ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 11}, "blocks_11/.* is not in the model"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(files, name, fields, message):

@@ -35,13 +35,7 @@ def build(kind, axis_name):
     if kind == "baseline":
         return BaselineCNN(width=4, stage_sizes=(1,), axis_name=axis_name)
     return LensViTPINN(
-        width=4,
-        stage_sizes=(1,),
-        patch_size=7,
-        embedding_size=16,
-        depth=1,
-        num_heads=2,
-        axis_name=axis_name,
+        width=4, stage_sizes=(1,), patch_size=7, embedding_size=16, depth=1, num_heads=2, axis_name=axis_name
     )
 
 

@@ -67,10 +67,7 @@ def test_variables_have_paths_and_shapes_of_modules(resnet18, dino, baseline, pi
 
 @pytest.mark.parametrize(
     ("architecture", "module"),
-    [
-        ("baseline_cnn", torch_models.BaselineCNN),
-        ("lens_vit_pinn", torch_models.LensVITPINN),
-    ],
+    [("baseline_cnn", torch_models.BaselineCNN), ("lens_vit_pinn", torch_models.LensVITPINN)],
 )
 def test_reference_has_the_published_sizes(architecture, module):
     with torch.device("meta"):

@@ -96,9 +96,7 @@ def report(name: str, number: int, seconds: float, processor: float) -> None:
     )
 
 
-def lenstronomy_fit(
-    images: simulation.SimulatedImages,
-) -> Callable[[int], tuple[float, float]]:
+def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple[float, float]]:
     """Function that fits one image with SciPy and lenstronomy: reduced chi-square and theta_E."""
 
     def module(name: str) -> Any:
@@ -129,10 +127,7 @@ def lenstronomy_fit(
 
     def model(values: np.ndarray) -> np.ndarray:
         theta_E, gamma1, gamma2, x, y, e1, e2, amp, sky = values
-        lens = [
-            {"theta_E": theta_E, "center_x": 0.0, "center_y": 0.0},
-            {"gamma1": gamma1, "gamma2": gamma2},
-        ]
+        lens = [{"theta_E": theta_E, "center_x": 0.0, "center_y": 0.0}, {"gamma1": gamma1, "gamma2": gamma2}]
         shape = {"amp": amp / scale**2, "R_sersic": source.R_sersic, "n_sersic": source.n_sersic}
         light = [{**shape, "e1": e1, "e2": e2, "center_x": x, "center_y": y}]
         return renderer.image(lens, light)[margin:-margin, margin:-margin] + sky

@@ -113,12 +113,7 @@ def main(arguments: Sequence[str]) -> int:
             images = prepare_images(report["images"], configs[name], words, cache)
             log.info("\n%s", name)
             report["runs"][name] = measure_run(
-                words,
-                folder / folder_name(name),
-                configs[name],
-                images["train"],
-                cache,
-                values.limit,
+                words, folder / folder_name(name), configs[name], images["train"], cache, values.limit
             )
             write(output, report)
             print_summary(name, report["runs"][name])

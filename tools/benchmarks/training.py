@@ -57,11 +57,7 @@ MODELS = ("baseline", "pinn", "lens_fit")
 JOBS = ("train", "infer", "epoch")
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
 DEFAULTS: dict[str, Any] = {"size": 150, "devices": 1, "compile": False}
-GROWTH = {
-    "batch": (4, 8, 16, 32, 64, 128),
-    "size": (64, 100, 150, 200, 300),
-    "devices": (1, 2, 4),
-}
+GROWTH = {"batch": (4, 8, 16, 32, 64, 128), "size": (64, 100, 150, 200, 300), "devices": (1, 2, 4)}
 COLORS = {"baseline": "#0072B2", "pinn": "#D55E00", "lens_fit": "#009E73"}
 
 
@@ -334,10 +330,7 @@ def draw_growth(results: list[dict[str, Any]], device: str) -> Figure:
         "devices": "devices, on the same cores",
     }
     for row, (value, unit, label) in enumerate(
-        (
-            ("images_per_second", 1.0, "training images per second"),
-            ("peak_bytes", 1e9, "memory, GB"),
-        )
+        (("images_per_second", 1.0, "training images per second"), ("peak_bytes", 1e9, "memory, GB"))
     ):
         for column, (what, title) in enumerate(names.items()):
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)

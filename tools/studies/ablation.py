@@ -237,10 +237,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Markdown table of the results."""
-    lines = [
-        "| training images | input | seeds | no | sphere | vort | mean |",
-        "|---|---|" + "---|" * 5,
-    ]
+    lines = ["| training images | input | seeds | no | sphere | vort | mean |", "|---|---|" + "---|" * 5]
     for (size, name), same in groups(results).items():
         columns = []
         for metric in (*(f"auc_{label}" for label in CLASSES), "auc"):

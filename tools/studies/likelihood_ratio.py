@@ -215,8 +215,7 @@ def plot(
         half = length / 2 * np.array([np.cos(angle), np.sin(angle)])
         row[1].plot([x - half[0], x + half[0]], [y - half[1], y + half[1]], "k-", lw=1.2)
         row[1].set_title(
-            "log evidence: masses {:.0f}, line {:.0f}".format(*evidence.log_ratios[index, 1:]),
-            fontsize=8,
+            "log evidence: masses {:.0f}, line {:.0f}".format(*evidence.log_ratios[index, 1:]), fontsize=8
         )
         shown = row[2].scatter(*nodes.T, c=1e3 * evidence.masses[index], s=13, marker="s", vmin=-1, vmax=4)
         theta_E, x, y = found.scenes.masses[index].T

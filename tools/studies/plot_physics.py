@@ -228,12 +228,7 @@ def _extent(half: float = HALF) -> tuple[float, float, float, float]:
 
 
 def _label(axes: Axes, title: str, angle: str = "theta") -> None:
-    axes.set(
-        title=title,
-        xlabel=rf"$\{angle}_x$ (arcsec)",
-        ylabel=rf"$\{angle}_y$ (arcsec)",
-        aspect="equal",
-    )
+    axes.set(title=title, xlabel=rf"$\{angle}_x$ (arcsec)", ylabel=rf"$\{angle}_y$ (arcsec)", aspect="equal")
     axes.title.set_fontsize(10)
 
 
