@@ -154,7 +154,7 @@ def test_prediction_writes_one_row_or_error_per_file(run, tmp_path):
         probabilities = {name: float(row[f"probability_{name}"]) for name in ("no", "sphere", "vort")}
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert row["class"] == max(probabilities, key=probabilities.get)
-    with pytest.raises(UserError, match=r"predictions\.csv exists; name another file"):
+    with pytest.raises(UserError, match=r"predictions\.csv exists; choose another --output"):
         main([*words, "--output", str(output)])
 
 
