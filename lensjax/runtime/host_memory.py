@@ -3,21 +3,18 @@
 import ctypes
 import os
 import platform
-from collections.abc import Callable
-from pathlib import Path
 
 # Constants of the GNU C library's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = -1
-_GROWTH = 1.25  # growth of the resident memory at which free memory is returned to the system
 
 
 def keep_freed_memory() -> bool:
     """Makes the C library keep freed memory for reuse, in one pool for all threads.
 
     By default it returns the large arrays of a step to the system, which must allocate as many pages for the
-    next step and fill them with zeros. This takes a tenth of the time of a step of 32 images, and a third
-    with 256. Call this function before any threads are started.
+    next step and fill them with zeros. This takes up to a third of the time of a step
+    (docs/performance.md). Call this function before any threads are started.
 
     Returns:
       Whether the settings were changed. They are left alone without the GNU C library, and if the user has
@@ -30,29 +27,6 @@ def keep_freed_memory() -> bool:
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     done = [mallopt(setting, value) == 1 for setting, value in settings]
     return all(done)
-
-
-def watch() -> Callable[[], None]:
-    """Returns a function to call after every step, which limits the memory lost to fragmentation.
-
-    Once the process uses a quarter more memory than usual, its free memory is returned to the system.
-    """
-    statistics = Path("/proc/self/statm")
-    if not (_has_gnu_library() and statistics.exists()):
-        return lambda: None
-    trim = ctypes.CDLL(None).malloc_trim
-    usual = 0
-
-    def trim_if_grown() -> None:
-        nonlocal usual
-        pages = int(statistics.read_text("ascii").split()[1])
-        if usual and pages > _GROWTH * usual:
-            trim(0)
-            pages = int(statistics.read_text("ascii").split()[1])
-            usual = max(usual, pages)
-        usual = usual or pages
-
-    return trim_if_grown
 
 
 def _has_gnu_library() -> bool:

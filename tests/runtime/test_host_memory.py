@@ -22,12 +22,9 @@ def count_faults(size):
     np.ones(size, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-trim_if_grown = host_memory.watch()
-trim_if_grown()
 count_faults(10**8)
 again = count_faults(10**8)
-trim_if_grown()
-print(json.dumps([changed, again, count_faults(10**8)]))
+print(json.dumps([changed, again]))
 """
 
 
@@ -42,10 +39,10 @@ def run_program(*words, **environment):
     return json.loads(done.stdout)
 
 
-def test_freed_memory_is_reused_up_to_a_limit():
-    changed, again, after_trim = run_program("keep")
+def test_freed_memory_is_reused():
+    changed, again = run_program("keep")
     assert changed
-    assert again < 100 < after_trim
+    assert again < 100
 
 
 def test_memory_is_returned_without_the_setting():
