@@ -26,8 +26,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_RUNNER = ("beartype", "hypothesis", "pytest")
-# These use every direct dependency: simulation, fits, training, checkpoints, report, prediction from files.
-CORE_TESTS = ("tests/physics", "tests/models", "tests/prediction/test_predict_files.py")
+# Together they use every direct dependency; test_lens_fit.py trains, evaluates and predicts.
+CORE_TESTS = (
+    "tests/physics",
+    "tests/models",
+    "tests/evaluation",
+    "tests/data/test_deep_lense.py",
+    "tests/data/test_streamed.py",
+    "tests/prediction/test_predict_files.py",
+    "tests/training/test_pretrained.py",
+    "tests/test_lens_fit.py",
+)
 BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
 
 
