@@ -23,7 +23,7 @@ def load_config(argument: str) -> ConfigDict:
     """Loads the config that `FILE[:VARIANT]` or `NAME[:VARIANT]` names.
 
     Args:
-      argument: a Python file, or the name of one of lensjax's own configs; and perhaps a variant.
+      argument: a Python file, or the name of one of lensjax's own configs; optionally with a variant.
 
     Raises:
       UserError: if there is no such file or variant, or if the file does not define a config.

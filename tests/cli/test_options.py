@@ -1,4 +1,4 @@
-"""What a command's words mean, and what is said of wrong ones."""
+"""Options of the command line, and messages for wrong ones."""
 
 import pathlib
 import re
@@ -20,7 +20,7 @@ PINN = str(CONFIGS / "pinn.py")
 BASELINE = str(CONFIGS / "baseline.py")
 
 
-def test_the_shortest_command_trains_in_a_folder_named_after_its_config():
+def test_default_folder_is_named_after_the_config():
     options = parse(["--config", f"{PINN}:quick"])
     assert options.mode == "train"
     assert options.workdir == pathlib.Path("runs/pinn-quick")
@@ -28,7 +28,7 @@ def test_the_shortest_command_trains_in_a_folder_named_after_its_config():
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config):
+def test_configs_have_full_size_and_a_quick_variant(config):
     full = parse([f"--config={config}"]).config
     sizes = full.data.num_train, full.data.num_validation, full.batch_size, full.num_epochs
     assert sizes == (30_000, 7_500, 32, 50)
@@ -37,7 +37,7 @@ def test_every_config_is_the_recipe_at_full_size_and_has_a_quick_variant(config)
     assert quick.model.name == full.model.name
 
 
-def test_any_field_can_be_given_another_value():
+def test_any_field_can_be_changed():
     words = ["--config", PINN, "--config.optimizer.learning_rate=3e-3", "--config.data.source=x.zip"]
     config = parse(words).config
     assert config.optimizer.learning_rate == 3e-3
@@ -45,7 +45,7 @@ def test_any_field_can_be_given_another_value():
 
 
 @pytest.mark.parametrize(("file", "rate"), [(BASELINE, 1e-4), (PINN, 2e-4)])
-def test_a_recipe_has_the_reference_s_optimizer(file, rate):
+def test_optimizer_is_that_of_the_reference(file, rate):
     config = parse(["--config", file]).config
     optimizer = config.optimizer
     assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, 0.01)
@@ -53,7 +53,7 @@ def test_a_recipe_has_the_reference_s_optimizer(file, rate):
     assert config.augmentation.max_rotation == 10
 
 
-def test_the_pinn_has_the_reference_s_loss_and_dropout():
+def test_pinn_has_loss_and_dropout_of_the_reference():
     config = parse(["--config", PINN]).config
     assert config.loss.physics_weight == 0.01
     assert config.model.dropout_rate == 0.3
@@ -108,13 +108,13 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
-def test_wrong_words_are_refused_in_one_line_that_says_what_to_do(words, message):
+def test_wrong_commands_are_refused_in_one_line(words, message):
     with pytest.raises(UserError, match=message) as refused:
         parse(words)
     assert "\n" not in str(refused.value)
 
 
-def test_a_config_file_that_fails_is_named_with_its_error(tmp_path):
+def test_failing_config_file_is_named(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text("def get_config(name):\n    return 1 / 0\n")
     with pytest.raises(UserError, match=r"broken\.py: ZeroDivisionError: division by zero"):
@@ -137,7 +137,7 @@ def raising(error):
         (KeyboardInterrupt(), 130, "lensjax: stopped\n"),
     ],
 )
-def test_each_end_has_its_exit_code_and_one_line(monkeypatch, capsys, error, code, message):
+def test_errors_have_exit_codes_and_one_line(monkeypatch, capsys, error, code, message):
     monkeypatch.setattr(sys, "argv", ["lensjax"])
     assert runner.run(raising(error), "", name="lensjax") == code
     streams = capsys.readouterr()

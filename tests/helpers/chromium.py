@@ -15,7 +15,7 @@ _PATIENCE = 60  # seconds
 
 
 def find() -> str | None:
-    """The browser's path; None where there is none that starts."""
+    """Path of the browser; None if no browser starts."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if program := shutil.which(name):
             tried = subprocess.run([program, "--version"], capture_output=True, check=False)
