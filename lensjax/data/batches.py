@@ -35,7 +35,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]
     return np.random.default_rng((seed, epoch)).permutation(num_images)
 
 
-def batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int) -> Iterator[Batch]:
+def iterate_batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int) -> Iterator[Batch]:
     """Yields the images in `order`, `batch_size` at a time.
 
     The last batch is padded with its own first images at weight 0. No image is dropped.

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 from tqdm import tqdm
 
-from lensjax.data.batches import batches
+from lensjax.data.batches import iterate_batches
 from lensjax.data.images import ImageSet
 from lensjax.evaluation.metrics import classification_metrics
 from lensjax.models import ClassifierModule
@@ -84,7 +84,7 @@ def make_predictor(
         parts: list[dict[str, np.ndarray]] = []
         rows = processes.local_row_indices(len(images), devices)
         with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
-            for batch in batches(images, rows, config.eval_batch_size):
+            for batch in iterate_batches(images, rows, config.eval_batch_size):
                 real = batch["weights"] > 0
                 values = jax.device_get(step(variables, shard(dict(batch), here)))
                 parts.append({name: np.concatenate(value)[real] for name, value in values.items()})

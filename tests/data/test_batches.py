@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from lensjax.data.batches import batches, epoch_order
+from lensjax.data.batches import epoch_order, iterate_batches
 from lensjax.data.epochs import epoch_batches
 from lensjax.data.images import ImageSet
 
@@ -19,7 +19,7 @@ def test_every_image_has_weight_one_exactly_once(num_images, batch_size, seed):
     images = image_set(num_images)
     order = epoch_order(seed, 0, num_images)
     seen = []
-    for batch in batches(images, order, batch_size):
+    for batch in iterate_batches(images, order, batch_size):
         assert all(len(array) == batch_size for array in batch.values())
         assert set(batch["weights"].tolist()) <= {0, 1}
         seen += batch["pixels"][batch["weights"] == 1, 0, 0].tolist()
@@ -28,7 +28,7 @@ def test_every_image_has_weight_one_exactly_once(num_images, batch_size, seed):
 
 def test_batch_arrays_are_of_the_same_images():
     images = image_set(10)
-    for batch in batches(images, epoch_order(0, 0, 10), 4):
+    for batch in iterate_batches(images, epoch_order(0, 0, 10), 4):
         rows = batch["pixels"][:, 0, 0].astype(int)
         np.testing.assert_array_equal(batch["scale"], rows + 1)
         np.testing.assert_array_equal(batch["labels"], rows % 3)
@@ -36,7 +36,7 @@ def test_batch_arrays_are_of_the_same_images():
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_batch_arrays_have_expected_types(dtype):
-    batch = next(batches(image_set(3, dtype), np.arange(3), 4))
+    batch = next(iterate_batches(image_set(3, dtype), np.arange(3), 4))
     assert batch["pixels"].dtype == dtype
     assert (batch["scale"].dtype, batch["labels"].dtype, batch["weights"].dtype) == (
         np.float32,
@@ -46,7 +46,7 @@ def test_batch_arrays_have_expected_types(dtype):
 
 
 def test_last_batch_is_padded_at_weight_zero():
-    last = list(batches(image_set(6), np.arange(6), 4))[-1]
+    last = list(iterate_batches(image_set(6), np.arange(6), 4))[-1]
     assert last["pixels"][:, 0, 0].tolist() == [4, 5, 4, 5]
     assert last["weights"].tolist() == [1, 1, 0, 0]
     assert (last["scale"] > 0).all()
@@ -55,7 +55,7 @@ def test_last_batch_is_padded_at_weight_zero():
 @pytest.mark.parametrize("start", range(5))
 def test_resumed_epoch_has_the_remaining_batches(start):
     images, options = image_set(10), (3, [1], 2)
-    complete = list(batches(images, epoch_order(1, 2, 10), 3))
+    complete = list(iterate_batches(images, epoch_order(1, 2, 10), 3))
     rest = list(epoch_batches(images, *options, start=start, share=slice(1, 3)))
     assert len(rest) == len(complete) - start
     for batch, expected in zip(rest, complete[start:], strict=True):

@@ -5,7 +5,7 @@ import pytest
 from helpers.data_files import SIZE, write_zip
 
 from lensjax.config import default_config
-from lensjax.data.batches import batch_rows, batches, epoch_order
+from lensjax.data.batches import batch_rows, epoch_order, iterate_batches
 from lensjax.data.deep_lense import prepare_dataset
 from lensjax.data.source import load_splits
 from lensjax.data.streamed import StreamedImages
@@ -47,7 +47,7 @@ def test_only_training_images_are_streamed(config, selection):
 def test_streamed_batches_equal_those_in_memory(config):
     memory, disk = load_splits(config).train, load_splits(on_disk(config)).train
     order = epoch_order(3, 1, len(memory))
-    expected = list(batches(memory, order, 2))
+    expected = list(iterate_batches(memory, order, 2))
     rows, weights = batch_rows(order, 2)
     found = list(disk.batches(rows, weights))
     assert len(found) == len(expected) > 1

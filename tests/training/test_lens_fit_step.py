@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lensjax.data.batches import batches
+from lensjax.data.batches import iterate_batches
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import prepare
 from lensjax.models import LensFitNet
@@ -32,7 +32,7 @@ def image_set(number):
 
 def test_residuals_are_the_second_channel_of_a_batch():
     images = image_set(5)
-    (batch,) = batches(images, np.array([3, 0, 4]), 4)
+    (batch,) = iterate_batches(images, np.array([3, 0, 4]), 4)
     channels = np.asarray(decode(batch))
     rows = [3, 0, 4, 3]
     np.testing.assert_array_equal(channels[..., 0], images.images()[rows, ..., 0])
@@ -62,7 +62,7 @@ def test_padding_and_devices_do_not_change_a_step():
         terms=("cross_entropy",),
     )
     images = image_set(7)
-    (padded,) = batches(images, np.arange(7), 8)
+    (padded,) = iterate_batches(images, np.arange(7), 8)
     plain = {name: value[:7] for name, value in padded.items()}
 
     def double(tree):
