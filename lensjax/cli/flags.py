@@ -7,7 +7,6 @@ from typing import Any
 
 from absl import flags
 
-from lensjax.cli import runner
 from lensjax.errors import UserError
 
 WIDTH = 80
@@ -46,6 +45,24 @@ def integer(description: str, default: int | None, low: int, *modes: str, value:
     return Flag(value, description, modes, flags.DEFINE_integer, default, {"lower_bound": low})
 
 
+def real(
+    description: str,
+    default: float | None,
+    low: float,
+    *modes: str,
+    value: str = "X",
+    high: float | None = None,
+) -> Flag:
+    """A flag with a real number from `low` to `high`, without an upper limit if `high` is None."""
+    bounds = {"lower_bound": low, "upper_bound": high}
+    return Flag(value, description, modes, flags.DEFINE_float, default, bounds)
+
+
+def comma_list(description: str, default: Sequence[str] | None, *modes: str, value: str = "NAME,..") -> Flag:
+    """A flag with words separated by commas."""
+    return Flag(value, description, modes, flags.DEFINE_list, default)
+
+
 def switch(description: str, *modes: str) -> Flag:
     """A flag without a value."""
     return Flag("", description, modes, flags.DEFINE_boolean, False)
@@ -80,7 +97,12 @@ def parse_flags(
     """
     values = flags.FlagValues()
     define_flags(table, values)
-    runner.read_flags(values, arguments)
+    try:
+        rest = values(["", *arguments])
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} is not a flag; see --help")
     found = {name: values[name].value for name in table}
     if missing := [name for name in required if not found[name]]:
         needed = " and ".join(f"--{name}" for name in required)
@@ -90,7 +112,11 @@ def parse_flags(
 
 
 def usage(
-    summary: str, examples: Sequence[str], table: Mapping[str, Flag], *notes: str, codes: str = ""
+    summary: str,
+    examples: Sequence[str],
+    table: Mapping[str, Flag],
+    *notes: str | Mapping[str, str],
+    codes: str = "",
 ) -> str:
     """The help of a command.
 
@@ -98,14 +124,19 @@ def usage(
       summary: what the command does.
       examples: commands.
       table: its flags by name.
-      *notes: paragraphs after the flags.
+      *notes: paragraphs after the flags, or lists of names and their descriptions.
       codes: a paragraph about exit codes; `EXIT_CODES` if empty.
     """
     lines = [*wrap(summary), "", *(f"  {example}" for example in examples), "", "Flags:"]
     for name, flag in table.items():
         lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)
     for note in (*notes, codes or EXIT_CODES):
-        lines += ["", *wrap(note)]
+        lines.append("")
+        if isinstance(note, str):
+            lines += wrap(note)
+        else:
+            for name, description in note.items():
+                lines += entry(name, description)
     return "\n".join(lines) + "\n"
 
 

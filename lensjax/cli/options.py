@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_fields, default_workdir, load_config
-from lensjax.cli.flags import Flag, choice, define_flags, integer, switch
+from lensjax.cli.flags import Flag, choice, define_flags, integer, real, switch
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
@@ -60,12 +60,12 @@ FLAGS: dict[str, Flag] = {
     "fit-size": choice(
         "crop", "Crop images that are too large to their center.", ("error", "crop"), "error", "predict"
     ),
-    "pixel-scale": Flag(
-        "ARCSEC",
+    "pixel-scale": real(
         "Pixel scale of the images, from which they are resampled to the run's.",
-        ("predict",),
-        flags.DEFINE_float,
-        settings={"lower_bound": 1e-6},
+        None,
+        1e-6,
+        "predict",
+        value="ARCSEC",
     ),
     "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),

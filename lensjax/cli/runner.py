@@ -1,9 +1,8 @@
-"""The frame of all commands: reads flags, shows help, turns errors into exit codes."""
+"""The frame of all commands: shows help, turns errors into exit codes."""
 
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags
 from absl import logging as absl_logging
 
 from lensjax.cli.console import terminal_output
@@ -50,24 +49,6 @@ def run(
         return _fail(name, message, 128 + request.signal_number)
     except KeyboardInterrupt:
         return _fail(name, "stopped", 130)
-
-
-def read_flags(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Parses the words of a command that has only flags.
-
-    Args:
-      values: the defined flags; their values are set.
-      arguments: the words of the command.
-
-    Raises:
-      UserError: if a word is not a flag, or a value is wrong.
-    """
-    try:
-        rest = values(["", *arguments])
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
 
 
 def _fail(name: str, message: str, code: int) -> int:

@@ -68,6 +68,16 @@ def read_reference_layout(path: Path, image_size: int) -> dict[str, ImageSet]:
     return _read_parts(tree, image_size, _parts(tree))
 
 
+def read_class_folders(path: Path, image_size: int) -> ImageSet:
+    """Reads all images of a folder with the folders no, sphere and vort; see `open_reference_layout`.
+
+    Raises:
+      UserError: if the folder or an image cannot be read.
+    """
+    path = path.absolute()
+    return _read_parts(open_tree(path.parent), image_size, [path.name])[path.name]
+
+
 def _parts(tree: FileTree) -> list[str]:
     return [*REQUIRED_SPLITS, *(OPTIONAL_SPLITS & set(tree.contents("").folders))]
 

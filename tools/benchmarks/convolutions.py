@@ -1,31 +1,33 @@
-"""Times implementations of the gradient of ResNet18's convolutions with respect to the kernel.
-
-  python tools/benchmarks/convolutions.py
-
-  --batch N     number of images (default: 32)
-  --rounds N    number of rounds; the shortest time is reported (default: 5)
-
-The images have 150 pixels on a side; times are in milliseconds. The implementations are XLA's gradient
-summed over parts of 2, 4 ... images, a matrix product, and `lensjax.models.cpu_kernels`.
-Exit codes: 0 success; 2 the command is wrong.
-"""
+"""Times implementations of the gradient of ResNet18's convolutions with respect to the kernel."""
 
 import functools
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax import lax
 
 from lensjax.cli import runner
+from lensjax.cli.flags import integer, parse_flags, usage
 from lensjax.models import cpu_kernels
 from lensjax.runtime.progress import log
 
+FLAGS = {
+    "batch": integer("Number of images; 32 if not given.", 32, 1),
+    "rounds": integer("Number of rounds; the shortest time is reported. 5 if not given.", 5, 1),
+}
+USAGE = usage(
+    "Times implementations of the gradient of ResNet18's convolutions with respect to the kernel.",
+    ["python tools/benchmarks/convolutions.py"],
+    FLAGS,
+    "The images have 150 pixels on a side; times are in milliseconds. The implementations are XLA's gradient "
+    "summed over parts of 2, 4 ... images, a matrix product, and lensjax.models.cpu_kernels.",
+)
 # Channels in and out, side of the kernel, stride, side of the feature map, number of such convolutions.
 CONVOLUTIONS = (
     (1, 64, 7, 2, 150, 1),
@@ -45,15 +47,8 @@ Convolution = Callable[[Any, Any], Any]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the benchmark.
-
-    Raises:
-      UserError: if a flag is wrong.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("batch", 32, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
-    runner.read_flags(values, arguments)
+    """Runs the benchmark."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     generator = np.random.default_rng(0)
     part_sizes = [size for size in (2, 4, 8, 16, 32) if size <= values.batch]
     header = "".join(f"{f'XLA {size}':>10}" for size in part_sizes)
@@ -109,7 +104,7 @@ def time_milliseconds(function: Callable[..., Any], rounds: int, *arguments: Any
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_convolutions")
+    return runner.run(main, USAGE, name="benchmark_convolutions")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,41 @@
-"""Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model.
-
-  python tools/benchmarks/fitting.py
-
-  --images N      simulated common_test images to fit (default 240)
-  --peer N        number of images that SciPy fits; 0 for none (default 4)
-  --batch N       images per batch (default: depends on the device)
-  --rounds N      repetitions, of which the fastest counts (default 3)
-
-SciPy is given what the lens fit must find itself: the noise of each pixel, and a start within 5 % of
-the true lens. It uses its default stopping criteria.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model."""
 
 import importlib
 import os
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import integer, parse_flags, usage
 from lensjax.runtime.progress import log
 
+FLAGS = {
+    "images": integer("Simulated common_test images to fit; 240 if not given.", 240, 1),
+    "peer": integer("Number of images that SciPy fits; 0 for none. 4 if not given.", 4, 0),
+    "batch": integer("Images per batch; depends on the device if not given.", None, 1),
+    "rounds": integer("Repetitions, of which the fastest counts; 3 if not given.", 3, 1),
+}
+USAGE = usage(
+    "Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model.",
+    ["python tools/benchmarks/fitting.py"],
+    FLAGS,
+    "SciPy is given what the lens fit must find itself: the noise of each pixel, and a start within 5 % of "
+    "the true lens. It uses its default stopping criteria.",
+)
 PRESET = simulation.preset("common_test")
 NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the comparison.
-
-    Raises:
-      UserError: if a flag is invalid.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("images", 240, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("peer", 4, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("batch", None, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    runner.read_flags(values, arguments)
+    """Runs the comparison."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     device = jax.devices()[0]
     log.info("%s, %d cores, common_test images of 150 px", device.device_kind, os.cpu_count() or 1)
     images = simulation.simulate_split(
@@ -105,20 +98,12 @@ def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple
     instrument, source = PRESET.instrument, PRESET.source
     margin = instrument.psf_size // 2
     size, scale = instrument.image_size + 2 * margin, instrument.pixel_scale
-    start = -(size - 1) / 2 * scale
-    grid = module("lenstronomy.Data.imaging_data").ImageData(
-        image_data=np.zeros((size, size)),
-        ra_at_xy_0=start,
-        dec_at_xy_0=start,
-        transform_pix2angle=np.eye(2) * scale,
-        background_rms=1.0,
-        exposure_time=1.0,
-    )
+    grid = module("lenstronomy.Util.simulation_util").data_configure_simple(size, scale, 1.0, 1.0)
     offset = np.arange(-margin, margin + 1)
     axis = np.exp(-0.5 * (offset * scale / instrument.psf_sigma) ** 2)
     kernel = np.outer(axis, axis) / axis.sum() ** 2
     renderer = module("lenstronomy.ImSim.image_model").ImageModel(
-        grid,
+        module("lenstronomy.Data.imaging_data").ImageData(**grid),
         module("lenstronomy.Data.psf").PSF(psf_type="PIXEL", kernel_point_source=kernel),
         lens_model_class=module("lenstronomy.LensModel.lens_model").LensModel(["SIS", "SHEAR"]),
         source_model_class=module("lenstronomy.LightModel.light_model").LightModel(["SERSIC_ELLIPSE"]),
@@ -154,7 +139,7 @@ def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_fitting")
+    return runner.run(main, USAGE, name="benchmark_fitting")
 
 
 if __name__ == "__main__":

@@ -1,36 +1,45 @@
-"""Models the speed of training on 1 to 256 GPUs, as a table and a figure.
-
-  python tools/benchmarks/model_scaling.py --output docs/images/scaling.png
-
-  --utilization SHARE    share of its peak that a single GPU reaches (default: 0.3)
-  --peak TFLOPS          peak of a GPU (default: 67, float32 on an H100)
-  --node N               GPUs per node (default: 8)
-  --inside GB/S          bandwidth of a GPU within its node (default: 300)
-  --between GB/S         bandwidth of a GPU between nodes (default: 40)
-  --latency US           latency of a sum over devices, and its increase with each doubling of
-                         their number (default: 15)
-  --output FILE          file of the figure; not drawn if not given
-
-Floating-point operations and all-reduces are those of lensjax's training step. Everything else is
-assumed; nothing is measured on a GPU. The time of a step is the time of its operations at the given
-share of the peak plus, without overlap, the time of each sum over devices: the latency, and
-2 (n - 1) / n of its bytes over the slowest link.
-Exit codes: 0 success; 2 the command is wrong.
-"""
+"""Models the speed of training on 1 to 256 GPUs, as a table and a figure."""
 
 import math
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
 from matplotlib.figure import Figure
 
 from lensjax.cli import runner
 from lensjax.cli.configs import load_config
+from lensjax.cli.flags import Flag, integer, parse_flags, real, usage
 from lensjax.runtime.progress import log
 from lensjax.training.cost import all_reduces, step_flops
 
+FLAGS = {
+    "utilization": real(
+        "Share of its peak that a single GPU reaches; 0.3 if not given.", 0.3, 1e-6, value="SHARE", high=1.0
+    ),
+    "peak": real("Peak of a GPU; 67 if not given, float32 on an H100.", 67.0, 1e-6, value="TFLOPS"),
+    "node": integer("GPUs per node; 8 if not given.", 8, 1),
+    "inside": real("Bandwidth of a GPU within its node; 300 if not given.", 300.0, 1e-6, value="GB/S"),
+    "between": real("Bandwidth of a GPU between nodes; 40 if not given.", 40.0, 1e-6, value="GB/S"),
+    "latency": real(
+        "Latency of a sum over devices, microseconds, and its increase with each doubling of their number; "
+        "15 if not given.",
+        15.0,
+        1e-6,
+        value="US",
+    ),
+    "output": Flag("FILE", "File of the figure; not drawn if not given."),
+}
+USAGE = usage(
+    "Models the speed of training on 1 to 256 GPUs, as a table and a figure.",
+    ["python tools/benchmarks/model_scaling.py --output docs/images/scaling.png"],
+    FLAGS,
+    "Floating-point operations and all-reduces are those of lensjax's training step. Everything else is "
+    "assumed; nothing is measured on a GPU. The time of a step is the time of its operations at the given "
+    "share of the peak plus, without overlap, the time of each sum over devices: the latency, and "
+    "2 (n - 1) / n of its bytes over the slowest link.",
+)
 ROOT = Path(__file__).parent.parent.parent
 MODELS = {"baseline": "BaselineCNN", "pinn": "LensVIT_PINN"}
 NUMBERS = tuple(2**power for power in range(9))
@@ -39,18 +48,8 @@ PER_GPU, IN_TOTAL = "32 images per GPU", "256 images in total"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table and draws the figure.
-
-    Raises:
-      UserError: if a flag is wrong.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_float("utilization", 0.3, "", lower_bound=1e-6, upper_bound=1, flag_values=values)
-    for name, default in (("peak", 67), ("inside", 300), ("between", 40), ("latency", 15)):
-        flags.DEFINE_float(name, default, "", lower_bound=1e-6, flag_values=values)
-    flags.DEFINE_integer("node", 8, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    """Prints the table and draws the figure."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     curves = {}
     for name, title in MODELS.items():
         config = load_config(str(ROOT / "configs" / f"{name}.py"))
@@ -113,7 +112,7 @@ def draw(curves: dict[tuple[str, str], list[float]]) -> Figure:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="model_scaling")
+    return runner.run(main, USAGE, name="model_scaling")
 
 
 if __name__ == "__main__":

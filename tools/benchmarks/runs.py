@@ -1,37 +1,4 @@
-"""Measures whole runs, each in its own process, and writes JSON.
-
-  python tools/benchmarks/runs.py --output runs.json
-  python tools/benchmarks/runs.py --start-up --output start_up.json
-  python tools/benchmarks/runs.py --runs baseline:quick --override data.num_train=900
-
-  --runs NAME[:VARIANT],..  configs to run, from configs/ or as files (default:
-                            baseline,pinn,baseline:fast,pinn:fast)
-  --override FIELD=VALUE    set a field in every run, like --config.FIELD=VALUE; can be repeated
-  --limit SECONDS           stop longer runs, like Ctrl-C, and report the epochs so far; their test
-                            images are evaluated after that, outside the measured time
-  --folder FOLDER           keep the runs, each in a new subfolder
-  --output FILE             file of the results, written after each run (default:
-                            benchmark_runs.json)
-  --start-up                measure instead the time to the first training step (default runs:
-                            baseline:quick,pinn:quick)
-  --rounds N                rounds of --start-up; results are medians (default: 3)
-
-A run is measured from the start of its process to its end, including the report, with an empty
-compilation cache. Its images are simulated before and timed separately. Results of each run:
-  seconds                 total time
-  training_seconds        time of the training steps, including compilation
-  epochs_seconds          the same with validation
-  images_per_second       training images, in the median epoch after the first
-  operations_per_second   in training steps, by XLA's count before optimization
-  share_of_peak           share of the data sheet's peak for the precision; on a CPU, of the speed
-                          of a matrix product
-  validation, test        AUC of each class and their mean, at the best epoch
-  peak_bytes              peak memory of the device; peak_resident_bytes of the process
---start-up: "reached" is the call of the first training step and "done" its result; the "first"
-start has an empty compilation cache, the "second" one finds the programs of the first. Images are
-simulated before.
-Exit codes: 0 success; 1 a run failed; 2 the command is wrong.
-"""
+"""Measures whole runs, each in its own process, and writes JSON."""
 
 import contextlib
 import dataclasses
@@ -52,6 +19,7 @@ from ml_collections import ConfigDict
 from lensjax import workdir
 from lensjax.cli import options, runner
 from lensjax.cli.configs import default_workdir
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, real, switch, usage
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
@@ -70,6 +38,66 @@ CACHE_SETTINGS = {
 }
 
 
+FLAGS = {
+    "runs": comma_list(
+        f"Configs to run, from configs/ or as files; {','.join(RUNS)} if not given.",
+        [],
+        value="NAME[:VARIANT],..",
+    ),
+    "override": Flag(
+        "FIELD=VALUE",
+        "Set a field in every run, like --config.FIELD=VALUE; can be repeated.",
+        define=flags.DEFINE_multi_string,
+        default=[],
+    ),
+    "limit": real(
+        "Stop longer runs, like Ctrl-C, and report the epochs so far; their test images are evaluated after "
+        "that, outside the measured time.",
+        None,
+        1.0,
+        value="SECONDS",
+    ),
+    "folder": Flag("FOLDER", "Keep the runs, each in a new subfolder."),
+    "output": Flag(
+        "FILE",
+        "File of the results, written after each run; benchmark_runs.json if not given.",
+        default="benchmark_runs.json",
+    ),
+    "start-up": switch(
+        "Measure instead the time to the first training step; runs "
+        f"{','.join(START_UPS)} if --runs is not given."
+    ),
+    "rounds": integer("Rounds of --start-up; results are medians. 3 if not given.", 3, 1),
+}
+USAGE = usage(
+    "Measures whole runs, each in its own process, and writes JSON.",
+    [
+        "python tools/benchmarks/runs.py --output runs.json",
+        "python tools/benchmarks/runs.py --start-up --output start_up.json",
+        "python tools/benchmarks/runs.py --runs baseline:quick --override data.num_train=900",
+    ],
+    FLAGS,
+    "A run is measured from the start of its process to its end, including the report, with an empty "
+    "compilation cache. Its images are simulated before and timed separately. Results of each run:",
+    {
+        "seconds": "Total time.",
+        "training_seconds": "Time of the training steps, including compilation.",
+        "epochs_seconds": "The same with validation.",
+        "images_per_second": "Training images, in the median epoch after the first.",
+        "operations_per_second": "In training steps, by XLA's count before optimization.",
+        "share_of_peak": "Share of the data sheet's peak for the precision; on a CPU, of the speed of a "
+        "matrix product.",
+        "validation, test": "AUC of each class and their mean, at the best epoch.",
+        "peak_bytes": "Peak memory of the device.",
+        "peak_resident_bytes": "Peak memory of the process.",
+    },
+    'With --start-up, "reached" is the call of the first training step and "done" its result; the "first" '
+    'start has an empty compilation cache, the "second" one finds the programs of the first. Images are '
+    "simulated before.",
+    codes="Exit codes: 0 success; 1 a run failed; 2 the command is wrong.",
+)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark.
 
@@ -79,41 +107,33 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       UserError: if a flag, a config or a field is wrong.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_list("runs", [], "", flag_values=values)
-    flags.DEFINE_multi_string("override", [], "", flag_values=values)
-    flags.DEFINE_float("limit", None, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("folder", None, "", flag_values=values)
-    flags.DEFINE_string("output", "benchmark_runs.json", "", flag_values=values)
-    flags.DEFINE_boolean("start-up", False, "", flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    runner.read_flags(values, arguments)
-    is_start_up = values["start-up"].value
-    names = values.runs or (START_UPS if is_start_up else RUNS)
-    commands = {name: command_of(name, values.override) for name in names}
+    values = parse_flags(FLAGS, arguments)
+    is_start_up = values["start-up"]
+    names = values["runs"] or (START_UPS if is_start_up else RUNS)
+    commands = {name: command_of(name, values["override"]) for name in names}
     configs = {name: parse_config(words) for name, words in commands.items()}
-    if values.folder and not is_start_up:
-        check_new(Path(values.folder), names)
-    output = Path(values.output)
+    if values["folder"] and not is_start_up:
+        check_new(Path(values["folder"]), names)
+    output = Path(values["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = run_checked("machine", []).result | {"override": values.override}
+    report: dict[str, Any] = run_checked("machine", []).result | {"override": values["override"]}
     log.info("%s, %s cores", report["device"], report["cores"])
     if is_start_up:
-        report |= {"rounds": values.rounds, "imports": measure_imports(values.rounds)}
+        report |= {"rounds": values["rounds"], "imports": measure_imports(values["rounds"])}
         report["start_up"] = {}
         for name, words in commands.items():
-            report["start_up"][name] = measure_start_up(name, words, values.rounds)
+            report["start_up"][name] = measure_start_up(name, words, values["rounds"])
             write(output, report)
         return 0
     with contextlib.ExitStack() as temporary:
-        folder = Path(values.folder or temporary.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(values["folder"] or temporary.enter_context(tempfile.TemporaryDirectory()))
         cache = {CACHE_VARIABLE: temporary.enter_context(tempfile.TemporaryDirectory())}
-        report |= {"limit": values.limit, "images": [], "runs": {}}
+        report |= {"limit": values["limit"], "images": [], "runs": {}}
         for name, words in commands.items():
             images = prepare_images(report["images"], configs[name], words, cache)
             log.info("\n%s", name)
             report["runs"][name] = measure_run(
-                words, folder / folder_name(name), configs[name], images["train"], cache, values.limit
+                words, folder / folder_name(name), configs[name], images["train"], cache, values["limit"]
             )
             write(output, report)
             print_summary(name, report["runs"][name])
@@ -421,7 +441,7 @@ def write(output: Path, report: Mapping[str, Any]) -> None:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_runs")
+    return runner.run(main, USAGE, name="benchmark_runs")
 
 
 if __name__ == "__main__":

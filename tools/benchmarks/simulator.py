@@ -1,18 +1,4 @@
-"""Times the simulator in alternation with other codes, and prints the ratios.
-
-  python tools/benchmarks/simulator.py
-
-  --batch N       scenes per batch (default 32)
-  --rounds N      rounds; the smallest time of each code counts (default 5)
-  --path DIR      folder with codes that are not installed
-  --nopeers       lensjax only
-
-Noise-free model_1 scenes with 0, 25 and 100 point masses, compared with lenstronomy on as many
-processes as there are cores (at most two), JAXtronomy and caustics, if installed; the gradient with
-respect to every scene parameter; noisy common_test images; photon counts, compared with
-jax.random.poisson and NumPy.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Times the simulator in alternation with other codes, and prints the ratios."""
 
 import concurrent.futures
 import dataclasses
@@ -22,6 +8,7 @@ import multiprocessing
 import os
 import sys
 import time
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,36 +16,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from lensjax import simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, switch, usage
 from lensjax.runtime.progress import log
 
+FLAGS = {
+    "batch": integer("Scenes per batch; 32 if not given.", 32, 2),
+    "rounds": integer("Rounds; the smallest time of each code counts. 5 if not given.", 5, 1),
+    "path": Flag("FOLDER", "Folder with codes that are not installed."),
+    "nopeers": switch("Time lensjax only."),
+}
+USAGE = usage(
+    "Times the simulator in alternation with other codes, and prints the ratios.",
+    ["python tools/benchmarks/simulator.py"],
+    FLAGS,
+    "Noise-free model_1 scenes with 0, 25 and 100 point masses, compared with lenstronomy on as many "
+    "processes as there are cores (at most two), JAXtronomy and caustics, if installed; the gradient with "
+    "respect to every scene parameter; noisy common_test images; photon counts, compared with "
+    "jax.random.poisson and NumPy.",
+)
 MODEL = simulation.preset("model_1")
 COMMON = simulation.preset("common_test")
 Codes = dict[str, Callable[[], Any]]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs all comparisons.
-
-    Raises:
-      UserError: if a flag is invalid.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("batch", 32, "", lower_bound=2, flag_values=values)
-    flags.DEFINE_integer("rounds", 5, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("path", None, "", flag_values=values)
-    flags.DEFINE_boolean("peers", True, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    """Runs all comparisons."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if values.path:
         sys.path.append(values.path)
     device = jax.devices()[0]
     log.info("%s, %d cores, batch %d", device.device_kind, os.cpu_count() or 1, values.batch)
     for number in (0, 25, 100):
         log.info("\nmodel_1 without noise, %d point masses", number)
-        time_rendering(values.batch, values.rounds, number, with_peers=values.peers)
+        time_rendering(values.batch, values.rounds, number, with_peers=not values.nopeers)
     log.info("\ncommon_test")
     time_noisy_images(values.batch, values.rounds)
 
@@ -206,23 +199,16 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
 
     instrument, prior = MODEL.instrument, MODEL.source
     size, scale = instrument.image_size, instrument.pixel_scale
-    start = -(size - 1) / 2 * scale
-    grid = module("Data.imaging_data").ImageData(
-        image_data=np.zeros((size, size)),
-        ra_at_xy_0=start,
-        dec_at_xy_0=start,
-        transform_pix2angle=np.eye(2) * scale,
-        background_rms=1.0,
-        exposure_time=1.0,
-    )
+    # JAXtronomy uses lenstronomy's pixel grid and point-spread function.
+    simulation_util = importlib.import_module("lenstronomy.Util.simulation_util")
+    grid = simulation_util.data_configure_simple(size, scale, exposure_time=1.0, background_rms=1.0)
     fwhm = instrument.psf_sigma * 2 * np.sqrt(2 * np.log(2))
-    # JAXtronomy uses lenstronomy's point-spread function.
     psf = importlib.import_module("lenstronomy.Data.psf").PSF(
         psf_type="GAUSSIAN", fwhm=fwhm, pixel_size=scale, truncation=3
     )
     names = ["SIE", "SHEAR"] + ["POINT_MASS"] * number
     image_model = module("ImSim.image_model").ImageModel(
-        grid,
+        module("Data.imaging_data").ImageData(**grid),
         psf,
         lens_model_class=module("LensModel.lens_model").LensModel(names),
         source_model_class=module("LightModel.light_model").LightModel(["SERSIC_ELLIPSE"]),
@@ -312,7 +298,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_simulator")
+    return runner.run(main, USAGE, name="benchmark_simulator")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,22 @@
-"""Times the solver of the lens fit against optimistix's Levenberg-Marquardt on the same problems.
-
-  python tools/benchmarks/solvers.py
-
-  --images N      simulated common_test images without substructure (default 8)
-  --away N        distance of the start from the optimum, standard deviations (default 10)
-  --rounds N      repetitions, of which the fastest counts (default 3)
-  --path DIR      folder with optimistix, if it is not installed
-
-Both solvers use lensjax.fitting's renderer at the resolution of the image, with the same weights, in
-one compiled batch. optimistix runs once with the amplitude and the sky as parameters and once with
-both eliminated, with a forward-mode Jacobian and tolerances of 1e-4.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Times the solver of the lens fit against optimistix's Levenberg-Marquardt on the same problems."""
 
 import functools
 import importlib
 import os
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jaxtyping import Array
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, real, usage
 from lensjax.errors import UserError
 from lensjax.fitting.solve import NormalEquations, minimize, normal_equations
 from lensjax.runtime.progress import log
@@ -37,18 +25,29 @@ MODEL = fitting.COMMON_TEST
 RESOLUTION = fitting.Resolution.native(MODEL, (150, 150))
 
 
+FLAGS = {
+    "images": integer("Simulated common_test images without substructure; 8 if not given.", 8, 1),
+    "away": real("Distance of the start from the optimum, standard deviations; 10 if not given.", 10.0, 0.0),
+    "rounds": integer("Repetitions, of which the fastest counts; 3 if not given.", 3, 1),
+    "path": Flag("FOLDER", "Folder with optimistix, if it is not installed."),
+}
+USAGE = usage(
+    "Times the solver of the lens fit against optimistix's Levenberg-Marquardt on the same problems.",
+    ["python tools/benchmarks/solvers.py"],
+    FLAGS,
+    "Both solvers use lensjax.fitting's renderer at the resolution of the image, with the same weights, in "
+    "one compiled batch. optimistix runs once with the amplitude and the sky as parameters and once with "
+    "both eliminated, with a forward-mode Jacobian and tolerances of 1e-4.",
+)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs the comparison.
 
     Raises:
       UserError: if a flag is invalid, or optimistix is not installed.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("images", 8, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_float("away", 10.0, "", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("path", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if values.path:
         sys.path.append(values.path)
     try:
@@ -140,7 +139,7 @@ def time_solver(
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_solvers")
+    return runner.run(main, USAGE, name="benchmark_solvers")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,4 @@
-"""Compares the speed of training and inference with PyTorch, and prints the ratios.
-
-  python tools/benchmarks/training.py --output docs/benchmarks/training.json
-
-  --models NAME,..   baseline, pinn, lens_fit (default: baseline,pinn)
-  --batches N,..     images per step (default: 32,256)
-  --images N         images per round (default: 256; 4096 on a GPU)
-  --rounds N         number of rounds; results are medians (default: 3)
-  --alone            run one contestant after the other, if they do not fit in memory together
-  --against DIR      compare with another checkout of lensjax instead of PyTorch
-  --compile          use torch.compile for "PyTorch, best" on a CPU too
-  --output FILE      also write the results as JSON
-  --growth FILE      measure instead how lensjax's cost grows with batch, image size and number
-                     of devices (CPU devices share the same cores); writes a figure, and the
-                     numbers to FILE.json
-
-Full-size models on 150-pixel images. Contestants, each in its own process:
-  lensjax               as `lensjax.main` trains on this device, float32
-  lensjax bfloat16      the same in bfloat16 (GPUs only)
-  PyTorch, reference    the reference's loop: eager float32, .npy files read by a DataLoader
-                        with 4 workers, rotation, AdamW, .item() of the loss in every step
-  PyTorch, best         images on the device, channels last, memory kept between steps as in
-                        lensjax; on a GPU torch.compile, TF32 and bfloat16 autocast
-Jobs: training steps, inference, and an epoch that includes the validation of a quarter as many
-images and its AUC. The contestants take turns. The time to the first step starts with the
-process; for lensjax it is measured with an empty and with a filled compilation cache.
-Exit codes: 0 success; 2 the command is wrong.
-"""
+"""Compares the speed of training and inference with PyTorch, and prints the ratios."""
 
 import dataclasses
 import datetime
@@ -38,18 +11,51 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 from matplotlib.figure import Figure
 
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
+FLAGS = {
+    "models": comma_list("baseline, pinn, lens_fit; baseline,pinn if not given.", ["baseline", "pinn"]),
+    "batches": comma_list("Images per step; 32,256 if not given.", ["32", "256"], value="N,.."),
+    "images": integer("Images per round; if not given 256, or 4096 on a GPU.", None, 32),
+    "rounds": integer("Number of rounds; results are medians. 3 if not given.", 3, 1),
+    "alone": switch("Run one contestant after the other, if they do not fit in memory together."),
+    "against": Flag("FOLDER", "Compare with another checkout of lensjax instead of PyTorch."),
+    "compile": switch('Use torch.compile for "PyTorch, best" on a CPU too.'),
+    "output": Flag("FILE", "Also write the results as JSON."),
+    "growth": Flag(
+        "FILE",
+        "Measure instead how lensjax's cost grows with batch, image size and number of devices (CPU devices "
+        "share the same cores); writes a figure, and the numbers to FILE.json.",
+    ),
+}
+USAGE = usage(
+    "Compares the speed of training and inference with PyTorch, and prints the ratios.",
+    ["python tools/benchmarks/training.py --output docs/benchmarks/training.json"],
+    FLAGS,
+    "Full-size models on 150-pixel images. Contestants, each in its own process:",
+    {
+        "lensjax": "As lensjax.main trains on this device, float32.",
+        "lensjax bfloat16": "The same in bfloat16 (GPUs only).",
+        "PyTorch, reference": "The reference's loop: eager float32, .npy files read by a DataLoader with 4 "
+        "workers, rotation, AdamW, .item() of the loss in every step.",
+        "PyTorch, best": "Images on the device, channels last, memory kept between steps as in lensjax; on a "
+        "GPU torch.compile, TF32 and bfloat16 autocast.",
+    },
+    "Jobs: training steps, inference, and an epoch that includes the validation of a quarter as many images "
+    "and its AUC. The contestants take turns. The time to the first step starts with the process; for "
+    "lensjax it is measured with an empty and with a filled compilation cache.",
+)
 ROOT = Path(__file__).parent.parent.parent
 # The second path is that of commits before tools/benchmarks/ existed.
 CONTESTANTS = ("tools/benchmarks/training_contestants.py", "tools/training_contestants.py")
@@ -67,17 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       UserError: if a flag is wrong.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_list("models", ["baseline", "pinn"], "", flag_values=values)
-    flags.DEFINE_list("batches", ["32", "256"], "", flag_values=values)
-    flags.DEFINE_integer("images", None, "", lower_bound=32, flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "", lower_bound=1, flag_values=values)
-    for name in ("compile", "alone"):
-        flags.DEFINE_boolean(name, False, "", flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    for name in ("growth", "against"):
-        flags.DEFINE_string(name, None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     for name in values.models:
         if name not in MODELS:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
@@ -372,7 +368,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="benchmark_training")
+    return runner.run(main, USAGE, name="benchmark_training")
 
 
 if __name__ == "__main__":

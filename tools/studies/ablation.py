@@ -1,29 +1,11 @@
-"""Measures how much lens physics improves a classifier: one small ResNet on different inputs.
-
-  python tools/studies/ablation.py --output runs/ablation
-
-  --output DIR      folder of the runs and of results.jsonl; rerun the same command to resume
-  --sizes N,N       numbers of training images (default 300,3000)
-  --inputs NAME,..  inputs to compare, see below (default: all but gauss_newton)
-  --seeds N         seeds per input and size (default 3)
-  --epochs N,N      epochs for each size (default: 30 for 300, 12 for 3,000, 5 for 30,000)
-  --test N          test images (default 7,500)
-  --figure FILE     plot the learning curves
-
-Inputs: image; reference (image and the theta_S of the reference models); residual; both (image and
-residual); other (image and the residual of another image, a control); encoder (image and residual of
-a lens predicted by an encoder, trained end to end); gauss_newton (the same, refined by three steps).
-Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to
-the validation images, and its 95 % interval over seeds (Student's t). Images are simulated
-(common_test) and lenses are fitted once.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Measures how much lens physics improves a classifier: one small ResNet on different inputs."""
 
 import dataclasses
 import json
 import logging
 import sys
 import time
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +13,12 @@ from typing import Any
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 from scipy import stats
 
 from lensjax import models, workdir
 from lensjax.cli import options, runner
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
@@ -73,23 +55,44 @@ VALIDATION = 600
 RESULTS = "results.jsonl"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Trains the missing runs and prints the table.
+FLAGS = {
+    "output": Flag("FOLDER", f"Folder of the runs and of {RESULTS}; rerun the same command to resume."),
+    "sizes": comma_list("Numbers of training images; 300,3000 if not given.", ["300", "3000"], value="N,.."),
+    "inputs": comma_list(
+        "Inputs to compare, see below; all but gauss_newton if not given.", list(INPUTS)[:-1]
+    ),
+    "seeds": integer("Seeds per input and size; 3 if not given.", 3, 1),
+    "epochs": comma_list(
+        "Epochs for each size; if not given 30 for 300 images, 12 for 3,000, 5 for 30,000.",
+        None,
+        value="N,..",
+    ),
+    "test": integer("Test images; 7,500 if not given.", 7_500, 3),
+    "figure": Flag("FILE", "Plot the learning curves."),
+}
+USAGE = usage(
+    "Measures how much lens physics improves a classifier: one small ResNet on different inputs.",
+    ["python tools/studies/ablation.py --output runs/ablation"],
+    FLAGS,
+    "Inputs:",
+    {
+        "image": "The image.",
+        "reference": "Image and the theta_S of the reference models.",
+        "residual": "Residual of the lens fit.",
+        "both": "Image and residual.",
+        "other": "Image and the residual of another image, a control.",
+        "encoder": "Image and residual of a lens predicted by an encoder, trained end to end.",
+        "gauss_newton": "The same, refined by three steps.",
+    },
+    "Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to "
+    "the validation images, and its 95 % interval over seeds (Student's t). Images are simulated "
+    "(common_test) and lenses are fitted once.",
+)
 
-    Raises:
-      UserError: if a flag is invalid.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    flags.DEFINE_list("sizes", ["300", "3000"], "", flag_values=values)
-    flags.DEFINE_list("inputs", list(INPUTS)[:-1], "", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_list("epochs", None, "", flag_values=values)
-    flags.DEFINE_integer("test", 7_500, "", lower_bound=3, flag_values=values)
-    flags.DEFINE_string("figure", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
-    if not values.output:
-        raise UserError("--output is required; see --help")
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains the missing runs and prints the table."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     for name in values.inputs:
         if name not in INPUTS:
             raise UserError(f"--inputs {name}: expected {', '.join(INPUTS)}")
@@ -297,7 +300,7 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="ablation")
+    return runner.run(main, USAGE, name="ablation")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,16 @@
-"""Compares summary statistics of simulated and real images.
-
-  python tools/studies/compare_simulated.py --real DIR --figure FILE
-
-  --real DIR       folder of real images, .npy files at any depth; only simulated images if not
-                   given
-  --preset NAME    simulation preset (default common_test)
-  --number N       number of simulated images (default 1,000)
-  --figure FILE    plot the distributions, with a mark for each real image
-
-Prints for each statistic the range of the simulated images, the range of the real images, and how
-many real images are within the range of the simulated ones.
-Exit codes: 0 success; 2 invalid command or images.
-"""
+"""Compares summary statistics of simulated and real images."""
 
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 from jaxtyping import Float
 
 from lensjax import simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.data.counts import recover_counts
 from lensjax.data.npy import parse_image
 from lensjax.errors import UserError
@@ -119,6 +107,8 @@ def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarra
     from matplotlib.figure import Figure  # a slow import
 
     figure = Figure(figsize=(11, 5), layout="constrained")
+    legend = f"; marks: {len(real['mean'])} real images" if real is not None else ""
+    figure.suptitle(f"{len(simulated['mean']):,} simulated images{legend}", fontsize=10)
     for axis, (name, title) in zip(figure.subplots(2, 4).flat, TITLES.items(), strict=True):
         values = simulated[name]
         low, high = np.percentile(values, [0.1, 99.9])
@@ -129,14 +119,28 @@ def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarra
             axis.plot(real[name], marks, "|", color="#D55E00", markersize=14, markeredgewidth=1.6)
         axis.set_xlabel(title, fontsize=8)
         axis.set_yticks([])
-    number = len(simulated["mean"])
-    legend = f"; marks: {len(real['mean'])} real images" if real is not None else ""
-    figure.suptitle(f"{number:,} simulated images{legend}", fontsize=10)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=110)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot write the figure: {error}") from error
+
+
+FLAGS = {
+    "real": Flag(
+        "FOLDER", "Folder of real images, .npy files at any depth; only simulated images if not given."
+    ),
+    "preset": Flag("NAME", "Simulation preset; common_test if not given.", default="common_test"),
+    "number": integer("Number of simulated images; 1,000 if not given.", 1_000, 3),
+    "figure": Flag("FILE", "Plot the distributions, with a mark for each real image."),
+}
+USAGE = usage(
+    "Compares summary statistics of simulated and real images.",
+    ["python tools/studies/compare_simulated.py --real FOLDER --figure FILE"],
+    FLAGS,
+    "Prints for each statistic the range of the simulated images, the range of the real images, and how many "
+    "real images are within the range of the simulated ones.",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -145,12 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       UserError: if the command or an image is invalid.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("real", None, "", flag_values=values)
-    flags.DEFINE_string("preset", "common_test", "", flag_values=values)
-    flags.DEFINE_integer("number", 1_000, "", lower_bound=3, flag_values=values)
-    flags.DEFINE_string("figure", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     real = None
     if values.real:
         real = real_statistics(Path(values.real).expanduser(), values.preset)
@@ -174,7 +173,7 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="compare_simulated")
+    return runner.run(main, USAGE, name="compare_simulated")
 
 
 if __name__ == "__main__":

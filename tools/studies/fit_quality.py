@@ -1,52 +1,52 @@
-"""Measures the accuracy of the lens fit on simulated images, and on real images if available.
-
-  python tools/studies/fit_quality.py
-
-  --images N      simulated common_test images per class (default 1,000)
-  --seed N        seed of the simulation (default 0)
-  --model NAME    model to fit: common_test or general (default common_test)
-  --noise KIND    noise known to the fit: counts (image * scale is photon counts minus an
-                  integer) or unknown (default counts)
-  --real FOLDER   real images: no/, sphere/ and vort/ with .npy files (default: the environment
-                  variable LENSJAX_REAL_SAMPLES)
-
-The excess is the reduced chi-square of the fit minus that of the true smooth lens with its best
-amplitude and sky, in the same noise. Pulls are (fit - truth) / standard deviation.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Measures the accuracy of the lens fit on simulated images, and on real images if available."""
 
 import os
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.data.counts import recover_counts
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.data.images import CLASSES
-from lensjax.errors import UserError
+from lensjax.data.reference_layout import read_class_folders
+from lensjax.data.residuals import counts_per_unit
 from lensjax.runtime.progress import log, progress_bar
 
+FLAGS = {
+    "images": integer("Simulated common_test images per class; 1,000 if not given.", 1_000, 1),
+    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "model": Flag("NAME", "Model to fit: common_test (default) or general.", default="common_test"),
+    "noise": choice(
+        "KIND",
+        "Noise known to the fit: counts (default; image * scale is photon counts minus an integer) or "
+        "unknown.",
+        ("counts", "unknown"),
+        "counts",
+    ),
+    "real": Flag(
+        "FOLDER",
+        "Real images: no/, sphere/ and vort/ with .npy files; $LENSJAX_REAL_SAMPLES if not given.",
+        default=os.environ.get("LENSJAX_REAL_SAMPLES"),
+    ),
+}
+USAGE = usage(
+    "Measures the accuracy of the lens fit on simulated images, and on real images if available.",
+    ["python tools/studies/fit_quality.py"],
+    FLAGS,
+    "The excess is the reduced chi-square of the fit minus that of the true smooth lens with its best "
+    "amplitude and sky, in the same noise. Pulls are (fit - truth) / standard deviation.",
+)
 RINGS = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the tables.
-
-    Raises:
-      UserError: if a flag is invalid.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("images", 1_000, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("model", "common_test", "", flag_values=values)
-    flags.DEFINE_enum("noise", "counts", ["counts", "unknown"], "", flag_values=values)
-    flags.DEFINE_string("real", os.environ.get("LENSJAX_REAL_SAMPLES"), "", flag_values=values)
-    runner.read_flags(values, arguments)
+    """Prints the tables."""
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     model = fitting.smooth_model(values.model)
     counts = values.noise == "counts"
     report_simulated(model, len(CLASSES) * values.images, values.seed, counts)
@@ -132,21 +132,16 @@ def true_chi_square(
 
 def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
     """Fits real images and prints the power of the residuals, which is white without substructure."""
-    files = [file for name in CLASSES for file in sorted((folder / name).glob("*.npy"))]
-    if not files:
-        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; change --real")
-    images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
-    recovered = [recover_counts(image) for image in images]
-    scale = np.array([np.nan if found is None else found[1] for found in recovered])
-    fit = fit_images(images, scale, model, counts)
+    real = read_class_folders(folder, simulation.preset("common_test").instrument.image_size)
+    fit = fit_images(real.images()[..., 0], counts_per_unit(real), model, counts)
     power = np.stack([ring_power(residual) for residual in fit.residual[..., 0]])
-    log.info("%d real images: reduced chi-square, converged, theta_E and its deviation,", len(files))
+    log.info("%d real images: reduced chi-square, converged, theta_E and its deviation,", len(real))
     log.info("and the power of the residual in %d rings of spatial frequency (white: 1)", RINGS)
-    for row, file in enumerate(files):
+    for row, label in enumerate(real.labels):
         rings = " ".join(f"{ring:.2f}" for ring in power[row])
         log.info(
             "  %-8s %6.3f %5s  %.4f %.4f  %s",
-            *(file.parent.name, fit.reduced_chi_square[row], fit.converged[row]),
+            *(CLASSES[label], fit.reduced_chi_square[row], fit.converged[row]),
             *(fit.parameters["theta_E"][row], np.sqrt(fit.covariance[row, 0, 0]), rings),
         )
 
@@ -174,7 +169,7 @@ def fit_images(
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="fit_quality")
+    return runner.run(main, USAGE, name="fit_quality")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,10 @@
-"""Classifies images as smooth, with point masses, or with a vortex, by physics only.
-
-  python tools/studies/likelihood_ratio.py
-
-A smooth lens is fitted to each image, and the evidence for the three classes is compared, with the
-priors from which the images are simulated. Nothing is trained. docs/physics_only.md describes the
-method.
-
-  --images N       simulated common_test images per class (default 1,000)
-  --seed N         seed of the simulation (default 0)
-  --real FOLDER    real images: no/, sphere/ and vort/ with .npy files (default: the environment
-                   variable LENSJAX_REAL_SAMPLES)
-  --figure FILE    plot an image of each class, its residual with the best line, and the map of
-                   masses with the true ones as circles
-  --output FILE    write labels and log evidence ratios of all simulated images (.npz)
-
-Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Classifies images as smooth, with point masses, or with a vortex, by physics only."""
 
 import os
 import platform
 import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,14 +13,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import numpy as np
-from absl import flags
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from lensjax import fitting, physics, simulation
 from lensjax.cli import runner
-from lensjax.data.counts import recover_counts
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
+from lensjax.data.reference_layout import read_class_folders
+from lensjax.data.residuals import counts_per_unit
 from lensjax.errors import UserError
 from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.runtime.progress import log, progress_bar
@@ -47,19 +31,39 @@ BATCH_SIZE = 16
 PRESET = "common_test"
 
 
+FLAGS = {
+    "images": integer("Simulated common_test images per class; 1,000 if not given.", 1_000, 2),
+    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "real": Flag(
+        "FOLDER",
+        "Real images: no/, sphere/ and vort/ with .npy files; $LENSJAX_REAL_SAMPLES if not given.",
+        default=os.environ.get("LENSJAX_REAL_SAMPLES"),
+    ),
+    "figure": Flag(
+        "FILE",
+        "Plot an image of each class, its residual with the best line, and the map of masses with the true "
+        "ones as circles.",
+    ),
+    "output": Flag("FILE", "Write labels and log evidence ratios of all simulated images (.npz)."),
+}
+USAGE = usage(
+    "Classifies images as smooth, with point masses, or with a vortex, by physics only.",
+    ["python tools/studies/likelihood_ratio.py"],
+    FLAGS,
+    "A smooth lens is fitted to each image, and the evidence for the three classes is compared, with the "
+    "priors from which the images are simulated. Nothing is trained. docs/physics_only.md describes the "
+    "method.",
+    "Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.",
+)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables.
 
     Raises:
-      UserError: if a flag is invalid.
+      UserError: if a flag is invalid, or an output already exists.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_integer("images", 1_000, "", lower_bound=2, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("real", os.environ.get("LENSJAX_REAL_SAMPLES"), "", flag_values=values)
-    flags.DEFINE_string("figure", None, "", flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     for name in (values.figure, values.output):
         if name and Path(name).exists():
             raise UserError(f"{name} already exists; move it or name another file")
@@ -135,18 +139,12 @@ def report_simulated(number: int, seed: int, output: str | None, figure: str | N
 
 def report_real(folder: Path) -> None:
     """Prints the log evidence ratios of real images."""
-    files = [file for name in CLASSES for file in sorted((folder / name).glob("*.npy"))]
-    if not files:
-        raise UserError(f"{folder} has no .npy files in no/, sphere/ or vort/; change --real")
-    images = np.stack([np.load(file, allow_pickle=False).squeeze() for file in files])
-    recovered = [recover_counts(image) for image in images]
-    scale = np.array([np.nan if found is None else found[1] for found in recovered])
-    _, evidence, _ = fit_and_compare(images.astype(np.float32)[..., None], scale)
-    labels = np.array([CLASSES.index(file.parent.name) for file in files])
-    right = evidence.log_ratios.argmax(1) == labels
-    log.info("%d real images, %d right", len(files), right.sum())
+    real = read_class_folders(folder, simulation.preset(PRESET).instrument.image_size)
+    _, evidence, _ = fit_and_compare(real.images(), counts_per_unit(real))
+    right = evidence.log_ratios.argmax(1) == real.labels
+    log.info("%d real images, %d right", len(real), right.sum())
     log.info("  %-8s %-30s chi-square per pixel: smooth, with line", "truth", "log evidence ratios")
-    for row, label in enumerate(labels):
+    for row, label in enumerate(real.labels):
         ratios = " ".join(f"{value:9.1f}" for value in evidence.log_ratios[row])
         pixels = evidence.pixels[row]
         chi_squares = evidence.smooth_chi_square[row], evidence.line_chi_square[row]
@@ -231,7 +229,7 @@ def plot(
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="likelihood_ratio")
+    return runner.run(main, USAGE, name="likelihood_ratio")
 
 
 if __name__ == "__main__":

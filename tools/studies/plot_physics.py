@@ -1,17 +1,8 @@
-"""Draws the figures of docs/physics.md: deflection, critical curves, time delays, source reconstruction.
-
-  python tools/studies/plot_physics.py --output FOLDER
-
-  --output FOLDER     folder for physics_deflection.png, physics_caustics.png,
-                      physics_time_delay.png and physics_source.png; it is created
-                      if it does not exist
-  --overwrite         replace existing figures of these names
-
-Exit codes: 0 success; 2 an error in the command, which the message explains.
-"""
+"""Draws the figures of docs/physics.md: deflection, critical curves, time delays, source reconstruction."""
 
 import functools
 import sys
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from lensjax import physics
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, parse_flags, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
@@ -193,18 +184,25 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+FLAGS = {
+    "output": Flag("FOLDER", "Folder of the figures; created if it does not exist."),
+    "overwrite": switch("Replace existing figures."),
+}
+USAGE = usage(
+    "Draws the figures of docs/physics.md: deflection, critical curves, time delays, source reconstruction.",
+    ["python tools/studies/plot_physics.py --output FOLDER"],
+    FLAGS,
+    f"Writes {', '.join(FIGURES)}.",
+)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Draws the figures into the folder given by the command-line arguments.
 
     Raises:
       UserError: if the command is invalid or the folder cannot be written.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    runner.read_flags(values, arguments)
-    if not values.output:
-        raise UserError("--output is missing: give a folder for the figures; see --help")
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     folder = Path(values.output).expanduser()
     existing = [str(folder / name) for name in FIGURES if (folder / name).exists()]
     if existing and not values.overwrite:
@@ -220,7 +218,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="plot_physics")
+    return runner.run(main, USAGE, name="plot_physics")
 
 
 def _extent(half: float = HALF) -> tuple[float, float, float, float]:

@@ -1,26 +1,10 @@
-"""Measures how a trained lens-fit run degrades when an assumption of the fit is violated.
-
-  python tools/studies/where_it_breaks.py --workdir RUN
-
-Simulated common_test images that violate one assumption, none of which the run has seen, are fitted
-and classified: first with the fit of the run, then with the general fit instead.
-docs/where_it_breaks.md has the table.
-
-  --workdir RUN    a trained run with a lens fit, such as runs/lens_fit-quick
-  --images N       images per condition, all classes together (default 600)
-  --seed N         seed of the simulation (default 1)
-  --conditions A,B conditions to measure (default: all)
-  --fits A,B       fits to try (default: the fit of the run, and general)
-  --output FILE    write the table as JSON
-
-Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.
-Exit codes: 0 success; 2 invalid command.
-"""
+"""Measures how a trained lens-fit run degrades when an assumption of the fit is violated."""
 
 import dataclasses
 import json
 import os
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,10 +14,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import numpy as np
-from absl import flags
 
 from lensjax import fitting, physics, simulation
 from lensjax.cli import runner
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.residuals import NO_FIT, add_residuals
 from lensjax.errors import UserError
@@ -52,16 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       UserError: if a flag is invalid, or the run has no lens fit.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    flags.DEFINE_integer("images", 600, "", lower_bound=6, flag_values=values)
-    flags.DEFINE_integer("seed", 1, "", lower_bound=0, flag_values=values)
-    flags.DEFINE_list("conditions", list(CONDITIONS), "", flag_values=values)
-    flags.DEFINE_list("fits", None, "", flag_values=values)
-    flags.DEFINE_string("output", None, "", flag_values=values)
-    runner.read_flags(values, arguments)
-    if values.workdir is None:
-        raise UserError("name a trained run with --workdir; see --help")
+    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("workdir",)))
     for name in values.conditions:
         if name not in CONDITIONS:
             raise UserError(f"no condition {name!r}: expected one of {', '.join(CONDITIONS)}")
@@ -189,9 +164,29 @@ CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
 }
 
 
+FLAGS = {
+    "workdir": Flag("FOLDER", "Folder of a trained run with a lens fit, such as runs/lens_fit-quick."),
+    "images": integer("Images per condition, all classes together; 600 if not given.", 600, 6),
+    "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
+    "conditions": comma_list("Conditions to measure, see below; all if not given.", list(CONDITIONS)),
+    "fits": comma_list("Fits to try; the fit of the run, and general, if not given.", None),
+    "output": Flag("FILE", "Write the table as JSON."),
+}
+USAGE = usage(
+    "Measures how a trained lens-fit run degrades when an assumption of the fit is violated.",
+    ["python tools/studies/where_it_breaks.py --workdir runs/lens_fit-quick"],
+    FLAGS,
+    "Simulated common_test images that violate one assumption, none of which the run has seen, are fitted "
+    "and classified: first with the fit of the run, then with the general fit instead. "
+    "docs/where_it_breaks.md has the table.",
+    f"Conditions: {', '.join(CONDITIONS)}.",
+    "Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.",
+)
+
+
 def run() -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(main, __doc__, name="where_it_breaks")
+    return runner.run(main, USAGE, name="where_it_breaks")
 
 
 if __name__ == "__main__":
