@@ -52,7 +52,7 @@ def iterate_batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_siz
 def batch_rows(
     order: Int[np.ndarray, " n"], batch_size: int
 ) -> tuple[Int32[np.ndarray, "batches batch"], Float32[np.ndarray, "batches batch"]]:
-    """Rows of the image set in each batch, and their weights; see `batches`.
+    """Rows of the image set in each batch, and their weights; see `iterate_batches`.
 
     Args:
       order: indices into the set, for example from `epoch_order`.
