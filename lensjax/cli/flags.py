@@ -104,10 +104,8 @@ def parse_flags(
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag; see --help")
     found = {name: values[name].value for name in table}
-    if missing := [name for name in required if not found[name]]:
-        needed = " and ".join(f"--{name}" for name in required)
-        verb = "are" if len(required) > 1 else "is"
-        raise UserError(f"{needed} {verb} required, but --{missing[0]} is not given; see --help")
+    if missing := [f"--{name}" for name in required if not found[name]]:
+        raise UserError(f"{' and '.join(missing)} must be given; see --help")
     return found
 
 

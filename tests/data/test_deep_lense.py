@@ -145,7 +145,7 @@ def test_command_prepares_a_data_set(tmp_path, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--source and --data-dir are required"),
+        ([], "--source and --data-dir must be given"),
         (["--source", "nowhere.zip", "--data-dir", "x"], "nowhere.zip: no such file or folder"),
         (["--sorce=a", "--data-dir", "x"], "Unknown command line flag 'sorce'"),
         (["--source=a", "--data-dir=x", "--image-size=big"], "image-size"),
