@@ -30,11 +30,11 @@ TEST_RUNNER = ("beartype", "hypothesis", "pytest")
 CORE_TESTS = (
     "tests/physics",
     "tests/models",
+    "tests/training/test_pretrained.py",
     "tests/evaluation",
     "tests/data/test_deep_lense.py",
     "tests/data/test_streamed.py",
     "tests/prediction/test_predict_files.py",
-    "tests/training/test_pretrained.py",
     "tests/test_lens_fit.py",
 )
 BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
