@@ -15,6 +15,7 @@ def terminal_output() -> Iterator[None]:
     """Sends lensjax's log lines to standard output, bare, for the length of a command."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -23,3 +24,5 @@ def terminal_output() -> Iterator[None]:
             yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate

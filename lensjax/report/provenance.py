@@ -12,10 +12,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+import lensjax
 from lensjax.config import default_config, flatten
 from lensjax.data.images import Split
 
-PACKAGES = ("lensjax", "jax", "flax", "optax", "numpy")
+PACKAGES = ("jax", "flax", "optax", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ def collect_provenance(config: ConfigDict, workdir: Path, *, split: Split, tta: 
     program = Path(sys.argv[0])
     is_lensjax = program.name == "lensjax" or program.parts[-2:] == ("lensjax", "main.py")
     devices = jax.local_devices()
+    versions = {"Python": platform.python_version(), "lensjax": lensjax.__version__}
     return Provenance(
         config=config,
         name=workdir.absolute().name,
@@ -79,6 +81,6 @@ def collect_provenance(config: ConfigDict, workdir: Path, *, split: Split, tta: 
         report_command=shlex.join([*command, *words]),
         original_command=shlex.join([*command, *sys.argv[1:]]) if is_lensjax else None,
         date=datetime.date.today().isoformat(),
-        versions={"Python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        versions=versions | {name: metadata.version(name) for name in PACKAGES},
         device=f"{len(devices)} x {devices[0].device_kind}",
     )
