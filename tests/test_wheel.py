@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
-    "--config.data.image_size=32",
+    "--config.preparation.crop=32",
     "--config.model.width=4",
     "--config.model.stage_sizes=1,",
     "--config.num_epochs=1",
@@ -67,7 +67,7 @@ def test_wheel_trains_predicts_converts_and_exports(lensjax):
     run = lensjax.folder / "runs" / "baseline-quick"
     assert json.loads((run / "report" / "metrics.json").read_text())["images"]["no"] == 4
     lensjax("simulate", "--preset=common_test", "--train=3", "--val=3", "--output=images")
-    lensjax("predict", "--workdir", run, "--input", "images/val", "--fit-size=crop")
+    lensjax("predict", "--workdir", run, "--input", "images/val")
     assert len((lensjax.folder / "predictions.csv").read_text().splitlines()) == 4
     lensjax("convert-weights", "--to-torch", "--input", run, "--output=weights.safetensors")
     lensjax("export", "--workdir", run, "--format=safetensors", "--output=own.safetensors")
