@@ -1,4 +1,4 @@
-"""Evidence of an image for no substructure, point masses, and a line of masses."""
+"""Bayesian evidence for no substructure, point masses and a line of masses in an image."""
 
 import dataclasses
 import functools
@@ -35,15 +35,15 @@ class Evidence:
     """Evidence for each kind of substructure.
 
     Attributes:
-      log_ratios: log evidence of no substructure, point masses and a line of masses, relative to no
-        substructure; all 0 for an image that cannot be compared.
-      masses: map of masses, assuming point masses: posterior mean of the squared Einstein radius on
-        each of `mass_nodes`, arcsec^2.
-      line: best line: squared Einstein radius (arcsec^2), length (arcsec), angle (radians), x and y
-        (arcsec).
-      line_chi_square: chi-square of smooth lens and line, on pixels of twice the size.
-      smooth_chi_square: chi-square of the smooth lens, on the same pixels.
-      pixels: number of valid pixels of twice the size.
+      log_ratios: log evidence for no substructure, point masses and a line of masses, relative to no
+        substructure; all 0 if the evidence of an image cannot be computed.
+      masses: mass map, assuming point masses: posterior mean of the squared Einstein radius at each
+        of `mass_nodes`, arcsec^2.
+      line: best-fit line: squared Einstein radius (arcsec^2), length (arcsec), angle (radians), x and
+        y (arcsec).
+      line_chi_square: chi-square of the joint fit of smooth lens and line, on pixels binned 2 x 2.
+      smooth_chi_square: chi-square of the smooth lens alone, on the same pixels.
+      pixels: number of valid binned pixels.
     """
 
     log_ratios: Float[Array, "*batch 3"]
@@ -59,10 +59,13 @@ class Evidence:
 
 
 def mass_nodes(prior: SubstructurePrior) -> Float[np.ndarray, "nodes 2"]:
-    """X and y of the nodes of `Evidence.masses`, arcsec.
+    """Coordinates of the nodes of `Evidence.masses`.
 
     Args:
-      prior: prior of the substructure.
+      prior: prior on the substructure.
+
+    Returns:
+      X and y of each node, arcsec.
     """
     return mass_grid(prior)[0]
 
@@ -75,23 +78,23 @@ def class_evidence(
     *,
     mask: Float[ArrayLike, "batch height width 1"] | Bool[ArrayLike, "batch height width 1"] | None = None,
 ) -> Evidence:
-    """Computes the evidence for each kind of substructure in each image, from priors, without training.
+    """Computes the evidence for each kind of substructure in each image, without training.
 
-    Pure, also under `jax.jit`. The parameters of the smooth lens have flat priors, or the normal priors
-    of the model.
+    A pure function, also under `jax.jit`. A parameter of the smooth lens has a flat prior unless the model
+    defines a normal prior for it.
 
     Args:
-      images: the fitted images.
+      images: the images that were fitted.
       fit: result of `fit_lens` with the same model.
-      prior: prior of the substructure.
+      prior: prior on the substructure.
       model: smooth model.
       mask: 1 or True for valid pixels; if None, all pixels are valid.
 
     Returns:
-      The evidence; all values are finite.
+      The evidence. All values are finite.
 
     Raises:
-      UserError: if the shape of the images is not that of the fitted images.
+      UserError: if the images and the fitted images differ in shape.
     """
     images = jnp.asarray(images)
     if images.shape != fit.residual.shape:
@@ -151,7 +154,7 @@ def _image_evidence(
     model, (amp, sky) = window.model, linear
     valid = valid & jnp.isfinite(image)
     usable = jnp.isfinite(amp) & (amp > 0) & (background > 0) & (valid.sum() > len(model.names))
-    # In units of the amplitude, in which no square overflows float32.
+    # Brightness is in units of the amplitude from here on, so that squares do not overflow float32.
     unit = jnp.where(usable, amp, 1)
     image = (jnp.where(valid, image, sky) - sky) / unit
     gain, background = gain / unit, jnp.where(usable, background, 1) / unit**2
@@ -165,7 +168,7 @@ def _image_evidence(
     root = jnp.sqrt(weight)
     columns = (root[..., None] * columns).reshape(-1, len(free) + 2)
     residual = (root * (pixels - source)).ravel()
-    # Normal priors enter as additional pixels, which masses do not change.
+    # Normal priors enter as additional pixels, which the masses do not affect.
     columns = jnp.concatenate([columns, jnp.pad(jnp.diag(jnp.sqrt(precisions)), ((0, 0), (0, 2)))])
     residual = jnp.concatenate([residual, jnp.sqrt(precisions) * (means - free)])
     templates = jnp.pad(mass_templates(window, free, positions, root), ((0, 0), (0, len(free))))

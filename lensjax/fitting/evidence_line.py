@@ -1,7 +1,7 @@
-"""Evidence for a line of masses to all orders: a joint fit with the smooth lens, from a bank of lines.
+"""Evidence for a line of masses, to all orders, from a joint fit of the line and the smooth lens.
 
-The integral over the parameters is the Laplace approximation: that of the normal distribution with the
-curvature of the fit.
+The fit starts from the best lines of a bank. The integral over the parameters uses the Laplace
+approximation: a normal distribution with the curvature of chi-square at the best fit.
 """
 
 import dataclasses
@@ -26,26 +26,26 @@ from lensjax.fitting.evidence_prior import MassLine, SubstructurePrior
 from lensjax.fitting.solve import diagonal_scales, normal_priors
 from lensjax.fitting.starts import halton_points
 
-_BANK_SIZE = 512  # lines, each in the eight orientations of a square
-_FIRST_STEPS, _FINAL_STEPS = 8, 8  # from every start, and from the best of their results
+_BANK_SIZE = 512  # lines; the bank has each in the eight orientations of a square
+_FIRST_STEPS, _FINAL_STEPS = 8, 8  # from every start, and from the best result of those fits
 _DAMPING = 1e-2
-_NEAR = 0.3, 0.5  # arcsec and radians; closer starts count as the same
-_CORE, _BLURRED_CORE = 1e-6, 0.02  # of the point masses, arcsec
-_MAX_CENTER = 5.0  # standard deviations of the center of a line
+_NEAR = 0.3, 0.5  # arcsec and radians; lines closer than this count as the same start
+_CORE, _BLURRED_CORE = 1e-6, 0.02  # cores of the point masses, arcsec
+_MAX_CENTER = 5.0  # limit of each coordinate of the center of a line, in standard deviations of the prior
 
-SIZE = 5  # parameters: theta_E_squared, length, angle, x, y
+SIZE = 5  # parameters of a line: theta_E_squared, length, angle, x, y
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LineFit:
-    """Joint fit of smooth lens and line.
+    """Joint fit of a smooth lens and a line of masses.
 
     Attributes:
       free: free parameters of the smooth model, then those of the line.
       linear: amplitude and sky.
       chi_square: chi-square of the pixels and the normal priors.
-      matrix: J^T W J of all parameters, linear ones last, with the normal priors.
+      matrix: J^T W J of all parameters (the linear ones last), plus the precisions of the normal priors.
     """
 
     free: Float[Array, " nonlinear"]
@@ -56,17 +56,17 @@ class LineFit:
 
 @functools.lru_cache(maxsize=4)
 def line_bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
-    """Lines that cover the prior.
+    """Bank of lines that cover the prior.
 
     Returns:
-      Length, angle, x and y of each line `[lines, 4]`, and the fraction of its mass on each node
+      Length, angle, x and y of each line `[lines, 4]`, and the fraction of its mass on each grid node
       `[lines, nodes]`.
     """
     points = halton_points(_BANK_SIZE, 4)
     low, high = prior.line.length
     length = low + (high - low) * points[:, 0]
     angle = np.pi * points[:, 1]
-    # Normally distributed coordinates, by the Box-Muller transform.
+    # The Box-Muller transform makes normally distributed coordinates.
     distance = prior.line.center_sigma * np.sqrt(-2 * np.log(points[:, 2]))
     x, y = distance * np.cos(2 * np.pi * points[:, 3]), distance * np.sin(2 * np.pi * points[:, 3])
     lines = []
@@ -85,7 +85,7 @@ def starting_lines(
     line: MassLine,
     number: int,
 ) -> Float[Array, "number 5"]:
-    """Distinct lines of a bank that explain most of a residual to first order."""
+    """Selects distinct lines of a bank that best explain a residual to first order."""
     images = templates @ fractions.T
     overlap, square = residual @ images, (images**2).sum(0)
     low, high = line.theta_E_squared
@@ -117,10 +117,10 @@ def fit_line(
 
     Args:
       window: window of the image.
-      line: prior of the line.
+      line: prior on the line.
       image: binned image.
       weight: inverse variance of each binned pixel, 0 for masked pixels.
-      free, linear: parameters of the smooth fit.
+      free, linear: parameters of the fit without a line.
       lines: parameters of the starting lines.
     """
     descend = functools.partial(_descend, window, line, image, weight)
@@ -140,12 +140,12 @@ def line_log_evidence(
 
     Args:
       fit: joint fit of smooth lens and line.
-      smooth_chi_square: chi-square of the smooth lens without a line.
-      smooth_matrix: its J^T W J.
-      line: prior of the line.
+      smooth_chi_square: chi-square of the fit without a line.
+      smooth_matrix: J^T W J of the fit without a line.
+      line: prior on the line.
     """
     mass, length = (high - low for low, high in (line.theta_E_squared, line.length))
-    # The normal prior of the center is part of chi-square; its normalization is here.
+    # Chi-square includes the normal prior on the center, but not its normalization.
     density = 1 / (mass * length * np.pi * 2 * np.pi * line.center_sigma**2)
     volume = SIZE * np.log(2 * np.pi) - _log_determinant(fit.matrix)
     return (
@@ -166,8 +166,8 @@ def line_deflection(
 ) -> tuple[Array, Float[Array, "5 *grid"]]:
     """Complex deflection by the points of a line, and its derivatives with respect to the line's parameters.
 
-    A point mass deflects by 1 / conj(z) at the complex distance z from it; the derivative with respect to
-    the position of the mass along x is 1 / conj(z)^2.
+    A point mass with an Einstein radius of 1 deflects a ray at the complex offset z from it by 1 / conj(z).
+    The derivative with respect to the x coordinate of the mass is 1 / conj(z)^2.
     """
     mass, length, angle, center_x, center_y = line
 
@@ -203,11 +203,11 @@ def _descend(
     *,
     blurred: bool,
 ) -> LineFit:
-    """Levenberg-Marquardt steps of all parameters together.
+    """Fits all parameters jointly with Levenberg-Marquardt steps.
 
-    Chi-square is rugged near single masses, because each of them deflects the few rays that pass close to
-    it by a large angle. With `blurred` masses it is smooth and needs fewer rays. The derivatives are always
-    those of blurred masses.
+    Chi-square is rugged near individual masses, because each mass deflects the few rays that pass close to
+    it by a large angle. With `blurred` masses, chi-square is smooth and needs fewer rays. The derivatives
+    always use blurred masses.
     """
     number, dtype = len(window.model.nonlinear), free.dtype
     max_center = _MAX_CENTER * line.center_sigma
@@ -224,7 +224,7 @@ def _descend(
     means = jnp.pad(means, (0, SIZE + 2))
 
     x, y = ray_positions(window, 1, dtype)
-    # The correction for denser rays is computed for the smooth lens, and applies to this one too.
+    # The correction for denser rays is computed without the line and applied to the lens with the line.
     subpixels, smooth = window.model.subpixels, free[:number]
     dense_correction = source_image(window, subpixels, smooth) - source_image(window, 1, smooth)
     dense_rays = ray_positions(window, subpixels, dtype)

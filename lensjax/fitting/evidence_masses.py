@@ -1,8 +1,8 @@
-"""Evidence for point masses to first order: each mass moves rays, and the image follows its gradient.
+"""Evidence for point masses, to first order in the deflection by the masses.
 
-Masses are placed on the nodes of a square grid. Everything that the smooth lens can fit is projected out
-of the template of each node, so that the evidence is a ratio to that of the smooth lens, with flat priors
-on its parameters.
+Masses are placed on the nodes of a square grid. The template of a node is the change of the image due to a
+mass on that node. Everything that the smooth lens can fit is projected out of the templates, so that the
+evidence is relative to that of the smooth lens.
 """
 
 import functools
@@ -22,21 +22,21 @@ from lensjax.fitting.evidence_pixels import (
 )
 from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
 
-SPACING = 0.15  # of the nodes, arcsec
-_RANK = 192  # dimension of the subspace that the templates are projected onto
-_MARGIN = 0.4  # of nodes outside the farthest point mass, for lines, arcsec
-_POINTS = 500  # quadrature points per axis for the priors of positions
-_SOFTENING = 0.3  # core of the mass on a node, in units of the spacing
+SPACING = 0.15  # distance between neighboring nodes, arcsec
+_RANK = 192  # dimension of the subspace onto which the templates are projected
+_MARGIN = 0.4  # width of the margin of nodes beyond the farthest point mass, for lines, arcsec
+_POINTS = 500  # quadrature points per axis for the prior on positions
+_SOFTENING = 0.3  # core radius of the mass on a node, in units of the spacing
 _TEMPLATE_BATCH_SIZE = 32
 
 
 @functools.lru_cache(maxsize=4)
 def mass_grid(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes of the grid of masses.
+    """Nodes of the mass grid.
 
     Returns:
       X and y of the nodes `[nodes, 2]`, arcsec, and the prior fraction of the point masses on each
-      node.
+      node `[nodes]`.
     """
     max_distance = prior.masses.distance[1] + _MARGIN
     axis = _grid_axis(max_distance)
@@ -57,7 +57,7 @@ def line_fractions(lines: np.ndarray, line: MassLine, prior: SubstructurePrior) 
 
     Args:
       lines: length, angle, x and y of each line `[lines, 4]`.
-      line: prior of the line, which has the number of its points.
+      line: prior on the line; defines the number of point masses.
       prior: prior that defines the nodes.
 
     Returns:
@@ -102,7 +102,7 @@ def mass_templates(
     positions: Float[Array, "nodes 2"],
     weight: Float[Array, "rows columns"],
 ) -> Float[Array, "nodes pixels"]:
-    """Derivative of the image with respect to the squared Einstein radius on each node, times `weight`."""
+    """Derivative of the image with respect to the squared Einstein radius at each node, times `weight`."""
     x, y = ray_positions(window, 1, free.dtype)
     by_x, by_y = brightness_gradient(window.model, free, trace_rays(window, 1, free))
 
@@ -117,7 +117,7 @@ def mass_templates(
 def project_out(
     columns: Float[Array, "values all"], vectors: Float[Array, "number values"]
 ) -> Float[Array, "number values"]:
-    """Component of vectors orthogonal to columns."""
+    """Component of each vector orthogonal to all columns."""
     basis, _ = jnp.linalg.qr(columns / jnp.linalg.norm(columns, axis=0, keepdims=True))
     return vectors - (vectors @ basis) @ basis.T
 
@@ -127,8 +127,9 @@ def compress(
     templates: Float[Array, "nodes values"],
     fraction: Float[Array, " nodes"],
 ) -> tuple[Float[Array, " rank"], Float[Array, "rank nodes"]]:
-    """Projects residual and templates onto the subspace of the templates of the likeliest nodes.
+    """Projects residual and templates onto a random subspace of the templates.
 
+    Nodes with a larger prior fraction of the masses have more weight in the choice of the subspace.
     Reference: Halko, Martinsson & Tropp 2011, "Finding structure with randomness".
     """
     rank = min(_RANK, *templates.shape)
@@ -144,14 +145,13 @@ def masses_log_evidence(
     fraction: Float[Array, " nodes"],
     masses: PointMasses,
 ) -> tuple[Float[Array, ""], Float[Array, " nodes"]]:
-    """Log evidence for point masses relative to none, and the map of masses.
+    """Log evidence for point masses relative to none, and the mass map.
 
-    The sum of many masses is approximated by a normal distribution with the mean and covariance of
-    the prior.
+    The summed effect of many masses is approximated by a normal distribution with the mean and covariance
+    of the prior.
 
     Returns:
-      The log evidence ratio, and the posterior mean of the squared Einstein radius on each node,
-      arcsec^2.
+      The log evidence ratio, and the posterior mean of the squared Einstein radius at each node, arcsec^2.
     """
     mean, square = masses.moments()
     mean_template = templates @ fraction

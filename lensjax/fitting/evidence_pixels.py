@@ -1,7 +1,7 @@
-"""The central window of an image on pixels of twice the size, and the smooth lens rendered there.
+"""The central window of an image, binned 2 x 2, and the smooth lens rendered in it.
 
-The point-spread function leaves no structure below the size of these pixels, and there are six times fewer
-of them.
+The point-spread function leaves no structure smaller than a binned pixel. The window of an image of 150 x 150
+pixels has six times fewer binned pixels than the image has pixels.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.rendering import parameter_values, source_brightness, source_positions
 from lensjax.fitting.resolution import Resolution, bin_valid
 
-REACH = 3.0  # half width of the window, arcsec; there is little light outside
+REACH = 3.0  # half width of the window, arcsec; little light is outside
 BINNING = 2
 
 Positions = tuple[Array, Array]  # x and y
@@ -41,14 +41,14 @@ class Window:
 
 
 def central_window(model: SmoothModel, shape: tuple[int, ...]) -> Window:
-    """Window of images of a shape, with the same center."""
+    """Window at the center of images of the given shape."""
     wanted = 2 * round(REACH / model.pixel_scale)
     rows, columns = (n - max(0, -(-(n - wanted) // 2)) * 2 for n in shape)
     return Window(model, (rows, columns))
 
 
 def crop(window: Window, image: Shaped[Array, "height width"]) -> Shaped[Array, "rows columns"]:
-    """Part of an image inside a window."""
+    """Part of an image inside the window."""
     rows, columns = window.shape
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
     return image[top : top + rows, left : left + columns]
@@ -57,7 +57,7 @@ def crop(window: Window, image: Shaped[Array, "height width"]) -> Shaped[Array, 
 def bin_image(
     window: Window, image: Float[Array, "height width"], valid: Bool[Array, "height width"]
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Mean and number of the image pixels in each binned pixel; number 0 if one of them is masked."""
+    """Mean and number of the image pixels in each binned pixel; the number is 0 if any of them is masked."""
     resolution = Resolution(window.shape, BINNING)
     flags = crop(window, valid).astype(image.dtype)
     pixels, number = bin_valid(crop(window, image), flags, resolution)
@@ -66,7 +66,7 @@ def bin_image(
 
 
 def ray_positions(window: Window, subpixels: int, dtype: jnp.dtype) -> Positions:
-    """Image-plane positions of the rays, including the margin whose light is blurred into the window."""
+    """Image-plane positions of the rays of the window and of the margin whose light is blurred into it."""
     model = window.model
     margin = model.psf_size // 2
     y, x = (
@@ -81,7 +81,7 @@ def ray_positions(window: Window, subpixels: int, dtype: jnp.dtype) -> Positions
 def blur_and_bin(
     window: Window, light: Float[Array, "*number tall wide"]
 ) -> Float[Array, "*number rows columns"]:
-    """Binned pixels from the light of rays, with the point-spread function."""
+    """Blurs the light of the rays by the point-spread function and averages it over binned pixels."""
     margin = window.model.psf_size // 2
     subpixels = light.shape[-2] // (window.shape[0] + 2 * margin)
     down, across = (
@@ -92,9 +92,9 @@ def blur_and_bin(
 
 @functools.lru_cache(maxsize=16)
 def _blur_and_bin_matrix(model: SmoothModel, number: int, subpixels: int) -> np.ndarray:
-    """Matrix from rays to binned pixels along one axis."""
+    """Matrix that maps rays to binned pixels along one axis."""
     half = model.psf_size // 2
-    # Fewer rays than the model specifies blur less; the kernel makes up for the missing variance.
+    # Fewer rays than the model specifies blur less; the kernel compensates for the missing variance.
     missing = (1 / subpixels**2 - 1 / model.subpixels**2) / 12
     variance = (model.psf_sigma / model.pixel_scale) ** 2 + missing
     distance = np.arange(-half, half + 1)
@@ -112,7 +112,7 @@ def _blur_and_bin_matrix(model: SmoothModel, number: int, subpixels: int) -> np.
 def trace_rays(window: Window, subpixels: int, free: Float[Array, " nonlinear"]) -> Positions:
     """Source-plane positions of the rays behind the smooth lens."""
     rows, columns = (n + 2 * (window.model.psf_size // 2) for n in window.shape)
-    # The same lens, on pixels of the spacing of the rays.
+    # The same lens, with one pixel per ray.
     finer = dataclasses.replace(window.model, pixel_scale=window.model.pixel_scale / subpixels)
     return source_positions(finer, Resolution((rows * subpixels, columns * subpixels)), free)
 

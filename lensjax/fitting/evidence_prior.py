@@ -1,4 +1,4 @@
-"""Priors of the substructure, point masses or a line of masses, as plain data."""
+"""Priors on the substructure (point masses or a line of masses) as plain data."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ from lensjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PointMasses:
-    """Independent point masses around the lens.
+    """Prior on independent point masses around the lens.
 
     Attributes:
       number: number of point masses.
       theta_E_squared: range of the squared Einstein radius of a mass, arcsec^2; positive.
       exponent: theta_E_squared^exponent is uniform within the range.
-      distance: range of the distance from the center of the image, arcsec; uniform, in a random
+      distance: range of the distance from the center of the image, arcsec; uniform, with a random
         direction.
     """
 
@@ -36,13 +36,13 @@ class PointMasses:
 
 @dataclasses.dataclass(frozen=True)
 class MassLine:
-    """Equal point masses on a straight line in a random direction.
+    """Prior on equal point masses along a straight line in a random direction.
 
     Attributes:
       number: number of point masses; the first and the last are at the ends of the line.
       theta_E_squared: range of the sum of the squared Einstein radii, arcsec^2; uniform.
       length: range of the length, arcsec; uniform.
-      center_sigma: standard deviation of the center of the line along each axis, arcsec.
+      center_sigma: standard deviation of each coordinate of the center of the line, arcsec.
     """
 
     number: int
@@ -59,11 +59,11 @@ class MassLine:
 
 @dataclasses.dataclass(frozen=True)
 class SubstructurePrior:
-    """Priors of the two kinds of substructure besides none.
+    """Priors on both kinds of substructure.
 
     Attributes:
-      masses: prior of point masses.
-      line: prior of a line of masses.
+      masses: prior on point masses.
+      line: prior on a line of masses.
     """
 
     masses: PointMasses

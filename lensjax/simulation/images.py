@@ -1,4 +1,4 @@
-"""Simulated images: a single image, a batch of new scenes, or a split of a data set."""
+"""Simulates a single image, a batch of new scenes, or a split of a data set."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ from lensjax.simulation.presets import GaussianNoise, Preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
-# Images rendered at a time; fixed, so that the bits of an image do not depend on the number of images.
+# Images rendered at a time. The size is fixed, so that the number of images does not change their bits.
 BATCH_SIZE = 32
 SCENE_BATCH_SIZE = 1_024
 MAX_COUNT = 65_535
@@ -28,14 +28,14 @@ Split = Literal["train", "validation", "test"]
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedImages:
-    """Simulated images with the minimum of each subtracted, and their scenes.
+    """Simulated images, each with its minimum subtracted, and their scenes.
 
     Attributes:
       pixels: 16-bit counts, or float32 for presets with Gaussian noise; `pixels / scale` is the
         image scaled to [0, 1].
-      scale: largest pixel of each image.
-      labels: class of each image as an index into `CLASSES`: 0, 1, 2, 0, 1, 2 and so on.
-      scenes: true parameters; the first axis of every array is the image.
+      scale: largest pixel value of each image.
+      labels: class of each image as an index into `CLASSES`; the classes alternate: 0, 1, 2, 0, 1, ...
+      scenes: true parameters; the first axis of every array runs over the images.
     """
 
     pixels: Shaped[np.ndarray, "n height width"]
@@ -49,19 +49,19 @@ def simulate(
 ) -> tuple[Float[Array, "height width"], Scene]:
     """Simulates one image and returns it with the true parameters of its scene.
 
-    For many images of one class, map over the keys:
+    To simulate many images of one class, map over the keys:
     `jax.jit(jax.vmap(lambda key: simulate(key, preset, "vort")))(keys)`.
 
     Args:
-      key: determines the scene and the noise.
+      key: random key for the scene and the noise.
       preset: kind of scene; a static argument under `jax.jit`.
-      substructure: class of the scene, see `draw_scene`.
+      substructure: class of the scene; see `draw_scene`.
 
     Returns:
-      The image scaled to [0, 1], as the published images are, and its scene.
+      The image, scaled to [0, 1] like the published images, and its scene.
 
     Raises:
-      UserError: if there is no class of that name.
+      UserError: if no class has that name.
     """
     pixels, scale, scene = observe(key, preset, substructure)
     return pixels / scale, scene
@@ -70,26 +70,26 @@ def simulate(
 def observe(
     key: Key[Array, ""], preset: Preset, substructure: str | Int[Array, ""]
 ) -> tuple[Float[Array, "height width"], Float[Array, ""], Scene]:
-    """Simulates one image like `simulate`, without dividing it by its largest pixel.
+    """Simulates one image like `simulate`, but does not scale it to [0, 1].
 
     Args:
-      key: determines the scene and the noise.
+      key: random key for the scene and the noise.
       preset: kind of scene; a static argument under `jax.jit`.
-      substructure: class of the scene, see `draw_scene`.
+      substructure: class of the scene; see `draw_scene`.
 
     Returns:
-      Counts above the minimum of the image (whole numbers for photon noise), their maximum, and
-      the scene.
+      The counts above the minimum of the image (whole numbers except for `GaussianNoise`), their
+      maximum, and the scene.
 
     Raises:
-      UserError: if there is no class of that name.
+      UserError: if no class has that name.
     """
     scene_key, noise_key = _scene_and_noise_key(key)
     scene = draw_scene(scene_key, preset, substructure)
     expected = expected_counts(scene, preset)
     image = add_noise(noise_key, expected, scene.exposure, preset.noise)
     pixels = image - image.min()
-    # An image without a single photon stays 0 when it is scaled.
+    # An image without photons stays 0 when it is scaled.
     scale = jnp.maximum(pixels.max(), jnp.finfo(pixels.dtype).tiny)
     return pixels, scale, scene
 
@@ -97,19 +97,19 @@ def observe(
 def fresh_batch(
     key: Key[Array, ""], preset: Preset, batch_size: int, *, first: Int[ArrayLike, ""] = 0
 ) -> dict[str, Array]:
-    """Simulates a training batch of new scenes; different keys share no scene.
+    """Simulates a training batch of new scenes; batches with different keys share no scenes.
 
-    Pure. Under `jax.jit`, with `preset` and `batch_size` static, it runs on the device.
+    A pure function. Under `jax.jit`, with `preset` and `batch_size` static, it runs on the device.
 
     Args:
-      key: determines the batch, such as the key of a run with the step number folded in.
+      key: random key of the batch, such as the key of a run with the step number folded in.
       preset: kind of scene.
       batch_size: number of images; the classes alternate, starting with a random one.
-      first: position of the first image, if this is a shard of a larger batch.
+      first: position of the first image if this is a shard of a larger batch.
 
     Returns:
       The inputs of a training step: `pixels` `[batch, height, width]` (uint16, or float32 for
-      Gaussian noise), `scale`, `labels` (int32) and `weights` (all 1).
+      Gaussian noise), `scale`, `labels` (int32) and `weights` (all 1), each `[batch]`.
     """
     label_key, scene_key = jax.random.split(key)
     positions = first + jnp.arange(batch_size, dtype=jnp.int32)
@@ -133,20 +133,23 @@ def simulate_split(
     first: int = 0,
     report: Callable[[int], object] | None = None,
 ) -> SimulatedImages:
-    """Simulates a split of a data set, or a part of it, with alternating classes.
+    """Simulates a split of a data set, or part of a split, with alternating classes.
 
     Image `i` depends only on the preset, the seed, the split and `i`.
 
     Args:
       preset: a preset or its name.
-      seed: seed of the data set, not negative.
-      split: name of the split; splits of the same seed share no scene.
+      seed: seed of the data set, nonnegative.
+      split: name of the split; splits with the same seed share no scenes.
       num_images: number of images.
       first: index of the first image, a multiple of `BATCH_SIZE`.
       report: called with the number of images completed since the last call.
 
+    Returns:
+      The images and their scenes.
+
     Raises:
-      UserError: if there is no preset of that name.
+      UserError: if no preset has that name.
       ValueError: if `first` is not a multiple of `BATCH_SIZE`, or a pixel exceeds 16 bits.
     """
     if first % BATCH_SIZE:
@@ -169,7 +172,7 @@ def simulate_split(
 
     for start in range(first, first + num_images, BATCH_SIZE):
         pending.append(_split_batch(key, definition, start))
-        # The device computes the next batch while the previous one is copied.
+        # The device computes this batch while the previous batch is copied.
         if len(pending) > 1:
             finish()
     while pending:
@@ -183,15 +186,15 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
 
     Args:
       preset: a preset or its name.
-      seed: seed of the data set, not negative.
+      seed: seed of the data set, nonnegative.
       split: name of the split.
       num_images: number of scenes.
 
     Returns:
-      The scenes; the first axis of every array is the image.
+      The scenes; the first axis of every array runs over the images.
 
     Raises:
-      UserError: if there is no preset of that name.
+      UserError: if no preset has that name.
     """
     definition = presets.preset(preset) if isinstance(preset, str) else preset
     key = _split_key(seed, split)
@@ -239,7 +242,7 @@ def _observe_batch(
 
 
 def _to_storage_dtype(pixels: Array, preset: Preset) -> Array:
-    """Whole counts as 16-bit integers, other pixels unchanged."""
+    """Converts whole counts to 16-bit integers; leaves other pixels unchanged."""
     if isinstance(preset.noise, GaussianNoise):
         return pixels
     return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)

@@ -1,4 +1,4 @@
-"""Noise of a camera: recorded images from expected counts."""
+"""Camera noise: draws recorded images from expected counts."""
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +13,23 @@ Noise = PhotonNoise | ExposureNoise | GaussianNoise
 def add_noise(
     key: Key[Array, ""], expected: Float[Array, "*shape"], exposure: Float[Array, ""], noise: Noise
 ) -> Float[Array, "*shape"]:
-    """Draws a recorded image from its expected counts.
+    """Draws a recorded image from the expected counts.
 
     Args:
-      key: determines the noise.
+      key: random key for the noise.
       expected: expected counts; counts per second for `ExposureNoise`.
-      exposure: exposure time of the scene, seconds; used by `ExposureNoise` only.
+      exposure: exposure time, seconds; used only by `ExposureNoise`.
       noise: noise model.
 
     Returns:
       The recorded image, with the dtype of `expected`: whole counts for `PhotonNoise` and
-      `ExposureNoise`, real numbers for `GaussianNoise`.
+      `ExposureNoise`, any real numbers for `GaussianNoise`.
     """
     if isinstance(noise, PhotonNoise):
         return poisson(key, expected).astype(expected.dtype)
     normal_key, count_key = jax.random.split(key)
     normal = jax.random.normal(normal_key, expected.shape, expected.dtype)
-    # The sum of two Gaussian noises is Gaussian, with the sum of their variances.
+    # The sum of two independent Gaussian variables is Gaussian, with the sum of their variances.
     if isinstance(noise, GaussianNoise):
         return expected + normal * jnp.sqrt(jnp.maximum(expected, 0) + noise.background_rms**2)
     counts = exposure * expected

@@ -1,4 +1,4 @@
-"""Presets: priors, instrument and noise of simulated scenes, as plain data to copy and modify.
+"""Simulation presets: priors, instrument and noise model, as plain data to copy and modify.
 
 Lengths are in arcsec, position angles in radians, masses in solar masses. Brightness is in photon
 counts per pixel, or in counts per pixel per second for `ExposureNoise`.
@@ -41,14 +41,14 @@ class PhotonNoise:
 
 @dataclasses.dataclass(frozen=True)
 class ExposureNoise:
-    """Exposure of random length, with the noise of DeepLenseSim.
+    """Noise model of DeepLenseSim, with a random exposure time.
 
-    Gaussian noise of the photons and of the background is added to the expected counts, the sum is
-    clipped at 0, and Poisson counts are drawn with the result as their rate.
+    Gaussian photon and background noise is added to the expected counts, and the sum is clipped at 0.
+    Poisson counts are then drawn with the result as their rate.
 
     Attributes:
-      log10_exposure: range of the common logarithm of the exposure time in seconds; uniform.
-      background_rms: standard deviation of the background, counts per pixel per second.
+      log10_exposure: range of log10 of the exposure time in seconds; uniform.
+      background_rms: standard deviation of the background noise, counts per pixel per second.
     """
 
     log10_exposure: tuple[float, float]
@@ -57,10 +57,10 @@ class ExposureNoise:
 
 @dataclasses.dataclass(frozen=True)
 class GaussianNoise:
-    """Gaussian noise of photons and background, with the sky subtracted.
+    """Gaussian photon and background noise of sky-subtracted images.
 
     Attributes:
-      background_rms: standard deviation of the background, counts per pixel.
+      background_rms: standard deviation of the background noise, counts per pixel.
     """
 
     background_rms: float
@@ -68,7 +68,7 @@ class GaussianNoise:
 
 @dataclasses.dataclass(frozen=True)
 class SourcePrior:
-    """Elliptical Sersic source.
+    """Prior on an elliptical Sersic source.
 
     Attributes:
       amp: brightness per pixel at the half-light radius.
@@ -91,7 +91,7 @@ class SourcePrior:
 
 @dataclasses.dataclass(frozen=True)
 class SubhaloPrior:
-    """Point masses around the lens, for the class `sphere`.
+    """Prior on point masses around the lens, for the class `sphere`.
 
     Attributes:
       number: number of subhalos.
@@ -108,13 +108,13 @@ class SubhaloPrior:
 
 @dataclasses.dataclass(frozen=True)
 class VortexPrior:
-    """Equal point masses on a straight line, for the class `vort`.
+    """Prior on equal point masses along a straight line, for the class `vort`.
 
     Attributes:
       number: number of point masses; the first and the last are at the ends of the line.
       total_mass: range of the total mass, solar masses; uniform.
       length: range of the length, arcsec; uniform.
-      center_sigma: standard deviation of the center of the line along each axis, arcsec.
+      center_sigma: standard deviation of each coordinate of the center of the line, arcsec.
     """
 
     number: int
@@ -125,14 +125,16 @@ class VortexPrior:
 
 @dataclasses.dataclass(frozen=True)
 class AxionVortexPrior:
-    """Equal point masses on a line through the lens, one axion de Broglie wavelength long, for `vort`.
+    """Prior on equal point masses along a line through the center of the lens, for the class `vort`.
+
+    The line is one axion de Broglie wavelength long.
 
     Attributes:
       number: number of point masses; the first and the last are at the ends of the line.
       total_mass: total mass, solar masses.
-      log10_axion_mass: range of the common logarithm of the axion mass in eV; uniform.
-      length: length of the line for an axion of 1e-22 eV, arcsec; inversely proportional to the
-        axion mass.
+      log10_axion_mass: range of log10 of the axion mass in eV; uniform.
+      length: length of the line for an axion mass of 1e-22 eV, arcsec; the length is inversely
+        proportional to the axion mass.
     """
 
     number: int
@@ -143,20 +145,20 @@ class AxionVortexPrior:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Kind of scene: isothermal lens with external shear, source, and substructure by class.
+    """Kind of scene: an isothermal lens with external shear, a source, and substructure of each class.
 
     Attributes:
       theta_E: mean and standard deviation of the Einstein radius, arcsec.
       shear: range of the external shear; uniform.
       shear_angle: range of the position angle of the shear, radians; uniform.
-      source: prior of the source.
-      subhalos: prior of the substructure of the class `sphere`.
-      vortex: prior of the substructure of the class `vort`.
+      source: prior on the source.
+      subhalos: prior on the substructure of the class `sphere`.
+      vortex: prior on the substructure of the class `vort`.
       instrument: camera, point-spread function and sky.
       noise: noise model.
-      lens_e1, lens_e2: ellipticity of the lens; 0 and 0 for a spherical lens.
-      z_lens, z_source: redshifts, which convert masses to Einstein radii.
-      convention: distance convention, see `physics.lensing_distances`.
+      lens_e1, lens_e2: ellipticity of the lens; both 0 for a spherical lens.
+      z_lens, z_source: redshifts, used to convert masses to Einstein radii.
+      convention: distance convention; see `physics.lensing_distances`.
     """
 
     theta_E: tuple[float, float]
@@ -177,10 +179,10 @@ class Preset:
 # In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,
 # clockwise.
 _NEARLY_HORIZONTAL = (-math.radians(2 * math.pi), 0.0)
-_FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
+_FWHM = 2 * math.sqrt(2 * math.log(2))  # FWHM of a Gaussian, in standard deviations
 
-# The DeepLense Common Test, as inferred from smooth-lens fits to published images. The sky follows from
-# the variance in the corners of twelve of them: 10.1 +- 0.1 counts.
+# The DeepLense Common Test, as inferred from smooth-lens fits to published images. The sky level follows
+# from the variance in the corners of twelve of them: 10.1 +- 0.1 counts.
 COMMON_TEST = Preset(
     theta_E=(1.27, 0.1675),
     shear=(0.0, 0.3),
@@ -235,7 +237,7 @@ def survey_preset(
     source_magnitude: float = 20.0,
     image_size: int = 64,
 ) -> Preset:
-    """Preset for Model I scenes observed by another instrument, summed over several exposures.
+    """Returns a preset of Model I scenes observed by another instrument, summed over its exposures.
 
     Args:
       pixel_scale: side of a pixel, arcsec.
@@ -250,7 +252,7 @@ def survey_preset(
       image_size: height and width of the image, pixels.
 
     Returns:
-      The preset, whose brightness is in photons per pixel.
+      The preset, with brightness in photons per pixel.
     """
     total = exposure * num_exposures
     sky = total * 10 ** (0.4 * (zero_point - sky_magnitude)) * pixel_scale**2
@@ -271,14 +273,14 @@ def survey_preset(
 
 
 def _sersic_flux(source: SourcePrior) -> float:
-    """Total flux of a source whose brightness at its half-light radius is 1 per square arcsec."""
+    """Total flux of a source with a brightness of 1 per square arcsec at its half-light radius."""
     n, b = source.n_sersic, 1.9992 * source.n_sersic - 0.3271
     disk = 2 * math.pi * source.R_sersic**2 * n
     return disk * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n)
 
 
-# DeepLenseSim's Models II and III use lenstronomy's instruments: Euclid VIS with the values of 2022, and
-# Hubble WFC3 F160W. docs/simulator.md lists what is known and what is assumed.
+# DeepLenseSim's Models II and III use lenstronomy's instrument settings: Euclid VIS with the values of 2022,
+# and Hubble WFC3 F160W. docs/simulator.md lists what is known and what is assumed.
 MODEL_2 = survey_preset(
     pixel_scale=0.101,
     seeing=0.16,
@@ -310,7 +312,7 @@ def preset(name: str) -> Preset:
       name: "common_test", "model_1", "model_2" or "model_3".
 
     Raises:
-      UserError: if there is no preset of that name.
+      UserError: if no preset has that name.
     """
     if name not in _PRESETS:
         near = difflib.get_close_matches(name, _PRESETS, n=1)

@@ -17,25 +17,28 @@ from lensjax.simulation.presets import (
     VortexPrior,
 )
 
-# No substructure, subhalos, vortex: the folder names of the published data set.
+# No substructure, subhalos and vortex. The names are the folder names of the published data set.
 CLASSES = ("no", "sphere", "vort")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """True parameters of an image. Lengths are in arcsec, position angles counterclockwise from +x.
+    """True parameters of an image.
+
+    Lengths are in arcsec. Shear and ellipticity components refer to position angles counterclockwise
+    from +x.
 
     Attributes:
       label: class as an index into `CLASSES`.
       theta_E: Einstein radius of the main lens, which is at the center of the image.
-      lens_e1, lens_e2: ellipticity of the main lens; used by presets with an elliptical lens only.
+      lens_e1, lens_e2: ellipticity of the main lens; used only by presets with an elliptical lens.
       gamma1, gamma2: external shear.
       source_x, source_y: position of the source.
       source_e1, source_e2: ellipticity of the source.
-      masses: Einstein radius, x and y of each point mass of the substructure; unused rows have
-        Einstein radius 0.
-      axion_mass: axion mass of a vortex, eV; 0 for other classes, and for presets without axions.
+      masses: Einstein radius, x and y of each point mass of the substructure; unused rows have an
+        Einstein radius of 0.
+      axion_mass: axion mass of a vortex, eV; 0 for other classes and for presets without axions.
       exposure: exposure time, seconds; 1 for presets whose brightness is in counts.
     """
 
@@ -58,16 +61,16 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
     """Draws a scene from the priors of a preset.
 
     Args:
-      key: determines the scene.
-      preset: priors.
+      key: random key for the scene.
+      preset: kind of scene.
       substructure: class of the scene: "no", "sphere" (subhalos) or "vort" (vortex). To map over
         classes with `jax.vmap`, pass an integer array of indices into `CLASSES`.
 
     Returns:
-      The scene; its arrays have the same shapes for every class.
+      The scene. Its arrays have the same shapes for every class.
 
     Raises:
-      UserError: if there is no class of that name.
+      UserError: if no class has that name.
     """
     label = _class_index(substructure)
     keys = iter(jax.random.split(key, 10))
@@ -161,7 +164,7 @@ def _draw_source_position(
 
 
 def _einstein_radii(masses: Float[Array, "found 3"], preset: Preset, number: int) -> Float[Array, "number 3"]:
-    """Einstein radius, x and y of each mass, padded with rows of zeros to `number`."""
+    """Einstein radius, x and y of each mass, padded with zeros to `number` rows."""
     radius = physics.einstein_radius(
         masses[:, 0], preset.z_lens, preset.z_source, convention=preset.convention
     )

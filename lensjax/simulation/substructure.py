@@ -12,19 +12,20 @@ from lensjax import physics
 from lensjax.simulation.transposes import Field, apply_linear, coordinate_tangents
 
 CORE = 1e-8  # softening length, arcsec
-BLOCK_SIZE = 13  # masses that are summed without a round trip through memory
-# Backward pass: masses per block, and pixels that are summed without a round trip through memory.
+BLOCK_SIZE = 13  # masses summed without a round trip through memory
+# Backward pass: masses per block, and pixels summed without a round trip through memory.
 GRADIENT_BLOCK_SIZE, GRADIENT_PIXELS = 25, 10
 
 
 def masses_deflection(
     x: Float[Array, "*grid"], y: Float[Array, "*grid"], masses: Float[Array, "number 3"]
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
-    """Same result as `physics.point_masses_deflection`, several times faster on a CPU.
+    """Computes `physics.point_masses_deflection` several times faster on a CPU.
 
     Args:
       x, y: image-plane coordinates, arcsec.
-      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly 0.
+      masses: Einstein radius, x and y of each mass, arcsec; masses with an Einstein radius of 0 add
+        exactly 0.
 
     Returns:
       The two components of the deflection angle, arcsec.
@@ -42,23 +43,23 @@ def add_mass_deflections(
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Adds the deflection of point masses to a deflection field.
 
-    A loop over the masses would read and write the whole field for each of them; this function adds
-    a block of masses per pass. There are always at least two blocks: XLA fuses no loop with the
-    computation around it, and fused with the rest of a renderer the code would be too large for XLA
-    to vectorize on a CPU. The derivative is that of `physics.point_masses_deflection`.
+    A loop over single masses would read and write the whole field once per mass; this function adds
+    a block of masses per pass. It always uses at least two blocks, hence a loop, because XLA does not
+    fuse loops with the code around them. Fused with the rest of a renderer, the code would be too
+    large for XLA to vectorize on a CPU. The derivative is that of `physics.point_masses_deflection`.
 
     Args:
       alpha_x, alpha_y: deflection without the masses, arcsec.
       x, y: image-plane coordinates, arcsec.
-      masses: Einstein radius, x and y of each mass, arcsec; Einstein radius 0 adds exactly 0.
+      masses: as for `masses_deflection`.
 
     Returns:
-      The two components of the deflection angle, arcsec.
+      The two components of the total deflection, arcsec.
     """
     if not len(masses):
         return alpha_x, alpha_y
 
-    # Both components in one complex array: XLA would compute two arrays in two separate loops.
+    # One complex array holds both components: XLA would compute two arrays in two separate loops.
     def add(total: Array, block: Array) -> tuple[Array, None]:
         return lax.complex(*_add_block(total.real, total.imag, x, y, block)), None
 
@@ -91,7 +92,7 @@ add_mass_deflections.defjvp(_derivative, symbolic_zeros=True)
 def _mass_cotangents(
     x: Array, y: Array, masses: Array, cotangent_x: Array, cotangent_y: Array
 ) -> Float[Array, "number 3"]:
-    """Cotangents of the masses, summed over the grid, for cotangents of the deflection."""
+    """Cotangents of the masses, summed over the grid, given the cotangents of the deflection."""
     width = -(-x.size // GRADIENT_PIXELS)
 
     def to_rows(image: Array) -> Array:
@@ -107,7 +108,7 @@ def _mass_cotangents(
             dx, dy = x_row - center_x, y_row - center_y
             square = dx**2 + dy**2 + CORE**2
             radial = g_x * dx + g_y * dy
-            # A separate division: XLA would write a shared inverse of all pixels to memory.
+            # A separate division, because XLA would write a shared inverse of all pixels to memory.
             strength = strength + radial / square
             inverse = 1 / square
             twice = 2 * radial * inverse
@@ -128,7 +129,7 @@ def _mass_cotangents(
 
 
 def _split_into_blocks(masses: Array, max_size: int) -> Float[Array, "blocks size 3"]:
-    """At least two blocks of at most `max_size` masses, padded with masses of Einstein radius 0."""
+    """At least two blocks of at most `max_size` masses, padded with zeros."""
     blocks = max(2, -(-len(masses) // max_size))
     size = -(-len(masses) // blocks)
     return jnp.pad(masses, ((0, blocks * size - len(masses)), (0, 0))).reshape(blocks, size, 3)
