@@ -61,12 +61,17 @@ def fit_temperature(
 def apply_temperature(
     probabilities: Float[np.ndarray, "n classes"], temperature: float
 ) -> Float[np.ndarray, "n classes"]:
-    """Probabilities after division of the logits by a temperature."""
+    """Probabilities after division of the logits by a temperature.
+
+    Args:
+      probabilities: class probabilities of each image.
+      temperature: divisor of the logits.
+    """
     return softmax(to_logits(probabilities) / temperature, axis=1)
 
 
 def to_logits(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Logits of probabilities, up to an additive constant per image."""
+    """Logits that correspond to probabilities, up to an additive constant per image."""
     return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 

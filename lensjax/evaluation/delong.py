@@ -16,7 +16,7 @@ class AucDifference:
 
     Attributes:
       difference: difference between the AUCs.
-      standard_error: standard deviation of the difference over test sets of this size.
+      standard_error: estimated standard deviation of the difference over test sets of this size.
       p: two-sided p-value of the null hypothesis of equal AUCs.
     """
 
@@ -64,7 +64,7 @@ def placements(positive: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"]
 
     Args:
       positive: True for positive images.
-      values: values by which the images are ranked.
+      values: score of each image; images are ranked by it.
     """
     rank_within_kind = np.empty(len(values))
     for kind in (positive, ~positive):

@@ -20,7 +20,7 @@ class Reliability:
       confidence: mean probability in each non-empty bin.
       accuracy: fraction of correct predictions in each non-empty bin.
       interval: lower and upper ends of the Wilson 95 % interval of `accuracy`.
-      ece: expected calibration error: mean of |confidence - accuracy|, weighted by the number of images.
+      ece: expected calibration error, the mean of |confidence - accuracy| weighted by the number of images.
     """
 
     edges: Float[np.ndarray, " bins+1"]

@@ -1,4 +1,4 @@
-"""Scores of a classifier on a set of images, and on many bootstrap resamples at once."""
+"""Scores of a classifier on a set of images and on its bootstrap resamples."""
 
 from collections.abc import Mapping
 
@@ -80,7 +80,7 @@ def weighted_auc(
 
     Args:
       positive: True for positive images.
-      values: values by which the images are ranked.
+      values: score of each image; images are ranked by it.
       weights: multiplicity of each image in each resample.
     """
     order = np.argsort(values)
@@ -98,7 +98,7 @@ def resample_weights(
 ) -> Integer[np.ndarray, "resamples n"]:
     """Multiplicity of each image in each bootstrap resample, multinomial within each class.
 
-    The class sizes are a choice of the data set and are kept fixed.
+    The class sizes are part of the design of the data set, so they stay fixed.
 
     Args:
       labels: class index of each image.

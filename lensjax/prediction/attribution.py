@@ -1,6 +1,6 @@
 """Attribution maps: Grad-CAM for ResNets, attention rollout for transformers.
 
-Both use a forward pass of the unmodified model; no parameters or layers are added.
+Both work on the unmodified model; no parameters or layers are added.
 """
 
 import functools
@@ -27,19 +27,18 @@ def grad_cam(
 ) -> Float[Array, "batch rows columns"]:
     """Grad-CAM maps of a layer for given classes.
 
-    The feature maps of the layer are summed, each weighted by the mean gradient of the class logit over its
-    pixels. Negative values of the sum are set to 0.
+    Each feature map of the layer is weighted by the gradient of the class logit, averaged over the pixels of
+    the map. The weighted maps are summed, and negative values of the sum are set to 0.
 
     Args:
       model: classifier that returns `models.Outputs`.
       variables: parameters and running statistics.
       images: model input.
       classes: class index for each image.
-      layer: path of the module whose output is used, such as one of `resnet_layers`.
+      layer: path of the module whose output is used, such as an element of `resnet_layers(variables)`.
 
     Returns:
-      One map per image, in logits per unit of feature; `upsample_to_pixels` interpolates it to the image's
-      pixels.
+      One map per image, in units of the logit; `upsample_to_pixels` interpolates it to the image's pixels.
 
     Raises:
       ValueError: if the model has no such layer.
@@ -75,7 +74,7 @@ def grad_cam(
 
 
 def resnet_layers(variables: PyTree) -> tuple[Path, ...]:
-    """Last block of each stage of the classifying ResNet, or its stem if it has no stages.
+    """Paths of the last block in each stage of the classifier's ResNet, or of its stem if it has no stages.
 
     Args:
       variables: variables of a classifier from `lensjax.models`.
@@ -88,13 +87,13 @@ def resnet_layers(variables: PyTree) -> tuple[Path, ...]:
 
 
 def upsample_to_pixels(maps: Float[np.ndarray, "n rows columns"], size: int) -> Float[np.ndarray, "n s s"]:
-    """Maps of a ResNet layer at the pixels of the images, by linear interpolation.
+    """Interpolates maps of a ResNet layer to the pixels of the images, linearly along each axis.
 
     With the strides and padding of the ResNet, cell i of a map is centered on pixel `stride * i`. Stretching
     the map over the whole image would misplace it by up to half a stride.
 
     Args:
-      maps: square maps of a layer whose stride is the power of two that matches their size.
+      maps: square maps. The stride of their layer must be the smallest power of two >= `size / rows`.
       size: height and width of the images, pixels.
     """
     cells = maps.shape[1]

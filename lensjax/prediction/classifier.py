@@ -33,7 +33,7 @@ class Predictions:
         None for classifiers without a lens fit.
       theta_E_sigma: standard deviation of `theta_E`, arcsec.
       gamma1, gamma2: external shear.
-      reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens explains the image.
+      reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens describes the image.
       fit_converged: True if the fit converged; the lens parameters are meaningless otherwise.
       errors: reason why an image has no prediction; "" for the others.
     """
@@ -80,7 +80,7 @@ class Classifier:
           images: array of shape `(n, h, w)`, `(n, h, w, 1)` or, for a single image, `(h, w)`. Real numbers in
             any unit; each image is scaled to 0..1. h and w must be those of the training images.
           calibrated: if True, logits are divided by the temperature fitted to the validation images
-            (`--mode evaluate --split validation` fits it).
+            (`lensjax evaluate --split validation` fits it).
           tta: "d4" averages over the eight rotated and mirrored views of each image; only for classifiers
             trained with such views.
           bad: treatment of images that are constant or contain NaN: "raise" raises an error, "mark" returns
@@ -114,6 +114,9 @@ class Classifier:
     def prediction_options(self, *, calibrated: bool, tta: str) -> PredictionOptions:
         """Prediction options, checked against the run.
 
+        Args:
+          calibrated, tta: see `predict`.
+
         Raises:
           UserError: if no temperature was fitted, or the classifier was not trained on rotated images.
         """
@@ -125,7 +128,7 @@ class Classifier:
             fitted = read_temperature(self.trained.workdir, self.trained.best_epoch)
             if fitted is None:
                 raise UserError(
-                    f"{self.trained.workdir} has no temperature yet; fit one with --mode=evaluate "
+                    f"{self.trained.workdir} has no temperature yet; fit one with lensjax evaluate "
                     f"--workdir={self.trained.workdir} --split=validation"
                 )
             temperature = fitted
@@ -134,7 +137,7 @@ class Classifier:
     def predict_scaled(
         self, pixels: Float[np.ndarray, "n height width"], errors: Sequence[str], options: PredictionOptions
     ) -> Predictions:
-        """Predictions for images that have the right size and are scaled to 0..1.
+        """Classifies images that already have the classifier's size and are scaled to 0..1.
 
         Args:
           pixels: the images.

@@ -1,7 +1,7 @@
 """Export of a trained classifier to other formats.
 
-Each format in `FORMATS` has a function that writes a file and one that reads it back; `lensjax export`
-compares the logits of the file with those of the run.
+Each format in `FORMATS` has functions that write a file and read it back. `lensjax export` compares the
+logits of the file with those of the run.
 """
 
 import dataclasses
@@ -113,13 +113,22 @@ def example_images(
 def largest_difference(
     function: ModelFunction, logits: LogitsFunction, images: Float[np.ndarray, "batch height width channels"]
 ) -> float:
-    """Largest absolute difference between other logits and the run's own; NaN if either contains NaN."""
+    """Largest absolute difference between the logits of an exported file and those of the run.
+
+    Args:
+      function: the model of the run.
+      logits: function of the file, from one of the readers in `FORMATS`.
+      images: images to compare on.
+
+    Returns:
+      The difference; NaN if either contains NaN.
+    """
     own = jax.jit(function.logits)(function.variables, images)
     return float(np.abs(np.asarray(logits(images)) - np.asarray(own)).max())
 
 
 def write_stablehlo(function: ModelFunction, path: Path) -> None:
-    """Writes a program with its parameters, for any batch size and all `PLATFORMS`."""
+    """Writes a program that contains the parameters, for any batch size and all `PLATFORMS`."""
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *function.image_shape), np.float32)
     exported = jax_export.export(jax.jit(function.logits_and_probabilities), platforms=PLATFORMS)(images)
@@ -127,7 +136,7 @@ def write_stablehlo(function: ModelFunction, path: Path) -> None:
 
 
 def read_stablehlo(function: ModelFunction, path: Path) -> LogitsFunction:
-    """Logits computed by the file."""
+    """A function that computes logits with the exported program."""
     del function
     exported = jax_export.deserialize(bytearray(path.read_bytes()))
     return lambda images: exported.call(images)[0]
@@ -158,7 +167,7 @@ def write_onnx(function: ModelFunction, path: Path) -> None:
                 input_names=["images"],
                 output_names=["logits", "probabilities"],
             )
-    except Exception as error:  # an unsupported model can raise anything
+    except Exception as error:  # jax2onnx can raise any exception for an unsupported model
         raise _conversion_error(function, error) from None
     onnx.helper.set_model_props(model, _metadata(function))
     onnx.save(model, str(path))
@@ -201,14 +210,10 @@ def _with_supported_operations(function: Callable[[Array], Any], images: Array) 
 
 
 def read_onnx(function: ModelFunction, path: Path) -> LogitsFunction:
-    """Logits computed by the file.
-
-    Raises:
-      UserError: if ONNX Runtime cannot run the file.
-    """
+    """A function that computes logits with ONNX Runtime; it raises `UserError` if the file cannot be run."""
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised anyway
+    options.log_severity_level = 4  # errors are also raised as exceptions
 
     def logits(images: np.ndarray) -> Any:
         try:
@@ -226,7 +231,7 @@ def write_safetensors(function: ModelFunction, path: Path) -> None:
 
 
 def read_safetensors(function: ModelFunction, path: Path) -> LogitsFunction:
-    """Logits of the model with the variables from the file."""
+    """A function that computes logits with the variables from the file."""
     variables, _ = weights.load(path)
     return functools.partial(jax.jit(function.logits), variables)
 
@@ -244,7 +249,7 @@ def write_torch(function: ModelFunction, path: Path) -> None:
 
 
 def read_torch(function: ModelFunction, path: Path) -> LogitsFunction:
-    """Logits of the model with the arrays from the state dict."""
+    """A function that computes logits with the arrays from the state dict."""
     arrays = weights.read_torch(path).arrays
     variables = weights.load_state_dict(arrays, function.name, function.variables)
     return functools.partial(jax.jit(function.logits), variables)
@@ -267,7 +272,7 @@ class Format:
     Attributes:
       suffixes: allowed file suffixes.
       write: writes a classifier to a path.
-      read: returns a function that computes logits from the file.
+      read: reads the file and returns a function from images to logits.
     """
 
     suffixes: tuple[str, ...]

@@ -26,11 +26,11 @@ class LoadedImage:
     """An image from a file, or the reason why it cannot be used.
 
     Attributes:
-      name: name of the file, with the image's position if the file has several.
-      pixels: image in the form that the classifier needs; None if there is an error.
+      name: name of the file, with the image's position if the file has several images.
+      pixels: image at the classifier's size, scaled to 0..1; None if there is an error.
       error: error message, or "".
       file: index of the file.
-      num_read: number of images of the file up to and including this one.
+      num_read: number of images read from the file, including this image.
     """
 
     name: str
@@ -67,7 +67,7 @@ def predict_files(
       calibrated, tta: see `Classifier.predict`.
 
     Returns:
-      Number of images with and without a prediction.
+      Numbers of images with and without a prediction.
 
     Raises:
       UserError: if there are no images, `output` exists or cannot be written, or the run does not support
@@ -126,7 +126,14 @@ def predict_files(
 def predict_batch(
     classifier: Classifier, batch: list[LoadedImage], size: int, options: PredictionOptions
 ) -> list[table_files.Row]:
-    """Table rows for a batch of images."""
+    """Classifies a batch of images and returns their table rows.
+
+    Args:
+      classifier: the trained classifier.
+      batch: the images.
+      size: height and width of the images, pixels.
+      options: temperature and test-time augmentation.
+    """
     pixels = np.zeros((len(batch), size, size), np.float32)
     for row, image in enumerate(batch):
         if image.pixels is not None:
@@ -137,7 +144,7 @@ def predict_batch(
 
 
 def in_batches(images: Iterator[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
-    """Images in batches of `size`; the last batch may be smaller."""
+    """Groups images into batches of `size`; the last batch may be smaller."""
     while batch := list(itertools.islice(images, size)):
         yield batch
 
@@ -145,7 +152,7 @@ def in_batches(images: Iterator[LoadedImage], size: int) -> Iterator[list[Loaded
 def read_images(
     listing: Listing, target: TargetSize, first_file: int = 0, first_image: int = 0
 ) -> Iterator[LoadedImage]:
-    """The images of the listed files, one at a time.
+    """Reads the images of the listed files, one at a time.
 
     Args:
       listing: the files.
@@ -174,7 +181,7 @@ def read_images(
 
 
 def weights_digest(classifier: Classifier) -> str:
-    """Hash of the classifier's parameters."""
+    """Hash of the classifier's parameters and running statistics."""
     key = hashlib.sha256()
     for leaf in jax.tree.leaves(classifier.trained.variables):
         key.update(np.asarray(leaf).tobytes())

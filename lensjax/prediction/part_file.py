@@ -53,7 +53,12 @@ class PartialTable:
     _saved: float = -math.inf
 
     def append(self, text: bytes, progress: TableProgress) -> None:
-        """Adds rows. An interruption loses at most the rows of the last second, and never splits a row."""
+        """Appends rows. An interruption loses at most the rows of the last second and never splits a row.
+
+        Args:
+          text: encoded rows.
+          progress: progress after these rows; its `length` is set here.
+        """
         self._stream.write(text)
         progress.length = self._stream.tell()
         self.progress = progress
@@ -83,7 +88,7 @@ def _progress_path(part: Path) -> Path:
 def open_part(
     output: Path, about: Mapping[str, object], header: bytes, *, overwrite: bool
 ) -> Iterator[PartialTable]:
-    """Opens the unfinished table of an output: a new one, or that of an earlier, interrupted command.
+    """Opens the unfinished table of an output: a new table, or that of an interrupted command.
 
     Args:
       output: path of the finished table.
@@ -115,7 +120,7 @@ def open_part(
                     part.save()
     except Timeout:
         raise UserError(f"{output} is being written by another process") from None
-    except OSError as error:  # such as no permission, disk full
+    except OSError as error:  # for example missing permission or a full disk
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
 
 

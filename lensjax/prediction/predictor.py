@@ -42,7 +42,7 @@ class ModelPredictions:
 
 
 class Predictor(Protocol):
-    """Function of a model's variables and an image set; `quiet` hides the progress bar."""
+    """Function that classifies an image set with a model's variables; `quiet` hides the progress bar."""
 
     def __call__(self, variables: PyTree, images: ImageSet, *, quiet: bool = False) -> ModelPredictions:
         """Predictions for the images."""
@@ -56,7 +56,7 @@ def make_predictor(
     with_loss: bool = False,
     profiler: Profiler | None = None,
 ) -> Predictor:
-    """A prediction function of variables and images, compiled once for all image sets.
+    """Makes a prediction function that is compiled once and works for all image sets.
 
     Args:
       config: the full config of the run.
@@ -64,7 +64,7 @@ def make_predictor(
       devices: devices to run on. Each device of this process gets an equal share of a batch; if other
         processes own some of the devices, the images are shared among the processes.
       with_loss: if True, the predictions include the loss terms.
-      profiler: measures the steps if given.
+      profiler: if given, measures the time of each step.
 
     Raises:
       UserError: if a batch cannot be divided equally among the devices.
@@ -102,7 +102,7 @@ def make_predictor(
 
 
 def make_evaluator(predict: Predictor, images: ImageSet) -> Callable[[PyTree], dict[str, float]]:
-    """A function that maps a model's variables to the validation metrics, by name.
+    """Makes a function that maps a model's variables to the validation metrics, by name.
 
     Args:
       predict: from `make_predictor`, with the loss terms.

@@ -13,7 +13,7 @@ from lensjax.errors import UserError
 from lensjax.prediction.classifier import FIT_VALUES, Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-_ROW_GROUP_SIZE = 20_000  # rows of a Parquet row group
+_ROW_GROUP_SIZE = 20_000  # rows per Parquet row group
 
 Row = dict[str, str | float | bool | None]
 
@@ -72,12 +72,12 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def to_valid_utf8(text: str) -> str:
-    """Text that UTF-8 can encode: undecodable bytes of a file name are replaced with escape sequences."""
+    """Replaces undecodable bytes of a file name with escape sequences, so that UTF-8 can encode it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def encode_rows(table: Iterable[Mapping[str, object]], names: list[str], suffix: str) -> bytes:
-    """Rows as lines of CSV if the suffix is ".csv", else as JSON lines.
+    """Encodes rows as CSV if the suffix is ".csv", else as JSON lines.
 
     Args:
       table: the rows.

@@ -1,4 +1,4 @@
-"""Loading of a trained classifier from the folder of its run."""
+"""A trained classifier, loaded from the folder of its run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class TrainedModel:
     def predict(
         self, images: ImageSet, options: PredictionOptions = PredictionOptions(), *, quiet: bool = False
     ) -> ModelPredictions:
-        """Predictions for a set of images; smooth lenses are fitted first if the classifier needs them.
+        """Classifies a set of images; fits smooth lenses first if the classifier needs them.
 
         Args:
           images: images of the size used in training.
@@ -80,7 +80,7 @@ class TrainedModel:
         )
 
     def add_residuals(self, images: ImageSet) -> ImageSet:
-        """The images with the residuals of the lens fit that the classifier was trained with, if any."""
+        """Adds the residuals of the lens fit to images if the classifier was trained with them."""
         return add_residuals(images, self.config.data.fit, keep=False)
 
 

@@ -20,7 +20,7 @@ def check(config: ConfigDict, workdir: object) -> None:
 
     Args:
       config: the full config of the run.
-      workdir: name of the run for the error message.
+      workdir: the run's folder, for the error message.
 
     Raises:
       UserError: if the run was trained without `config.augmentation.dihedral`.

@@ -103,7 +103,7 @@ def test_arrays_of_wrong_shape_or_type_are_refused(classifier, images, message):
 
 def test_calibration_divides_logits_by_temperature(run):
     classifier = lensjax.load(run)
-    with pytest.raises(UserError, match="has no temperature yet; fit one with --mode=evaluate"):
+    with pytest.raises(UserError, match="has no temperature yet; fit one with lensjax evaluate"):
         classifier.predict(IMAGES, calibrated=True)
     plain = classifier.predict(IMAGES)
     try:

@@ -1,4 +1,4 @@
-"""Readers for image files: the images of a file, one at a time and on demand."""
+"""Readers for image files; they load the images of a file one at a time, on demand."""
 
 import contextlib
 import importlib
@@ -37,7 +37,7 @@ def file_kind(name: str) -> str | None:
 
 
 def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
-    """The images in a file, in order; an unreadable file gives one entry that raises the error.
+    """The images in a file, in order; an unreadable file gives a single entry that raises the error.
 
     Args:
       stream: the file; must stay open and seekable while entries are loaded.
@@ -57,7 +57,7 @@ def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
         yield error_entry(str(error))
     except ImportError as error:
         yield error_entry(f'needs {package or error.name}: pip install "lensjax[formats]"')
-    except Exception as error:  # decoders of damaged files can raise anything
+    except Exception as error:  # decoders can raise any exception for a damaged file
         yield error_entry(f"cannot be read as {kind}: {_reason(error)}; check the file or copy it again")
     else:
         if not found:
@@ -75,7 +75,7 @@ def load(entry: Entry) -> np.ndarray:
             pixels = np.asarray(entry.load())
     except UserError:
         raise
-    except Exception as error:  # see above
+    except Exception as error:  # as in `entries`
         raise UserError(f"cannot be read: {_reason(error)}; check the file or copy it again") from error
     return validate_pixels(pixels)
 
@@ -95,7 +95,7 @@ def validate_pixels(pixels: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Suppresses decoder warnings about unusual keywords and unknown tags."""
+    """Suppresses warnings of decoders, for example about unusual keywords and unknown tags."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Images of a file as entries, and the interpretation of array shapes."""
+"""Images in a file that have not been read yet, and the interpretation of array shapes."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import numpy as np
 from lensjax.errors import UserError
 
 COLOR_CHANNELS = (2, 3, 4)
-MAX_PIXELS = 2**26  # per image: limits the memory that a damaged header can request
+MAX_PIXELS = 2**26  # per image; limits the memory that a damaged header can request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,9 @@ def stack_entries(
       read: returns the pixels of the image at an index, in any shape; the index is 0 for an array that is
         a single image.
       part: name of the array within its file, with a leading colon; "" if it has none.
+
+    Raises:
+      UserError: if the array does not contain images, or an image has too many pixels.
     """
     number, height, width = stack_shape(shape)
     if height * width > MAX_PIXELS:
@@ -82,8 +85,8 @@ def stack_entries(
 def image_arrays(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Names of the arrays that contain images, for files with several arrays.
 
-    These are the arrays with three axes or more; if there are none, those with two. All others are assumed to
-    be labels and tables.
+    These are the arrays with three or more axes or, if there are none, those with two. All others are assumed
+    to be labels and tables.
     """
     least = 3 if any(len(shape) >= 3 for shape in shapes.values()) else 2
     return [name for name, shape in shapes.items() if len(shape) >= least]

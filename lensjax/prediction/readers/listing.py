@@ -1,4 +1,4 @@
-"""Image files named by a path: a file, a folder or zip archive of any depth, or a glob pattern."""
+"""Finds image files in a source: a file, a folder or zip archive of any depth, or a glob pattern."""
 
 import dataclasses
 import glob
@@ -14,7 +14,7 @@ from lensjax.data.file_tree import FileTree, is_hidden, open_tree
 from lensjax.errors import UserError
 from lensjax.prediction.readers import SUFFIXES
 
-_MAX_MEMBER_SIZE = 2**30  # bytes of a file inside a zip archive, which is read into memory
+_MAX_MEMBER_SIZE = 2**30  # bytes; a file inside a zip archive is read into memory
 _KINDS = ".npz, .fits, .png, .tif or .h5"
 
 
@@ -67,13 +67,13 @@ class Listing:
 
 
 def find_images(source: str) -> Listing:
-    """Lists the image files that `source` names, without hidden files.
+    """Lists the image files in a source, without hidden files.
 
     Args:
       source: a file, a folder, a zip archive, or a glob pattern such as `new/**/*.fits`.
 
     Raises:
-      UserError: if nothing exists there, or there is no image file.
+      UserError: if the source does not exist, cannot be read or contains no image files.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -107,14 +107,14 @@ def _is_file(name: str) -> bool:
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, except those to a parent folder."""
+    """Image files below a folder. Links to folders are followed, except those to a parent folder."""
     try:
         status = folder.stat()
         file_id = (status.st_dev, status.st_ino)
         with os.scandir(folder) as found:
             children = [entry for entry in found if not is_hidden(entry.name)]
     except OSError:
-        yield prefix.rstrip("/")  # opening it raises the reason
+        yield prefix.rstrip("/")  # opening it reports the reason
         return
     for child in children:
         name = prefix + child.name
@@ -140,7 +140,7 @@ def _file_id(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def _archive_members(archive: FileTree) -> Iterator[str]:
-    """Files in an archive."""
+    """Image files in an archive, at any depth."""
     folders = [""]
     while folders:
         folder = folders.pop()

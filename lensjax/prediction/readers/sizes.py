@@ -9,7 +9,7 @@ from scipy.interpolate import CubicSpline
 from lensjax.data.npy import min_max_scale
 from lensjax.errors import UserError
 
-_MARGIN = 4  # input pixels around the field that the spline includes
+_MARGIN = 4  # input pixels beyond the field of the result that the spline includes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,11 @@ class TargetSize:
 def match_size(
     image: Shaped[np.ndarray, "height width"], target: TargetSize
 ) -> Float[np.ndarray, "{target.size} {target.size}"]:
-    """The image at the classifier's size, scaled to 0..1.
+    """Crops or resamples an image to the classifier's size and scales it to 0..1.
+
+    Args:
+      image: brightness.
+      target: image size of the classifier, and the permitted ways to obtain it.
 
     Raises:
       UserError: if the size differs and may not be changed, or if pixels are not finite or all equal.
@@ -52,7 +56,12 @@ def match_size(
 def crop_center(
     image: Shaped[np.ndarray, "height width"], height: int, width: int
 ) -> Shaped[np.ndarray, "new_height new_width"]:
-    """Center of an image, at most as large as the image; half a pixel up and left if it is off-center."""
+    """Crops the center of an image; half a pixel toward lower indices if it cannot be exact.
+
+    Args:
+      image: the image.
+      height, width: size of the result, pixels; at most the size of the image is returned.
+    """
     top, left = (max(0, have - want) // 2 for have, want in zip(image.shape, (height, width), strict=True))
     return image[top : top + height, left : left + width]
 
@@ -60,10 +69,10 @@ def crop_center(
 def resample(
     image: Shaped[np.ndarray, "height width"], zoom: float, size: int
 ) -> Float[np.ndarray, "{size} {size}"]:
-    """Center of an image on pixels of another scale, as the mean brightness over each new pixel.
+    """Resamples the center of an image to another pixel scale; new pixels are means over their area.
 
     Along each axis, a cubic spline interpolates the cumulative flux, and the new pixels are differences of
-    the spline. Flux is conserved: finer pixels are averaged, coarser ones interpolated.
+    the spline. Flux is conserved: finer input pixels are averaged, coarser input pixels are interpolated.
 
     Args:
       image: brightness.
@@ -73,13 +82,13 @@ def resample(
     Raises:
       UserError: if the image does not cover the result, or its pixels there are not finite.
     """
-    side = size / zoom  # of the result, in pixels of the image
+    side = size / zoom  # of the result, in input pixels
     if side > min(image.shape) * (1 + 1e-9):
         raise UserError(
             f"shape {image.shape} covers only {min(image.shape) * zoom:.1f} of the run's {size} pixels; use "
             "a larger field"
         )
-    # An even number of pixels is cut off, so that the center stays in place.
+    # The same number of pixels is removed on both sides, so that the center stays in place.
     excess = [max(0, (have - int(np.ceil(side)) - 2 * _MARGIN) // 2) for have in image.shape]
     rows, columns = (slice(cut, have - cut) for cut, have in zip(excess, image.shape, strict=True))
     part = image[rows, columns].astype(np.float64)
