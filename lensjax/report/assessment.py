@@ -14,7 +14,7 @@ from lensjax.report.writer import PAGE, write_report
 def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: str = "none") -> str:
     """Evaluates a run on a split and writes the report to the run's folder.
 
-    If the split is the validation split, a temperature is fitted as well.
+    On the validation split without test-time augmentation, a temperature is fitted as well.
 
     Args:
       trained: best epoch of the run.
@@ -56,7 +56,13 @@ def calibrate_run(trained: TrainedModel, images: ImageSet) -> None:
 
 
 def save_temperature(trained: TrainedModel, images: ImageSet, predictions: ModelPredictions) -> None:
-    """Fits a temperature to existing predictions for the validation images, and saves it."""
+    """Fits a temperature to existing predictions and saves it in the run's folder.
+
+    Args:
+      trained: best epoch of the run.
+      images: the validation images.
+      predictions: predictions for these images, without test-time augmentation.
+    """
     temperature = fit_temperature(images.labels, predictions.probabilities)
     calibration = Calibration(temperature, "validation", len(images), trained.best_epoch)
     write_calibration(trained.workdir, calibration)

@@ -51,7 +51,7 @@ def compare_runs(
       A table, for the terminal.
 
     Raises:
-      UserError: if the images differ, the folder contains a comparison already, or a run does not support
+      UserError: if the images differ, the folder already contains a comparison, or a run does not support
         averaging over views.
     """
     if (output / RESULT).exists() and not overwrite:
@@ -115,10 +115,12 @@ def compare_predictions(
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
-    """Two-sided p-value: twice the fraction of paired resamples in which the difference has the rarer sign.
+    """Two-sided p-value: twice the fraction of resamples in which the difference has the rarer sign.
+
+    One is added to the count of each sign and to the number of resamples, so that p is never 0.
 
     Args:
-      differences: difference in each resample. One more of each sign is counted, so that p is never 0.
+      differences: difference in each paired resample.
     """
     number = len(differences) + 1
     rarer = min(np.sum(differences <= 0), np.sum(differences >= 0)) + 1

@@ -33,7 +33,7 @@ def explanation_panels(
     *,
     split: str,
 ) -> tuple[Panel, ...]:
-    """The panels that are available for a model.
+    """Panels for selected images: the lens physics, if the model has any, and the attribution maps.
 
     Args:
       trained: the classifier.
@@ -75,7 +75,7 @@ def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.
     inputs = _model_inputs(trained, images)
     size = inputs.shape[1]
     pictures = np.asarray(crop_center(jnp.asarray(images.images()), size))[..., 0]
-    columns = [ViewColumn("image\nas seen by the model", pictures)]
+    columns = [ViewColumn("image\narea used by the model", pictures)]
     if inputs.shape[-1] > 1:
         residuals = np.asarray(inputs[..., 1])
         columns.append(ViewColumn("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4)))
@@ -98,8 +98,8 @@ def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.
         columns.append(ViewColumn(title, overlay(pictures, patches), colormap=""))
     text = (
         "Grad-CAM highlights the regions whose features support the predicted class. Each map has its own "
-        "scale; a dark map means that no region supports the class. The maps show where the evidence is, "
-        "not whether it is sound."
+        "scale; an image without color means that no region supports the class. The maps show where the "
+        "evidence is, not whether it is sound."
     )
     if trained.config.model.name == "lens_vit_pinn":
         text += (
@@ -112,7 +112,7 @@ def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.
 def overlay(
     images: Float[np.ndarray, "n height width"], maps: Float[np.ndarray, "n height width"]
 ) -> Float[np.ndarray, "n height width 3"]:
-    """Gray images with a heat map on top; each map is scaled to its own maximum."""
+    """Overlays heat maps on gray images; each map is scaled to its own maximum."""
     largest = maps.max((1, 2), keepdims=True)
     scaled = np.where(largest > 0, maps / np.where(largest > 0, largest, 1), 0)
     gray = np.repeat(0.85 * images[..., None].clip(0, 1), 3, axis=-1)
@@ -122,13 +122,13 @@ def overlay(
 
 
 def _attribution_layers(layers: Sequence[tuple[str, ...]]) -> list[tuple[int, tuple[str, ...]]]:
-    """Second stage, with four times the resolution per axis, and last stage: number and path of each."""
+    """Number and path of the second stage, whose maps have a higher resolution, and of the last stage."""
     stages = [2, len(layers)] if len(layers) > 2 else [len(layers)]
     return [(stage, layers[stage - 1]) for stage in stages]
 
 
 def _model_inputs(trained: TrainedModel, images: ImageSet) -> Array:
-    """Prepared input of the model for some images."""
+    """Input of the model for some images, after preparation."""
     inputs = images.images()
     if images.residuals is not None:
         inputs = np.concatenate([inputs, images.residuals[..., None].astype(np.float32)], axis=-1)

@@ -14,7 +14,7 @@ Probabilities = Float[np.ndarray, "n classes"]
 def most_certain(
     labels: Integer[np.ndarray, " n"], probabilities: Probabilities, *, label: int, right: bool
 ) -> Int[np.ndarray, " found"]:
-    """Indices of a class's correctly or wrongly classified images, most certain first.
+    """Indices of the correctly or incorrectly classified images of a class, most confident first.
 
     Args:
       labels: class index of each image.
@@ -29,9 +29,9 @@ def most_certain(
 def select_for_detail(
     labels: Integer[np.ndarray, " n"], probabilities: Probabilities
 ) -> Int[np.ndarray, " shown"]:
-    """Indices of two images per class: the most certain correct one and the most certain wrong one.
+    """Indices of two images per class: the most confident correct and the most confident wrong prediction.
 
-    If a class has no image of one kind, a second image of the other kind is used.
+    If a class has no prediction of one kind, a second prediction of the other kind is used.
 
     Args:
       labels: class index of each image.
@@ -59,7 +59,7 @@ def format_prediction(probabilities: Float[np.ndarray, " classes"]) -> str:
 
 
 def certainty_gallery(images: ImageSet, probabilities: Probabilities, *, right: bool, split: str) -> Panel:
-    """Gallery of the most certain correct, or wrong, predictions of each class.
+    """Gallery of the most confident correct, or wrong, predictions of each class.
 
     Args:
       images: the classified images.
@@ -67,8 +67,7 @@ def certainty_gallery(images: ImageSet, probabilities: Probabilities, *, right: 
       right: True for correct predictions, False for wrong ones.
       split: name of the split, used for images without names.
     """
-    word = "right" if right else "wrong"
-    adverb = "correctly" if right else "wrongly"
+    adjective, adverb = ("correct", "correctly") if right else ("wrong", "incorrectly")
     strips = []
     for label, title in enumerate(DISPLAY_NAMES):
         rows = most_certain(images.labels, probabilities, label=label, right=right)
@@ -77,8 +76,8 @@ def certainty_gallery(images: ImageSet, probabilities: Probabilities, *, right: 
         pictures = _pictures(images, probabilities, rows[:COLUMNS], split)
         strips.append(Strip(f"True class: {title}", note, pictures))
     return Panel(
-        f"most_certain_{word}",
-        f"Most certain and {word}",
+        f"most_certain_{'right' if right else 'wrong'}",
+        f"Most confident {adjective} predictions",
         f"The {adverb} classified images of each class with the highest probability of the predicted class. "
         "Captions: name of the image, predicted class and its probability. Brightness is scaled from 0 to 1.",
         tuple(strips),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lensjax.report.panels import Panel, Picture, Strip, encode_png
 
-# Colors of a figure, and their replacements on a dark page.
+# Colors of a figure on a light page, and their replacements on a dark page.
 DARK = {
     "#1f2328": "#e6e8eb",
     "#6b7280": "#a3abb8",
@@ -20,7 +20,7 @@ DARK = {
     "#009e73": "#3ccfa4",
     "#cc79a7": "#e59cc5",
 }
-_SIDE = 150  # of a small picture, CSS pixels
+_SIDE = 150  # side of a small picture, CSS pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def render_figure(figure: Figure, alt: str, caption: str) -> str:
 
 
 def render_panel(panel: Panel) -> str:
-    """All strips of a panel."""
+    """All strips of a panel, as HTML."""
     columns = max(5, *(len(strip.pictures) for strip in panel.strips))
     return "".join(_strip(strip, columns) for strip in panel.strips)
 
@@ -129,5 +129,5 @@ def _tile(picture: Picture) -> str:
 
 
 def to_ascii(text: str) -> str:
-    """The page in ASCII, with character references for all other characters."""
+    """The text in ASCII, with character references for all other characters."""
     return text.encode("ascii", "xmlcharrefreplace").decode()

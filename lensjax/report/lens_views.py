@@ -158,7 +158,7 @@ def reference_view(trained: TrainedModel, inputs: Float[Array, "few height width
     spread = max(float(np.quantile(np.abs(alpha), 0.99)), 1e-6)
     columns = (
         ViewColumn(f"image as seen by the model\n{low:.2g} to {high:.2g}", images, "magma", limits),
-        ViewColumn(f"deflection, a brightness\n± {spread:.2g}", alpha, "PuOr", (-spread, spread)),
+        ViewColumn(f"deflection as brightness\n± {spread:.2g}", alpha, "PuOr", (-spread, spread)),
         ViewColumn(f"source θ_S\n{low:.2g} to {high:.2g}", source, "magma", limits),
         ViewColumn(f"re-lensed, θ_S + alpha\n{low:.2g} to {high:.2g}", source + alpha, "magma", limits),
         ViewColumn(f"image - re-lensed\n± {largest:.2g}", residual, "RdBu_r", (-largest, largest)),
@@ -167,11 +167,11 @@ def reference_view(trained: TrainedModel, inputs: Float[Array, "few height width
         "lens",
         "Lens equation of the reference",
         "The reference's lens equation acts on brightness and does not deflect rays. The transformer's "
-        "deflection alpha is a brightness at each pixel and θ_E is its mean. The source is the image minus "
-        "θ_E, clipped at 0. The re-lensed image is source plus deflection; the physics loss is the mean "
-        "squared difference between it and the image.",
+        "deflection alpha is a brightness at each pixel, and θ_E is its mean. The source is the image minus "
+        "θ_E, clipped at 0. The re-lensed image is the source plus the deflection. The physics loss is the "
+        "mean squared difference between the re-lensed image and the image.",
         columns,
-        tuple(f"θ_E = {value:.4f}, a brightness" for value in theta_E),
+        tuple(f"θ_E = {value:.4f} (as brightness)" for value in theta_E),
     )
 
 

@@ -28,7 +28,7 @@ _MODELS = {
 def render_page(
     metrics: Mapping[str, Any], provenance: Provenance, figures: Mapping[str, Figure], panels: Sequence[Panel]
 ) -> str:
-    """The page as HTML.
+    """The HTML of the page.
 
     Args:
       metrics: content of metrics.json.
@@ -66,8 +66,9 @@ def render_page(
         f"<title>{name}: lensjax report</title><style>{STYLE}</style></head><body>"
         f"{_header(metrics, provenance, name)}"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
-        f"<footer>Made with lensjax {version} on {provenance.date}. This file is self-contained. The same "
-        "figures as PNG and PDF are in figures/, the numbers in metrics.json.</footer></body></html>\n"
+        f"<footer>Made with lensjax {version} on {provenance.date}. This file is self-contained. The "
+        "figures are also in figures/ as PNG and PDF, and the numbers in metrics.json.</footer>"
+        "</body></html>\n"
     )
 
 
@@ -128,7 +129,7 @@ def _published(metrics: Mapping[str, Any], provenance: Provenance, figure: Figur
         [
             f"{model.name}, published",
             *(f"{auc:.4f}" for auc in (model.auc, *model.aucs)),
-            *("30,000 of the Common Test", "7,500 validation"),
+            *("30,000 Common Test", "7,500 validation"),
         ]
         for model in PUBLISHED
     ]
@@ -142,7 +143,7 @@ def _published(metrics: Mapping[str, Any], provenance: Provenance, figure: Figur
     picture = html.render_figure(
         figure,
         f"AUC of this run with intervals, and published values: {values}, mean {metrics['auc']:.4f}",
-        "This run with 95 % intervals; squares and diamonds are the published values.",
+        "Circles: this run, with 95 % intervals. Squares and diamonds: published values.",
     )
     note = escape(comparability_note(provenance.config, provenance.split))
     return f"<p>{note}</p>{table}{picture}"
@@ -161,9 +162,9 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     others = {
         "accuracy": ("accuracy", "fraction of correct predictions"),
         "balanced_accuracy": ("balanced accuracy", "mean of the per-class accuracies"),
-        "brier": ("Brier score", "squared distance from the truth, 0 to 2"),
-        "nll": ("log loss", "nats per image"),
-        "ece": ("calibration error", f"in {metrics['ece_bins']} bins"),
+        "brier": ("Brier score", "squared distance from the one-hot label, 0 to 2"),
+        "nll": ("log loss", "negative log-likelihood, nats per image"),
+        "ece": ("calibration error", f"expected calibration error, {metrics['ece_bins']} bins"),
     }
     overall = html.render_table(
         "All classes",
@@ -178,13 +179,15 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 
 def _curves(figures: Mapping[str, Figure]) -> str:
     linear = html.render_figure(
-        figures["roc"], "One-vs-rest ROC curves of the three classes", "Each class against the other two."
+        figures["roc"],
+        "One-vs-rest ROC curves of the three classes",
+        "ROC curve of each class against the other two.",
     )
     log = html.render_figure(
         figures["roc_log"],
         "The same ROC curves with a logarithmic false-positive axis",
-        "The same with a logarithmic axis. A search in a large survey operates at the low false-positive "
-        "rates on the left.",
+        "The same curves with a logarithmic axis. A search in a large survey operates at the low "
+        "false-positive rates on the left.",
     )
     return f'<div class="pair">{linear}{log}</div>'
 
@@ -219,11 +222,11 @@ def _reliability(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
     else:
         text += (
             f"The logits are divided by a temperature of {calibration['temperature']:.3f}, fitted to the "
-            "validation images. This changes no predicted class, and the AUCs hardly at all."
+            "validation images. This does not change the predicted classes and hardly changes the AUCs."
         )
         names = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
         table = html.render_table(
-            "Calibration before and after",
+            "Scores before and after temperature scaling",
             ["score", "uncalibrated", "calibrated"],
             [
                 [title, f"{calibration[f'{name}_before']:.4f}", f"{calibration[f'{name}_after']:.4f}"]
@@ -233,7 +236,7 @@ def _reliability(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
     picture = html.render_figure(
         figures["reliability"],
         "Reliability diagram: accuracy as a function of the probability of the predicted class",
-        "Bars are Wilson 95 % intervals. Bottom: number of images per bin.",
+        "Error bars: Wilson 95 % intervals. Bottom: number of images per bin.",
     )
     return f'<p>{text}</p><div class="pair">{picture}{table}</div>'
 
@@ -259,7 +262,7 @@ def _reproducibility(provenance: Provenance) -> str:
 
     original = ""
     if provenance.original_command not in (None, provenance.report_command):
-        original = f"<p>Made by</p>{code(str(provenance.original_command))}"
+        original = f"<p>Command that made this report:</p>{code(str(provenance.original_command))}"
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     settings = html.render_table(
         "Settings that differ from the defaults",
@@ -273,7 +276,7 @@ def _reproducibility(provenance: Provenance) -> str:
     config = provenance.config.to_json(indent=2, sort_keys=False)
     return (
         f"<p>Seed {provenance.config.seed}, data seed {provenance.config.data.seed}. Computed on "
-        f"{escape(provenance.device)} with {escape(versions)}.</p>{original}<p>To reproduce this report</p>"
-        f"{code(provenance.report_command)}{settings}<details><summary>Full config</summary>{code(config)}"
-        "</details>"
+        f"{escape(provenance.device)} with {escape(versions)}.</p>{original}"
+        f"<p>Command that reproduces this report:</p>{code(provenance.report_command)}{settings}"
+        f"<details><summary>Full config</summary>{code(config)}</details>"
     )

@@ -16,7 +16,7 @@ from lensjax.report.plots import INK, MUTED, RIGHT, WIDE, WRONG
 
 Tone = Literal["right", "wrong", ""]
 
-_MAX_COLUMNS, _MIN_COLUMNS = 7, 6  # range of columns that share the width of a figure
+_MAX_COLUMNS, _MIN_COLUMNS = 7, 6  # limits on the number of columns across a figure
 _NO_DATA_COLOR = (128, 128, 128)
 _GAP, _HEADER, _CAPTION = 0.06, 0.2, 0.24  # inches
 
@@ -49,7 +49,7 @@ class Strip:
 
     Attributes:
       title: heading of the row.
-      note: additional text, may be empty.
+      note: additional text; may be empty.
       pictures: the pictures; may be empty.
     """
 

@@ -59,7 +59,7 @@ def paper_style() -> Iterator[None]:
 
 
 def auc_figure(metrics: Mapping[str, Any]) -> Figure:
-    """One-vs-rest AUCs and their mean with intervals, and the published values as markers.
+    """One-vs-rest AUCs and their mean, with intervals and published values.
 
     Args:
       metrics: content of metrics.json.
@@ -103,7 +103,7 @@ def roc_figure(
       labels: class index of each image.
       probabilities: class probabilities of each image.
       metrics: scores of the same images, from `compute_scores`.
-      log: if True, the false-positive axis is logarithmic and starts at half an image.
+      log: if True, the false-positive axis is logarithmic and starts at the rate of half a false positive.
     """
     figure = Figure(figsize=(NARROW, NARROW), layout="constrained")
     axes = figure.subplots()

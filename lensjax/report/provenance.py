@@ -29,7 +29,7 @@ class Provenance:
       split: name of the split.
       tta: "none" or "d4".
       report_command: command that reproduces the report.
-      original_command: command of this process; None if it is not a lensjax command.
+      original_command: command that made the report; None if it was not a lensjax command.
       date: date of the report.
       versions: versions of Python and the packages, by name.
       device: number and kind of the devices.

@@ -1,4 +1,4 @@
-"""Published results of the reference models, and how a run compares with them."""
+"""Published results of the reference models, and their comparability with a run."""
 
 import dataclasses
 
@@ -41,13 +41,13 @@ def comparability_note(config: ConfigDict, split: Split) -> str:
       split: split of the results.
     """
     selection = (
-        "Both this run and the published models selected the best epoch on the images that they are "
-        "evaluated on, which makes both results optimistic."
-        if split == "validation" or config.data.selection == "reference"
-        else "This run is evaluated on its training images, which does not measure performance on new images."
+        "This run is evaluated on its training images, which does not measure performance on new images."
         if split == "train"
-        else "This run is evaluated on images that were not used to select the epoch, whereas the published "
-        "results are from the images that the best epoch was selected on."
+        else "For this run and for the published models, the best epoch was selected on the images used for "
+        "evaluation, which makes both results optimistic."
+        if split == "validation" or config.data.selection == "reference"
+        else "This run is evaluated on images that were not used to select the best epoch, whereas the "
+        "published results are for the images on which the best epoch was selected."
     )
     if is_simulated(config):
         return (

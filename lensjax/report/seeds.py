@@ -31,7 +31,8 @@ def evaluate_seeds(
 ) -> str:
     """Evaluates runs with different seeds on a split and writes seeds.json to the report folder.
 
-    The folder is report/ for the test split, else a subfolder named after the split and the augmentation.
+    For the test split without test-time augmentation, the folder is report/; otherwise it is a subfolder
+    named after the split and the augmentation.
 
     Args:
       workdir: the common folder of the runs.

@@ -1,4 +1,4 @@
-"""Writing of a run's report: page, figures, metrics as JSON, and a table for the terminal."""
+"""Writes the report of a run: page, figures, metrics as JSON, and a table for the terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def write_report(
     """Writes index.html, metrics.json and, in figures/, each figure of the page as PNG and PDF.
 
     metrics.json contains all scores of `lensjax.evaluation.scores` with 95 % bootstrap intervals and, if a
-    temperature is given, the calibration before and after.
+    temperature is given, the calibration scores before and after temperature scaling.
 
     The figures are auc, roc, roc_log, confusion_matrix, reliability, most_certain_right, most_certain_wrong
     and examples; loss and learning_curves if there is a history; residuals if the images have a lens fit;
@@ -125,7 +125,7 @@ def write_report(
 def calibration_summary(
     labels: np.ndarray, probabilities: np.ndarray, temperature: float | None
 ) -> dict[str, float] | None:
-    """Temperature, and calibration scores before and after its application; None without a temperature.
+    """Temperature, and calibration scores before and after temperature scaling; None without a temperature.
 
     Args:
       labels: class index of each image.
@@ -142,7 +142,7 @@ def calibration_summary(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Saves a figure in the default style, regardless of user settings; the suffix sets the format."""
+    """Saves a figure in the default style, regardless of user settings; the suffix determines the format."""
     with matplotlib.style.context(["default", {"pdf.fonttype": 42}]):
         figure.savefig(path, dpi=144)
 

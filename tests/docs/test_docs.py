@@ -1,4 +1,4 @@
-"""The code, commands and links of README.md and docs/ are valid."""
+"""Code, commands and links in README.md and docs/ are valid."""
 
 import importlib
 import pathlib
@@ -102,7 +102,7 @@ def weights_prerequisites():
     return {}
 
 
-# What the blocks of a page take for granted.
+# Setup for the code blocks of a page: creates the files and returns the variables that they use.
 PREREQUISITES = {
     "export.md": export_prerequisites,
     "fitting.md": fitting_prerequisites,
@@ -115,7 +115,7 @@ PREREQUISITES = {
 
 
 def blocks(page, language):
-    """The blocks of a page; empty lines before each keep the line numbers of the page."""
+    """Code blocks of a page, each preceded by empty lines so that line numbers match those of the page."""
     text = page.read_text()
     for block in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         yield "\n" * text[: block.start(1)].count("\n") + block.group(1)
@@ -124,24 +124,24 @@ def blocks(page, language):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(blocks(page, "python"))], ids=lambda page: page.stem
 )
-def test_python_blocks_run_in_their_order(page, tmp_path, monkeypatch):
+def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = PREREQUISITES.get(page.name, dict)()
     for code in blocks(page, "python"):
         if "import onnxruntime" in code and not importlib.util.find_spec("onnxruntime"):
-            continue  # its packages need an older Orbax
+            continue  # optional, because it needs an older Orbax
         exec(compile(code, page, "exec"), namespace)
 
 
 def commands(page):
-    """The words of each command, which may continue on further lines."""
+    """Words of each command of a page; a command may span several lines."""
     for block in blocks(page, "sh"):
         pending = ""
         for line in block.replace("\\\n", " ").splitlines():
             pending += line + "\n"
             try:
                 yield shlex.split(pending, comments=True)
-            except ValueError:  # an open quotation
+            except ValueError:  # a quotation continues on the next line
                 continue
             pending = ""
 
@@ -167,6 +167,6 @@ def test_commands_have_valid_flags(page, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_to_files(page):
+def test_links_point_to_existing_files(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"

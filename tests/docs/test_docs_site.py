@@ -1,4 +1,4 @@
-"""The site that docs/ becomes: built without a warning and without a network, and whole."""
+"""The documentation site: it builds without warnings and without a network, and is complete."""
 
 import os
 import pathlib
@@ -30,7 +30,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_no_page_fetches_anything_from_elsewhere(site):
+def test_pages_load_no_external_resources(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 15
     for page in pages:
@@ -42,7 +42,7 @@ def test_no_page_fetches_anything_from_elsewhere(site):
 
 
 @pytest.mark.parametrize("package", [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.weights])
-def test_every_public_function_and_class_of_a_package_is_described(site, package):
+def test_api_reference_describes_every_public_function_and_class(site, package):
     name = package.__name__
     text = (site / "api" / name.split(".")[1] / "index.html").read_text()
     public = [what for what in package.__all__ if callable(getattr(package, what))]
@@ -51,13 +51,13 @@ def test_every_public_function_and_class_of_a_package_is_described(site, package
     assert not set(public) - described
 
 
-def test_formulas_become_mathml_and_code_keeps_its_dollars(site):
+def test_formulas_are_mathml_without_dollar_signs(site):
     tutorial = (site / "tutorial" / "index.html").read_text()
     assert tutorial.count("<math") >= 4
     shown = re.sub(r"<(script|style|pre).*?</\1>", "", tutorial, flags=re.DOTALL)
     assert "$" not in shown
 
 
-def test_the_tutorial_comes_with_its_pictures(site):
+def test_tutorial_page_contains_its_figures(site):
     tutorial = (site / "tutorial" / "index.html").read_text()
     assert tutorial.count("data:image/png;base64") >= 7

@@ -1,4 +1,4 @@
-"""The example of docs/reference.md prints what the page says."""
+"""The example in docs/reference.md prints the output shown on the page."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import sys
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "reference.md"
 
 
-def test_the_example_prints_what_the_page_shows():
+def test_example_output_matches_page():
     ((code, shown),) = re.findall(
         r"^```python\n(.*?)^```\n+```text\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )

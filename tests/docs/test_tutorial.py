@@ -1,4 +1,4 @@
-"""The tutorial runs from the first cell to the last, and is kept with what it showed."""
+"""The tutorial runs from top to bottom and is stored with its outputs."""
 
 import json
 import pathlib
@@ -28,12 +28,12 @@ def test_every_cell_runs_on_few_images(cells, tmp_path, monkeypatch, capsys):
                 plt.close("all")
     assert (tmp_path / "runs" / "tutorial-4" / "report" / "metrics.json").exists()
     assert "of 30 right" in capsys.readouterr().out
-    # A smooth lens without substructure is measured within its error bars, whatever was trained.
+    # Lenses without substructure are measured within their uncertainties, regardless of the training.
     pull = namespace["error"] / (1000 * namespace["predictions"].theta_E_sigma)
     assert abs(pull[namespace["new"].labels == 0]).max() < 5
 
 
-def test_it_is_kept_as_it_ran_from_top_to_bottom_and_small(cells):
+def test_stored_notebook_ran_in_order_and_is_small(cells):
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]

@@ -37,7 +37,7 @@ ODD = "<b>&amp;\u00e9 \u661f $x_{.npy"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Folder of a report on images of which one has a name with special characters."""
+    """Folder of a report on images, one of which has special characters in its name."""
     folder = tmp_path_factory.mktemp("reported")
     files = {
         f"{part}/{name}/{ODD if index == label == 0 else f'{index}.npy'}": npy_bytes(
@@ -87,7 +87,7 @@ def test_page_shows_all_scores_and_published_values(report, page):
         assert "".join(f"{100 * count / sum(row):.1f} %{count}" for count in row) in page.text
     assert "--mode evaluate --workdir" in page.text
     assert "config.model.width4" in page.text
-    assert "the published results are from the images" in page.text
+    assert "the published results are for the images" in page.text
 
 
 def test_page_is_self_contained_and_accessible(page):
@@ -201,7 +201,7 @@ def test_empty_gallery_states_the_count(predictions):
     images = ImageSet(pixels, np.ones(400, np.float32), labels, ("",) * 400)
     panel = certainty_gallery(images, np.eye(3)[labels], right=False, split="test")
     assert [strip.pictures for strip in panel.strips] == [()] * 3
-    assert panel.strips[1].note == f"0 of {(labels == 1).sum()} classified wrongly"
+    assert panel.strips[1].note == f"0 of {(labels == 1).sum()} classified incorrectly"
     shown = certainty_gallery(images, np.eye(3)[labels], right=True, split="test").strips[2].pictures
     assert shown[0].caption == f"test image {np.argmax(labels == 2)}\nVortex > 0.9999"
     with plots.paper_style():
@@ -241,7 +241,7 @@ def test_png_has_colormap_colors_first_row_at_bottom():
     ("split", "words"),
     [
         ("test", "Not directly comparable"),
-        ("test", "not used to select the epoch"),
+        ("test", "not used to select the best epoch"),
         ("validation", "makes both results optimistic"),
         ("train", "does not measure performance on new images"),
     ],
@@ -256,6 +256,7 @@ def test_reference_data_and_selection_are_directly_comparable():
     note = comparability_note(config, "test")
     assert "Not directly comparable" not in note
     assert "makes both results optimistic" in note
+    assert "its training images" in comparability_note(config, "train")
 
 
 def test_report_command_reproduces_options(tmp_path):
