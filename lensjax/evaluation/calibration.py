@@ -84,6 +84,10 @@ def write_calibration(workdir: Path, calibration: Calibration) -> None:
 def read_temperature(workdir: Path, best_epoch: int) -> float | None:
     """Temperature fitted to a run's best epoch; None if there is none for this epoch.
 
+    Args:
+      workdir: the run's folder.
+      best_epoch: number of the epoch, from 1.
+
     Raises:
       UserError: if the file is damaged.
     """

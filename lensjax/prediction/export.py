@@ -58,7 +58,11 @@ class ModelFunction:
     def logits_and_probabilities(
         self, images: Float[Array, "batch height width channels"]
     ) -> tuple[Array, Array]:
-        """Logits and class probabilities, `[batch, 3]` each."""
+        """Logits and class probabilities, `[batch, 3]` each.
+
+        Args:
+          images: brightness from 0 to 1; the residual of the lens fit as second channel if the model uses it.
+        """
         logits = self.logits(self.variables, images)
         return logits, jax.nn.softmax(logits)
 

@@ -53,7 +53,12 @@ def explanation_panels(
 
 
 def lens_view(trained: TrainedModel, images: ImageSet) -> View | None:
-    """View of the lens physics in a model; None if the model has none."""
+    """View of the lens physics in a model; None if the model has none.
+
+    Args:
+      trained: the classifier.
+      images: the images, with residuals if the model uses them.
+    """
     if trained.config.data.fit != "none":
         return lens_views.fit_view(images, trained.config.data.fit)
     makers: dict[str, Callable[[TrainedModel, Array], View]] = {

@@ -15,7 +15,7 @@ from lensjax.report.panels import Panel
 from lensjax.report.provenance import Provenance
 from lensjax.report.published import PUBLISHED, comparability_note, is_simulated
 
-# The browser must not fetch anything, whatever the page contains.
+# Forbids the browser to load anything from elsewhere.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MODELS = {
     "baseline_cnn": "ResNet on the image",

@@ -225,7 +225,12 @@ def reliability_figure(curves: Mapping[str, Reliability]) -> Figure:
 
 
 def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Training and validation loss by epoch; the best epoch is marked."""
+    """Training and validation loss by epoch; the best epoch is marked.
+
+    Args:
+      history: metrics of each epoch.
+      best_epoch: number of the epoch, from 1.
+    """
     curves = {
         part: ([record[f"{part}_loss"] for record in history], color)
         for part, color in (("train", MUTED), ("validation", INK))
@@ -234,7 +239,12 @@ def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
 
 
 def learning_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Validation AUC of each class and their mean by epoch; the best epoch is marked."""
+    """Validation AUC of each class and their mean by epoch; the best epoch is marked.
+
+    Args:
+      history: metrics of each epoch.
+      best_epoch: number of the epoch, from 1.
+    """
     curves = {
         title: ([record[f"validation_auc_{name}"] for record in history], color)
         for name, title, color in zip(CLASSES, DISPLAY_NAMES, COLORS, strict=True)
