@@ -1,4 +1,4 @@
-"""Least-squares fits of a smooth lens to images, whose residuals show substructure."""
+"""Least-squares fits of a smooth lens to images, and the evidence for substructure."""
 
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes

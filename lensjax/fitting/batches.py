@@ -1,4 +1,4 @@
-"""Fits of any number of images, in batches of a fixed size."""
+"""Fits any number of images in batches of a fixed size."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ def fit_in_batches(
     devices: Sequence[jax.Device] | None = None,
     report: Callable[[int], object] | None = None,
 ) -> LensFit:
-    """Fits a smooth lens to any number of images with `fit_lens`, compiled for one batch shape.
+    """Fits a smooth lens to any number of images with `fit_lens`, compiled for a single batch shape.
 
     Args:
-      images: see `fit_lens`.
+      images: images to fit; see `fit_lens`.
       model: smooth model to fit.
       noise: known properties of the noise; if None, the noise is estimated from each image.
       mask: 1 or True for valid pixels, with the shape of the images; if None, all pixels are valid.
       batch_size: images per device and batch; if None, 8 on a CPU and 256 on an accelerator.
-      devices: devices to fit on, with equal shares of the images; if None, all accelerators of this
-        process, or one CPU device.
+      devices: devices that share the images equally; if None, all accelerators of this process, or
+        one CPU device.
       report: called with the number of images completed since the last call.
 
     Returns:
@@ -71,7 +71,7 @@ def fit_in_batches(
 
 @functools.lru_cache(maxsize=8)
 def _sharded_fit(devices: tuple[jax.Device, ...], model: SmoothModel) -> Callable[..., LensFit]:
-    """`fit_lens` with the images sharded over devices; each device ends its loops independently."""
+    """`fit_lens` with the images sharded over devices; each device finishes its loops independently."""
 
     def fit(images: Array, noise: Noise, mask: Array) -> LensFit:
         return fit_lens(images, model, noise=noise, mask=mask)

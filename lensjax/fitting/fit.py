@@ -1,4 +1,4 @@
-"""Fit of a smooth lens to each image of a batch."""
+"""Fits a smooth lens to each image of a batch."""
 
 import dataclasses
 import functools
@@ -25,12 +25,12 @@ from lensjax.fitting.solve import (
 )
 from lensjax.fitting.starts import chi_square_gains, lens_bank
 
-_COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # chi-square that the last step may still gain
+_COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in chi-square of the last step
 _COARSE_PIXEL = 0.25  # arcsec
 _NUM_STARTS = 2
-_MAX_CHI_SQUARE = 8.0  # reduced; 4 for the hardest vortex of 1,000
-_MIN_DETECTION = 20.0  # amplitude, in standard deviations
-_MAX_SATURATED = 10  # pixels with the largest value; an image with more is saturated
+_MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 4
+_MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations
+_MAX_SATURATED = 10  # an image with more pixels at its largest value is saturated
 
 Bank = tuple[Array, Array]
 
@@ -44,7 +44,7 @@ def fit_lens(
 ) -> LensFit:
     """Fits a smooth lens to each image.
 
-    Pure, also under `jax.jit` and `jax.vmap`; compiled once per batch shape.
+    A pure function, also under `jax.jit` and `jax.vmap`; it is compiled once per batch shape.
 
     Args:
       images: float32 or float64, in any unit and with any offset; non-finite pixels are masked.
@@ -53,7 +53,7 @@ def fit_lens(
       mask: 1 or True for valid pixels; if None, all pixels are valid.
 
     Returns:
-      The fits. If the image contains no lens that the model describes, `converged` is False and all
+      The fits. If an image contains no lens that the model describes, `converged` is False and all
       other values are finite.
 
     Raises:
@@ -100,7 +100,7 @@ def _fit_one(
     usable = varied & ((valid & (image == maximum)).sum() <= _MAX_SATURATED)
     minimum, contrast, noise = jax.lax.stop_gradient((minimum, contrast, noise))
     scaled = jnp.where(valid, image - minimum, 0) / contrast
-    # The sky of the scaled image is relative to the minimum, which is an integer number of counts too.
+    # The sky of the scaled image is relative to the minimum, which is also an integer number of counts.
     scaled_noise = dataclasses.replace(
         noise, gain=noise.gain / contrast, background_variance=noise.background_variance / contrast**2
     )
@@ -130,7 +130,7 @@ def _optimize(
     valid: Float[Array, "height width"],
     noise: Noise,
 ) -> _Optimum:
-    """Fits from coarse pixels with several starts to the image's own, with the weights of the model."""
+    """Fits coarse pixels from several starts, then finer pixels, then the image with model weights."""
     shape = (image.shape[0], image.shape[1])
     coarse, middle = _coarse_resolution(model, shape), Resolution(shape, 2, 2)
     native = Resolution.native(model, shape)
@@ -181,7 +181,7 @@ def _solution(
     valid: Bool[Array, "height width"],
     optimum: _Optimum,
 ) -> _Solution:
-    """Parameters, residual and chi-square, in the unit in which no square overflows float32."""
+    """Parameters, residual and chi-square of the scaled image, for which no square overflows float32."""
     equations, gain, background = optimum.equations, optimum.gain, optimum.background
     dtype, flags = scaled.dtype, valid.astype(scaled.dtype)
     native = Resolution.native(model, scaled.shape)
@@ -200,7 +200,7 @@ def _solution(
 
 
 def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -> Bool[Array, ""]:
-    """Whether the minimization ended at an optimum that describes a lens."""
+    """True if the minimization ended at an optimum that describes a lens."""
     low, high = parameter_bounds(model, solution.free.dtype)
     amp_sigma = jnp.sqrt(solution.covariance[-2, -2])
     return (
@@ -219,7 +219,7 @@ def _lens_fit(
     minimum: Float[Array, ""],
     contrast: Float[Array, ""],
 ) -> LensFit:
-    """Result in the unit of the image, which was scaled as (image - minimum) / contrast."""
+    """Converts the result to the unit of the image, which was scaled as (image - minimum) / contrast."""
     free, source = solution.free, solution.source
     native = Resolution.native(model, source.shape)
     amp, sky = solution.amp * contrast, solution.sky * contrast + minimum

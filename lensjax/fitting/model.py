@@ -1,4 +1,4 @@
-"""The smooth lens model as plain data: fixed and fitted parameters, with their bounds."""
+"""The smooth lens model as plain data: fixed and fitted parameters with their bounds."""
 
 import dataclasses
 from typing import Literal
@@ -14,10 +14,10 @@ LINEAR = ("amp", "sky")
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A fixed or fitted parameter of the model; made by `Parameter.fixed` or `Parameter.fitted`.
+    """Fixed or fitted parameter of the model; create it with `Parameter.fixed` or `Parameter.fitted`.
 
     Attributes:
-      value: value of a fixed parameter; center of the starting range of a fitted one.
+      value: value of a fixed parameter; center of the starting range of a fitted parameter.
       free: True if the parameter is fitted.
       start: range of the starting values of a fit.
       bounds: smallest and largest allowed value.
@@ -32,14 +32,14 @@ class Parameter:
 
     @classmethod
     def fixed(cls, value: float) -> "Parameter":
-        """A parameter with a known value."""
+        """Creates a parameter with a known value."""
         return cls(value=value)
 
     @classmethod
     def fitted(
         cls, start: tuple[float, float], bounds: tuple[float, float], prior: tuple[float, float] | None = None
     ) -> "Parameter":
-        """A parameter to fit.
+        """Creates a parameter to fit.
 
         Args:
           start: range of the starting values of a fit.
@@ -47,7 +47,7 @@ class Parameter:
           prior: mean and standard deviation of a normal prior; None for a flat prior.
 
         Raises:
-          UserError: if `start` is not within `bounds`, or the prior's width is not positive.
+          UserError: if `start` is not within `bounds`, or the standard deviation is not positive.
         """
         if not bounds[0] <= start[0] <= start[1] <= bounds[1]:
             raise UserError(f"start={start} of a parameter is not within its bounds={bounds}")
@@ -116,7 +116,7 @@ class SmoothModel:
 
     @property
     def nonlinear(self) -> tuple[str, ...]:
-        """Names of the fitted parameters without the amplitude and the sky."""
+        """Names of the fitted parameters, excluding the amplitude and the sky."""
         return tuple(name for name in LENS + SOURCE if getattr(self, name).free)
 
     @property
@@ -130,7 +130,7 @@ def unused_parameters(main_lens: str) -> tuple[str, ...]:
     return {"sis": ("gamma", "lens_e1", "lens_e2"), "sie": ("gamma",), "epl": ()}[main_lens]
 
 
-# The DeepLense Common Test and its simulation: everything that is known of them is fixed.
+# The DeepLense Common Test and its simulation. Everything known about them is fixed.
 COMMON_TEST = SmoothModel(
     main_lens="sis",
     pixel_scale=0.05,
@@ -148,7 +148,7 @@ COMMON_TEST = SmoothModel(
     n_sersic=Parameter.fixed(1.5),
 )
 
-# Only the pixels and the point-spread function are fixed: a power-law lens near the center of the image.
+# A power-law lens near the center of the image. Only the pixels and the point-spread function are fixed.
 GENERAL = dataclasses.replace(
     COMMON_TEST,
     main_lens="epl",
@@ -176,7 +176,7 @@ def smooth_model(name: str) -> SmoothModel:
       name: "common_test" or "general".
 
     Raises:
-      UserError: if there is no model of that name.
+      UserError: if no model has that name.
     """
     if name not in _MODELS:
         raise UserError(f"no lens model {name!r}: expected one of {', '.join(_MODELS)}")

@@ -2,10 +2,10 @@
 
   variance = background + gain * flux,
 
-where the flux is that of the source without the sky, in the unit of the image. For photon counts divided
-by N the gain is 1 / N, whatever was subtracted from the counts; only the background must be estimated. If
-N is unknown too, both are estimated from the image: the point-spread function suppresses the highest
-spatial frequencies of the light, so the power there is noise.
+where the flux is that of the source without the sky, in the unit of the image. For photon counts divided by
+N, the gain is 1 / N, whatever was subtracted from the counts, and only the background must be estimated. If N
+is unknown, both are estimated from the image: the point-spread function suppresses the highest spatial
+frequencies of the light, so the power at these frequencies is noise.
 """
 
 import dataclasses
@@ -41,14 +41,14 @@ def photon_noise(scale: Float[ArrayLike, "*batch"]) -> Noise:
     """Noise of images that are photon counts minus an integer, divided by `scale`.
 
     Args:
-      scale: counts for an image value of 1; 1 for images in counts, NaN if unknown.
+      scale: counts per unit of the image; 1 for images in counts, NaN if unknown.
     """
     scale = jnp.asarray(scale)
     return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.isfinite(scale))
 
 
 def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
-    """Photon noise of unknown gain on an unknown background, to be estimated from each image.
+    """Noise of unknown gain and background variance, which are then estimated from each image.
 
     Args:
       shape: batch shape.
@@ -61,7 +61,7 @@ def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
 def variance(
     flux: Float[Array, "*grid"], gain: Float[Array, ""], background: Float[Array, ""]
 ) -> Float[Array, "*grid"]:
-    """Variance of each pixel, given the flux of the source in it."""
+    """Variance of each pixel, given its source flux."""
     return background + gain * jnp.maximum(flux, 0)
 
 
@@ -77,7 +77,7 @@ def noise_from_high_frequencies(
       image: image of contrast about 1, or a residual.
       flux: flux of the source in each pixel, or its brightness above the sky.
       valid: 1 for valid pixels, 0 for others.
-      gain: variance per unit of flux; NaN to estimate it too.
+      gain: variance per unit of flux; NaN to estimate it as well.
 
     Returns:
       Gain and background variance.
@@ -110,8 +110,8 @@ def background_from_residual(
     initial = background
     for _ in range(_ROUNDS):
         pixel_variance = variance(flux, gain, background)
-        # Clipped at four standard deviations and near the initial estimate, so that the light of
-        # another lens is not taken for noise.
+        # The residual is clipped at four standard deviations, and the estimate near its initial value, so
+        # that the light of another lens is not mistaken for noise.
         dark = valid * (gain * flux < background) * (residual**2 < 16 * pixel_variance)
         weight = dark / pixel_variance**2
         total = weight.sum()
@@ -128,7 +128,7 @@ def estimate_noise(
     sky: Float[Array, ""],
     valid: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Estimates the unknown of gain and background variance from the residual of a fit.
+    """Estimates the gain and the background variance, where unknown, from the residual of a fit.
 
     Args:
       known: known properties of the noise of this image.
@@ -161,7 +161,7 @@ def _second_difference(image: Array, axis: int) -> Array:
 def _regression(
     square: Array, flux: Array, valid: Array, gain: Array
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Linear regression of squared noise on flux, weighted with the inverse squared fit itself."""
+    """Linear regression of squared noise on flux, weighted by the inverse square of the fitted variance."""
     number = jnp.maximum(valid.sum(), 1)
     background = jnp.maximum((valid * square).sum() / number, _MIN_VARIANCE)
     slope = jnp.where(jnp.isnan(gain), 0, gain)

@@ -1,4 +1,4 @@
-"""Rendering of the smooth model and its derivatives, at the resolution of the image or a coarser one."""
+"""Renders the smooth model and its derivatives at the resolution of the image or a coarser resolution."""
 
 import functools
 import itertools
@@ -41,9 +41,9 @@ def render(
 def render_with_jacobian(
     model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "nonlinear rows columns"]]:
-    """Renders like `render`, with the derivatives with respect to the parameters.
+    """Renders like `render`, and also returns the derivatives with respect to the parameters.
 
-    Lens parameters only move rays, so all of them share one gradient of the source.
+    Lens parameters only deflect rays, so they all share one gradient of the source.
 
     Args:
       model: smooth model.
@@ -81,7 +81,7 @@ def source_positions(
 
 
 def parameter_values(model: SmoothModel, free: Float[Array, " nonlinear"]) -> dict[str, Array]:
-    """Values of all parameters by name, fixed ones included."""
+    """Values of all fixed and fitted parameters by name."""
     fitted = {name: free[index] for index, name in enumerate(model.nonlinear)}
     return {
         name: fitted[name] if name in fitted else jnp.asarray(getattr(model, name).value, free.dtype)
@@ -153,10 +153,10 @@ def _render_quantities(
     number: int,
     dtype: jnp.dtype,
 ) -> Float[Array, "number rows columns"]:
-    """Images of the quantities that `shoot` returns for rays: averaged over subpixels, then blurred.
+    """Images of the quantities that `shoot` returns for each ray, averaged over subpixels and then blurred.
 
-    The loops keep the stages apart. Without them, XLA would recompute the exponentials of a ray for
-    each quantity, and each blurred pixel for each of its uses.
+    The loops separate the stages. Without them, XLA would recompute the exponentials of a ray for each
+    quantity, and each blurred pixel for each use.
     """
     kernel = _psf_kernel(model, resolution)
     x, y = _pixel_centers(model, resolution, len(kernel) // 2, dtype)
@@ -189,7 +189,7 @@ def _pixel_centers(
 def _psf_kernel(model: SmoothModel, resolution: Resolution) -> np.ndarray:
     """One axis of the point-spread function, in pixels of the resolution.
 
-    Averaging over fewer rays than the model specifies blurs less. The kernel makes up for the missing
+    Averaging over fewer rays than the model specifies blurs less. The kernel compensates for the missing
     variance, so that all resolutions agree to the second moment.
     """
     sigma, binning = model.psf_sigma / model.pixel_scale, resolution.binning

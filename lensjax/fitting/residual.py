@@ -1,6 +1,6 @@
-"""Residuals of a given lens, and a few fitting steps from it, for one image of unknown noise.
+"""Residual of a given lens, and a few fitting steps starting from it, for one image with unknown noise.
 
-These serve models that predict the parameters of the lens; `fit_lens` needs no starting point.
+Models that predict the parameters of a lens use these functions; `fit_lens` needs no starting point.
 """
 
 import jax
@@ -13,7 +13,7 @@ from lensjax.fitting.rendering import render, render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds, solve_linear
 
-_TOLERANCE = 0.3  # chi-square that the last step may still gain
+_TOLERANCE = 0.3  # largest expected decrease in chi-square of the last step
 
 
 def standardized_residual(
@@ -21,13 +21,16 @@ def standardized_residual(
 ) -> Float[Array, "height width"]:
     """Residual of a lens in standard deviations of the noise; differentiable in both arrays.
 
-    Amplitude and sky are the best ones for the given lens. The noise is estimated from the highest
-    spatial frequencies of the residual, and is constant under differentiation.
+    The amplitude and the sky are fitted for the given lens. The noise is estimated from the highest
+    spatial frequencies of the residual and is constant under differentiation.
 
     Args:
       model: smooth model.
       image: image in any unit.
       free: values of the parameters `model.nonlinear`.
+
+    Returns:
+      The residual of each pixel.
     """
     source = render(model, Resolution.native(model, image.shape), free)
     weight = _inverse_variance(image, source)
@@ -42,13 +45,15 @@ def refine_parameters(
     *,
     max_steps: int,
 ) -> Float[Array, " nonlinear"]:
-    """Takes damped Gauss-Newton steps towards the least chi-square; no gradient passes.
+    """Takes damped Gauss-Newton steps toward the minimum of chi-square.
+
+    The result is constant under differentiation.
 
     Args:
       model: smooth model.
       image: image in any unit.
       start: starting values of the parameters `model.nonlinear`; clipped to their bounds.
-      max_steps: largest number of evaluations of the model.
+      max_steps: maximum number of evaluations of the model.
 
     Returns:
       The refined parameters.
@@ -69,7 +74,7 @@ def refine_parameters(
 
 
 def _inverse_variance(image: Array, source: Array) -> Array:
-    """Inverse variance of each pixel, for the flux of the lens at its best amplitude."""
+    """Inverse variance of each pixel, given the flux of the lens at the best amplitude."""
     image, source = jax.lax.stop_gradient((image, source))
     ones = jnp.ones_like(image)
     amp, sky = solve_linear(source, image, ones)

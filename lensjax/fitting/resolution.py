@@ -1,4 +1,4 @@
-"""Resolutions at which the model is rendered: the pixels of the image, or coarser ones."""
+"""Resolutions at which the model is rendered: that of the image, or coarser."""
 
 import dataclasses
 
@@ -34,14 +34,14 @@ class Resolution:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Number of rows and columns; the last ones may extend past the image."""
+        """Number of rows and columns; the last row and column may extend past the image."""
         return -(-self.shape[0] // self.binning), -(-self.shape[1] // self.binning)
 
 
 def bin_valid(
     image: Float[Array, "height width"], valid: Float[Array, "height width"], resolution: Resolution
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Mean and number of the valid image pixels in each pixel of a resolution."""
+    """Mean and number of the valid image pixels in each rendered pixel."""
     side, (rows, columns) = resolution.binning, resolution.size
     pad = (0, rows * side - image.shape[0]), (0, columns * side - image.shape[1])
 
@@ -53,6 +53,6 @@ def bin_valid(
 
 
 def unbin(pixels: Float[Array, "rows columns"], resolution: Resolution) -> Float[Array, "height width"]:
-    """Repeats the pixels of a resolution on the pixels of the image."""
+    """Expands rendered pixels to the pixels of the image by repetition."""
     wide = jnp.repeat(jnp.repeat(pixels, resolution.binning, 0), resolution.binning, 1)
     return wide[: resolution.shape[0], : resolution.shape[1]]

@@ -9,21 +9,23 @@ from jaxtyping import Array, Bool, Float
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LensFit:
-    """Lens fits of a batch of images. All values are finite, whatever the images contain.
+    """Lens fits of a batch of images.
+
+    All values are finite, whatever the images contain.
 
     Attributes:
-      parameters: value of every parameter of the model by name, fixed ones included, and of `amp` and
-        `sky` in the unit of the image.
+      parameters: value of every fixed and fitted parameter of the model by name, and of `amp` and `sky`
+        in the unit of the image.
       covariance: covariance of the fitted parameters, in the order of `SmoothModel.names`.
       reduced_chi_square: chi-square of the valid pixels per degree of freedom.
       model_image: image of the smooth model, in the unit of the image.
-      residual: image minus model, in standard deviations of the model's noise; 0 for masked pixels.
-      source_plane: x and y in the source plane of the ray through each pixel center, arcsec.
+      residual: image minus model, in standard deviations of the noise; 0 for masked pixels.
+      source_plane: source-plane position (x and y) of the ray through each pixel center, arcsec.
       gain: variance per unit of the source's flux, in the unit of the image.
       background_variance: variance without source flux, in the squared unit of the image.
       converged: True if the fit reached its optimum and the image contains a lens that the model
-        describes: the last step gained less than 0.3 in chi-square, no parameter is at a bound, the
-        source is detected and the reduced chi-square is below 8.
+        describes: the last step was expected to reduce chi-square by less than 0.3, no parameter is at
+        a bound, the source is detected, and the reduced chi-square is below 8.
     """
 
     parameters: dict[str, Float[Array, "*batch"]]

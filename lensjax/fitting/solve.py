@@ -1,7 +1,7 @@
 """Levenberg-Marquardt minimization with the amplitude and the sky eliminated.
 
-For given rays, the best amplitude and sky follow from two linear equations (variable projection, Golub &
-Pereyra 1973). The step is that of Kaufman 1975, which omits the second derivatives of the projection.
+For given rays, the best amplitude and sky follow from two linear equations (variable projection; Golub &
+Pereyra 1973). The step is that of Kaufman (1975), which omits the second derivatives of the projection.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class NormalEquations:
     """Normal equations for given parameters.
 
     Attributes:
-      matrix: J^T W J of the free parameters, amplitude and sky last, with the priors.
+      matrix: J^T W J of all parameters (amplitude and sky last), plus the precisions of the priors.
       gradient: J^T W r minus the gradient of the priors.
       linear: best amplitude and sky.
       chi_square: chi-square of the pixels and the priors.
@@ -34,7 +34,7 @@ class NormalEquations:
 
 
 def initial_normal_equations(number: int, dtype: jnp.dtype) -> NormalEquations:
-    """Placeholder of infinite chi-square, before the first evaluation."""
+    """Placeholder with infinite chi-square, used before the first evaluation."""
     return NormalEquations(
         jnp.eye(number + 2, dtype=dtype),
         jnp.zeros(number + 2, dtype),
@@ -46,7 +46,7 @@ def initial_normal_equations(number: int, dtype: jnp.dtype) -> NormalEquations:
 def solve_linear(
     source: Float[Array, "*grid"], image: Float[Array, "*grid"], weight: Float[Array, "*grid"]
 ) -> Float[Array, "2"]:
-    """Solves for the amplitude (not below 0) and the sky of least chi-square.
+    """Solves for the nonnegative amplitude and the sky that minimize chi-square.
 
     Args:
       source: rendered source of amplitude 1, without the sky.
@@ -81,7 +81,7 @@ def normal_equations(
     Args:
       model: smooth model.
       free: values of the parameters `model.nonlinear`.
-      source, jacobian: rendered source and its derivatives, see `render_with_jacobian`.
+      source, jacobian: rendered source and its derivatives; see `render_with_jacobian`.
       image: observed image.
       weight: inverse variance of each pixel, 0 for masked pixels.
     """
@@ -100,7 +100,7 @@ def normal_equations(
 
 
 def normal_priors(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Means and inverse variances of the priors of `model.nonlinear`; 0 and 0 for a flat prior."""
+    """Means and inverse variances of the priors on `model.nonlinear`; both 0 for a flat prior."""
     pairs = [getattr(model, name).prior for name in model.nonlinear]
     means = [0.0 if pair is None else pair[0] for pair in pairs]
     precisions = [0.0 if pair is None else pair[1] ** -2 for pair in pairs]
@@ -108,7 +108,7 @@ def normal_priors(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
 
 
 def parameter_bounds(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Smallest and largest allowed values of the parameters `model.nonlinear`."""
+    """Smallest and largest allowed value of each of `model.nonlinear`."""
     pairs = [getattr(model, name).bounds for name in model.nonlinear]
     return jnp.asarray([low for low, _ in pairs], dtype), jnp.asarray([high for _, high in pairs], dtype)
 
@@ -119,7 +119,7 @@ def damped_step(
     equations: NormalEquations,
     damping: Float[Array, ""],
 ) -> Float[Array, " nonlinear"]:
-    """Step of the free parameters: 0 for those held at a bound, clipped at the bounds for others."""
+    """Damped step of the free parameters; 0 for parameters held at a bound, and clipped at the bounds."""
     low, high = parameter_bounds(model, free.dtype)
     gradient = equations.gradient[:-2]
     held = ((free <= low) & (gradient < 0)) | ((free >= high) & (gradient > 0))
@@ -135,7 +135,7 @@ def damped_step(
 
 
 def diagonal_scales(matrix: Float[Array, "all all"]) -> Float[Array, " all"]:
-    """Factors that scale the diagonal to 1, applied to rows and columns."""
+    """Factors that scale the diagonal to 1 when applied to rows and columns."""
     diagonal = jnp.diagonal(matrix)
     return jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
 
@@ -172,11 +172,11 @@ def minimize(
 
     Args:
       model: smooth model.
-      evaluate: normal equations for given parameters.
+      evaluate: function that returns the normal equations for given parameters.
       start: starting values of the parameters `model.nonlinear`.
-      max_steps: number of evaluations, including the one at the start.
-      tolerance: expected decrease in chi-square below which a step is the last, and is taken without
-        an evaluation.
+      max_steps: maximum number of evaluations, including that of the start.
+      tolerance: a step with an expected decrease in chi-square below this is the last, and is taken
+        without an evaluation.
       damping: damping of the first step, as a fraction of the diagonal.
 
     Returns:

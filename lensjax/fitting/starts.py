@@ -1,4 +1,4 @@
-"""Starting points of a fit: the best of a bank of lenses rendered in advance on coarse pixels."""
+"""Starting points of a fit: the best lenses of a bank rendered in advance on coarse pixels."""
 
 import functools
 
@@ -53,7 +53,7 @@ def halton_points(number: int, dimensions: int) -> np.ndarray:
 def chi_square_gains(
     sources: Float[Array, "lenses pixels"], image: Float[Array, " pixels"], weight: Float[Array, " pixels"]
 ) -> Float[Array, " lenses"]:
-    """Decrease in chi-square by each lens of a bank, with its best amplitude and sky."""
+    """Decrease in chi-square due to each lens of a bank, with its best amplitude and sky."""
     total = jnp.where(weight.sum() > 0, weight.sum(), 1)
     centered = weight * (image - (weight * image).sum() / total)
     overlap = jnp.maximum(sources @ centered, 0)

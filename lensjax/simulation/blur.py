@@ -25,7 +25,7 @@ def convolve(
 
     Args:
       image: image with a margin of half the kernel size on each side.
-      kernel: odd number of weights.
+      kernel: weights along one axis, an odd number.
 
     Returns:
       The convolved image without the margin.
@@ -39,18 +39,11 @@ def convolve(
 def convolve_by_matmul(
     image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
 ) -> Float[Array, "height width"]:
-    """Same result as `convolve`, computed as products with two band matrices.
+    """Computes `convolve`, with the same arguments, as products with two band matrices.
 
     This takes more operations but less time. XLA fuses the sums of `convolve` over both axes, and
     the operations that follow them, into one loop, which recomputes the sum along the first axis
-    for every step along the second.
-
-    Args:
-      image: image with a margin of half the kernel size on each side.
-      kernel: odd number of weights.
-
-    Returns:
-      The convolved image without the margin.
+    for every weight along the second.
     """
     rows, columns = (_band_matrix(kernel, length) for length in image.shape)
     down = jnp.matmul(jnp.asarray(rows, image.dtype), image, precision=lax.Precision.HIGHEST)

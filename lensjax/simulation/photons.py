@@ -1,9 +1,9 @@
-"""Photon counts: exact Poisson draws with the same amount of work for every pixel.
+"""Draws exact Poisson counts of photons, with the same amount of work for every pixel.
 
 The sum of independent Poisson variables is a Poisson variable whose rate is the sum of the rates. A rate
-below 1,024 is split into a multiple of 32, a multiple of 1/4 and a remainder. The first two have alias
-tables; the remainder, whose count is mostly 0, is drawn by inversion. This needs no branch and no loop on
-any device. Only rates of 1,024 and above, which few images have, are drawn by rejection.
+below 1,024 is split into a multiple of 32, a multiple of 1/4 and a remainder. The counts of the first two
+come from alias tables; that of the remainder, which is mostly 0, comes from inversion. This needs no branch
+and no loop on any device. Only rates of 1,024 and above, which few images have, require rejection sampling.
 """
 
 import functools
@@ -30,8 +30,9 @@ def poisson(key: Key[Array, ""], rate: Float[Array, "*shape"]) -> Int32[Array, "
     Every probability is accurate to about 1e-7 for rates below 1,024, and to float32 precision above.
 
     Args:
-      key: determines the draws.
-      rate: expected counts, from 0 to `LARGEST` (4,194,304); values outside are clipped, NaN gives 0.
+      key: random key.
+      rate: expected counts, from 0 to `LARGEST` (4,194,304); values outside this range are clipped, and NaN
+        gives 0.
 
     Returns:
       The counts.
@@ -41,8 +42,8 @@ def poisson(key: Key[Array, ""], rate: Float[Array, "*shape"]) -> Int32[Array, "
     random variables" (large rates).
     """
     rate = jnp.clip(jnp.nan_to_num(rate), 0, LARGEST).astype(jnp.float32)
-    # A loop over two halves, for the sake of CPUs: XLA does not fuse a loop with the computation around
-    # it. Fused with a renderer, this would be too large for XLA to vectorize, and eight times slower.
+    # A loop over two halves is faster on a CPU, because XLA does not fuse loops with the code around them.
+    # Fused with a renderer, the code would be too large for XLA to vectorize, and eight times slower.
     half = -(-rate.size // 2)
     halves = jnp.pad(rate.ravel(), (0, 2 * half - rate.size)).reshape(2, half)
     words = random_words(key, 3, (2, half))
@@ -53,7 +54,7 @@ def poisson(key: Key[Array, ""], rate: Float[Array, "*shape"]) -> Int32[Array, "
 def _draw_small_rates(
     operands: tuple[Float[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"], UInt32[Array, " n"]],
 ) -> Int32[Array, " n"]:
-    """Counts for rates below `LARGE`, from three random words each; 0 for other rates."""
+    """Draws each count from three random words, for rates below `LARGE`; other rates give 0."""
     rate, first, second, third = operands
     rate = jnp.where(rate < LARGE, rate, 0.0)
     row = jnp.floor(rate * (1 / COARSE))
@@ -69,10 +70,10 @@ def _draw_small_rates(
 
 
 def random_words(key: Key[Array, ""], number: int, shape: tuple[int, ...]) -> UInt32[Array, "number *shape"]:
-    """Draws uniform 32-bit words, of the quality of `jax.random` and several times faster on a CPU.
+    """Draws uniform 32-bit words of the same quality as `jax.random`, several times faster on a CPU.
 
     Args:
-      key: determines the words.
+      key: random key.
       number: number of arrays.
       shape: shape of each array.
     """
@@ -89,7 +90,7 @@ def random_words(key: Key[Array, ""], number: int, shape: tuple[int, ...]) -> UI
 def threefry(
     key: UInt32[Array, "2"], high: UInt32[Array, "*shape"], low: UInt32[Array, "*shape"]
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
-    """Two random words for each pair of counters, by Threefry-2x32 with 20 rounds.
+    """Computes two random words for each pair of counters by Threefry-2x32 with 20 rounds.
 
     `jax.random` uses the same generator; here its rounds are unrolled, which is faster on a CPU.
 
@@ -108,7 +109,7 @@ def threefry(
 
 
 def _first_column(mean: Array | int, bits: int) -> Array:
-    """Count of the first column of a table; the columns are centered on the mean."""
+    """Count that the first column of a table stands for; the columns are centered on the mean."""
     return jnp.maximum(mean - 2 ** (bits - 1), 0)
 
 
@@ -117,12 +118,12 @@ def _look_up(
 ) -> Int32[Array, "*shape"]:
     """Draws a column from a row of an alias table.
 
-    The leading bits of the word select a column; the others decide between it and its alias.
+    The leading bits of the word select a column; the other bits choose between the column and its alias.
     """
     column = (word >> (32 - bits)).astype(jnp.int32)
     index = row.astype(jnp.int32) * 2**bits + column
     entry = jnp.asarray(table)[index]
-    # An entry packs the number of words that keep their column, and the alias for the others.
+    # An entry packs the number of words that keep their column and the alias for the other words.
     keep, alias = entry >> bits, (entry & (2**bits - 1)).astype(jnp.int32)
     return jnp.where((word & (2 ** (32 - bits) - 1)) < keep, column, alias)
 
@@ -151,7 +152,7 @@ def _fine_table() -> np.ndarray:
 
 
 def _alias_tables(rates: np.ndarray, bits: int) -> np.ndarray:
-    """Alias table of each rate, in integers: of all 2^32 words, column k gets its probability's share."""
+    """Integer alias table for each rate; each column's share of all 2^32 words is its probability."""
     width, capacity = 2**bits, 2 ** (32 - bits)
     tables = np.empty((len(rates), width), np.uint32)
     for table, rate in zip(tables, rates, strict=True):
@@ -177,15 +178,15 @@ def _alias_tables(rates: np.ndarray, bits: int) -> np.ndarray:
 def _draw_large_rates(
     key: Key[Array, ""], rate: Float[Array, "*shape"], counts: Int32[Array, "*shape"]
 ) -> Int32[Array, "*shape"]:
-    """Replaces the counts of rates of `LARGE` and above by draws with transformed rejection."""
+    """Draws the counts for rates of `LARGE` and above by transformed rejection; keeps the other counts."""
     words = jax.random.bits(key, (2,), jnp.uint32)
     counter = lax.iota(jnp.uint32, rate.size).reshape(rate.shape)
 
     def propose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         trial, pending, found = state
         first, second = threefry(words, counter, jnp.full_like(counter, trial))
-        # Masked by `pending`, this is not loop-invariant. XLA would hoist an invariant out of the loop, and
-        # compute it even if the loop body never runs.
+        # The mask `pending` makes this depend on the iteration. XLA would hoist a loop invariant out of the
+        # loop and compute it even if the loop body never runs.
         mean = jnp.where(pending, rate, LARGE)
         b = 0.931 + 2.53 * jnp.sqrt(mean)
         a = -0.059 + 0.02483 * b

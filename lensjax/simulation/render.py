@@ -1,4 +1,4 @@
-"""Rendering: the expected counts of a scene."""
+"""Renders the expected counts of a scene."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ from lensjax.simulation.scene import Scene
 from lensjax.simulation.substructure import add_mass_deflections
 from lensjax.simulation.transposes import apply_pointwise
 
-# Number of kernel weights from which matrix products are faster than sums.
+# Matrix products are faster than sums for kernels with at least this number of weights.
 MATMUL_KERNEL_SIZE = 9
 
 
@@ -30,21 +30,22 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
 
     Args:
       scene: one scene.
-      preset: the preset that the scene was drawn from.
+      preset: preset from which the scene was drawn.
 
     Returns:
       Expected photon counts per pixel; counts per pixel per second for presets with
       `ExposureNoise`.
     """
     instrument = preset.instrument
-    # Light from this margin is blurred into the image, as in the published images: strong shear
-    # pushes arcs past the edge, and their outermost pixels are no darker for it.
+    # Light from this margin is blurred into the image. In the published images, strong shear pushes
+    # arcs past the edge, and their outermost pixels are not darker.
     margin = instrument.psf_size // 2
     x, y = physics.pixel_grid(instrument.image_size + 2 * margin, instrument.pixel_scale)
     x, y = x.astype(scene.theta_E.dtype), y.astype(scene.theta_E.dtype)
 
     # Loop over the subpixels instead of rendering a finer grid: the working set of one iteration
-    # stays in a CPU's cache, and the mean needs no strided access. The backward pass recomputes it.
+    # stays in the CPU cache, and the mean needs no strided access. The backward pass recomputes
+    # each iteration.
     @jax.checkpoint
     def add_subpixel(total: Array, offset: Array) -> tuple[Array, None]:
         return total + brightness(scene, preset, x + offset[0], y + offset[1]), None
@@ -73,7 +74,7 @@ def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "subpixels 2"]
 def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Brightness of the lensed source at points of the image, in the preset's unit per pixel."""
+    """Brightness of the lensed source per pixel at points of the image, in the unit of the preset."""
     light, lens = _light_parameters(scene), _lens_parameters(scene, preset)
     if not len(scene.masses):  # one pass: the backward pass needs no intermediate fields
         all_parameters = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
@@ -98,8 +99,8 @@ def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
     return _light(preset, [*light, axis], *physics.lens_equation(x, y, *alpha))
 
 
-# Quantities shared by all points of a scene are computed once, here. `apply_pointwise` differentiates
-# neighboring entries together, so their order matters for speed.
+# The parameters below are quantities that all points of a scene share, so they are computed only once.
+# `apply_pointwise` differentiates neighboring entries together, so their order matters for speed.
 
 
 def _light_parameters(scene: Scene) -> Float[Array, " number"]:

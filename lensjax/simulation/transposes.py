@@ -1,8 +1,8 @@
 """Backward passes whose sums over pixels XLA can vectorize on a CPU.
 
-JAX's own backward pass sums each parameter's gradient over the image. XLA fuses into that sum all the
-computation it depends on, once per parameter, as scalar code. The functions of this module define the
-transpose explicitly. Forward mode and higher-order derivatives are unaffected.
+JAX's own backward pass sums the gradient of each parameter over the image. Into each of these sums XLA fuses
+all the computation that the sum depends on, as scalar code. The functions of this module define the transpose
+explicitly instead. Forward mode and higher-order derivatives are unaffected.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ CHUNK_SIZE = 2_200  # grid points per iteration of the backward pass
 def apply_linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Array], operand: Array) -> Any:
     """Applies a linear function whose transpose is given explicitly.
 
-    The result solves the equations `u = operand, v - forward(u) = 0`, because JAX lets the caller
-    define the transpose of a linear solve, also under `vmap` and for derivatives of any order.
+    The result is computed as the solution of `u = operand, v - forward(u) = 0`, because JAX lets the
+    caller define the transpose of a linear solve, also under `vmap` and for derivatives of any order.
 
     Args:
       forward: linear function; may close over arrays.
@@ -34,7 +34,7 @@ def apply_linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Arr
     Returns:
       `forward(operand)`.
     """
-    # Zeros that depend on the operand: JAX transposes the entire right-hand side.
+    # These zeros depend on the operand, because JAX transposes the entire right-hand side.
     zeros = jax.tree.map(
         lambda made: jnp.pad(operand.ravel()[:0], (0, made.size)).reshape(made.shape),
         jax.eval_shape(forward, operand),
@@ -61,16 +61,19 @@ def apply_pointwise(
 ) -> Any:
     """Evaluates `function(parameters, x, y)`, with a backward pass that loops over chunks of the grid.
 
-    The working set of a chunk stays in the CPU cache. Within a chunk every point has its own copy of
-    the parameters; their cotangents are accumulated over the chunks, and summed over the points at the
-    end. This is fast if `function` computes only what differs between points, and if parameters
-    that share most of their derivatives are neighbors: the backward pass handles two at a time.
+    The working set of a chunk stays in the CPU cache. Within a chunk, every point has its own copy of
+    the parameters. Their cotangents are accumulated over the chunks and finally summed over the points.
+    This is fast if `function` computes only what differs between points, and if parameters that share
+    most of the computation of their derivatives are neighbors: the backward pass handles two at a time.
 
     Args:
-      function: acts on each point separately, with results of the shape of `x`; must not close over
+      function: acts on each point separately and returns arrays of the shape of `x`; must not close over
         differentiated or batched arrays.
-      parameters: shared by all points.
+      parameters: parameters that all points share.
       x, y: coordinates of the points.
+
+    Returns:
+      `function(parameters, x, y)`.
     """
     return function(parameters, x, y)
 
@@ -136,7 +139,7 @@ def _pull_back(
         totals, whole = carry
         chunk = jax.tree.map(lambda field: lax.dynamic_slice_in_dim(field, first, rows_per_chunk), fields)
         each, *coordinates = jax.vjp(call, pairs, *chunk[:2])[1](chunk[2])
-        # Accumulated point by point in the loop that computes them; a sum needs a loop of its own.
+        # Accumulated point by point in the loop that computes them; a sum would need a separate loop.
         totals = [total + one for total, one in zip(totals, each, strict=True)]
         if not {1, 2}.isdisjoint(active):
             whole = [
@@ -160,7 +163,7 @@ def _ignore_pairs(function: Callable[..., Any], parameters: Array, _: Any, x: Ar
 
 
 def _pair(parameters: Array) -> list[Array]:
-    """Pairs of parameters as complex numbers, and the last one alone if their number is odd."""
+    """Pairs of parameters as complex numbers; if their number is odd, the last parameter stays real."""
     paired = len(parameters) // 2 * 2
     return [*lax.complex(parameters[0:paired:2], parameters[1:paired:2]), *parameters[paired:]]
 
@@ -172,7 +175,7 @@ def _unpair(pairs: list[Array], number: int) -> list[Array]:
 def coordinate_tangents(
     function: Callable[[Array, Array], Field], point: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> list[Field]:
-    """Tangent of a field for tangents of its coordinates; empty if neither has one."""
+    """Tangent of a field, given those of its coordinates; an empty list if both are symbolic zeros."""
     if all(isinstance(each, SymbolicZero) for each in tangents):
         return []
     dense = [
