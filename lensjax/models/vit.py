@@ -17,7 +17,7 @@ from lensjax.models import cpu_kernels
 from lensjax.models.layers import fan_in_uniform
 
 linear = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.02))
-layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
+layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 
 
 class Attention(nn.Module):
