@@ -1,5 +1,5 @@
-# Two commands: `make quickstart` trains a small model and reports; `make test` runs every check.
-# Both make .venv and install what they need. Another Python: make PYTHON=python3.12 quickstart
+# `make quickstart` trains a small model and writes a report; `make test` runs every check.
+# Both create .venv and install the requirements. To use another Python: make PYTHON=python3.12 quickstart
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ install-test: $(VENV)/.installed-test
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "lensjax needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
+	  { echo "lensjax requires Python 3.11 or newer; select it with make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

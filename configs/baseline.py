@@ -1,23 +1,23 @@
-r"""BaselineCNN: a ResNet18 on the image, trained with the reference's recipe.
+r"""BaselineCNN: a ResNet18 that classifies the image, trained as in the reference implementation.
 
 Published result: validation AUC 0.9926 / 0.9810 / 0.9933 (no, sphere, vort), mean 0.9890, with ImageNet
-weights on the Common Test images. This is the published protocol, which chooses the best epoch on the images
-that it reports on (docs/weights.md describes how to get the weights):
+weights on the Common Test images. The published protocol selects the best epoch and reports the metrics on
+the same images (docs/weights.md describes how to get the weights):
 
     python -m lensjax.main --config configs/baseline.py \
         --config.data.source=dataset.zip --config.data.selection=reference \
         --config.model.pretrained=weights/resnet18.safetensors
 
 The variant `quick` runs from simulation to report in about three minutes on two CPU cores, including
-compilation: an eighth of the width, the central 80 pixels after a band-pass, 10 epochs of 9,000 simulated
-images. Test AUC 0.947 / 0.908 / 0.900, mean 0.918 (2 min 46 s, November 2026; 0.924 with a different order
-of floating-point sums):
+compilation: an eighth of the width, the central 80 pixels after a band-pass filter, 10 epochs of 9,000
+simulated images. Test AUC 0.947 / 0.908 / 0.900, mean 0.918 (2 min 46 s, November 2026; 0.924 with a
+different order of floating-point sums):
 
     python -m lensjax.main --config configs/baseline.py:quick
 
 The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs with a warm-up and
-a cosine schedule, a running mean of the parameters, and images in random symmetries of the square. It has not
-been measured on a GPU:
+a cosine schedule, an exponential moving average of the parameters, and augmentation by the symmetries of the
+square. It has not been measured on a GPU:
 
     python -m lensjax.main --config configs/baseline.py:fast
 """
@@ -28,7 +28,7 @@ from lensjax.config import default_config, variant
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The config, or its variant `name`."""
+    """Returns the config, or its variant `name`."""
     config = default_config()
     config.model.name = "baseline_cnn"
     config.optimizer.learning_rate = 1e-4

@@ -1,28 +1,29 @@
-r"""LensFitNet: a smooth lens is fitted to each image, and a small ResNet classifies image and residual.
+r"""LensFitNet: fits a smooth lens to each image; a small ResNet classifies the image and the residual.
 
 The network has 309,000 parameters. Its input is the central 100 pixels of the image and of the standardized
-residual. A random one of the square's eight symmetries is applied to each training image. docs/fitting.md
-describes the fit.
+residual. Each training image is transformed by a random symmetry of the square. docs/fitting.md describes the
+fit.
 
     python -m lensjax.main --config configs/lens_fit.py
 
 The variant `quick` simulates 3,000 + 600 + 1,500 images, fits a lens to each and trains for 6 epochs. Test
 AUC 1.0000 / 0.9952 / 0.9962 (no, sphere, vort), mean 0.9971, accuracy 0.975. With an empty cache it took
 2 min 40 s on two CPU cores (November 2026), including the report; `make quickstart` first sets up a .venv,
-which takes about one more minute. Images and fits are cached: a second run only trains.
+which takes about one more minute. Images and fits are cached, so a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick
 
-The variant `few` trains for 36 epochs on the same number of images, chooses the best epoch on 1,500
-validation images and evaluates a running mean of the parameters: 1.0000 / 0.9968 / 0.9974, mean 0.9981, on
-7,500 test images, and 0.9984 when predictions are averaged over eight views (`--mode evaluate --tta d4`). The
-whole command took 5 min 52 s on two CPU cores, with cached fits of the training images.
+The variant `few` trains for 36 epochs on the same number of images, selects the best epoch on 1,500
+validation images and evaluates an exponential moving average of the parameters. Test AUC 1.0000 / 0.9968 /
+0.9974, mean 0.9981, on 7,500 images, and 0.9984 when predictions are averaged over eight views (`--mode
+evaluate --tta d4`). The whole command took 5 min 52 s on two CPU cores, with cached fits of the training
+images.
 
     python -m lensjax.main --config configs/lens_fit.py:few
 
-Variations of `quick` with 8 epochs and one seed each: both channels 0.9977, only the residual 0.9958, the
-central 80 pixels 0.9975, only the image 0.563. The full config, 50 epochs of 30,000 images, has not been
-measured; 5 epochs reach 0.9991 (docs/physics_helps.md).
+Mean test AUC of variations of `quick` with 8 epochs and one seed each: both channels 0.9977, only the
+residual 0.9958, the central 80 pixels 0.9975, only the image 0.563. The full config, 50 epochs of 30,000
+images, has not been measured; 5 epochs reach 0.9991 (docs/physics_helps.md).
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,7 @@ from lensjax.config import default_config, variant
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The config, or its variant `name`."""
+    """Returns the config, or its variant `name`."""
     config = default_config()
     config.data.fit = "common_test"
     config.preparation.crop = 100

@@ -1,8 +1,8 @@
 r"""LensViTPINN: a deflection from a ViT, a lens equation on intensities, and a two-channel ResNet18.
 
 Published result: validation AUC 0.9902 / 0.9804 / 0.9932 (no, sphere, vort), mean 0.9879, with DINO and
-ImageNet weights on the Common Test images. This is the published protocol, which chooses the best epoch on
-the images that it reports on (docs/weights.md describes how to get the weights):
+ImageNet weights on the Common Test images. The published protocol selects the best epoch and reports the
+metrics on the same images (docs/weights.md describes how to get the weights):
 
     python -m lensjax.main --config configs/pinn.py \
         --config.data.source=dataset.zip --config.data.selection=reference \
@@ -11,15 +11,15 @@ the images that it reports on (docs/weights.md describes how to get the weights)
 
 The variant `quick` runs from simulation to report in under five minutes on two CPU cores, including
 compilation: an eighth of the width, a transformer of two small blocks, the central 80 pixels after a
-band-pass, 6 epochs of 9,000 simulated images. Test AUC 0.932 / 0.870 / 0.867, mean 0.889 (4 min 25 s,
-November 2026). Such short training depends on rounding: with a different order of floating-point sums the
-mean was 0.857:
+band-pass filter, 6 epochs of 9,000 simulated images. Test AUC 0.932 / 0.870 / 0.867, mean 0.889 (4 min 25 s,
+November 2026). After such short training the result depends on rounding: with a different order of
+floating-point sums the mean was 0.857:
 
     python -m lensjax.main --config configs/pinn.py:quick
 
 The variant `fast` is the full model for one large GPU: bfloat16, batches of 256, 16 epochs with a warm-up and
-a cosine schedule, a running mean of the parameters, and images in random symmetries of the square. It has not
-been measured on a GPU:
+a cosine schedule, an exponential moving average of the parameters, and augmentation by the symmetries of the
+square. It has not been measured on a GPU:
 
     python -m lensjax.main --config configs/pinn.py:fast
 """
@@ -30,7 +30,7 @@ from lensjax.config import default_config, variant
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The config, or its variant `name`."""
+    """Returns the config, or its variant `name`."""
     config = default_config()
     config.model.name = "lens_vit_pinn"
     config.optimizer.learning_rate = 2e-4

@@ -1,21 +1,22 @@
-r"""LensViTPINN on products of brightness gradients: an ablation, the reference's first attempt.
+r"""LensViTPINN on products of brightness gradients, the first attempt of the reference implementation.
 
 The model's input is tanh(dL/dx dL/dy), with L = log((max I + 1e-6) / (I + 1e-6))^2, instead of the image.
 There is no dropout, and the physics loss is computed from the image (lensjax/physics/reference.py,
 docs/reference.md). Everything else is as in configs/pinn.py.
 
 Published result: validation AUC 0.9146 / 0.8478 / 0.8734 (no, sphere, vort), mean 0.8786, with DINO and
-ImageNet weights on the Common Test images, 0.11 below the result with the image. This is the published
-protocol, which chooses the best epoch on the images that it reports on:
+ImageNet weights on the Common Test images, 0.11 below the result with the image. The published protocol
+selects the best epoch and reports the metrics on the same images:
 
     python -m lensjax.main --config configs/pinn_gradient_input.py \
         --config.data.source=dataset.zip --config.data.selection=reference
 
---config.model.input=mixed_derivative selects the form in the publication, |tanh(d/dx dL/dy)|.
+--config.model.input=mixed_derivative selects the published form, |tanh(d/dx dL/dy)|.
 
-The variant `quick` is the one of configs/pinn.py without the band-pass, whose negative values have no
-logarithm. It only shows that the pipeline runs: with so few images the AUC stays near chance (test 0.535 /
-0.554 / 0.582, mean 0.557, November 2026); the reference needed ten epochs of all images to reach 0.79.
+The variant `quick` is that of configs/pinn.py with 7 epochs and without the band-pass filter, whose negative
+values have no logarithm. It only shows that the pipeline runs: with so few images the AUC stays near chance
+(test 0.535 / 0.554 / 0.582, mean 0.557, November 2026). The reference needed ten epochs of all images to
+reach 0.79.
 
     python -m lensjax.main --config configs/pinn_gradient_input.py:quick
 """
@@ -26,7 +27,7 @@ from lensjax.cli.configs import load_config
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The config, or its variant `name`."""
+    """Returns the config, or its variant `name`."""
     config = load_config(f"pinn:{name}")
     config.model.input = "gradient_product"
     config.model.dropout_rate = 0.0

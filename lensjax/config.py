@@ -1,6 +1,6 @@
-"""The fields of a config: name, default, allowed values and help of each, in one table.
+"""Table of the config fields: name, default, allowed values and help text.
 
-The check of a config, the command line's help and docs/config.md are made from `FIELDS`.
+Validation, the command-line help and docs/config.md are generated from `FIELDS`.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ class Field:
     """One field of a config.
 
     Attributes:
-      default: value if none is given; its type is the field's type.
-      help: what the field sets.
-      low, high: smallest and largest value allowed; None if there is no limit.
-      choices: the allowed values of a text field; empty if any text is allowed.
+      default: default value; its type is the type of the field.
+      help: description of the field.
+      low, high: smallest and largest allowed value; None if there is no limit.
+      choices: allowed values of a text field; empty if any text is allowed.
     """
 
     default: Any
@@ -41,7 +41,7 @@ class Field:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words; empty if there is no limit."""
+        """Description of the allowed values; empty if there is no limit."""
         if self.choices:
             return ", ".join(self.choices)
         if self.low is None:
@@ -53,9 +53,11 @@ BELOW_1 = 0.999999
 
 FIELDS: dict[str, Field] = {
     "seed": Field(0, "Seed of initial parameters, order of images, augmentation and dropout.", 0),
-    "seeds": Field(1, "Number of runs, with the seeds seed, seed + 1, ... on the same data.", 1),
+    "seeds": Field(1, "Number of runs on the same data, with the seeds seed, seed + 1, ...", 1),
     "seeds_at_once": Field(
-        0, "Runs trained side by side in one program. 0: all on accelerators, one at a time on CPUs.", 0
+        0,
+        "Number of runs trained side by side in one program. 0: all on accelerators, one at a time on CPUs.",
+        0,
     ),
     "data.source": Field(
         "simulated:common_test",
@@ -64,13 +66,13 @@ FIELDS: dict[str, Field] = {
     ),
     "data.selection": Field(
         "held_out",
-        "held_out: validation images choose the best epoch, and test images give the final figures. "
-        "reference: the same images do both, as published.",
+        "held_out: validation images select the best epoch, and test images give the final metrics. "
+        "reference: the same images are used for both, as in the published results.",
         choices=("held_out", "reference"),
     ),
     "data.image_size": Field(150, "Height and width of an image, pixels.", 1),
     "data.validation_fraction": Field(
-        0.1, "Share of train/ held out for validation if the source has no test/.", 0.0001, 0.99
+        0.1, "Fraction of train/ held out for validation if the source has no test/.", 0.0001, 0.99
     ),
     "data.num_train": Field(30_000, "Simulated sources: number of training images.", 1),
     "data.num_validation": Field(7_500, "Simulated sources: number of validation images.", 1),
@@ -78,77 +80,77 @@ FIELDS: dict[str, Field] = {
     "data.seed": Field(0, "Simulated sources: seed of the scenes.", 0),
     "data.fit": Field(
         "none",
-        "Smooth lens that is fitted to each image for models that use the residual. common_test uses what is "
-        "known about those images; general does not (docs/fitting.md).",
+        "Model of the smooth lens fitted to each image, for classifiers that use the residual. common_test "
+        "fixes the parameters that are known for Common Test images; general fits them (docs/fitting.md).",
         choices=FIT_CHOICES,
     ),
     "data.residence": Field(
         "auto",
-        "Where training images are stored: in the host's memory, or on disk (prepared data sets only). auto: "
-        "on disk if they need more than half of the memory.",
+        "Location of the training images: in host memory, or on disk (prepared data sets only). auto: on "
+        "disk if they need more than half of the memory.",
         choices=("auto", "host", "disk"),
     ),
     "preparation.crop": Field(
-        0, "Side of the central square that the model gets, pixels. 0: the whole image.", 0
+        0, "Side of the central square passed to the model, pixels. 0: the whole image.", 0
     ),
     "preparation.stretch": Field(
         "none",
-        "Transformation of brightness. sqrt equalizes the photon noise; band_pass also removes the smooth "
-        "arcs (lensjax.data.preparation).",
+        "Transformation of the brightness. sqrt equalizes the photon noise; band_pass also removes the "
+        "smooth arcs (lensjax.data.preparation).",
         choices=STRETCHES,
     ),
-    "model.name": Field("baseline_cnn", "The classifier.", choices=MODELS),
+    "model.name": Field("baseline_cnn", "Classifier.", choices=MODELS),
     "model.width": Field(
         64, "Channels after the ResNet's stem; later stages have 2, 4 and 8 times as many.", 1
     ),
     "model.stage_sizes": Field(
         (2, 2, 2, 2),
-        "Blocks in each stage of the ResNet of baseline_cnn and lens_vit_pinn. The default is a ResNet18; "
-        "3,4,6,3 is a ResNet34.",
+        "Numbers of blocks in the stages of the ResNet of baseline_cnn and lens_vit_pinn. The default is a "
+        "ResNet18; 3,4,6,3 is a ResNet34.",
     ),
     "model.num_blocks": Field(
         1,
-        "Blocks in each of the four stages of the ResNet of lens_fit_net and lens_encoder_net. 0: only the "
-        "stem.",
+        "Number of blocks in each of the four stages of the ResNet of lens_fit_net and lens_encoder_net. 0: "
+        "only the stem.",
         0,
     ),
     "model.gauss_newton_steps": Field(
-        0, "Steps with which lens_encoder_net refines the lens that it predicts.", 0
+        0, "Number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0
     ),
     "model.patch_size": Field(16, "ViT: side of a patch, pixels.", 1),
-    "model.embedding_size": Field(384, "ViT: size of an embedding.", 1),
+    "model.embedding_size": Field(384, "ViT: size of the embeddings.", 1),
     "model.depth": Field(12, "ViT: number of blocks.", 1),
     "model.num_heads": Field(6, "ViT: number of attention heads; must divide embedding_size.", 1),
     "model.position_grid": Field(
-        14,
-        "ViT: side of the grid of position embeddings before they are resized to the image; 14 in DINO.",
-        1,
+        14, "ViT: side of the grid of position embeddings, before it is resized to the image; 14 in DINO.", 1
     ),
     "model.dropout_rate": Field(
-        0.3, "Dropout of the ViT's features before the deflection is projected from them.", 0, 0.99
+        0.3, "Dropout rate of the ViT's features before the projection to the deflection.", 0, 0.99
     ),
     "model.input": Field(
         "image",
-        "Input of the model. lens_vit_pinn also has the two forms of physics.reference.gradient_input; "
-        "lens_fit_net has residual and image_and_residual, which need data.fit, and "
+        "Input of the model. lens_vit_pinn also accepts the two forms of physics.reference.gradient_input; "
+        "lens_fit_net also accepts residual and image_and_residual, which require data.fit, and "
         "image_and_reference_source.",
         choices=INPUTS,
     ),
     "model.pretrained": Field(
         "",
-        "File of initial weights, made by lensjax convert-weights: of the whole model, of a resnet18 for "
-        "baseline_cnn, or of a dino_vits16 for lens_vit_pinn.",
+        "File of initial weights, written by lensjax convert-weights: those of the whole model, of a "
+        "resnet18 for baseline_cnn, or of a dino_vits16 for lens_vit_pinn.",
     ),
-    "model.pretrained_cnn": Field("", "File of initial weights of the ResNet in lens_vit_pinn: a resnet18."),
+    "model.pretrained_cnn": Field(
+        "", "File of initial weights for the ResNet in lens_vit_pinn: those of a resnet18."
+    ),
     "loss.physics_weight": Field(
         0.01, "Weight of the physics loss of lens_vit_pinn and lens_encoder_net.", 0
     ),
     "loss.label_smoothing": Field(
-        0.0, "Share of each training label that is spread over all classes.", 0, 0.99
+        0.0, "Fraction of each training label that is spread evenly over all classes.", 0, 0.99
     ),
     "augmentation.max_rotation": Field(10.0, "Largest random rotation of training images, degrees.", 0),
     "augmentation.dihedral": Field(
-        False, "Apply a random one of the square's eight symmetries to each training image."
+        False, "Apply one of the eight symmetries of the square, chosen at random, to each training image."
     ),
     "augmentation.max_shift": Field(
         0, "Largest random shift of training images along each axis, whole pixels.", 0
@@ -159,42 +161,46 @@ FIELDS: dict[str, Field] = {
         "cosine: the learning rate falls to 0 at the end of the run.",
         choices=("constant", "cosine"),
     ),
-    "optimizer.warmup_steps": Field(0, "Steps over which the learning rate rises from 0 at the start.", 0),
+    "optimizer.warmup_steps": Field(
+        0, "Number of updates at the start over which the learning rate rises linearly from 0.", 0
+    ),
     "optimizer.b1": Field(0.9, "Decay rate of AdamW's first moment.", 0, BELOW_1),
     "optimizer.b2": Field(0.999, "Decay rate of AdamW's second moment.", 0, BELOW_1),
-    "optimizer.eps": Field(1e-8, "Constant that AdamW adds to the root of the second moment."),
-    "optimizer.weight_decay": Field(0.01, "Weight decay of AdamW, on every parameter.", 0),
+    "optimizer.eps": Field(1e-8, "Constant that AdamW adds to the square root of the second moment."),
+    "optimizer.weight_decay": Field(0.01, "Weight decay of AdamW, applied to every parameter.", 0),
     "optimizer.clip_norm": Field(
-        0.0, "Largest norm of a gradient; larger ones are scaled down. 0: no limit.", 0
+        0.0, "Largest global norm of the gradients; larger gradients are scaled down. 0: no limit.", 0
     ),
     "optimizer.accumulate_steps": Field(
-        1, "Steps whose gradients are averaged into one update of the parameters.", 1
+        1, "Number of steps whose gradients are averaged for one update of the parameters.", 1
     ),
     "optimizer.ema_decay": Field(
         0.0,
-        "Decay rate of the running mean of the parameters, such as 0.999; the mean is evaluated and saved. "
-        "0: none.",
+        "Decay rate of the exponential moving average of the parameters, such as 0.999. The average is "
+        "evaluated and saved. 0: no average.",
         0,
         BELOW_1,
     ),
-    "batch_size": Field(32, "Images in a training step, over all devices.", 1),
-    "eval_batch_size": Field(64, "Images in an evaluation step, over all devices.", 1),
-    "num_epochs": Field(50, "Epochs. 0: evaluate the initial model, which is for pretrained ones.", 0),
+    "batch_size": Field(32, "Number of images per training step, over all devices.", 1),
+    "eval_batch_size": Field(64, "Number of images per evaluation step, over all devices.", 1),
+    "num_epochs": Field(
+        50, "Number of epochs. 0: evaluate the initial model without training, for pretrained models.", 0
+    ),
     "checkpoint_minutes": Field(
         10.0, "Minutes between checkpoints within an epoch. 0: save only after each epoch.", 0
     ),
     "precision": Field(
         "float32",
-        "Precision of products and convolutions; parameters, statistics, loss and optimizer are always "
-        "float32. tensorfloat32 rounds factors to 10 bits on GPUs that have it. bfloat16 also rounds feature "
-        "maps and halves memory; it is slower on CPUs.",
+        "Precision of matrix products and convolutions; parameters, statistics, loss and optimizer are "
+        "always float32. tensorfloat32 rounds factors to 10 bits on GPUs that support it. bfloat16 also "
+        "rounds feature maps and halves their memory; it is slower on CPUs.",
         choices=("float32", "tensorfloat32", "bfloat16"),
     ),
 }
 
 
 def default_config() -> ConfigDict:
-    """A new config with the default of every field; the files in configs/ change some of them.
+    """Returns a new config with the default value of every field.
 
     Values can be replaced by values of the same type. Fields cannot be added.
     """
@@ -208,11 +214,11 @@ def default_config() -> ConfigDict:
 
 
 def variant(argument: str | None, **variants: dict[str, object]) -> dict[str, object]:
-    """The overrides of the variant in `--config file.py:variant`.
+    """Returns the overrides of the variant selected by `--config FILE:VARIANT`.
 
     Args:
       argument: the text after the colon; empty or None for the config without overrides.
-      **variants: dotted field names and their values, for each variant.
+      **variants: overrides of each variant, by dotted field name.
 
     Raises:
       UserError: if there is no such variant.
@@ -220,17 +226,15 @@ def variant(argument: str | None, **variants: dict[str, object]) -> dict[str, ob
     if not argument:
         return {}
     if argument not in variants:
-        raise UserError(
-            f"config variant {argument!r} is not known; known variants: {', '.join(sorted(variants))}"
-        )
+        raise UserError(f"unknown config variant {argument!r}; known variants: {', '.join(sorted(variants))}")
     return variants[argument]
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuses a value that is not one of the choices, and suggests the nearest one.
+    """Checks that a value is one of the choices.
 
     Raises:
-      UserError: if `value` is not one of `choices`.
+      UserError: if it is not; the message suggests the most similar choice.
     """
     choices = list(choices)
     if value not in choices:
@@ -240,7 +244,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Checks the value of every field, and the fields that depend on each other.
+    """Checks the value of every field and the consistency of related fields.
 
     Raises:
       UserError: if a value is not allowed.
@@ -249,7 +253,7 @@ def check(config: ConfigDict) -> None:
         value = operator.attrgetter(name)(config)
         if field.choices:
             check_choice(f"config.{name}", value, field.choices)
-        too_low = field.low is not None and not value >= field.low  # NaN is not allowed either
+        too_low = field.low is not None and not value >= field.low  # also true for NaN
         if too_low or (field.high is not None and not value <= field.high):
             raise UserError(f"config.{name}={value}: must be {field.allowed}")
     _check_sizes(config)
@@ -289,7 +293,7 @@ def _check_input(config: ConfigDict) -> None:
     if chosen in FIT_NET_INPUTS and name == "lens_vit_pinn":
         raise UserError(f"{found}: needs config.model.name='lens_fit_net'")
     if chosen in RESIDUAL_INPUTS and fit == "none":
-        raise UserError(f"{found}: there are no residuals; set config.data.fit='common_test'")
+        raise UserError(f"{found}: requires a lens fit; set config.data.fit='common_test'")
     if fit != "none" and name != "lens_fit_net":
         raise UserError(
             f"config.data.fit={fit!r}: {name} does not use residuals; set "
@@ -297,13 +301,13 @@ def _check_input(config: ConfigDict) -> None:
         )
     if chosen in GRADIENT_INPUTS and config.preparation.stretch == "band_pass":
         raise UserError(
-            f"{found}: takes the logarithm of brightness, which "
+            f"{found}: takes the logarithm of the brightness, which "
             "config.preparation.stretch='band_pass' makes negative; use 'none'"
         )
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested fields by dotted names."""
+    """Returns the values of nested fields by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Docstrings may describe several names in one line, `x, y: coordinates`: the API pages show them so."""
+"""Griffe extension for docstring entries with several names, such as `x, y: coordinates`."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import griffe
 
 
 class JointNames(griffe.Extension):
-    """Puts together again what the docstring parser takes for a name and its type."""
+    """Rejoins names that the docstring parser splits into a name and a type."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Mends the parsed docstring of an object, if it has one."""
+        """Rejoins the names in the parsed docstring of an object, if it has one."""
         if obj.docstring is None or obj.is_module:
             return
         for section in obj.docstring.parsed:

@@ -65,7 +65,7 @@ BAD = {
     "flag": (["--config", PINN, "--wrkdir=x"], "'wrkdir'.*Did you mean: workdir"),
     "word": (["--config", PINN, "train"], "'train' is not a flag"),
     "config file": (["--config", "configs/pin.py"], "configs/pin.py: there is no such file"),
-    "variant": (["--config", f"{PINN}:quik"], "'quik' is not known; known variants: fast, quick"),
+    "variant": (["--config", f"{PINN}:quik"], "unknown config variant 'quik'; known variants: fast, quick"),
     "field": (
         ["--config", PINN, "--config.optimizer.lerning_rate=1"],
         "no such field; did you mean --config.optimizer.learning_rate?",
@@ -87,7 +87,7 @@ BAD = {
     "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
     "residuals without a fit": (
         ["--config", LENS_FIT, "--config.data.fit=none"],
-        "'image_and_residual': there are no residuals; set config.data.fit='common_test'",
+        "'image_and_residual': requires a lens fit; set config.data.fit='common_test'",
     ),
     "residuals for another model": (
         ["--config", PINN, "--config.model.input=residual"],

@@ -100,7 +100,7 @@ def test_config_selects_the_models_input():
                 "model.input": "gradient_product",
                 "preparation.stretch": "band_pass",
             },
-            "takes the logarithm of brightness.*use 'none'",
+            "takes the logarithm of the brightness.*use 'none'",
         ),
     ],
     ids=["unknown", "baseline", "negative values"],

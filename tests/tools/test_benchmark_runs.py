@@ -129,7 +129,7 @@ def test_second_start_shares_the_compilation_cache(tool):
     ("words", "message"),
     [
         (("--runs", "baselin"), "baselin.py: there is no such file"),
-        (("--runs", "baseline:slow"), "config variant 'slow' is not known"),
+        (("--runs", "baseline:slow"), "unknown config variant 'slow'"),
         (("--override", "num_epoch=3"), "did you mean --config.num_epochs?"),
         (("--override", "num_epochs"), "needs the form FIELD=VALUE"),
         (("--override", "seeds=3"), "only single runs are measured"),
