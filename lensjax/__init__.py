@@ -37,13 +37,16 @@ __all__ = [
 
 
 def load(workdir: str | os.PathLike[str]) -> "Classifier":
-    """Loads the classifier of a run: `lensjax.load("runs/lens_fit").predict(images)`.
+    """Loads the classifier of a run.
 
     Args:
       workdir: the folder of a run.
 
+    Returns:
+      The classifier at its best epoch, used as in `lensjax.load("runs/lens_fit").predict(images)`.
+
     Raises:
-      UserError: if there is no run, or it has no checkpoint of a whole epoch.
+      UserError: if there is no run, or the run has no checkpoint of a completed epoch.
     """
     from pathlib import Path
 

@@ -15,7 +15,7 @@ class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite. The message says where."""
 
 
-class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+class Interrupted(Exception):  # noqa: N818 (not an error)
     """A signal stopped the work after progress was saved.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The command `lensjax`, also as `python -m lensjax.main --config configs/pinn.py`."""
+"""The command `lensjax`; in a checkout, also `python -m lensjax.main --config configs/pinn.py`."""
 
 import importlib
 import logging
@@ -17,13 +17,13 @@ def main(arguments: Sequence[str]) -> int:
     """Trains, evaluates, predicts or compares.
 
     Args:
-      arguments: the words after the program's name.
+      arguments: the command-line arguments after the program name.
 
     Returns:
       The exit code.
 
     Raises:
-      UserError: if the command, the config or a file is wrong.
+      UserError: if the command, the config or a file is invalid.
     """
     options = parse(arguments)
     if options.distributed:
@@ -37,18 +37,18 @@ def main(arguments: Sequence[str]) -> int:
     return getattr(commands, options.mode)(options, devices)
 
 
-def run(words: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-      words: the words after the program's name; those of this process if None.
+      arguments: the command-line arguments after the program name; `sys.argv[1:]` if None.
     """
-    words = sys.argv[1:] if words is None else words
-    if words and words[0] in COMMANDS:
-        command = importlib.import_module(f"lensjax.cli.{words[0].replace('-', '_')}")
-        name = f"lensjax {words[0]}"
-        return runner.run(command.main, command.USAGE, name=name, arguments=words[1:])
-    code = runner.run(main, help_text(words), name="lensjax", arguments=words)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        command = importlib.import_module(f"lensjax.cli.{arguments[0].replace('-', '_')}")
+        name = f"lensjax {arguments[0]}"
+        return runner.run(command.main, command.USAGE, name=name, arguments=arguments[1:])
+    code = runner.run(main, help_text(arguments), name="lensjax", arguments=arguments)
     processes.exit_on_failure(code)
     return code
 

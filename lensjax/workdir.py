@@ -54,10 +54,10 @@ def check_same_config(workdir: Path, config: ConfigDict) -> None:
     """Checks that the run in `workdir` has the given config.
 
     Raises:
-      UserError: if there is no run, or its config is different. The message lists the fields.
+      UserError: if there is no run, or its config is different. The message lists the differing fields.
     """
     existing, new = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
-    # Fields that only earlier versions of lensjax had are ignored.
+    # Fields that exist only in runs of earlier versions of lensjax are ignored.
     differences = [
         f"{name} = {existing[name]!r} in the existing run, {new[name]!r} in this command"
         for name in sorted(new)
@@ -91,11 +91,14 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def list_runs(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
-    """Folders of the runs of a config, one per seed, each with its single-seed config.
+    """Lists the runs of a config, one per seed.
 
     Args:
       workdir: the folder of all runs.
       config: the complete config.
+
+    Returns:
+      The single-seed config of each run, by the folder of the run.
     """
     if config.seeds == 1:
         return {workdir: config}
@@ -157,7 +160,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file atomically: after a crash it has either the old content or the new."""
+    """Writes a file atomically: after a crash it has either the old or the new content."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)

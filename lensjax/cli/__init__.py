@@ -1,1 +1,1 @@
-"""The command line: options, console and the frame that all commands share."""
+"""The command line: options, help, console output, and the code that runs every command."""

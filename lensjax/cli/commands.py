@@ -20,11 +20,11 @@ from lensjax.training import processes, seeds
 from lensjax.training.parallel import AXIS
 from lensjax.training.profiler import Profiler
 
-# Modules that import Matplotlib or scikit-learn are imported when they are needed: training starts sooner.
+# Modules that import Matplotlib or scikit-learn are imported only when needed: training starts sooner.
 
 
 def train(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Trains a model, or resumes, and reports on the test images."""
+    """Trains a model or resumes its training, and reports on the test images."""
     config = options.config if options.config is not None else workdir.read_config(options.workdir)
     if options.debug_nans:
         jax.config.update("jax_debug_nans", True)
@@ -68,7 +68,7 @@ def report(options: Options, config: ConfigDict, splits: Splits, devices: Sequen
 
 
 def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
-    """Reports on the best epoch of each run, on one split."""
+    """Evaluates the best epoch of each run on one split."""
     from lensjax.report.assessment import evaluate_run
     from lensjax.report.seeds import evaluate_seeds
 
@@ -86,7 +86,7 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
 
 
 def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[TrainedModel]:
-    """Loads the best epoch of the run of each seed."""
+    """Loads the best epoch of each seed's run."""
     return [load_trained_model(each, devices=devices) for each in workdir.list_runs(folder, config)]
 
 
@@ -112,7 +112,7 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
     )
     log.info("%s: %s images classified", options.output, f"{num_good:,}")
     if num_bad:
-        log.info("%s images failed; the column 'error' has the reasons", f"{num_bad:,}")
+        log.info("%s images failed; the column 'error' gives the reasons", f"{num_bad:,}")
     return 1 if num_bad else 0
 
 

@@ -1,4 +1,4 @@
-"""Configs by file or by name."""
+"""Loading of configs by file or by name."""
 
 import difflib
 import runpy
@@ -13,17 +13,20 @@ from lensjax.errors import UserError
 
 
 def folder() -> Path:
-    """The folder of lensjax's own configs: in the package if it is installed, else in the checkout."""
+    """Folder of lensjax's own configs: in the package if it is installed, else in the checkout."""
     package = Path(lensjax.__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def load_config(argument: str) -> ConfigDict:
-    """Loads the config that `FILE[:VARIANT]` or `NAME[:VARIANT]` names.
+    """Loads a config, given as `FILE[:VARIANT]` or `NAME[:VARIANT]`.
 
     Args:
       argument: a Python file, or the name of one of lensjax's own configs; optionally with a variant.
+
+    Returns:
+      The config, locked.
 
     Raises:
       UserError: if there is no such file or variant, or if the file does not define a config.
@@ -46,21 +49,25 @@ def load_config(argument: str) -> ConfigDict:
 
 
 def names() -> list[str]:
-    """The names of lensjax's own configs."""
+    """Names of lensjax's own configs."""
     return sorted(file.stem for file in folder().glob("*.py"))
 
 
 def default_workdir(argument: str) -> Path:
-    """The default folder of a run: `runs/pinn-quick` for `configs/pinn.py:quick`."""
+    """Default folder of a run, such as `runs/pinn-quick` for `configs/pinn.py:quick`."""
     file, _, variant = argument.partition(":")
     return Path("runs") / (Path(file).stem + (f"-{variant}" if variant else ""))
 
 
 def check_fields(config: ConfigDict, words: Sequence[str]) -> None:
-    """Refuses `--config.FIELD` for a field that the config does not have, and suggests the nearest one.
+    """Checks that the config has the field of each `--config.FIELD`.
+
+    Args:
+      config: the config.
+      words: the command-line arguments.
 
     Raises:
-      UserError: if a field does not exist.
+      UserError: if a field does not exist. The message suggests the most similar field.
     """
     known = [f"config.{name}" for name in flatten(config.to_dict())]
     for word in words:

@@ -1,4 +1,4 @@
-"""Log lines on the terminal."""
+"""Log messages in the terminal."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ from lensjax.runtime.progress import log
 
 @contextlib.contextmanager
 def terminal_output() -> Iterator[None]:
-    """Sends lensjax's log lines to standard output, bare, for the length of a command."""
+    """Context in which lensjax's log messages are written to standard output, without prefixes."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     level, propagate = log.level, log.propagate

@@ -1,4 +1,4 @@
-"""The command convert-weights: weights from PyTorch files to lensjax files, and back."""
+"""The command convert-weights: converts weights between PyTorch files and lensjax files."""
 
 import contextlib
 import json
@@ -21,18 +21,18 @@ from lensjax.weights.writing import check_output_path
 FLAGS = {
     "input": Flag(
         "FILE",
-        "A PyTorch checkpoint (.pth, .pt, .bin) or .safetensors, with the names of torchvision, DINO, timm, "
-        "Hugging Face or the reference implementation. With --to-torch: a file that this command wrote, or "
-        "the folder of a run, whose best epoch is converted.",
+        "A PyTorch checkpoint (.pth, .pt, .bin) or a .safetensors file, with parameter names of torchvision, "
+        "DINO, timm, Hugging Face or the reference implementation. With --to-torch: a file that this command "
+        "wrote, or the folder of a run, whose best epoch is converted.",
     ),
     "output": Flag(
         "FILE",
-        "File to write: .safetensors for lensjax; with --to-torch .pth or .pt for torch.load, or "
+        "File to write: .safetensors for lensjax; with --to-torch, .pth or .pt for torch.load, or "
         ".safetensors.",
     ),
     "arch": choice(
         "NAME",
-        f"Architecture: {', '.join(PUBLISHED_SIZES)}; recognized by the names in the file if not given.",
+        f"Architecture: {', '.join(PUBLISHED_SIZES)}; detected from the names in the file if not given.",
         list(PUBLISHED_SIZES),
         None,
     ),
@@ -55,20 +55,20 @@ USAGE = usage(
         "lensjax convert-weights --download dino_vits16 --output NEW.safetensors",
     ],
     FLAGS,
-    "Every array must be known and none may be missing. Nothing in a checkpoint is executed: one that "
-    "contains more than tensors is refused. PyTorch's own formats need PyTorch (pip install "
+    "Every array must be known and none may be missing. Code in a checkpoint is never run; a checkpoint "
+    "that contains more than tensors is refused. PyTorch's own formats need PyTorch (pip install "
     "'lensjax[torch]'); .safetensors does not.",
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Converts weights.
+    """Runs the command convert-weights.
 
     Args:
-      arguments: the words after the command.
+      arguments: its command-line arguments.
 
     Raises:
-      UserError: if the command or a file is wrong.
+      UserError: if the command or a file is invalid.
     """
     options = parse(arguments)
     if options.output:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         options.input, digest = download(options.download, options.sha256)
         log.info("%s\n  SHA-256 %s", options.input, digest)
         if not OFFICIAL_FILES[options.download].sha256 and not options.sha256:
-            log.info("  its authors do not publish a SHA-256; --sha256 HEX checks it against yours")
+            log.info("  its authors do not publish a SHA-256; --sha256 HEX compares it with yours")
         if not options.output:
             log.info("convert it: lensjax convert-weights --input %s --output FILE", options.input)
             return
@@ -89,10 +89,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
-    """Parses the words of the command.
+    """Parses the command-line arguments.
 
     Raises:
-      UserError: if a flag or value is wrong, or flags exclude each other.
+      UserError: if a flag or value is invalid, or flags exclude each other.
     """
     values = parse_flags(FLAGS, arguments)
     options = types.SimpleNamespace(**{name.replace("-", "_"): value for name, value in values.items()})
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
     if options.output and options.output.suffix not in suffixes:
         raise UserError(f"--output {options.output}: must end in {' or '.join(suffixes)}")
     if options.input and options.output and options.input.resolve() == options.output.resolve():
-        raise UserError("--input and --output are the same file; name another output")
+        raise UserError("--input and --output are the same file; choose another output")
     return options
 
 
@@ -201,8 +201,8 @@ def download(name: str, sha256: str) -> tuple[Path, str]:
 
 
 def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
-    """The architecture and variables of the best epoch of a run."""
-    import jax  # these are slow to import
+    """Architecture and variables of the best epoch of a run."""
+    import jax  # slow to import
 
     from lensjax.config import default_config
     from lensjax.prediction.trained_model import load_trained_model

@@ -10,7 +10,7 @@ from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 from lensjax.weights.writing import check_output_path
 
-TOLERANCE = 1e-4  # largest difference of logits
+TOLERANCE = 1e-4  # largest accepted difference between logits
 NUM_IMAGES = 12
 FLAGS = {
     "workdir": Flag("FOLDER", "Folder of a run; its best epoch is exported."),
@@ -24,7 +24,7 @@ FLAGS = {
     ),
     "output": Flag(
         "FILE",
-        "File to write; its name ends in .stablehlo, .onnx or .safetensors, or for torch in .pth or .pt.",
+        "File to write; its name must end in .stablehlo, .onnx or .safetensors, or for torch in .pth or .pt.",
     ),
     "overwrite": switch("Replace an existing output."),
 }
@@ -42,22 +42,21 @@ USAGE = usage(
     "is reported; if it is above 1e-4, the file is not kept.",
     "onnx needs jax2onnx and onnxruntime; torch needs PyTorch (pip install 'lensjax[torch]'). "
     "docs/export.md describes how to use the files.",
-    codes="Exit codes: 0 success; 1 the logits differ; 2 the command or the run is wrong, as the message "
-    "says.",
+    codes="Exit codes: 0 success; 1 the logits differ; 2 invalid command or run, explained by the message.",
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exports a classifier.
+    """Runs the command export.
 
     Args:
-      arguments: the words after the command.
+      arguments: its command-line arguments.
 
     Returns:
       The exit code.
 
     Raises:
-      UserError: if the command or the run is wrong.
+      UserError: if the command or the run is invalid.
     """
     values = parse_flags(FLAGS, arguments, required=("workdir", "format", "output"))
     workdir, output = (Path(values[name]).expanduser() for name in ("workdir", "output"))

@@ -1,4 +1,4 @@
-"""Flags of commands: definition, parsing and help, from one table."""
+"""Command-line flags: definition, parsing and help, from one table."""
 
 import dataclasses
 import textwrap
@@ -11,7 +11,7 @@ from lensjax.errors import UserError
 
 WIDTH = 80
 _INDENT = 28
-EXIT_CODES = "Exit codes: 0 success; 1 failure; 2 the command or a file is wrong, as the message says."
+EXIT_CODES = "Exit codes: 0 success; 1 failure; 2 invalid command or file, explained by the message."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Flag:
     """A flag of a command.
 
     Attributes:
-      value: what the help shows for its value; empty for a switch.
-      help: what the flag does.
-      modes: the commands that have it, if several share a table.
-      define: the function of absl that defines it.
+      value: placeholder for the value in the help; empty for a switch.
+      help: description of the flag.
+      modes: the commands that have the flag, if several share a table.
+      define: the absl function that defines the flag.
       default: value if the flag is not given.
       settings: further arguments of `define`.
     """
@@ -36,12 +36,12 @@ class Flag:
 
 
 def choice(value: str, description: str, choices: Sequence[str], default: str | None, *modes: str) -> Flag:
-    """A flag with a few allowed values."""
+    """Flag whose value is one of `choices`."""
     return Flag(value, description, modes, flags.DEFINE_enum, default, {"enum_values": list(choices)})
 
 
 def integer(description: str, default: int | None, low: int, *modes: str, value: str = "N") -> Flag:
-    """A flag with an integer of at least `low`."""
+    """Flag whose value is an integer of at least `low`."""
     return Flag(value, description, modes, flags.DEFINE_integer, default, {"lower_bound": low})
 
 
@@ -53,18 +53,18 @@ def real(
     value: str = "X",
     high: float | None = None,
 ) -> Flag:
-    """A flag with a real number from `low` to `high`, without an upper limit if `high` is None."""
+    """Flag whose value is a real number from `low` to `high`; no upper limit if `high` is None."""
     bounds = {"lower_bound": low, "upper_bound": high}
     return Flag(value, description, modes, flags.DEFINE_float, default, bounds)
 
 
 def comma_list(description: str, default: Sequence[str] | None, *modes: str, value: str = "NAME,..") -> Flag:
-    """A flag with words separated by commas."""
+    """Flag whose value is a comma-separated list."""
     return Flag(value, description, modes, flags.DEFINE_list, default)
 
 
 def switch(description: str, *modes: str) -> Flag:
-    """A flag without a value."""
+    """Flag without a value."""
     return Flag("", description, modes, flags.DEFINE_boolean, False)
 
 
@@ -73,7 +73,7 @@ def define_flags(table: Mapping[str, Flag], values: flags.FlagValues) -> None:
 
     Args:
       table: the flags by name.
-      values: absl's flags; changed.
+      values: absl's flag values, to which the flags are added.
     """
     for name, flag in table.items():
         flag.define(name, default=flag.default, help=flag.help, flag_values=values, **flag.settings)
@@ -82,18 +82,18 @@ def define_flags(table: Mapping[str, Flag], values: flags.FlagValues) -> None:
 def parse_flags(
     table: Mapping[str, Flag], arguments: Sequence[str], *, required: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Parses the words of a command that has only flags.
+    """Parses the arguments of a command that accepts only flags.
 
     Args:
       table: the flags by name.
-      arguments: the words of the command.
-      required: names of the flags that must be given.
+      arguments: the command-line arguments.
+      required: names of the required flags.
 
     Returns:
-      The value of each flag.
+      The value of each flag by name.
 
     Raises:
-      UserError: if a word is not a flag, a value is wrong, or a required flag is not given.
+      UserError: if an argument is not a flag, a value is invalid, or a required flag is missing.
     """
     values = flags.FlagValues()
     define_flags(table, values)
@@ -116,12 +116,12 @@ def usage(
     *notes: str | Mapping[str, str],
     codes: str = "",
 ) -> str:
-    """The help of a command.
+    """Help text of a command.
 
     Args:
       summary: what the command does.
-      examples: commands.
-      table: its flags by name.
+      examples: example commands.
+      table: the flags by name.
       *notes: paragraphs after the flags, or lists of names and their descriptions.
       codes: a paragraph about exit codes; `EXIT_CODES` if empty.
     """
@@ -139,7 +139,7 @@ def usage(
 
 
 def entry(name: str, description: str) -> Iterator[str]:
-    """A name and its description beside it, or below it if the name is long."""
+    """Yields the lines of a name with its description beside it, or below it if the name is long."""
     lines = textwrap.wrap(description, WIDTH - _INDENT, break_on_hyphens=False)
     if len(name) > _INDENT - 4:
         yield f"  {name}"
@@ -149,5 +149,5 @@ def entry(name: str, description: str) -> Iterator[str]:
 
 
 def wrap(text: str) -> list[str]:
-    """The lines of a paragraph."""
+    """Wraps a paragraph to lines of at most `WIDTH` columns."""
     return textwrap.wrap(text, WIDTH, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Help texts, made from the tables of commands, flags and config fields."""
+"""Help texts, generated from the tables of commands, flags and config fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from lensjax.cli.options import FLAGS, MODES, take_mode
 from lensjax.config import FIELDS
 
 COMMANDS = {
-    "convert-weights": "convert weights from and to PyTorch files",
+    "convert-weights": "convert weights between PyTorch files and lensjax files",
     "export": "export a run to StableHLO, ONNX, safetensors or PyTorch",
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
@@ -21,13 +21,13 @@ _EXAMPLES = {
     "compare": ("--workdir runs/baseline,runs/pinn",),
 }
 _CODES = (
-    "Exit codes: 0 success; 1 failure, or some images could not be predicted; 2 the command, the config or a "
-    "file is wrong, as the message says."
+    "Exit codes: 0 success; 1 failure, or some images could not be classified; 2 invalid command, config or "
+    "file, explained by the message."
 )
 
 
 def help_text(arguments: Sequence[str]) -> str:
-    """The help for a command line that asks for it: of one command, or of all."""
+    """Help text of the command that the arguments name, or an overview if they name none."""
     words = [word.partition("=")[2] if word.startswith("--mode=") else word for word in arguments]
     mode, _ = take_mode([word for word in words if word in MODES])
     return _command_help(mode) if mode else _overview()
@@ -42,7 +42,7 @@ def _overview() -> str:
         lines += entry(name, description)
     lines += [
         "",
-        *wrap("In a checkout, python -m lensjax.main --mode COMMAND does the same as lensjax COMMAND."),
+        *wrap("In a checkout, python -m lensjax.main --mode COMMAND is equivalent to lensjax COMMAND."),
         "",
         *wrap(_CODES),
     ]
@@ -56,9 +56,9 @@ def _command_help(mode: str) -> str:
     if mode == "train":
         lines += entry(
             "--config FILE[:VARIANT]",
-            f"Config: a Python file, or one of {', '.join(names())}; and a variant of it, such as quick.",
+            f"Config: a Python file, or one of {', '.join(names())}; optionally a variant, such as quick.",
         )
-        lines += entry("--config.FIELD=VALUE", "Another value of a field; see below.")
+        lines += entry("--config.FIELD=VALUE", "Override the value of a field; see below.")
     for name, flag in FLAGS.items():
         if mode in flag.modes:
             lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)
@@ -71,7 +71,7 @@ def _command_help(mode: str) -> str:
 
 
 def fields_page() -> str:
-    """The page docs/config.md."""
+    """Text of the page docs/config.md."""
     rows = [
         f"| `{name}` | {_code(_written(field.default))} | {_cell(field.allowed)} | {_cell(field.help)} |"
         for name, field in FIELDS.items()
@@ -79,7 +79,7 @@ def fields_page() -> str:
     return (
         "# Config fields\n\n"
         "Every field can be set on the command line, as in `--config.optimizer.learning_rate=3e-4`, or in a "
-        "config file.\nThis page is made from the table in `lensjax/config.py` by `python "
+        "config file.\nThis page is generated from the table in `lensjax/config.py` by `python "
         "docs/site/config_page.py`.\n\n"
         "| field | default | allowed | what it sets |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
@@ -94,7 +94,7 @@ def _brackets(allowed: str) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as it is given on the command line."""
+    """A value as written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

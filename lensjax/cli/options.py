@@ -16,7 +16,7 @@ from lensjax.errors import UserError
 
 MODES = {
     "train": "train a classifier and report on the test images",
-    "evaluate": "report again on the best epoch of a run",
+    "evaluate": "evaluate the best epoch of a run and report on it",
     "predict": "classify image files",
     "compare": "compare runs on the same images",
 }
@@ -58,10 +58,10 @@ FLAGS: dict[str, Flag] = {
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
-        "crop", "Crop images that are too large to their center.", ("error", "crop"), "error", "predict"
+        "crop", "Crop images that are too large around their center.", ("error", "crop"), "error", "predict"
     ),
     "pixel-scale": real(
-        "Pixel scale of the images, from which they are resampled to the run's.",
+        "Pixel scale of the images, which are resampled to the pixel scale of the run.",
         None,
         1e-6,
         "predict",
@@ -70,7 +70,7 @@ FLAGS: dict[str, Flag] = {
     "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
     "debug-nans": switch(
-        "Stop at the operation that yields the first NaN, with its traceback; slower.", "train"
+        "Stop at the operation that produces the first NaN, with a traceback; slower.", "train"
     ),
     "distributed": switch("Train together with other processes, one per host (docs/scaling.md).", "train"),
     "coordinator": Flag(
@@ -85,26 +85,26 @@ FLAGS: dict[str, Flag] = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a command asks for.
+    """Parsed options of a command.
 
     Attributes:
       mode: one of `MODES`.
       config: the whole config; None if not given.
       workdir: the run's folder.
       workdirs: the folders of the runs to compare.
-      split: which images to evaluate.
+      split: images to evaluate.
       input: images to predict; None if not given.
-      output: where predictions or a comparison are written.
-      overwrite: whether a finished output is replaced.
-      crop: whether images that are too large are cropped to the run's size.
-      pixel_scale: of the images to predict, arcsec; None if it is the run's.
+      output: file of the predictions, or folder of the comparison.
+      overwrite: whether to replace a finished output.
+      crop: whether to crop images that are too large to the image size of the run.
+      pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
       calibrated: whether to apply the fitted temperature.
       tta: "none" or "d4".
-      debug_nans: whether to find the operation that yields the first NaN.
+      debug_nans: whether to stop at the operation that produces the first NaN.
       profile: whether to time all steps and trace some.
-      distributed: whether other processes train along.
-      coordinator: address of the first process; None if JAX finds it.
-      num_processes, process_id: number of processes, and of this one; None if JAX finds them.
+      distributed: whether several processes train together.
+      coordinator: address of the first process; None if JAX detects it.
+      num_processes, process_id: number of processes, and number of this one; None if JAX detects them.
     """
 
     mode: str
@@ -128,13 +128,13 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Parses a command: `train --config ...`, or the same with `--mode train`, which is the default.
+    """Parses a command, given as the first argument or with `--mode`; the default is train.
 
     Args:
-      arguments: the words after the program's name.
+      arguments: the command-line arguments after the program name.
 
     Raises:
-      UserError: if a flag, a value or a config field is wrong.
+      UserError: if a flag, a value or a config field is invalid.
     """
     mode, arguments = take_mode(arguments)
     named, words = _take_config(arguments)
@@ -177,7 +177,11 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def take_mode(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The command if the first word is one of `MODES`, else None; and the other words."""
+    """Splits off the command if the first argument is one of `MODES`.
+
+    Returns:
+      The command, or None; and the other arguments.
+    """
     if arguments and arguments[0] in MODES:
         return arguments[0], list(arguments[1:])
     return None, list(arguments)
@@ -193,7 +197,7 @@ def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
 
 
 def _check_mode(values: flags.FlagValues, config: str | None) -> None:
-    """Checks that the flags that are needed are given, and no flags of other commands."""
+    """Checks that all required flags are given, and no flags of other commands."""
     mode = values.mode
     if config is None and not values.workdir:
         needed = "--config FILE" if mode == "train" else "--workdir FOLDER"
@@ -211,7 +215,7 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `--config`, None if not given, and the other words."""
+    """Splits off the value of `--config`, None if not given, from the other arguments."""
     named = None
     others = []
     words = iter(arguments)

@@ -1,4 +1,4 @@
-"""The command prepare-tfds: a TFDS data set from an archive of images, without TensorFlow."""
+"""The command prepare-tfds: prepares a TFDS data set from an archive of images, without TensorFlow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ FLAGS = {
         "files; test/ is included if it exists.",
     ),
     "data-dir": Flag(
-        "FOLDER", "Folder of the data set, FOLDER/deep_lense/1.0.0; an existing one is not overwritten."
+        "FOLDER", "Data folder of TFDS; FOLDER/deep_lense/1.0.0 is created, and must not exist yet."
     ),
     "image-size": integer("Expected height and width, pixels; 150 if not given.", 150, 1),
 }
@@ -26,13 +26,13 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares a data set.
+    """Runs the command prepare-tfds.
 
     Args:
-      arguments: the words after the command.
+      arguments: its command-line arguments.
 
     Raises:
-      UserError: if the command or an image is wrong.
+      UserError: if the command or an image is invalid.
     """
     values = parse_flags(FLAGS, arguments, required=("source", "data-dir"))
     from lensjax.data.deep_lense import prepare_dataset  # TensorFlow Datasets is slow to import

@@ -1,4 +1,4 @@
-"""The frame of all commands: shows help, turns errors into exit codes."""
+"""Runs any command: prints its help, and turns errors into exit codes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ def run(
 ) -> int:
     """Runs a command and returns its exit code.
 
-    An error of the user becomes one line on standard error and code 2; a failed run one line and code 1; a
-    run that a signal stopped 128 plus the signal's number, as in shells.
+    Errors are reported in one line on standard error. The exit code is 2 for a `UserError`, 1 for a loss that
+    is not finite, and 128 plus the number of the signal if a signal stopped the run, as in shells.
 
     Args:
-      main: the command, a function of its words; None counts as code 0.
-      usage: the text for --help.
+      main: the command, a function of its command-line arguments; the result None means exit code 0.
+      usage: help text of the command.
       name: prefix of error messages.
-      arguments: the words of the command; those of this process if None.
+      arguments: the command-line arguments; `sys.argv[1:]` if None.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if {"--help", "-h", "-help", "--helpfull"} & set(arguments):

@@ -1,4 +1,4 @@
-"""The command simulate: simulated images in the published layout, with all true parameters."""
+"""The command simulate: writes simulated images in the published layout, with all true parameters."""
 
 import concurrent.futures
 import csv
@@ -21,13 +21,13 @@ from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
-AT_A_TIME = 512
+CHUNK_SIZE = 512  # images that are simulated at once
 MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
 FLAGS = {
     "preset": Flag("NAME", "common_test (default), model_1, model_2 or model_3.", default="common_test"),
-    "train": integer("Number of training images; the classes take turns.", 0, 0),
+    "train": integer("Number of training images; the classes alternate.", 0, 0),
     "val": integer("Number of validation images.", 0, 0),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),
     "output": Flag(
@@ -42,7 +42,7 @@ FLAGS = {
         ("npy", "array_record"),
         "npy",
     ),
-    "montage": Flag("FILE", "Write a labeled contact sheet; without --output nothing else."),
+    "montage": Flag("FILE", "Write a labeled contact sheet; without --output, write only this."),
 }
 USAGE = usage(
     "Simulates images of lenses in the published layout, with all true parameters.",
@@ -54,13 +54,13 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Simulates images.
+    """Runs the command simulate.
 
     Args:
-      arguments: the words after the command.
+      arguments: its command-line arguments.
 
     Raises:
-      UserError: if the command is wrong, or the folder contains anything else.
+      UserError: if the command is invalid, or the folder contains anything else.
     """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: str) -> None:
-    """Records in a new folder what it will contain, or checks this record.
+    """Writes the manifest of a new folder, or checks that of an existing one.
 
     Raises:
-      UserError: if the folder contains something else.
+      UserError: if the folder has a different manifest, or other files and no manifest.
     """
     wanted = {
         **{"preset": preset, "definition": repr(simulation.preset(preset)), "seed": seed},
@@ -119,13 +119,13 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
     for folder, number in numbers.items():
         for name in CLASSES:
             (output / folder / name).mkdir(parents=True, exist_ok=True)
-        starts = range(0, number, AT_A_TIME)
+        starts = range(0, number, CHUNK_SIZE)
         with (
             progress_bar(number, f"writing {folder}") as bar,
             concurrent.futures.ThreadPoolExecutor() as threads,
         ):
             for first in starts:
-                rows = range(first, min(first + AT_A_TIME, number))
+                rows = range(first, min(first + CHUNK_SIZE, number))
                 files = [output / _name(folder, row) for row in rows]
                 if not all(file.exists() for file in files):
                     images = simulation.simulate_split(
@@ -136,11 +136,11 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
 
 
 def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes both splits as one data set of TensorFlow Datasets, unless it exists."""
+    """Writes both splits as one TensorFlow Datasets data set, unless it exists."""
     from lensjax.data.deep_lense import DeepLense  # TensorFlow Datasets is slow to import
 
     if (output / "deep_lense").exists():
-        log.info("%s exists already", output / "deep_lense")
+        log.info("%s already exists", output / "deep_lense")
         return
     sets = {}
     for folder, number in numbers.items():
@@ -185,7 +185,7 @@ def truth_rows(scenes: simulation.Scene) -> Iterator[dict[str, str]]:
 
 
 def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
-    """Draws a contact sheet: a row of images for each class, with their main parameters.
+    """Writes a contact sheet: a row of images for each class, with their main parameters.
 
     Raises:
       UserError: if the file cannot be written.

@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
     (docs/performance.md). Call this function before any threads are started.
 
     Returns:
-      Whether the settings were changed. They are left alone without the GNU C library, and if the user has
-      set a MALLOC_ variable such as MALLOC_ARENA_MAX, or GLIBC_TUNABLES.
+      Whether the settings were changed. They are not changed without the GNU C library, or if the user has
+      set GLIBC_TUNABLES or a MALLOC_ variable such as MALLOC_ARENA_MAX.
     """
     user_settings = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if user_settings or not _has_gnu_library():

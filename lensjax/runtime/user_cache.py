@@ -30,8 +30,8 @@ def digest(parts: Iterable[object], *, code: Iterable[str]) -> str:
     """SHA-256 of everything that determines a result: inputs, code, versions and device type.
 
     Args:
-      parts: the inputs. Arrays enter with type, shape and content, other objects as their `str`.
-      code: folders of the package with the code that computes the result.
+      parts: the inputs. Arrays are hashed by type, shape and content, other objects by their `str`.
+      code: folders of the package that contain the code that computes the result.
     """
     key = hashlib.sha256()
     for part in (*parts, jax.__version__, np.__version__, jax.default_backend()):
@@ -65,10 +65,10 @@ def load(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s: damaged cache file (%s); computing its content again", file, error)
+        log.warning("%s: damaged cache file (%s); recomputing its content", file, error)
         return None
     if any(array.shape != shapes[name] for name, array in arrays.items()):
-        log.warning("%s: unexpected arrays in cache file; computing its content again", file)
+        log.warning("%s: unexpected arrays in cache file; recomputing its content", file)
         return None
     return arrays
 
@@ -83,7 +83,7 @@ def save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary.replace(file)
     except OSError as error:
         log.warning(
-            "%s: cannot write cache file (%s); its content will be computed again next time. Set %s to a "
+            "%s: cannot write cache file (%s); its content will be recomputed next time. Set %s to a "
             "writable folder",
             file.parent,
             error.strerror or error,
