@@ -1,4 +1,7 @@
-"""Gravitational lensing as pure functions of arrays. Angles are in arcsec, masses in solar masses."""
+"""Gravitational lensing as pure functions of arrays.
+
+Angles are in arcsec, masses in solar masses.
+"""
 
 from lensjax.physics.arrival_time import Potential, arrival_time_differences, fermat_potential, time_delay
 from lensjax.physics.cosmology import (

@@ -20,7 +20,7 @@ class Potential(Protocol):
     """Lensing potential as a function of position."""
 
     def __call__(self, x: Array, y: Array, /) -> Array:
-        """The potential (arcsec^2) at x and y (arcsec)."""
+        """Potential (arcsec^2) at x and y (arcsec)."""
 
 
 def fermat_potential(potential: Potential, x: Grid, y: Grid, beta_x: Scalar, beta_y: Scalar) -> Grid:
@@ -51,7 +51,7 @@ def time_delay(
 ) -> Grid:
     """Arrival time of light at theta relative to the unlensed light path, days.
 
-    A constant in the potential adds a constant to the delay: only differences are observable. In float32
+    A constant in the potential adds a constant to the delay, so only differences are observable. In float32,
     differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens.
 
     Args:
@@ -72,11 +72,11 @@ def time_delay(
 def arrival_time_differences(
     delay: Float[Array, " images"], mask: Bool[Array, " images"] | None = None
 ) -> Float[Array, " images"]:
-    """Delays of the images relative to the first image to arrive.
+    """Delay of each image relative to the image that arrives first.
 
     Args:
       delay: delay of each image, in any unit.
-      mask: which entries are images; by default all.
+      mask: True for entries that are images; by default all.
 
     Returns:
       Differences in the unit of `delay`; 0 for the first image and for masked entries.

@@ -62,6 +62,9 @@ def lensing_distances(
 
     Returns:
       D_L, D_S and D_LS, Mpc.
+
+    Raises:
+      ValueError: if the convention is unknown.
     """
     lens = comoving_distance(z_lens, H0=H0, Om0=Om0)
     source = comoving_distance(z_source, H0=H0, Om0=Om0)
@@ -79,7 +82,7 @@ def time_delay_distance(
     """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
 
     Args:
-      z_lens, z_source: redshifts; the distance is infinite where they are equal.
+      z_lens, z_source: redshifts; the distance is infinite if they are equal.
       H0: Hubble constant, km / s / Mpc.
       Om0: matter density today in units of the critical density.
 
@@ -104,7 +107,7 @@ def einstein_radius(
     """Einstein radius of a point mass.
 
     Args:
-      mass: solar masses, not negative.
+      mass: nonnegative mass, solar masses.
       z_lens, z_source: redshifts.
       H0: Hubble constant, km / s / Mpc.
       Om0: matter density today in units of the critical density.
@@ -112,8 +115,8 @@ def einstein_radius(
 
     Returns:
       The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts; 0 for a source in front of the
-      lens. It grows as the square root of the mass, with an infinite slope at 0. Its square, to which the
-      deflection is proportional, is `einstein_radius(1.0)**2 * mass`.
+      lens. The radius grows as the square root of the mass, with an infinite slope at 0. Its square, to which
+      the deflection is proportional, is `einstein_radius(1.0)**2 * mass`.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
@@ -132,11 +135,11 @@ def einstein_mass(
 ) -> Float[Array, "*shape"]:
     """Mass of a point mass with a given Einstein radius; the inverse of `einstein_radius`.
 
-    For any circularly symmetric lens it is the mass within the Einstein radius.
+    For any circularly symmetric lens, this is the mass within the Einstein radius.
 
     Args:
       theta_E: Einstein radius, arcsec.
-      z_lens, z_source: redshifts, z_source > z_lens; the mass is infinite where they are equal.
+      z_lens, z_source: redshifts, z_source > z_lens; the mass is infinite if they are equal.
       H0: Hubble constant, km / s / Mpc.
       Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
@@ -190,8 +193,8 @@ def sis_velocity_dispersion(
     """Velocity dispersion of a singular isothermal sphere; the inverse of `sis_einstein_radius`.
 
     Args:
-      theta_E: Einstein radius, arcsec, not negative; at 0 the slope is infinite.
-      z_lens, z_source: redshifts, z_source > z_lens; the dispersion is infinite where they are equal.
+      theta_E: nonnegative Einstein radius, arcsec; at 0, the slope is infinite.
+      z_lens, z_source: redshifts, z_source > z_lens; the dispersion is infinite if they are equal.
       H0: Hubble constant, km / s / Mpc; the dispersion does not depend on it.
       Om0: matter density today in units of the critical density.
       convention: see `lensing_distances`.
@@ -210,7 +213,7 @@ def sis_velocity_dispersion(
 def _squared_radius_per_mass(
     z_lens: ArrayLike, z_source: ArrayLike, H0: ArrayLike, Om0: ArrayLike, convention: Convention
 ) -> Array:
-    """Squared Einstein radius of a point mass over its mass, rad^2 per solar mass."""
+    """Squared Einstein radius of a point mass per unit mass, rad^2 per solar mass."""
     lens, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0, convention=convention)
     return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
 

@@ -19,12 +19,12 @@ from lensjax.physics.rays import Deflection, ray_shooting
 
 
 class CriticalPoints(NamedTuple):
-    """One point per grid edge: first the edges along rows, then the edges along columns.
+    """Points on critical curves, one per grid edge: first the edges along rows, then those along columns.
 
     Attributes:
       x, y: crossing of the edge with a critical curve, arcsec; the midpoint of an edge without a crossing.
       beta_x, beta_y: the same point in the source plane, on the caustic, arcsec.
-      mask: which edges cross a critical curve.
+      mask: True for edges that cross a critical curve.
     """
 
     x: Float[Array, " edges"]
@@ -41,17 +41,17 @@ def critical_points(
     *,
     iterations: int = 40,
 ) -> CriticalPoints:
-    """Points on critical curves and caustics: the crossings of grid edges with critical curves.
+    """Finds points on critical curves and caustics: the crossings of grid edges with critical curves.
 
-    An edge counts as one crossing if the magnifications at its ends have opposite signs; its position is
-    found by bisection to machine precision. Curves between grid points are missed: the softened center of a
-    singular profile has such a curve, of radius (core^2 theta_E)^(1/3) for an isothermal sphere. Derivatives
-    with respect to the parameters of the deflection are those of the crossing along its edge.
+    An edge has a crossing if the magnifications at its ends have opposite signs. The position of the crossing
+    is found by bisection to machine precision. Curves between grid points are missed: the softened center of
+    a singular profile has such a curve, of radius (core^2 theta_E)^(1/3) for an isothermal sphere.
+    Derivatives with respect to the parameters of the deflection are those of the crossing along its edge.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: grid of image-plane coordinates, for instance from `pixel_grid`, arcsec.
-      iterations: number of bisections; 40 are enough for float64.
+      iterations: number of bisection steps; 40 are enough for float64.
 
     Returns:
       Points and mask, in arrays of length rows * (columns - 1) + (rows - 1) * columns.
@@ -73,7 +73,7 @@ def critical_points(
         return (jnp.where(before, middle, low), jnp.where(before, high, middle)), None
 
     ends = jnp.zeros_like(start_x), jnp.ones_like(start_x)
-    # The result of the bisection does not depend smoothly on the lens; a final Newton step does.
+    # The bisection is not a differentiable function of the lens; a final Newton step provides the derivative.
     (low, high), _ = lax.scan(bisect, lax.stop_gradient(ends), length=iterations)
     fraction = lax.stop_gradient(jnp.where(mask, (low + high) / 2, 0.5))
     value, slope = jax.jvp(determinant, (fraction,), (jnp.ones_like(fraction),))
@@ -86,7 +86,9 @@ def critical_points(
 def critical_curves(
     deflection: Deflection, x: Float[Array, "rows columns"], y: Float[Array, "rows columns"]
 ) -> list[np.ndarray]:
-    """Critical curves as lines, for plots. Runs on the host, not under `jit`.
+    """Traces critical curves as lines, for plots.
+
+    Runs on the host, not under `jit`.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
@@ -113,7 +115,9 @@ def critical_curves(
 
 
 def caustics(deflection: Deflection, curves: list[np.ndarray]) -> list[np.ndarray]:
-    """Caustics: critical curves mapped to the source plane. Runs on the host, not under `jit`.
+    """Maps critical curves to caustics in the source plane.
+
+    Runs on the host, not under `jit`.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
@@ -139,8 +143,8 @@ def _neighbors(
 
     Args:
       crossed: mask of the edges.
-      negative_corners: sign of the determinant at each grid point.
-      negative_centers: sign of the determinant at the center of each cell.
+      negative_corners: True for grid points with a negative determinant.
+      negative_centers: True for cells with a negative determinant at their center.
     """
     rows, columns = negative_corners.shape
     along_rows = np.arange(rows * (columns - 1)).reshape(rows, columns - 1)

@@ -32,7 +32,7 @@ def ellipticity(
 def clip_ellipticity(
     e1: Float[ArrayLike, "*shape"], e2: Float[ArrayLike, "*shape"]
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """e1 and e2, scaled to a modulus of 0.9999 if it is larger."""
+    """e1 and e2, scaled to a modulus of 0.9999 if their modulus is larger."""
     e1, e2 = jnp.asarray(e1), jnp.asarray(e2)
     square = e1**2 + e2**2
     too_large = square > MAX_ELLIPTICITY**2

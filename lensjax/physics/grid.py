@@ -45,7 +45,7 @@ def mean_over_subpixels(
     Returns:
       One value per pixel, in the unit of `image`.
     """
-    # Sums of strided slices: on a CPU ten times as fast as the mean over axes of a reshaped array.
+    # On a CPU, sums of strided slices are ten times as fast as the mean over axes of a reshaped array.
     offsets = itertools.product(range(subpixels), repeat=2)
     parts = [image[row::subpixels, column::subpixels] for row, column in offsets]
     return sum(parts[1:], start=parts[0]) / subpixels**2
@@ -75,7 +75,7 @@ def interpolate(
 ) -> Float[Array, "*points"]:
     """Bilinear interpolation of an image at angular positions.
 
-    Beyond the outermost pixel centers the image falls to 0 within one pixel.
+    Beyond the outermost pixel centers, the image falls to 0 within one pixel.
 
     Args:
       image: one value per pixel of `pixel_grid`.

@@ -3,8 +3,8 @@
 The image plane is tiled with triangles. A triangle that contains the source after mapping to the source plane
 contains an image. Near a fold of the mapping, a triangle may contain two images without containing the
 source; its distance from the source is then at most its deviation from the curved mapping. Cells of both
-kinds are tiled again with smaller triangles, and the small cells selected in the same way are the starting
-points of Newton's method.
+kinds are tiled again with smaller triangles. The small cells selected in the same way provide the starting
+points for Newton's method.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class PointImages(NamedTuple):
       x, y: positions, arcsec.
       magnification: signed magnifications, dimensionless.
       parity: 1 at minima and maxima of the arrival time, -1 at saddle points, where images are mirrored.
-      mask: which entries are images.
+      mask: True for entries that are images.
     """
 
     x: Float[Array, " images"]
@@ -53,25 +53,26 @@ def image_positions(
     refinement: int = 10,
     candidates: int = 64,
 ) -> PointImages:
-    """All images of a point source, with magnifications.
+    """Finds all images of a point source and their magnifications.
 
     Use it inside `jax.jit`, with `jax.vmap` over sources, lenses or both. Positions and magnifications have
     derivatives of any order with respect to the source and the parameters of the deflection, by the implicit
-    function theorem; they are infinite where two images merge, on a critical curve. Two images closer than
-    search_window / (cells * refinement) may be missed, and within rounding error of a caustic one may be
-    found beyond it. Of an image that is a ring, some points are found.
+    function theorem. The derivatives are infinite where two images merge, on a critical curve. Two images
+    closer than search_window / (cells * refinement) may be missed. For a source just outside a caustic,
+    within rounding error, an image may be found that does not exist. For an image that is a ring, some of its
+    points are found.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       beta_x, beta_y: position of the source, arcsec.
-      search_window: side of the square searched, arcsec.
-      cells: number of cells along each side of the square.
-      center_x, center_y: center of the square, arcsec.
+      search_window: side of the square search window, arcsec.
+      cells: number of cells along each side of the window.
+      center_x, center_y: center of the window, arcsec.
       max_images: number of entries in the result; the brightest images are kept.
       min_magnification: fainter images are omitted. The central image of a singular profile with a core of
         1e-8 arcsec has a magnification of (1e-8 / theta_E)^2.
       refinement: number of small cells along each side of a cell near an image.
-      candidates: largest number of cells that are refined; lenses with many small masses need more.
+      candidates: maximum number of cells that are refined; lenses with many small masses need more.
 
     Returns:
       Positions, magnifications, parities and a mask, each of length `max_images`.
@@ -124,7 +125,7 @@ def _starting_points(
       grid: x and y of the cell corners, arcsec.
       source: position of the source, arcsec.
       side: side of a cell, arcsec.
-      refinement: number of small cells along a cell's side.
+      refinement: number of small cells along the side of a cell.
       numbers: number of cells to refine, and number of small cells to return.
 
     Returns:
@@ -144,7 +145,7 @@ def _starting_points(
 def _select_cells(
     deflection: Deflection, grids: tuple[Array, Array], source: tuple[Array, Array], number: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Mask of the cells that may contain an image, and first corners, for the most likely cells."""
+    """Mask of cells that may contain an image, and first corners, of the most likely cells."""
     beta = ray_shooting(_stop_parameter_gradients(deflection, grids[0]), *grids)
     score = _cell_score(beta, source).ravel()
     _, best = lax.top_k(-score, min(number, score.size))
@@ -153,9 +154,9 @@ def _select_cells(
 
 
 def _stop_parameter_gradients(deflection: Deflection, x: Array) -> Deflection:
-    """The deflection without derivatives in its parameters, for arrays of the shape of x.
+    """Deflection without derivatives in its parameters, for arrays of the shape of x.
 
-    It avoids the compilation time of derivatives of the search, which are not needed.
+    This avoids compiling derivatives of the search, which are not needed.
     """
     pure, parameters = jax.closure_convert(deflection, x, x)
     fixed = lax.stop_gradient(parameters)
@@ -212,7 +213,7 @@ def _newton_step(
 def _newton(
     deflection: Deflection, start: tuple[Array, Array], source: tuple[Array, Array], largest_step: float
 ) -> tuple[Array, Array, Array]:
-    """Damped Newton iteration: x, y and distance from the source, in the source plane."""
+    """Damped Newton iteration; returns x, y and the source-plane distance of the ray from the source."""
 
     def source_distance(x: Array, y: Array) -> Array:
         found_x, found_y = ray_shooting(deflection, x, y)
@@ -283,7 +284,7 @@ def _second_difference(values: Array, axis: int) -> Array:
 
 
 def _distance_from_origin(triangle: tuple[tuple[Array, Array], ...]) -> Array:
-    """Distance of a triangle from the origin, 0 if it contains the origin; it may be degenerate."""
+    """Distance of a triangle, which may be degenerate, from the origin; 0 if it contains the origin."""
     distances, turns = [], []
     for (u, v), (next_u, next_v) in zip(triangle, (*triangle[1:], triangle[0]), strict=True):
         along_u, along_v = next_u - u, next_v - v

@@ -57,14 +57,16 @@ def convergence(deflection: Deflection, x: Grid, y: Grid) -> Grid:
       x, y: image-plane coordinates, arcsec.
 
     Returns:
-      The surface density in units of the critical one, dimensionless.
+      The surface density in units of the critical surface density, dimensionless.
     """
     f_xx, _, _, f_yy = hessian(deflection, x, y)
     return (f_xx + f_yy) / 2
 
 
 def shear(deflection: Deflection, x: Grid, y: Grid) -> tuple[Grid, Grid]:
-    """Shear of any deflection. For the profile of an external shear see `external_shear_deflection`.
+    """Shear of any deflection.
+
+    For the profile of an external shear, see `external_shear_deflection`.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
@@ -106,8 +108,8 @@ def magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
       saddle points, where images are mirrored.
     """
     f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
-    # At singular centers the products of the derivatives overflow float32; their ratios to the largest
-    # derivative do not. The result, and hence its gradient, does not depend on the scale.
+    # At singular centers, products of the derivatives overflow float32; products of their ratios to the
+    # largest derivative do not. The result, and hence its gradient, does not depend on the scale.
     largest = jnp.maximum(jnp.maximum(abs(f_xx), abs(f_yy)), jnp.maximum(abs(f_xy), abs(f_yx)))
     scale = lax.stop_gradient(jnp.maximum(largest, 1))
     a_xx, a_yy = (1 - f_xx) / scale, (1 - f_yy) / scale

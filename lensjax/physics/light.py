@@ -1,6 +1,6 @@
 """Light profiles: surface brightness of a source or a galaxy.
 
-Light profiles are called like mass profiles: the amplitude is positional, every other parameter is
+Light profiles are called like mass profiles: the amplitude is positional, and every other parameter is
 keyword-only.
 """
 
@@ -57,12 +57,20 @@ def sersic(
 def sersic_at_radius(
     radius: Grid, amp: Scalar, *, R_sersic: Scalar, n_sersic: Scalar, core: float = CORE
 ) -> Grid:
-    """Sersic profile at softened radii, arcsec. Other arguments as for `sersic`."""
+    """Sersic profile at softened elliptical radii.
+
+    Args:
+      radius: softened elliptical radius, arcsec; see `elliptical_radius`.
+      amp, R_sersic, n_sersic, core: as for `sersic`.
+
+    Returns:
+      Surface brightness, in the unit of `amp`.
+    """
     b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
     if isinstance(n_sersic, int | float) and n_sersic == 1:  # exponential disk, which needs no power
         return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))
-    # At e^11.5 times b the light is 0 in any precision; the exponential would overflow further out.
+    # At e^11.5 times b, the light is 0 in any precision; the exponential would overflow farther out.
     exponent = jnp.minimum(jnp.log(radius / scale) / n_sersic, 11.5)
     return amp * jnp.exp(-b * jnp.expm1(exponent))
 
@@ -87,14 +95,14 @@ def gaussian_light(
       sigma: standard deviation, the geometric mean along the two axes, arcsec.
       e1, e2: ellipticity, see `ellipticity`; its modulus is clipped at 0.9999.
       center_x, center_y: position, arcsec.
-      core: softening of sigma, arcsec; a smaller one leaves the range of float32 at sigma = 0.
+      core: softening of sigma, arcsec; smaller values leave the range of float32 at sigma = 0.
 
     Returns:
       Surface brightness, in the unit of `amp` per arcsec^2.
     """
     squared_sigma = jnp.asarray(sigma) ** 2 + core**2
     square = _squared_radius(x - center_x, y - center_y, e1, e2)
-    # No derivative passes where the light is 0: it would be 0 times a value that may be out of range.
+    # Where the light is 0, the derivative is omitted: it would be 0 times a value that may be out of range.
     dark = square > MAX_SQUARED_RADII * squared_sigma
     exponent = -jnp.where(dark, 0, square) / (2 * squared_sigma)
     return jnp.where(dark, 0, amp * jnp.exp(exponent) / (2 * np.pi * squared_sigma))
@@ -111,8 +119,8 @@ def sampled_light(
 ) -> Float[Array, "*points"]:
     """Light given on pixels, interpolated bilinearly; lenstronomy's INTERPOL.
 
-    Beyond the outermost pixel centers the light falls to 0 within one pixel. On lines through pixel centers,
-    where the interpolation has a kink, the derivative is the one on the side of larger coordinates.
+    Beyond the outermost pixel centers, the light falls to 0 within one pixel. On lines through pixel centers,
+    where the interpolation has a kink, the derivative is that on the side of larger coordinates.
 
     Args:
       x, y: coordinates, arcsec.

@@ -29,7 +29,7 @@ def same_source_loss(
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: positions of the images, arcsec.
-      mask: which entries are images; by default all.
+      mask: True for entries that are images; by default all.
 
     Returns:
       Mean squared distance of the source positions from their mean, arcsec^2.
@@ -59,16 +59,17 @@ def sis_brightness_loss(
 ) -> Float[Array, ""]:
     """Brightness difference between the two images of each point behind an isothermal sphere.
 
-    Lensing conserves surface brightness, so it is 0, up to interpolation error, for the image of any source
-    behind the sphere. It is also 0 for an image without features, and approaches 0 with theta_E, where the
-    two images coincide; start near a plausible theta_E.
+    Lensing conserves surface brightness, so the loss is 0, up to interpolation error, for the image of any
+    source behind the sphere. It is also 0 for an image without features, and it approaches 0 as theta_E does,
+    because the two images then coincide; start near a plausible theta_E.
 
     Args:
       image: surface brightness, with little or no blurring.
       pixel_scale: pixel size, arcsec.
       theta_E: Einstein radius, arcsec.
       center_x, center_y: position of the lens, arcsec.
-      radii, angles: number of source positions compared, on circles of up to 0.9 theta_E around the lens.
+      radii, angles: number of circles around the lens, with radii up to 0.9 theta_E, and number of source
+        positions compared on each circle.
 
     Returns:
       Mean squared brightness difference over the mean squared brightness, dimensionless.
@@ -100,8 +101,8 @@ def chi_square_loss(
     Args:
       image: observed image.
       model: model of the image, in the unit of `image`.
-      variance: noise variance of each pixel or of all pixels, in that unit squared; positive.
-      mask: pixels to include; by default all.
+      variance: noise variance of each pixel or of all pixels, in the squared unit of `image`; positive.
+      mask: True for pixels to include; by default all.
 
     Returns:
       Mean over the pixels of the squared residual over the variance.
@@ -153,7 +154,7 @@ def sampled_convergence(
 def positivity_loss(convergence: Float[Array, "rows columns"]) -> Float[Array, ""]:
     """Mean squared negative convergence.
 
-    It is 0 for any mass distribution, including no mass. For a free-form deflection pass the result of
+    It is 0 for any mass distribution, including no mass. For a free-form deflection, pass the result of
     `sampled_convergence`.
 
     Args:

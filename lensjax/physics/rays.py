@@ -15,7 +15,7 @@ class Deflection(Protocol):
     """Deflection as a function of position, such as a lambda around profiles of `lensjax.physics.mass`."""
 
     def __call__(self, x: Array, y: Array, /) -> tuple[Array, Array]:
-        """The two deflection components at x and y; all in arcsec."""
+        """Two deflection components at x and y; all in arcsec."""
 
 
 @runtime_checkable
@@ -84,11 +84,13 @@ def lensed_image(
     *,
     source_scale: float | None = None,
 ) -> Grid:
-    """Image of a source behind a lens. Lensing conserves surface brightness: I(theta) = S(beta(theta)).
+    """Image of a source behind a lens.
+
+    Lensing conserves surface brightness: I(theta) = S(beta(theta)).
 
     Args:
-      source: function of source-plane x and y (arcsec), or the brightness of each pixel of the source
-        plane's `pixel_grid`, which is interpolated and is 0 outside.
+      source: function of source-plane x and y (arcsec), or the brightness on a `pixel_grid` of the source
+        plane, which is interpolated and is 0 outside the grid.
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       x, y: image-plane coordinates, arcsec.
       source_scale: pixel size of a sampled source, arcsec.

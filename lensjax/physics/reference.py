@@ -20,8 +20,8 @@ def intensity_lens_equation(
     """The reference's theta_S = clip(theta_I - theta_E theta_I / (|theta_I| + 1e-6), 0, 149).
 
     Args:
-      theta_I: images, brightness.
-      theta_E: one value per image, brightness, of either sign.
+      theta_I: brightness of the images.
+      theta_E: one value per image, in the unit of brightness, of either sign.
 
     Returns:
       The reference's "source", brightness.
@@ -30,7 +30,7 @@ def intensity_lens_equation(
     theta = jnp.abs(theta_I)
     alpha = theta_E[:, None, None, None] * theta_I / (theta + 1e-6)
     theta_S = theta_I - alpha
-    # On the bounds the gradient passes unchanged, as in torch.clamp; jnp.clip would halve it.
+    # At the bounds, the gradient passes unchanged, as in torch.clamp; jnp.clip would halve it.
     below, above = theta_S < 0, theta_S > MAX_SOURCE
     return jnp.where(below, 0.0, jnp.where(above, MAX_SOURCE, theta_S))
 
@@ -41,11 +41,12 @@ def gradient_input(
 ) -> Float[Array, "batch height width 1"]:
     """Model input of the reference's first attempt, which replaces the image.
 
-    It is derived from L = log((max I + 1e-6) / (I + 1e-6))^2, with max I the largest pixel of each image.
-    Derivatives are central differences over 2 pixels, and one-sided differences over 1 pixel at the edges.
+    It is derived from L = log((max I + 1e-6) / (I + 1e-6))^2, with max I the largest pixel value of each
+    image. Derivatives are central differences over 2 pixels, and one-sided differences over 1 pixel at the
+    edges.
 
     Args:
-      images: brightness, not negative; at least 2 pixels along each axis.
+      images: nonnegative brightness; at least 2 pixels along each axis.
       form: "gradient_product" for tanh(dL/dx dL/dy), the reference's code, or "mixed_derivative" for
         |tanh(d/dx dL/dy)|, the published formula.
 
@@ -78,9 +79,9 @@ def physics_loss(
     """The reference's physics loss: mean square of theta_S - (theta_I - alpha) over each image.
 
     Args:
-      theta_I: images, brightness.
+      theta_I: brightness of the images.
       theta_S: result of `intensity_lens_equation` for these images.
-      alpha_mean: mean of the two components of the predicted deflection, brightness.
+      alpha_mean: mean of the two components of the predicted deflection, in the unit of brightness.
 
     Returns:
       One value per image.

@@ -62,7 +62,7 @@ def sis_source_image(
     center_x: Scalar = 0.0,
     center_y: Scalar = 0.0,
 ) -> Float[Array, "source_rows source_columns"]:
-    """Source behind a singular isothermal sphere, in closed form: the mean brightness of its images.
+    """Reconstructs the source behind a singular isothermal sphere: the mean brightness of its images.
 
     Args:
       image: surface brightness.
@@ -93,7 +93,7 @@ def source_image(
     method: Method = "fixed_point",
     iterations: int = 100,
 ) -> Float[Array, "source_rows source_columns"]:
-    """Source behind any lens.
+    """Reconstructs the source behind any lens.
 
     Args:
       image: surface brightness.
@@ -136,7 +136,7 @@ def outer_image_position(
     *,
     iterations: int = 100,
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
-    """One image of each source position, by the fixed-point iteration theta = beta + alpha(theta).
+    """Finds one image of each source position by the fixed-point iteration theta = beta + alpha(theta).
 
     It converges to an image at a minimum of the arrival time. The rate is the larger eigenvalue of
     d alpha / d theta at the image: one step suffices for an isothermal sphere, and convergence is slow near

@@ -34,7 +34,7 @@ def complex_product(a: Complex, b: Complex) -> Complex:
 
 
 def instantiate_zeros(tangent: Any, primal: Array) -> Array:
-    """The tangent as an array, also if it is a symbolic zero."""
+    """The tangent as an array, even if it is a symbolic zero."""
     return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
 
 
@@ -54,8 +54,8 @@ def series_variable(u: Complex) -> tuple[Complex, Array]:
 def _coefficients(terms: int, order: int, t: Array) -> Array:
     """Coefficients f_n of F in powers of v, or their derivative of the given order in t.
 
-    From the differential equation of F: (n + 1 - t/2) f_n = (3t/2 - 1) f_(n-1) + (n - 2) f_(n-2), with an
-    additional 1 - t/2 on the right for n = 1.
+    The differential equation of F gives (n + 1 - t/2) f_n = (3t/2 - 1) f_(n-1) + (n - 2) f_(n-2), with an
+    additional 1 - t/2 on the right-hand side for n = 1.
     """
     if order:
         return jax.jacfwd(lambda t: _coefficients(terms, order - 1, t))(t)
@@ -74,7 +74,7 @@ def _power_series(
     coefficients = [f[n] for n in range(terms)]
     for _ in range(order_v):
         coefficients = [n * value for n, value in enumerate(coefficients)][1:]
-    # Goertzel's recurrence: for real coefficients, two real products per term.
+    # Goertzel's recurrence needs only two real products per term if the coefficients are real.
     double, square = 2 * v_x, v_x**2 + v_y**2
     last, previous = jnp.broadcast_to(coefficients[-1], v_x.shape), jnp.zeros_like(v_x)
     for coefficient in reversed(coefficients[1:-1]):
@@ -82,8 +82,8 @@ def _power_series(
     return coefficients[0] + v_x * last - square * previous, v_y * last
 
 
-# The derivatives in v and t are series of the same kind. With this rule the backward pass stores only v and
-# not every step of the recurrence.
+# The derivatives in v and t are series of the same kind. With this rule, the backward pass stores only v
+# instead of every step of the recurrence.
 power_series = jax.custom_jvp(jax.jit(_power_series, static_argnums=(0, 1, 2)), nondiff_argnums=(0, 1, 2))
 
 

@@ -73,7 +73,7 @@ def sie_deflection_kernel(
     dx: Grid,
     dy: Grid,
 ) -> tuple[Grid, Grid]:
-    """`sie_deflection` without preparation of its arguments, with a closed-form derivative.
+    """Kernel of `sie_deflection`, with precomputed arguments and a closed-form derivative.
 
     Args:
       core: softening of the distance, arcsec.
@@ -192,8 +192,8 @@ def epl_deflection(
 ) -> tuple[Grid, Grid]:
     """Deflection of an elliptical power law.
 
-    For gamma above 2 the deflection grows toward the center; at the center itself it is 0, the mean over its
-    surroundings. At theta_E = 0 the derivative in theta_E is that at a radius of `core`.
+    For gamma above 2, the deflection grows toward the center; at the center itself it is 0, the mean over its
+    surroundings. `core` also keeps the derivative with respect to theta_E finite at theta_E = 0.
 
     Args:
       x, y: image-plane coordinates, arcsec.
@@ -275,7 +275,7 @@ def _direction(dx: Array, dy: Array, e1: Array, e2: Array, core: float) -> tuple
 def _far_direction(dx: Array, dy: Array, e1: Array, e2: Array, core: float) -> tuple[Array, Complex]:
     """Softened ln |w|, and w / |w|, at any distance.
 
-    In units of the point's own distance, neither the squares nor the products of the backward pass leave the
+    In units of each point's distance, neither the squares nor the products of the backward pass leave the
     range of float32.
     """
     w_x, w_y = elliptical_coordinates(dx, dy, e1, e2)
@@ -287,6 +287,6 @@ def _far_direction(dx: Array, dy: Array, e1: Array, e2: Array, core: float) -> t
 
 
 def _strength_power(theta_E: ArrayLike, t: Array, e1: Array, e2: Array, core: float) -> Array:
-    """(theta_E sqrt(1 - e^2))^t, odd in theta_E and with a finite slope at 0."""
+    """(theta_E sqrt(1 - e^2))^t, made odd in theta_E, with a finite slope at 0."""
     scale = jnp.asarray(theta_E) * jnp.sqrt(1 - e1**2 - e2**2)
     return scale * jnp.exp((t - 1) / 2 * jnp.log(scale**2 + core**2))

@@ -46,7 +46,7 @@ def sis_convergence(
 ) -> Grid:
     """Convergence of a singular isothermal sphere: theta_E over twice the distance from the center.
 
-    With the softening it is theta_E / core at the center. Arguments as for `sis_deflection`.
+    With softening, it is theta_E / core at the center. Arguments as for `sis_deflection`.
     """
     radius = jnp.sqrt(softened_offset(x, y, center_x, center_y, core)[2])
     return theta_E / (2 * radius) * (1 + (core / radius) ** 2)
@@ -55,7 +55,7 @@ def sis_convergence(
 def pseudo_jaffe_sigma0(
     theta_E: Float[ArrayLike, "*shape"], Ra: Float[ArrayLike, "*shape"], Rs: Float[ArrayLike, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The sigma0 for which a pseudo-Jaffe profile is an isothermal sphere of theta_E at Ra << r << Rs.
+    """Value of sigma0 for which a pseudo-Jaffe profile is an isothermal sphere at Ra << r << Rs.
 
     Args:
       theta_E: Einstein radius of the sphere without core and truncation, arcsec.
@@ -85,7 +85,7 @@ def pseudo_jaffe_deflection(
     Args:
       x, y: image-plane coordinates, arcsec.
       sigma0: scale of the convergence, dimensionless; see `pseudo_jaffe_sigma0`.
-      Ra, Rs: core and truncation radius, arcsec, not negative; in either order, and may be equal.
+      Ra, Rs: core and truncation radius, arcsec; nonnegative, in either order or equal.
       center_x, center_y: position of the halo, arcsec.
       core: softening of the distance, arcsec.
 
@@ -156,7 +156,7 @@ def _distances(
 
 
 def _half_mean_convergence(inner: Array, outer: Array, Ra: Array, Rs: Array) -> Array:
-    """(1 / (Ra + inner) - 1 / (Rs + outer)) / (Rs - Ra), written without the difference.
+    """(1 / (Ra + inner) - 1 / (Rs + outer)) / (Rs - Ra), computed without a difference.
 
     It is half the mean convergence within r, in units of sigma0 Ra Rs.
     """

@@ -4,10 +4,10 @@ With X = r / Rs, all quantities follow from Phi(m) = atanh(sqrt(m)) / sqrt(m) at
 at X = 1. The deflection is proportional to g = ln(X / 2) + Phi, the convergence to F = (Phi - 1) / m and the
 potential to h = ln(X / 2)^2 - m Phi^2.
 
-Inside X = 1/2 the terms of g and h cancel. With s = sqrt(1 - X^2) and L = ln((1 + s) / 2) they are written as
-(L - (1 - s) ln(X / 2)) / s and L (2 ln(X / 2) - L). Outside, the identity
-Phi(1 - X^2) = 2 / (1 + X) Phi((1 - X) / (1 + X)) is applied twice, and Phi of the small argument is summed as
-a short series.
+Inside X = 1/2, the terms of g and h cancel. With s = sqrt(1 - X^2) and L = ln((1 + s) / 2), they are computed
+as (L - (1 - s) ln(X / 2)) / s and L (2 ln(X / 2) - L). Outside, the identity
+Phi(1 - X^2) = 2 / (1 + X) Phi((1 - X) / (1 + X)) is applied twice, and Phi of the resulting small argument is
+computed as a short series.
 
 References: Navarro, Frenk & White 1997, arXiv:astro-ph/9611107; Golse & Kneib 2002, arXiv:astro-ph/0112138.
 """
@@ -104,7 +104,7 @@ def nfw_convergence(
 
 
 class _Intermediates(NamedTuple):
-    """Quantities of the module's formulas; `s` to `L` are valid inside X = 1/2, `X` to `phi` outside."""
+    """Quantities in the formulas above; `s` to `L` are valid inside X = 1/2, and `X` to `phi` outside."""
 
     is_inner: Array  # X < 1/2
     log_half_X: Array  # ln(X / 2), valid everywhere

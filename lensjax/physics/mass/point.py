@@ -26,7 +26,7 @@ def point_mass_deflection(
       The two deflection components, arcsec.
     """
     dx, dy, square = softened_offset(x, y, center_x, center_y, core)
-    # Two divisions by the root: the powers of the square in its derivatives are out of float32's range.
+    # Two divisions by the root, because powers of the square in the derivatives are out of float32's range.
     radius = jnp.sqrt(square)
     return theta_E**2 * (dx / radius / radius), theta_E**2 * (dy / radius / radius)
 
@@ -48,7 +48,7 @@ def point_mass_convergence(
 
     Its integral over the plane is pi theta_E^2. Arguments as for `point_mass_deflection`.
     """
-    # In units of the core: the gradient's 1 / square^3 is out of float32's range.
+    # In units of the core, because 1 / square^3 in the gradient is out of float32's range.
     dx, dy, _ = softened_offset(x, y, center_x, center_y, core)
     return ((theta_E / core) / (1 + (dx / core) ** 2 + (dy / core) ** 2)) ** 2
 
@@ -60,8 +60,8 @@ def point_masses_deflection(
 
     Args:
       x, y: image-plane coordinates, arcsec.
-      masses: Einstein radius, x and y of each mass, arcsec. Rows with Einstein radius 0 contribute exactly
-        nothing, so sets of different sizes can be padded to one shape.
+      masses: Einstein radius, x and y of each mass, arcsec. Masses with an Einstein radius of 0 contribute
+        exactly 0, so sets of different sizes can be padded to one shape.
       core: softening of the distances, arcsec.
 
     Returns:
@@ -80,9 +80,9 @@ def point_masses_potential(x: Grid, y: Grid, masses: Float[Array, "number 3"], *
 def point_masses_convergence(
     x: Grid, y: Grid, masses: Float[Array, "number 3"], *, core: float = CORE
 ) -> Grid:
-    """Total convergence of many point masses; visible on a grid only if `core` is about a pixel.
+    """Total convergence of many point masses.
 
-    Arguments as for `point_masses_deflection`.
+    It is visible on a grid only if `core` is about a pixel. Arguments as for `point_masses_deflection`.
     """
     theta_E, center_x, center_y = masses.T
     return superpose(point_mass_convergence, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)

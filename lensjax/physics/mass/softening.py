@@ -29,7 +29,7 @@ def softened_convergence(
       squared_radius: s^2, arcsec^2.
       core: softening length, arcsec.
     """
-    # Divides by the root: the gradient of core^2 / s^2 contains s^4, which is out of float32's range.
+    # Divide by the root, because the gradient of core^2 / s^2 contains s^4, which is out of float32's range.
     ratio = core / jnp.sqrt(squared_radius)
     return convergence + (mean_convergence - convergence) * ratio**2
 
@@ -48,5 +48,5 @@ def polynomial(coefficients: list[float], variable: Array) -> Array:
 
 
 def terms_for_precision(variable: Array, single: int, double: int) -> int:
-    """Number of series terms for the variable's precision: `double` in float64, otherwise `single`."""
+    """Number of series terms for the precision of a variable: `double` in float64, otherwise `single`."""
     return double if variable.dtype == jnp.float64 else single

@@ -25,14 +25,14 @@ def superpose(
 ) -> Field:
     """Sum of a profile over many lenses, in constant memory.
 
-    The call is that of the profile, with arrays of one value per lens. For instance:
+    Pass the arguments of the profile, with one value per lens in each array. For example:
     `superpose(pseudo_jaffe_deflection, x, y, sigma0, Ra=0.01, Rs=Rs, center_x=x0, center_y=y0)`.
 
     Args:
       profile: potential, deflection or convergence of a profile in `lensjax.physics.mass`.
       x, y: image-plane coordinates, arcsec.
-      strength: first parameter of the profile, for each lens. Lenses of strength 0 contribute exactly
-        nothing, so sets of different sizes can be padded to one shape.
+      strength: first parameter of the profile, for each lens. Lenses of strength 0 contribute exactly 0, so
+        sets of different sizes can be padded to one shape.
       parameters: keyword arguments of the profile; one value per lens, or a scalar shared by all lenses.
 
     Returns:
@@ -48,13 +48,13 @@ def superpose(
     def evaluate(lens: tuple[Array, dict[str, Array]]) -> Field:
         return profile(x, y, lens[0], **lens[1], **shared)
 
-    # Recomputing a lens in the backward pass is cheaper than storing all of them.
+    # Recomputing each lens in the backward pass is cheaper than storing all lenses.
     @jax.checkpoint
     def add(total: Field, lens: tuple[Array, dict[str, Array]]) -> tuple[Field, None]:
         return jax.tree.map(jnp.add, total, evaluate(lens)), None
 
     # Pad with lenses of strength 0 to a whole number of passes. Every lens is then added by the same
-    # arithmetic, and padding by the caller does not change the sum in any bit.
+    # arithmetic, and padding by the caller leaves the sum bit-identical.
     lenses = jax.tree.map(
         lambda values: jnp.pad(values, (0, -len(values) % LENSES_PER_STEP)), (strength, per_lens)
     )
