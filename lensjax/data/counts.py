@@ -13,8 +13,8 @@ def recover_counts(
 ) -> tuple[UInt16[np.ndarray, "height width"], int] | None:
     """Counts k and their maximum N of an image whose pixels are all k / N.
 
-    The published images are such quotients (N is 684 to 893 in the available files). Counts of 16 bits store
-    them without loss in a quarter of the space.
+    The published images are such quotients (N is 684 to 893 in the available files). 16-bit counts store them
+    without loss in a quarter of the space.
 
     Args:
       image: pixels from 0 to 1, including both 0 and 1; float32 or float64.

@@ -31,7 +31,7 @@ class _LocalInfo(tfds.core.DatasetInfo):
     """Dataset info of a data set that is not published."""
 
     def initialize_from_bucket(self) -> None:
-        """Does not contact a server, which would also leave an empty temporary folder behind."""
+        """Does nothing. The base class contacts a server and leaves an empty temporary folder."""
 
 
 class DeepLense(tfds.core.GeneratorBasedBuilder):
@@ -130,7 +130,9 @@ def prepare_dataset(source: Path, data_dir: Path, image_size: int) -> Path:
 
 
 def open_dataset(path: Path, image_size: int, *, memory: float = math.inf) -> Source:
-    """Opens a prepared data set. Images are read only on request, identical to those of the original source.
+    """Opens a prepared data set.
+
+    Images are read only on request, and are identical to those of the original source.
 
     Args:
       path: the data set's folder, or the data_dir in which it was prepared.
@@ -141,7 +143,8 @@ def open_dataset(path: Path, image_size: int, *, memory: float = math.inf) -> So
       A source with the parts of the data set. Reading it raises UserError if a part is damaged.
 
     Raises:
-      UserError: if the data set does not exist, is a different one, or is damaged.
+      UserError: if there is no data set, it is not `deep_lense` or is damaged, or its images have a different
+        size.
     """
     folder = _find_dataset(path)
     try:

@@ -25,8 +25,8 @@ def epoch_batches(
     """Yields the batches of an epoch.
 
     Args:
-      images: the training images. Freshly simulated images depend only on `config.data.seed`: all runs get
-        the same ones.
+      images: the training images. Freshly simulated images depend only on `config.data.seed`; all runs get
+        the same images.
       batch_size: images per batch.
       seeds: seeds of the runs that are trained side by side. Batches of several runs have an axis over the
         runs after `batch`.

@@ -65,7 +65,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is that of a hidden file, such as those that operating systems add to folders."""
+    """Returns whether a name belongs to a hidden file, such as those that operating systems create."""
     return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
 
 

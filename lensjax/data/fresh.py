@@ -15,7 +15,7 @@ class FreshImages:
     """Training images that are simulated for each step and never repeated.
 
     Attributes:
-      preset: the kind of scene.
+      preset: the simulation preset.
       seed: seed of the scenes.
       num_images: images per epoch.
       fit: name of the smooth lens model to fit to each image, see `fitting.smooth_model`; "none" for no
@@ -31,12 +31,12 @@ class FreshImages:
         return self.num_images
 
     def batch(self, step: int, batch_size: int, first: int = 0) -> dict[str, Array]:
-        """Simulates the batch of a training step, or a share of it, while the previous step runs.
+        """Simulates the batch of a training step, or this process's share of it.
 
         Args:
           step: number of the step since the start of training. The batch depends only on step and seed.
           batch_size: number of images to simulate.
-          first: index of the first of them in the whole batch, if processes share it.
+          first: index of the first simulated image in the whole batch, if processes share the batch.
 
         Returns:
           JAX arrays with the keys of `lensjax.data.batches.Batch`.

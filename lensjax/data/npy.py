@@ -1,4 +1,4 @@
-"""Lens images from the bytes of .npy files: validated, never unpickled, scaled to 0..1."""
+"""Parsing of lens images in .npy files: validated, never unpickled, scaled to 0..1."""
 
 import functools
 import io
@@ -18,15 +18,15 @@ PICKLE_MESSAGE = (
 
 
 def bytes_to_read(image_size: int) -> int:
-    """Number of bytes of a .npy file to read, enough for the image or to find that the file is wrong.
+    """Number of bytes to read of a .npy file: enough for the image, or to detect that the file is invalid.
 
-    No header can request more memory.
+    This limits the memory for the file, whatever its header says.
     """
     return PREAMBLE + MAX_HEADER + 8 * image_size**2 + 1
 
 
 def parse_image(data: bytes, image_size: int) -> Float[np.ndarray, "{image_size} {image_size}"]:
-    """Image of a .npy file, scaled to the range 0 to 1.
+    """Parses the image in a .npy file and scales it to the range 0 to 1.
 
     An image that already has this range is returned unchanged; others are min-max scaled in float64.
 
@@ -91,10 +91,14 @@ def min_max_scale(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarray
 
 
 def parse_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether in Fortran order, type, and offset of the pixels of a .npy file.
+    """Parses the header of a .npy file.
 
     Args:
       data: the file, or at least its header.
+
+    Returns:
+      Shape of the array, whether it is in Fortran order, its type, and the offset of its data in the file,
+      bytes.
 
     Raises:
       UserError: if the header is not valid. The message does not contain the file's name.

@@ -28,5 +28,5 @@ def run_pixel_scale(data_config: ConfigDict) -> float:
         return COMMON_TEST_SCALE
     raise UserError(
         f"--pixel-scale: the run was trained on {source!r}, and the pixel scale of these images is unknown; "
-        "resample the input images to it yourself"
+        "resample the input images yourself, without --pixel-scale"
     )

@@ -44,7 +44,7 @@ def prepare(
 
 
 def band_pass(images: Float[Array, "batch height width 1"]) -> Float[Array, "batch height width 1"]:
-    """Difference of Gaussians of 1 and 2 pixels, times ten. Edge pixels are repeated outwards."""
+    """Difference of Gaussians of 1 and 2 pixels, times ten. Edge pixels are repeated outward."""
     padded = jnp.pad(images[..., 0], ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="edge")
     size = 2 * MARGIN + 1
     narrow, wide = (
@@ -61,7 +61,8 @@ def crop_center(
 
     Args:
       images: the images.
-      side: side of the square, pixels. Images that are not larger, or all if 0, are returned unchanged.
+      side: side of the square, pixels. Images that are not larger are returned unchanged, as are all images
+        if it is 0.
     """
     if not side or side >= images.shape[1]:
         return images
@@ -73,7 +74,7 @@ def prepared_size(image_size: int, crop: int) -> int:
     """Side of an image after `prepare`, pixels.
 
     Args:
-      image_size: side of the image before, pixels.
+      image_size: side of the image before `prepare`, pixels.
       crop: see `prepare`.
     """
     return crop or image_size

@@ -16,7 +16,7 @@ class Problem:
     Attributes:
       name: path of the file or folder relative to the source.
       message: what is wrong and what to do.
-      stops_reading: whether the layout is wrong, so that the images need not be read.
+      stops_reading: whether the layout is invalid, so that the images need not be read.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Problem:
 
 
 def raise_problems(problems: Sequence[Problem], path: Path, total: int) -> None:
-    """Raises one error that lists the first ten problems and gives their number.
+    """Raises one error that lists the first ten problems and gives the total number.
 
     Args:
       problems: the problems; nothing is raised if there are none.

@@ -52,8 +52,8 @@ def open_reference_layout(path: Path, image_size: int) -> Source:
       image_size: expected height and width, pixels.
 
     Returns:
-      A source with "train", "val" and, if the folder has it, "test". Reading it raises a UserError that lists
-      the first ten bad files and gives their number.
+      A source with "train", "val" and, if the folder has it, "test". If files are invalid, reading it raises
+      a UserError that lists the first ten of them and gives the total number.
 
     Raises:
       UserError: if the path cannot be opened, or train/ or val/ is missing.
@@ -168,7 +168,7 @@ def _list_class(tree: FileTree, folder: str, problems: list[Problem]) -> list[st
 def _read_split(
     tree: FileTree, split: str, files: Sequence[LabeledFile], image_size: int
 ) -> tuple[ImageSet, list[Problem]]:
-    """Reads the images of a split as counts, or all as float32 if one of them is not counts."""
+    """Reads the images of a split as counts, or all as float32 if one of them has no counts."""
     read = functools.partial(_read_as, tree, split, files, image_size)
     try:
         return read(np.uint16)

@@ -96,7 +96,7 @@ def _load_or_fit(
     fit: Callable[[], dict[str, np.ndarray]],
     report: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
-    """Returns the fits of a chunk of images from the cache, or fits them and stores the result there."""
+    """Reads the fits of a chunk of images from the cache, or computes and stores them."""
     key = user_cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
     file = user_cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
     shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(FIT_VALUES, (len(chunk),))

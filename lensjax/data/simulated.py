@@ -16,7 +16,7 @@ FRESH = "?fresh"  # suffix of a preset's name: training images are never repeate
 
 
 def simulated_images(preset: str, *, split: Split, num_images: int, seed: int, image_size: int) -> ImageSet:
-    """Images of a preset, simulated or read from the cache.
+    """Simulates the images of a preset, or reads them from the cache.
 
     The cache key depends on everything that determines the pixels, so outdated files are never used.
 
@@ -48,7 +48,7 @@ def simulated_images(preset: str, *, split: Split, num_images: int, seed: int, i
 
 
 def fresh_images(preset: str, *, num_images: int, seed: int, image_size: int) -> FreshImages:
-    """Training images that are never repeated. Nothing is simulated yet.
+    """Defines training images that are simulated when needed and never repeated.
 
     Args:
       preset: name of a preset of `lensjax.simulation`, with or without "?fresh".

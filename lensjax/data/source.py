@@ -46,7 +46,9 @@ def load_splits(data_config: ConfigDict) -> Splits:
 
 
 def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
-    """Loads the images of one split, equal to those of `load_splits`, without simulating or fitting others.
+    """Loads the images of one split, without simulating or fitting those of the others.
+
+    They are the same images as those of `load_splits`.
 
     Args:
       data_config: the `data` section of a config.

@@ -32,7 +32,7 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An open source of images that reads them on request.
+    """A source of images, which are read on request.
 
     Attributes:
       parts: names of the source's parts: "train", "val" and, in some sources, "test".

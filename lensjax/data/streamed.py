@@ -15,7 +15,7 @@ _BATCHES_AHEAD = 8
 
 @dataclasses.dataclass(frozen=True)
 class StreamedImages:
-    """Images of which only the labels are in memory.
+    """Images on disk; only their labels are in memory.
 
     Attributes:
       read: reads the images of the given rows of the file, in that order.

@@ -14,7 +14,7 @@ def rotate(
 
     Args:
       image: one image.
-      angle: radians, counter-clockwise when the first row is displayed on top.
+      angle: radians, counterclockwise when the first row is displayed at the top.
 
     Reference: torchvision's `rotate` for tensors (nearest, no expansion); ties go to the even pixel.
     """
@@ -72,7 +72,7 @@ def random_shift(
 def apply_dihedral(
     image: Float[Array, "height width channels"], element: Int[Array, ""]
 ) -> Float[Array, "height width channels"]:
-    """Applies one of the square's eight symmetries to an image; pixel values do not change.
+    """Applies one of the eight symmetries of the square to an image; pixel values do not change.
 
     Args:
       image: a square image.
@@ -87,7 +87,7 @@ def apply_dihedral(
 def random_dihedral(
     images: Float[Array, "batch height width channels"], keys: Key[Array, " batch"]
 ) -> Float[Array, "batch height width channels"]:
-    """Applies a random one of the square's eight symmetries to each image.
+    """Applies a random symmetry of the square to each image; see `apply_dihedral`.
 
     Args:
       images: a batch of square images.

@@ -84,10 +84,13 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """State and progress of the newest checkpoint; None if there is no checkpoint.
+        """Restores the newest checkpoint.
 
         Args:
           like: a state of the same model and optimizer.
+
+        Returns:
+          State and progress; None if there is no checkpoint.
 
         Raises:
           UserError: if the checkpoint is of a different model.
@@ -109,10 +112,13 @@ class Checkpoints:
         return processes.broadcast(state, self._devices), Progress(**progress)
 
     def restore_best(self, like: PyTree) -> tuple[PyTree, int]:
-        """Parameters and running statistics of the best epoch, and its number from 1.
+        """Restores the model of the best epoch.
 
         Args:
           like: variables of the same model.
+
+        Returns:
+          Parameters and running statistics, and the number of the epoch, from 1.
 
         Raises:
           UserError: if no epoch is complete, or the checkpoint is of a different model.
@@ -147,7 +153,7 @@ class Checkpoints:
         return Progress(**saved["progress"])
 
     def _restore(self, step: int, item: str, like: PyTree) -> PyTree:
-        """One item of a checkpoint, whose shapes must equal those of `like`."""
+        """Restores one item of a checkpoint, whose shapes must equal those of `like`."""
         found = self._manager.item_metadata(step)[item]
         found_shapes = _shapes(found.tree if hasattr(found, "tree") else found)
         expected_shapes = _shapes(like)

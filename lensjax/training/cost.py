@@ -1,4 +1,4 @@
-"""Cost of a training step: floating-point operations, communication between devices, peak of a device."""
+"""Cost of a training step: floating-point operations, communication between devices, peak FLOP/s."""
 
 import time
 from typing import Any
@@ -11,8 +11,8 @@ from lensjax import models
 from lensjax.training import start
 from lensjax.training.state import TrainState
 
-# Peak FLOP/s in float32, tensorfloat32 and bfloat16, by a part of the device's name. Source: the
-# manufacturers' data sheets, without sparsity; float32 is the rate of the ordinary (not tensor) cores.
+# Peak FLOP/s in float32, tensorfloat32 and bfloat16, by a part of the device's name. Source: NVIDIA's data
+# sheets, without sparsity; the float32 rate is that of the CUDA cores, without the tensor cores.
 PEAK_FLOPS = {
     "H100": (67e12, 494e12, 989e12),
     "H200": (67e12, 494e12, 989e12),
@@ -25,7 +25,7 @@ PEAK_FLOPS = {
     "RTX 3090": (35.6e12, 35.6e12, 71e12),
 }
 _PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-_SIDE = 1024  # of the matrices whose product measures a CPU
+_SIDE = 1024  # side of the matrices whose product is timed on a CPU
 
 
 def abstract_state(config: ConfigDict) -> TrainState:
@@ -40,8 +40,8 @@ def abstract_state(config: ConfigDict) -> TrainState:
 def step_flops(config: ConfigDict) -> float:
     """Floating-point operations of one training step, as XLA counts them before optimization.
 
-    A multiplication and an addition count as two. The step is traced, not compiled. The form for accelerators
-    is counted on every machine: the convolutions for CPUs do some operations more than once.
+    A multiplication and an addition count as two. The step is traced, not compiled. The implementation for
+    accelerators is counted on every machine: the convolutions for CPUs do some operations more than once.
 
     Args:
       config: the whole config of a run.
@@ -84,8 +84,8 @@ def all_reduces(config: ConfigDict) -> tuple[int, int]:
 def peak_flops(device: jax.Device, precision: str) -> float | None:
     """Peak FLOP/s of a device.
 
-    For a CPU this is the rate of a product of two 1,024 x 1,024 matrices, which is measured at each call; for
-    other devices it is the data sheet's.
+    For a CPU this is the rate of a product of two 1,024 x 1,024 matrices, which is measured at each call. For
+    other devices it is the value in the data sheet.
 
     Args:
       device: the device.

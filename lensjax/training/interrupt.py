@@ -11,12 +11,12 @@ import jax
 from lensjax.errors import Interrupted
 from lensjax.training import processes
 
-# Asking the other processes waits for the steps in flight.
+# Polling the other processes waits for the steps in flight.
 _STEPS_BETWEEN_POLLS = 8
 
 
 class StopRequest:
-    """Records a signal that asks the run to stop.
+    """Records a signal to stop the run.
 
     Args:
       devices: devices of all processes of the run; they stop together.
@@ -33,7 +33,7 @@ class StopRequest:
         self._polled: int | None = None
 
     def poll(self, step: int) -> int | None:
-        """Number of the signal that asks to stop before a step; None if there is none.
+        """Returns the number of a signal that any process received; None if there was none.
 
         All processes get the same value, and must call this method at the same steps.
 

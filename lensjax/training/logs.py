@@ -122,5 +122,5 @@ def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
 
 
 def _term_columns(terms: Sequence[str]) -> Sequence[str]:
-    """The loss terms with a column; none if the loss has one term."""
+    """Loss terms that have a column: none if the loss has only one term."""
     return terms if len(terms) > 1 else ()

@@ -84,7 +84,7 @@ def train(
       The progress of each run, with the metrics of every epoch.
 
     Raises:
-      Interrupted: if a signal asked to stop; all progress is saved.
+      Interrupted: if a signal stopped the run; all progress is saved.
       NonFiniteLossError: if the loss became NaN or infinite.
       UserError: if the devices cannot share a batch equally, or a checkpoint is of a different model.
     """
@@ -143,10 +143,10 @@ def train(
 def run_epoch(
     session: Session, state: TrainState, progress: Sequence[Progress]
 ) -> tuple[TrainState, list[Progress]]:
-    """Runs the remaining steps of an epoch; saves every `config.checkpoint_minutes`.
+    """Runs the remaining steps of an epoch, and saves a checkpoint every `config.checkpoint_minutes`.
 
     Raises:
-      Interrupted: if a signal asked to stop; all progress is saved.
+      Interrupted: if a signal stopped the run; all progress is saved.
       NonFiniteLossError: if the loss became NaN or infinite.
     """
     config, stop = session.configs[0], session.stop
@@ -199,7 +199,7 @@ def evaluate_save_and_log(
       started: `time.perf_counter()` before the first step.
 
     Raises:
-      Interrupted: if a signal asked to stop; all progress is saved.
+      Interrupted: if a signal stopped the run; all progress is saved.
     """
     config, seconds_of_steps = session.configs[0], time.perf_counter() - started
     try:

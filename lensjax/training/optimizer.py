@@ -11,7 +11,7 @@ def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfo
     the parameters. The schedule counts updates.
 
     Args:
-      config: the `optimizer` part of a config.
+      config: the `optimizer` section of a config.
       num_steps: number of steps in the whole run.
     """
     steps_per_update = config.accumulate_steps
@@ -30,13 +30,13 @@ def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfo
 
 
 def learning_rate(config: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the update.
+    """Learning rate as a function of the number of updates.
 
     It rises linearly over `warmup_steps`. Then it is constant ("constant"), or follows half a cosine down to
     0 at the end of the run ("cosine").
 
     Args:
-      config: the `optimizer` part of a config.
+      config: the `optimizer` section of a config.
       num_steps: number of updates in the whole run.
     """
     peak, warmup = config.learning_rate, min(config.warmup_steps, num_steps)

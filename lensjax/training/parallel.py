@@ -48,7 +48,7 @@ def parallelize(
     """Maps a function over devices along the axis `AXIS`.
 
     Args:
-      function: what each device computes.
+      function: function that each device computes.
       devices: the devices; each process passes the arrays of its own devices.
       in_axes: for each argument, 0 if it is sharded over devices (see `shard`), None if it is the same on
         all devices.
@@ -120,7 +120,7 @@ def prefetch(
     Args:
       batches: batches with the rows of this process's devices.
       devices: all devices that share a batch.
-      number: number of batches on the devices when a step takes one, including that one.
+      number: number of batches on the devices, including the batch that the next step takes.
     """
     sharding = _sharding(devices, PartitionSpec(AXIS))
     queue: collections.deque[Batch] = collections.deque()

@@ -32,7 +32,7 @@ NEW_LAYERS = {"resnet18": ("params/conv1/", "params/fc/")}
 
 
 def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
-    """Replaces a model's initial variables by weights from files, and logs which ones.
+    """Replaces a model's initial variables with weights from files, and logs the changes.
 
     Layers of a published network that do not fit the model keep their random initial values (a ResNet's stem
     and classifier) or are adapted: DINO's patch embedding is averaged over the three colors, and its position
@@ -40,7 +40,7 @@ def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
 
     Args:
       variables: the model's random initial variables.
-      config: the `model` part of a config; its fields `pretrained` and `pretrained_cnn` name the files.
+      config: the `model` section of a config; its fields `pretrained` and `pretrained_cnn` name the files.
 
     Returns:
       The new variables.
@@ -114,7 +114,7 @@ def _load_file(
 
 
 def _adapt(key: str, value: np.ndarray, shape: tuple[int, ...]) -> tuple[Any, str]:
-    """Fits an array to the model's shape if possible.
+    """Adapts an array to the model's shape if possible.
 
     Returns:
       The array, and a description of the change; "" if there is none.

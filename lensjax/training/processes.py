@@ -44,7 +44,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 def exit_on_failure(code: int) -> None:
-    """Exits at once if `code` is not 0; a normal exit from JAX would wait for the other processes."""
+    """Exits at once if `code` is not 0; at a normal exit JAX would wait for the other processes."""
     if code and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -57,12 +57,12 @@ def all_devices() -> list[jax.Device]:
 
 
 def is_first() -> bool:
-    """Whether this is the first process, which writes all files."""
+    """Returns whether this is the first process, which writes all files."""
     return jax.process_index() == 0
 
 
 def is_multiprocess(devices: Sequence[jax.Device]) -> bool:
-    """Whether the devices belong to more than one process."""
+    """Returns whether the devices belong to more than one process."""
     return len({device.process_index for device in devices}) > 1
 
 
@@ -85,12 +85,12 @@ def local_rows(number: int, devices: Sequence[jax.Device]) -> slice:
 
 
 def broadcast(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """The first process's arrays, on all processes; shapes must agree."""
+    """Returns the first process's arrays in all processes; the shapes must agree."""
     return multihost_utils.broadcast_one_to_all(tree) if is_multiprocess(devices) else tree
 
 
 def broadcast_json(value: Any, devices: Sequence[jax.Device]) -> Any:
-    """The first process's value, on all processes; it must be representable in JSON."""
+    """Returns the first process's value in all processes; JSON must be able to represent it."""
     if not is_multiprocess(devices):
         return value
     written = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -100,7 +100,7 @@ def broadcast_json(value: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def max_over_processes(value: float, devices: Sequence[jax.Device]) -> float:
-    """The largest of the processes' values."""
+    """Returns the largest value over all processes."""
     if not is_multiprocess(devices):
         return value
     return float(multihost_utils.process_allgather(np.float32(value)).max())
@@ -109,7 +109,7 @@ def max_over_processes(value: float, devices: Sequence[jax.Device]) -> float:
 def gather_rows(
     rows: Shaped[np.ndarray, "local *shape"], devices: Sequence[jax.Device]
 ) -> Shaped[np.ndarray, "all *shape"]:
-    """The rows of all processes, in the order of the processes.
+    """Gathers the rows of all processes, in the order of the processes.
 
     Args:
       rows: this process's rows; each process has the same number.
@@ -121,7 +121,7 @@ def gather_rows(
 
 
 def local_row_indices(number: int, devices: Sequence[jax.Device]) -> Int[np.ndarray, " local"]:
-    """The share of this process in the indices 0 to `number` - 1.
+    """Share of this process in the indices 0 to `number` - 1.
 
     All processes get the same number of indices; the last index is repeated as padding.
     """

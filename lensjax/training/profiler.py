@@ -21,7 +21,8 @@ _CALLS_IN_TRACE = 5
 class Profiler:
     """Times the compiled programs of a run, and traces some of its training steps.
 
-    It waits for each program, to know the time outside of programs. Runs without a profiler do not wait.
+    It waits for each program to finish, to measure the time outside programs. Runs without a profiler do not
+    wait.
 
     Args:
       config: the whole config of the run.
@@ -82,13 +83,13 @@ class Profiler:
             self._trace_seconds += time.perf_counter() - started
             self._calls = _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE + 1
             log.info(
-                "        %s/ has a trace of %d steps for ui.perfetto.dev or TensorBoard",
-                self._folder,
+                "        wrote a trace of %d steps for ui.perfetto.dev or TensorBoard to %s/",
                 _CALLS_IN_TRACE,
+                self._folder,
             )
 
     def summarize_epoch(self, num_images: int, seconds: float) -> str:
-        """One line about the epoch's speed, memory and time, for the terminal; resets the timers.
+        """Summarizes speed, memory and time of an epoch in one line for the terminal; resets the timers.
 
         Args:
           num_images: number of training images.

@@ -1,9 +1,9 @@
-"""Training from several seeds: one after another, or side by side in one program.
+"""Training with several seeds: one after another, or side by side in one program.
 
-Each seed is an ordinary run with its own folder, and gives the same results as the run alone. Training side
-by side is for devices that one run does not keep busy. On CPUs, seeds are trained one after another: side by
-side, convolutions become grouped convolutions, and on two cores the steps of two ResNet18 on 150 x 150 pixels
-take about three times as long as one after another.
+Each seed is an ordinary run with its own folder, and gives the same results as a single run with that seed.
+Training side by side is for devices that one run does not keep busy. On CPUs, seeds are trained one after
+another: side by side, convolutions become grouped convolutions, and on two cores the steps of two ResNet18
+models on 150 x 150 pixels take about three times as long as one after another.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def train(
     devices: Sequence[jax.Device],
     profiler: Profiler | None = None,
 ) -> None:
-    """Trains a model from each of `config.seeds` seeds; resumes unfinished runs.
+    """Trains a model with each of `config.seeds` seeds; resumes unfinished runs.
 
     Args:
       config: the whole config.
@@ -45,7 +45,7 @@ def train(
       profiler: optional profiler of a single run.
 
     Raises:
-      Interrupted: if a signal asked to stop; all progress is saved.
+      Interrupted: if a signal stopped the run; all progress is saved.
       NonFiniteLossError: if the loss of a seed became NaN or infinite.
       UserError: see `loop.train`; or if another process uses one of the folders.
     """

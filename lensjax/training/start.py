@@ -25,7 +25,7 @@ _FAST_COMPILATION: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
 def build_step(config: ConfigDict, model: ClassifierModule, num_steps: int) -> StepFunction:
-    """The training step of a config.
+    """Builds the training step of a config.
 
     Args:
       config: the whole config.

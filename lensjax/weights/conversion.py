@@ -170,7 +170,7 @@ def _value_problems(source: RenamedStateDict) -> list[str]:
 
 
 def _to_variables(arrays: Mapping[str, np.ndarray], architecture: str) -> dict[str, Any]:
-    """Converts a state dict that was checked."""
+    """Converts a state dict that has been checked."""
     leaves: dict[str, np.ndarray] = {}
     for key, array in arrays.items():
         for mapping in TABLES[architecture]:

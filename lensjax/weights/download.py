@@ -64,16 +64,16 @@ def fetch(
 ) -> tuple[Path, str]:
     """Downloads a file, or returns it from `folder` if it was downloaded before.
 
-    An interrupted download leaves a .part file. The next call resumes it if the server still has the same
-    file. The file gets its final name after its SHA-256 was verified.
+    An interrupted download leaves a .part file. The next call resumes the download if the server still has
+    the same file. The file gets its final name only after its SHA-256 is verified.
 
     Args:
       official: the file to download.
       folder: destination folder; created if needed.
       sha256: first digits of the expected SHA-256, in addition to the published ones.
-      report: called with the number of bytes downloaded and the size of the file, 0 if unknown.
-      https_only: whether to refuse other schemes, also after redirects.
-      timeout: longest wait for data from the server, seconds.
+      report: called with the number of downloaded bytes and the size of the file, 0 if unknown.
+      https_only: whether to refuse schemes other than https, also after redirects.
+      timeout: maximum time to wait for data from the server, seconds.
 
     Returns:
       The file and its SHA-256.
@@ -125,7 +125,7 @@ def fetch(
 def _transfer(
     url: str, part: Path, target: Path, report: Callable[[int, int], object], https_only: bool, timeout: float
 ) -> None:
-    """Downloads into `part`, and resumes at its end if the server supports that.
+    """Downloads into `part`, and resumes at its end if the server supports this.
 
     Raises:
       UserError: if the network fails.
@@ -182,7 +182,7 @@ def _open(url: str, part: Path, target: Path, https_only: bool, timeout: float) 
 
 
 def _is_continuation(response: Any, part: Path) -> bool:
-    """Whether the response is the rest of the file from the end of `part`."""
+    """Returns whether the response is the rest of the file after the end of `part`."""
     if response.status != http.HTTPStatus.PARTIAL_CONTENT or not part.exists():
         return False
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
@@ -213,8 +213,8 @@ def _tag_file(part: Path) -> Path:
 def _connection_error(url: str, done: int, total: int) -> UserError:
     of_all = f" of {total / MB:.1f}" if total else ""
     return UserError(
-        f"{url}: connection lost after {done / MB:.1f}{of_all} MB; rerun the command to resume, or to start "
-        "again if the server cannot resume"
+        f"{url}: connection lost after {done / MB:.1f}{of_all} MB; rerun the command to resume, or to "
+        "restart if the server cannot resume"
     )
 
 
@@ -224,7 +224,7 @@ def _check_https(url: str) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; optionally refuses those away from https."""
+    """Follows redirects; optionally refuses those to schemes other than https."""
 
     def __init__(self, https_only: bool) -> None:
         self._https_only = https_only

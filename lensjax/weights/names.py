@@ -16,7 +16,7 @@ from lensjax.weights.tables import TABLES, translate
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
 HUGGING_FACE_PREFIX = "vit."
 
-# Patterns of the names of each architecture. The two that contain the others come first.
+# Patterns of the names of each architecture. The two architectures that contain the others come first.
 PATTERNS = {
     "lens_vit_pinn": r"alpha_proj\..*|cnn\.(conv1|bn1|layer\d|fc)\..*",
     "baseline_cnn": r"resnet\.(conv1|bn1|layer\d|fc)\..*",
@@ -24,7 +24,7 @@ PATTERNS = {
     "resnet18": r"(conv1|bn1|layer\d)\..*",
 }
 
-# Known arrays in files of an architecture that are not part of it, with a description.
+# Known arrays in the files of an architecture that do not belong to it, with a description.
 UNUSED_PATTERNS: dict[str, dict[str, str]] = {
     "resnet18": {},
     "dino_vits16": {
@@ -37,7 +37,7 @@ UNUSED_PATTERNS: dict[str, dict[str, str]] = {
     "lens_vit_pinn": {},
 }
 
-# Hugging Face's names and DINO's. Query, key and value are separate there; see `_concatenate_qkv`.
+# DINO's names by Hugging Face's. Hugging Face has separate query, key and value; see `_concatenate_qkv`.
 HUGGING_FACE = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
@@ -69,7 +69,7 @@ class RenamedStateDict:
       arrays: arrays by name, without unused arrays and `num_batches_tracked`.
       naming_scheme: naming scheme of the source.
       prefix: prefix of the names in the source.
-      unused: known arrays that are not used: names without prefix, and descriptions.
+      unused: descriptions of the known arrays that are not used, by name without prefix.
       batch_counts: PyTorch's `num_batches_tracked`, by name.
       problems: errors in the names.
     """
@@ -83,7 +83,7 @@ class RenamedStateDict:
     problems: list[str]
 
     def source_name(self, key: str) -> str:
-        """Name, in the naming scheme of the source, of the array with a name of `tables`."""
+        """Translates a name of `tables` into the naming scheme of the source."""
         if self.naming_scheme != "Hugging Face":
             return self.prefix + key
         for theirs, dino in HUGGING_FACE.items():
@@ -119,9 +119,9 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
     found = detect_architecture(stripped)
     if architecture is None and found is None:
         some = ", ".join(list(state_dict)[:3])
-        raise UserError(f"unknown architecture with the names {some}, ...; known are {', '.join(TABLES)}")
+        raise UserError(f"unknown architecture with the names {some}, ...; expected {' or '.join(TABLES)}")
     if architecture is not None and architecture not in TABLES:
-        raise UserError(f"unknown architecture {architecture!r}; known are {', '.join(TABLES)}")
+        raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(TABLES)}")
     if architecture is not None and found not in (None, architecture):
         raise UserError(f"the names in the file belong to {found}, not to {architecture}")
     known = architecture or found or ""
@@ -204,6 +204,6 @@ def _concatenate_qkv(parts: Mapping[str, np.ndarray], name: str, problems: list[
         problems.append(f"{name.format('(query|key|value)')} differ in shape: {found}")
     elif not missing:
         return np.concatenate([parts[which] for which in QUERY_KEY_VALUE])
-    # The problem is recorded; an array of the expected shape keeps it from being reported twice.
+    # The problem is recorded; an array of the expected shape prevents a second report.
     rows, *rest = max(shapes) or (0,)
     return np.broadcast_to(np.float32(0), (3 * rows, *rest))

@@ -27,7 +27,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, str]]:
-    """Reads a file.
+    """Reads a safetensors file.
 
     Returns:
       The arrays, the metadata, and the type of each array in the file. Half-precision arrays are converted to
@@ -60,7 +60,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Reads the metadata of a file, without its arrays.
+    """Reads the metadata of a safetensors file, without its arrays.
 
     Raises:
       UserError: if the file is damaged.
@@ -75,7 +75,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, overwrite: bool
 ) -> None:
-    """Writes a file atomically.
+    """Writes a safetensors file atomically.
 
     Raises:
       UserError: if the file already exists, or cannot be written.

@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
     arrays, metadata, _ = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} is a safetensors file, but not one of lensjax; convert it with "
+            f"{path} is a safetensors file, but lensjax did not write it; convert it with "
             f"{CONVERT_COMMAND.format(path)}"
         )
     if metadata.get("format_version") != FORMAT_VERSION:
@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def is_lensjax_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file was written by `save`.
+    """Returns whether a file was written by `save`.
 
     Raises:
       UserError: if the file is missing or damaged.

@@ -18,10 +18,10 @@ from lensjax.errors import UserError
 from lensjax.weights.safetensors_files import read_safetensors, write_safetensors
 from lensjax.weights.writing import write_file
 
-# Keys of a checkpoint that contain the state dict. Of DINO's two networks the teacher is used.
+# Keys of a checkpoint that can contain the state dict. Of the two networks of DINO, the teacher is used.
 WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")
 
-# Limit of the safetensors format on the header, bytes.
+# Largest header that the safetensors format allows, bytes.
 MAX_HEADER = 100_000_000
 
 NOT_WEIGHTS = {
@@ -48,7 +48,7 @@ class StateDict:
 
 
 def read_torch(path: str | os.PathLike[str]) -> StateDict:
-    """Reads the state dict in a file of either format.
+    """Reads the state dict in a PyTorch or safetensors file.
 
     Half-precision arrays are converted to float32, which represents their values exactly.
 
@@ -56,8 +56,9 @@ def read_torch(path: str | os.PathLike[str]) -> StateDict:
       path: a .pth, .pt or .bin file of PyTorch, or a .safetensors file, which does not need torch.
 
     Raises:
-      UserError: if the file is missing, damaged, not a checkpoint, or contains other objects than tensors,
-        whose code is never run; also if torch is needed and not installed.
+      UserError: if the file is missing, damaged or not a checkpoint, or if torch is needed and not installed.
+        Also if the file contains objects other than tensors, plain containers, numbers and strings; their
+        code is never run.
     """
     path = Path(path)
     if detect_format(path) == "safetensors":
@@ -139,7 +140,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _import_torch(path: Path) -> ModuleType:
-    """Imports torch."""
+    """Imports torch, or raises an error that names the file that needs it."""
     try:
         import torch
     except ImportError:
@@ -183,7 +184,7 @@ def _torch_load(path: Path) -> Any:
 
 
 def _ends_in(path: Path, word: str) -> bool:
-    """Whether a file ends with a word, at most one character later: a truncated name."""
+    """Returns whether a file ends with a word, or one byte after it: the word is then a truncated name."""
     with path.open("rb") as stream:
         stream.seek(-min(len(word) + 1, path.stat().st_size), os.SEEK_END)
         end = stream.read()
