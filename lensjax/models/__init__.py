@@ -1,4 +1,4 @@
-"""Flax modules of the classifiers, and their construction from a config."""
+"""Flax modules of the classifiers, and a function that builds them from a config."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ __all__ = [
     "resize_position_embeddings",
 ]
 
-# By `config.model.name`: the module, and the fields of `config.model` that are its attributes.
+# Maps `config.model.name` to the module and to those fields of `config.model` that are its attributes.
 MODELS: dict[str, tuple[Callable[..., ClassifierModule], tuple[str, ...]]] = {
     "baseline_cnn": (BaselineCNN, ("width", "stage_sizes")),
     "lens_encoder_net": (LensEncoderNet, ("width", "num_blocks", "gauss_newton_steps")),
@@ -53,7 +53,7 @@ def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = N
     """Builds the module that `config.model` and `config.precision` describe.
 
     Args:
-      config: a whole config.
+      config: the whole config of a run.
       num_classes: number of classes.
       axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
 

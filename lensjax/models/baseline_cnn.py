@@ -19,7 +19,7 @@ class BaselineCNN(ClassifierModule):
 
     @nn.compact
     def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
-        """Classifies images, brightness from 0 to 1; keys and the physics loss are not used."""
+        """Classifies images with brightness from 0 to 1; keys and the physics loss are not used."""
         resnet = ResNet(
             self.num_classes, self.width, self.stage_sizes, self.axis_name, self.dtype, name="resnet"
         )

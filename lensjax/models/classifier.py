@@ -1,4 +1,4 @@
-"""The interface of classifier modules: base class, outputs, and options of a call."""
+"""The interface of classifier modules: base class, outputs and call options."""
 
 import dataclasses
 
@@ -27,8 +27,8 @@ class CallOptions:
 
     Attributes:
       train, weights: see `BatchNorm`.
-      keys: one key per image, for models with random parts; only needed in training.
-      with_physics_loss: whether to compute the physics loss, for models that have one.
+      keys: one random key per image, for models with dropout; needed only in training.
+      with_physics_loss: True to compute the physics loss, for models that have one.
     """
 
     train: bool
@@ -40,13 +40,13 @@ class CallOptions:
 class ClassifierModule(nn.Module):
     """Base class of the Flax modules that classify images, such as `BaselineCNN`.
 
-    A module does not hold parameters; they are arguments of `apply`. A trained module with its parameters is
-    a `lensjax.prediction.classifier.Classifier`, which `lensjax.load` returns.
+    A module does not hold parameters; they are arguments of `apply`. `lensjax.load` returns a trained module
+    with its parameters as a `lensjax.prediction.classifier.Classifier`.
 
     Attributes:
       num_classes: number of classes.
       axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
-      dtype: dtype of the products; None for that of inputs and parameters.
+      dtype: dtype of the products; if None, that of the inputs and parameters.
     """
 
     num_classes: int = 3
@@ -65,8 +65,11 @@ class ClassifierModule(nn.Module):
         """Classifies images.
 
         Args:
-          images: brightness from 0 to 1; for some models with a second channel, see their `classify`.
+          images: brightness from 0 to 1; some models accept a second channel, see their `classify`.
           train, weights, keys, with_physics_loss: see `CallOptions`.
+
+        Returns:
+          The outputs for the batch.
 
         Raises:
           ValueError: if the images lack a channel, or keys are required and not given.

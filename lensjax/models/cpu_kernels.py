@@ -1,10 +1,10 @@
 """Convolution and max-pooling with derivatives that are fast on CPUs.
 
 `conv_general_dilated` replaces `jax.lax.conv_general_dilated` in Flax's `nn.Conv`, and `max_pool` replaces
-`nn.max_pool`. Both compute the same as the originals. When a program is lowered,
+`nn.max_pool`. Both compute the same functions as the originals. When a program is lowered,
 `jax.lax.platform_dependent` selects the implementations in this file for CPUs and JAX's own for all other
 platforms. There is no custom backward pass: only forward-mode derivatives are defined, and JAX transposes
-them, so that derivatives of any order and in both modes work.
+them, so derivatives of any order work in both modes.
 
 tools/benchmarks/convolutions.py times the implementations.
 """
@@ -28,7 +28,7 @@ _MAX_PRODUCT_PIXELS = 100
 _PART_SIZE, _WIDE, _MAX_PARTS = 4, 64, 16
 
 _POOL = 3  # side of a pooling window, pixels
-_ROW = 4  # a pixel of a window has the number _ROW * row + column; must exceed the window's width
+_ROW = 4  # the index of a pixel in its window is _ROW * row + column; must exceed the width of the window
 
 
 def conv_general_dilated(
@@ -40,7 +40,7 @@ def conv_general_dilated(
     precision: Any = None,
     **others: Any,
 ) -> Float[Array, "batch new_height new_width features"]:
-    """`jax.lax.conv_general_dilated` as `nn.Conv` calls it for a two-dimensional convolution.
+    """Replaces `jax.lax.conv_general_dilated` in the two-dimensional convolutions of `nn.Conv`.
 
     Args:
       lhs: feature maps.
@@ -48,14 +48,17 @@ def conv_general_dilated(
       window_strides: strides of rows and columns.
       padding: pixels added before and after rows and columns.
       precision: precision of the products.
-      others: further arguments from `nn.Conv`.
+      others: other arguments from `nn.Conv`.
+
+    Returns:
+      The new feature maps.
 
     Raises:
       NotImplementedError: if the convolution has dilation or feature groups.
     """
     dilations = {*(others.get("lhs_dilation") or (1,)), *(others.get("rhs_dilation") or (1,))}
     if dilations != {1} or others.get("feature_group_count", 1) != 1:
-        raise NotImplementedError("convolution with dilation or feature groups")
+        raise NotImplementedError("convolutions with dilation or feature groups are not supported")
     options = {"window_strides": window_strides, "padding": padding, "precision": precision}
     convolve = functools.partial(lax.conv_general_dilated, **options, **others)
     _, height, width, _ = jax.eval_shape(convolve, lhs, rhs).shape
@@ -74,7 +77,7 @@ def product_convolution(
     padding: Sequence[tuple[int, int]],
     precision: Any = None,
 ) -> Array:
-    """Convolution as one matrix product: the pixels in each window times the kernel.
+    """Convolution as a single matrix product of the pixels in each window and the kernel.
 
     Args:
       x: feature maps `[batch, height, width, channels]`.
@@ -128,10 +131,14 @@ def max_pool(
 ) -> Float[Array, "batch new_height new_width channels"]:
     """Maximum of each 3 x 3 window, with stride 2 and one pixel of padding.
 
-    If several pixels of a window have the maximum, the first one receives the gradient, as in PyTorch.
+    If several pixels of a window have the maximum value, the first of them receives the gradient, as in
+    PyTorch.
 
     Args:
       x: feature maps.
+
+    Returns:
+      The new feature maps.
     """
     return lax.platform_dependent(x, cpu=_gathering_max_pool, default=_plain_max_pool)
 
@@ -142,7 +149,7 @@ def _plain_max_pool(x: Array) -> Array:
 
 @jax.custom_jvp
 def _gathering_max_pool(x: Array) -> Array:
-    """Max-pooling whose gradient is gathered by each pixel, not scattered by each window."""
+    """Max-pooling in which pixels gather the gradient, instead of windows scattering it."""
     return _plain_max_pool(x)
 
 
@@ -155,7 +162,7 @@ def _gathering_max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tu
 
 
 def _window_maxima(x: Array) -> tuple[Array, Array]:
-    """Maximum of each window, and the number of its pixel within the window."""
+    """Maximum of each window, and the index within the window of the first pixel that has it."""
     rows, columns = ((size + 1) // 2 for size in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=-jnp.inf)
     maxima = jnp.full((len(x), rows, columns, x.shape[3]), -jnp.inf, x.dtype)
@@ -168,7 +175,7 @@ def _window_maxima(x: Array) -> tuple[Array, Array]:
 
 
 def _add_to_maxima(argmax: Array, size: tuple[int, ...], values: Array) -> Array:
-    """Adds the value of each window to the pixel that has the window's maximum.
+    """Adds the value of each window to the pixel that has the maximum of the window.
 
     A pixel is in one, two or four windows. Row R of the padded image is row R % 2 of window R // 2. If R is
     even, it is also row 2 of the preceding window. The same holds for columns.
@@ -179,7 +186,7 @@ def _add_to_maxima(argmax: Array, size: tuple[int, ...], values: Array) -> Array
     within = (_ROW * parity[:, None] + parity[None, :])[None, None, :, None, :, None]
 
     def spread(windows: Array, row_back: int, column_back: int, fill: float) -> Array:
-        """Broadcasts to each pixel its own window's value, or that of a preceding window."""
+        """Broadcasts the value of each pixel's own window, or of a preceding window, to the pixel."""
         pad = ((0, 0), (row_back, 1 - row_back), (column_back, 1 - column_back), (0, 0))
         padded = jnp.pad(windows, pad, constant_values=fill)[:, :rows, None, :columns, None, :]
         return jnp.broadcast_to(padded, shape)

@@ -1,4 +1,4 @@
-"""Layers and initializers as in PyTorch, where Flax's defaults differ."""
+"""Layers and initializers that match PyTorch where Flax's defaults differ."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ def conv(
       kernel_size: side of the kernel, pixels; odd.
       stride: stride, pixels.
       kernel_init: initializer of the kernel; the default is that of torchvision's ResNets.
-      dtype: dtype of the products; that of inputs and parameters if not given.
+      dtype: dtype of the products; if None, that of the inputs and parameters.
       name: name of the layer.
     """
     return nn.Conv(
@@ -62,8 +62,8 @@ class StemConv(nn.Module):
     """7 x 7 convolution with stride 2 and a bias, for use before batch normalization.
 
     Batch normalization subtracts the bias with the mean, so the exact gradient of the bias is 0 in training.
-    A computed gradient would be a rounding error, and AdamW, which divides by the gradient's magnitude, would
-    turn it into full steps. The gradient is therefore stopped.
+    A computed gradient would be rounding error, which AdamW would turn into full steps, because it divides by
+    the magnitude of the gradient. The gradient is therefore stopped.
 
     Attributes:
       features: channels of the output.
@@ -96,31 +96,34 @@ def dense(features: int, *, fan_in: int, name: str) -> nn.Dense:
 def dropout(
     features: Float[Array, "batch features"], keys: Key[Array, " batch"], rate: float
 ) -> Float[Array, "batch features"]:
-    """Dropout with one key per example.
+    """Dropout with one random key per example.
 
-    Unlike with `nn.Dropout`, an example's mask does not depend on the number of devices.
+    Unlike in `nn.Dropout`, the mask of an example does not depend on the number of devices.
 
     Args:
       features: one row per example.
-      keys: one key per example.
+      keys: one random key per example.
       rate: fraction of features set to zero, in [0, 1).
+
+    Returns:
+      The features after dropout.
     """
     draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=features.shape[1:])
     return jnp.where(jax.vmap(draw)(keys), features / (1 - rate), jnp.zeros_like(features))
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization over the whole batch on all devices, without padding.
+    """Batch normalization over the whole batch on all devices, excluding padding.
 
-    Unlike in `nn.BatchNorm`, the statistics exclude padding (rows of weight 0) even if devices have different
-    numbers of real rows, and the running variance is unbiased, as in PyTorch. Statistics are computed in
-    float32 or better.
+    Unlike in `nn.BatchNorm`, the statistics exclude padding (rows with weight 0), even if devices have
+    different numbers of real rows, and the running variance is unbiased, as in PyTorch. Statistics are
+    computed in float32 or better.
 
     Attributes:
       axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
-      momentum: weight of a batch's statistics in the new running statistics.
+      momentum: weight of the batch statistics in the new running statistics.
       epsilon: constant added to the variance.
-      dtype: dtype of the output; that of the input and the parameters if not given.
+      dtype: dtype of the output; if None, that of the input and parameters.
     """
 
     axis_name: str | None = None
@@ -136,11 +139,11 @@ class BatchNorm(nn.Module):
         train: bool,
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width channels"]:
-        """Normalizes by the batch's statistics in training, otherwise by the running statistics.
+        """Normalizes by the batch statistics in training, otherwise by the running statistics.
 
         Args:
           x: feature maps.
-          train: whether to use the batch's statistics and update the running statistics.
+          train: True to use the batch statistics and update the running statistics.
           weights: 1 for real rows and 0 for padding; None if there is no padding.
         """
         shape = (x.shape[-1],)

@@ -1,4 +1,4 @@
-"""End-to-end model: an encoder predicts the lens, a renderer draws it, a ResNet classifies the residual."""
+"""End-to-end model: an encoder predicts a lens, and a ResNet classifies the residual of the rendered lens."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,22 +11,22 @@ from lensjax.models.resnet import ResNet
 
 
 class LensEncoderNet(ClassifierModule):
-    """LensFitNet with a network instead of the fit, trained together with the classifier.
+    """LensFitNet with an encoder in place of the fit, trained jointly with the classifier.
 
-    A ResNet predicts the parameters of the lens from the image, each within its bounds. The lens is rendered
-    with the best amplitude and sky, and a second ResNet classifies the image and arsinh(residual). The
-    physics loss is the logarithm of the reduced chi-square, which is 0 if the residual is noise; it does not
-    need the true parameters. The gradient of the classification loss also passes through the renderer to the
-    encoder, unless there are Gauss-Newton steps.
+    The encoder is a ResNet that predicts the parameters of the lens from the image, each within its bounds.
+    The lens is rendered with the best-fit amplitude and sky, and a second ResNet classifies the image and
+    arsinh(residual). The physics loss is the logarithm of the reduced chi-square, which is 0 if the residual
+    is pure noise; it does not need the true parameters. The gradient of the classification loss also passes
+    through the renderer to the encoder, unless there are Gauss-Newton steps.
 
     Attributes:
       width: channels after the stem of each ResNet.
       num_blocks: number of blocks in each of the four stages; 0 for only the stem.
-      gauss_newton_steps: number of steps that refine the encoder's parameters before the residual is
+      gauss_newton_steps: number of steps that refine the predicted parameters before the residual is
         classified. Gradients do not pass through these steps, so the encoder then learns only from the
         physics loss.
-      fit: the lens model, see `lensjax.fitting.smooth_model`.
-      dtype: dtype of both ResNets, see `ResNet`; the lens is rendered in float32.
+      fit: name of the lens model; see `lensjax.fitting.smooth_model`.
+      dtype: dtype of both ResNets; see `ResNet`. The lens is rendered in float32.
     """
 
     width: int = 16
@@ -36,11 +36,11 @@ class LensEncoderNet(ClassifierModule):
 
     @nn.compact
     def classify(self, images: Float[Array, "batch height width 1"], options: CallOptions) -> Outputs:
-        """Classifies images, brightness from 0 to 1; keys are not used."""
+        """Classifies images with brightness from 0 to 1; keys are not used."""
         model = fitting.smooth_model(self.fit)
         settings = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)
         encoder = ResNet(len(model.nonlinear), *settings, name="encoder")
-        # In the square root, photon noise has the same standard deviation everywhere.
+        # The square root makes the standard deviation of photon noise uniform.
         root = jnp.sqrt(jnp.maximum(images, 1e-6))
         predicted = rendered_lens.constrain(
             model, encoder(root, train=options.train, weights=options.weights)

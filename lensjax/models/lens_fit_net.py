@@ -1,4 +1,4 @@
-"""A small ResNet on an image and on the residual of a smooth lens fitted to it."""
+"""A small ResNet that classifies an image and the residual of a smooth lens fit."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,14 +12,14 @@ from lensjax.physics import reference
 class LensFitNet(ClassifierModule):
     """ResNet whose input is the image, the standardized residual of a lens fit, or both.
 
-    The residual is white noise if the lens is smooth; substructure leaves dipoles and lines. The input is
-    arsinh(residual), which leaves noise nearly unchanged and compresses the large residuals of a bad fit.
+    The residual is white noise if the lens is smooth; substructure leaves dipoles and lines in it. The input
+    is arsinh(residual), which leaves noise nearly unchanged and compresses the large residuals of a bad fit.
 
     Attributes:
       width: channels after the stem.
       num_blocks: number of blocks in each of the four stages; 0 for only the stem.
-      input: "image", "residual", "image_and_residual", or "image_and_reference_source": the reference's
-        theta_S of the image (`physics.reference`), with theta_E from a second ResNet.
+      input: "image", "residual", "image_and_residual" or "image_and_reference_source". The last adds the
+        reference's theta_S of the image (`physics.reference`), with theta_E from a second ResNet.
     """
 
     width: int = 16
@@ -35,7 +35,7 @@ class LensFitNet(ClassifierModule):
           options: keys and the physics loss are not used.
 
         Raises:
-          ValueError: if `input` includes the residual and `images` does not have it.
+          ValueError: if `input` includes the residual and `images` has no second channel.
         """
         x = images[..., :1]
         settings = (self.width, (self.num_blocks,) * 4, self.axis_name, self.dtype)

@@ -65,7 +65,7 @@ class LensViTPINN(ClassifierModule):
         lens equation and the ResNet. The physics loss still uses the image, as in the reference's code: the
         ViT runs a second time, on the image, for a deflection alpha' that is not used for classification, and
         theta_S' is computed from the image and alpha'.
-      dtype: dtype of ViT and ResNet, see `ResNet`; the physics is computed in float32.
+      dtype: dtype of ViT and ResNet; see `ResNet`. The physics is computed in float32.
     """
 
     width: int = 64
@@ -84,8 +84,8 @@ class LensViTPINN(ClassifierModule):
 
         Args:
           images: brightness from 0 to 1.
-          options: the keys are for dropout. The physics loss needs a product with the whole deflection layer
-            and, if `input` is not "image", a second run of the ViT.
+          options: keys are used for dropout. The physics loss requires a product with the whole deflection
+            layer and, if `input` is not "image", a second run of the ViT.
 
         Raises:
           ValueError: if `dropout_rate` is above 0 and keys are not given in training.

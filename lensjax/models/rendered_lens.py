@@ -1,4 +1,4 @@
-"""Residuals of images after a rendered smooth lens, for models that predict the lens's parameters."""
+"""Residuals of images relative to a rendered smooth lens, for models that predict the lens parameters."""
 
 import functools
 
@@ -11,11 +11,16 @@ from lensjax.fitting import SmoothModel
 
 
 def constrain(model: SmoothModel, raw: Float[Array, "batch nonlinear"]) -> Float[Array, "batch nonlinear"]:
-    """Maps unbounded numbers to parameters within their bounds; 0 maps to the center of the fit's starts.
+    """Maps unbounded numbers to parameters within their bounds.
+
+    The number 0 maps to the center of the starting range of a fit.
 
     Args:
-      model: the lens model.
+      model: lens model.
       raw: unbounded output of a network, in the order of `model.nonlinear`.
+
+    Returns:
+      The parameters.
     """
     low, high = fitting.parameter_bounds(model, raw.dtype)
     center = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
@@ -29,13 +34,15 @@ def standardized_residuals(
 ) -> Float[Array, "batch height width 1"]:
     """Image minus lens, in standard deviations of the noise; differentiable in `images` and `free`.
 
-    The lens has the best amplitude and sky. The noise is estimated from the highest spatial frequencies of
-    the residual, and is constant in the derivative.
+    A batched `fitting.standardized_residual`.
 
     Args:
-      model: the lens model.
+      model: lens model.
       images: images in any unit.
-      free: parameters of each image's lens, in the order of `model.nonlinear`.
+      free: parameters of the lens in each image, in the order of `model.nonlinear`.
+
+    Returns:
+      The residual of each pixel.
     """
     residual = functools.partial(fitting.standardized_residual, model)
     return jax.vmap(residual)(images[..., 0], free)[..., None]
@@ -47,13 +54,18 @@ def refine(
     free: Float[Array, "batch nonlinear"],
     steps: int,
 ) -> Float[Array, "batch nonlinear"]:
-    """Refines parameters by Gauss-Newton steps towards the minimum of chi-square; gradients are stopped.
+    """Refines parameters by Gauss-Newton steps toward the minimum of chi-square; gradients are stopped.
+
+    A batched `fitting.refine_parameters`.
 
     Args:
-      model: the lens model.
+      model: lens model.
       images: images in any unit.
-      free: initial parameters of each image's lens, in the order of `model.nonlinear`.
-      steps: maximum number of steps.
+      free: initial parameters of the lens in each image, in the order of `model.nonlinear`.
+      steps: maximum number of steps; 0 returns `free` unchanged.
+
+    Returns:
+      The refined parameters.
     """
     if steps == 0:
         return free

@@ -60,7 +60,7 @@ class ResNet(nn.Module):
       width: channels after the stem; the stages have 1, 2, 4 and 8 times as many.
       stage_sizes: number of blocks in each stage.
       axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
-      dtype: dtype of feature maps and products; that of inputs and parameters if not given. The output is
+      dtype: dtype of feature maps and products; if None, that of the inputs and parameters. The output is
         float32 or better.
     """
 

@@ -50,7 +50,7 @@ class Block(nn.Module):
 
     Attributes:
       num_heads: number of heads.
-      mlp_ratio: width of the perceptron's hidden layer, in widths of a token.
+      mlp_ratio: width of the hidden layer of the perceptron, in units of the width of a token.
       dtype: see `ViT`.
     """
 
@@ -77,9 +77,9 @@ class ViT(nn.Module):
       embedding_size: width of a token.
       depth: number of blocks.
       num_heads: number of attention heads in each block.
-      position_grid: side of the square grid of position embeddings, patches; they are resized to the image's
-        number of patches.
-      dtype: dtype of tokens and products; that of inputs and parameters if not given. Attention weights and
+      position_grid: side of the square grid of position embeddings, patches; the embeddings are resized to
+        the number of patches in the image.
+      dtype: dtype of tokens and products; if None, that of the inputs and parameters. Attention weights and
         the output are float32 or better.
     """
 
@@ -130,11 +130,11 @@ def resize_position_embeddings(
     """Resizes position embeddings to a grid of `rows` x `columns` patches, as DINO does.
 
     Args:
-      positions: the class token's embedding, then those of a square grid, row by row.
-      rows, columns: number of patches in the image.
+      positions: embedding of the class token, then those of a square grid, row by row.
+      rows, columns: number of patches in the image along each axis.
 
     Returns:
-      The class token's embedding, then those of the new grid, row by row.
+      The embedding of the class token, then those of the new grid, row by row.
 
     Reference: DINO's `interpolate_pos_encoding`: bicubic, with a scale factor of (patches + 0.1) / grid that
     is also the scale of the coordinates.
@@ -158,7 +158,7 @@ def bicubic_matrix(old_size: int, new_size: int, scale: float) -> Float[np.ndarr
 
     Args:
       old_size, new_size: number of samples before and after.
-      scale: new samples per old sample, in the map between the coordinates of the two rows.
+      scale: new samples per old sample, in the mapping between the coordinates of the two rows.
 
     Reference: Keys 1981, with A = -0.75 and half-pixel centers, as in PyTorch's "bicubic".
     """
