@@ -2,11 +2,11 @@
 
   python3.11 tools/test_lowest_versions.py [--venv FOLDER] [PYTEST_ARGUMENT ...]
 
-  --venv FOLDER     where to make the virtual environment, which is kept; without it the
+  --venv FOLDER     where to create the virtual environment, which is kept; if not given, the
                     environment is temporary
   PYTEST_ARGUMENT   arguments for pytest instead of the core tests
 
-Use the oldest Python that pyproject.toml allows: newer ones have no wheels of some of the lowest versions.
+Use the oldest Python that pyproject.toml allows: some of the lowest versions have no wheels for newer ones.
 Each bound `name>=version` of the dependencies, of the extra `formats` and of the test runner is installed
 as `name==version`, so that bounds that contradict each other, or that no release has, are errors. Packages
 that pyproject.toml does not name are the newest that pip finds. Tests that need lenstronomy or torch are
@@ -41,13 +41,13 @@ BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
 
 
 def lowest_requirements(project: Path) -> list[str]:
-    """The requirements to test, each `name>=version` as `name==version`.
+    """Returns the requirements to test, each `name>=version` as `name==version`.
 
     Args:
-      project: a pyproject.toml.
+      project: path of a pyproject.toml.
 
     Raises:
-      ValueError: a requirement has no lower bound.
+      ValueError: if a requirement has no lower bound.
     """
     metadata = tomllib.loads(project.read_text())["project"]
     extras = metadata["optional-dependencies"]

@@ -17,10 +17,10 @@ from lensjax.cli.flags import integer, parse_flags, usage
 from lensjax.runtime.progress import log
 
 FLAGS = {
-    "images": integer("Simulated common_test images to fit; 240 if not given.", 240, 1),
+    "images": integer("Number of simulated common_test images to fit; 240 if not given.", 240, 1),
     "peer": integer("Number of images that SciPy fits; 0 for none. 4 if not given.", 4, 0),
     "batch": integer("Images per batch; depends on the device if not given.", None, 1),
-    "rounds": integer("Repetitions, of which the fastest counts; 3 if not given.", 3, 1),
+    "rounds": integer("Number of repetitions; the fastest counts. 3 if not given.", 3, 1),
 }
 USAGE = usage(
     "Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model.",
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def best_time(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
-    """Smallest wall and processor time of some rounds, seconds, and the last result."""
+    """Shortest wall and processor time over several rounds, seconds, and the last result."""
     times = []
     for _ in range(rounds):
         wall, processor = time.perf_counter(), time.process_time()
@@ -90,7 +90,7 @@ def report(name: str, number: int, seconds: float, processor: float) -> None:
 
 
 def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple[float, float]]:
-    """Function that fits one image with SciPy and lenstronomy: reduced chi-square and theta_E."""
+    """Function that fits one image with SciPy and lenstronomy and returns reduced chi-square and theta_E."""
 
     def module(name: str) -> Any:
         return importlib.import_module(name)
@@ -122,7 +122,7 @@ def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple
         true = np.array([getattr(images.scenes, name)[row] for name in NAMES], np.float64)
         first = true + 0.05 * np.abs(true) * rng.uniform(-1, 1, len(true))
         counts = images.pixels[row].astype(np.float64)
-        # The noise of the true model. The minimum was subtracted from the counts, and so from the sky.
+        # The noise of the true model. The minimum was subtracted from the counts, and thus from the sky.
         smooth = model(np.array([*true, source.amp, instrument.sky]))
         deviation = np.sqrt(smooth)
 

@@ -1,4 +1,4 @@
-"""A process of tools/benchmarks/runs.py, which starts it.
+"""The program that tools/benchmarks/runs.py starts in each process that it measures.
 
   python tools/benchmarks/measured_process.py FUNCTION FILE ARGUMENT ...
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Other imports are inside the functions, because `first_step` includes the imports of a run in its time.
+# Other imports are inside the functions, because the time of `first_step` includes the imports of a run.
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -69,7 +69,7 @@ def cost(words: list[str], write: Write) -> int:
 
 
 def first_step(words: list[str], write: Write) -> int:
-    """Times at which a run calls its first training step and has its result; ends the run there."""
+    """Times at which a run calls its first training step and receives its result; then ends the run."""
     import jax
 
     from lensjax.training import loop
@@ -93,7 +93,7 @@ def first_step(words: list[str], write: Write) -> int:
 
 
 def run(words: list[str], write: Write) -> int:
-    """Does a whole run and writes its peak memory."""
+    """Executes a whole run and writes its peak memory."""
     code = _run_lensjax(words)
     import jax
 

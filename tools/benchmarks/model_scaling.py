@@ -29,7 +29,7 @@ FLAGS = {
         1e-6,
         value="US",
     ),
-    "output": Flag("FILE", "File of the figure; not drawn if not given."),
+    "output": Flag("FILE", "File of the figure; no figure if not given."),
 }
 USAGE = usage(
     "Models the speed of training on 1 to 256 GPUs, as a table and a figure.",

@@ -51,8 +51,8 @@ FLAGS = {
         default=[],
     ),
     "limit": real(
-        "Stop longer runs, like Ctrl-C, and report the epochs so far; their test images are evaluated after "
-        "that, outside the measured time.",
+        "Stop longer runs, like Ctrl-C, and report their completed epochs; the test images are evaluated "
+        "afterward, outside the measured time.",
         None,
         1.0,
         value="SECONDS",
@@ -64,7 +64,7 @@ FLAGS = {
         default="benchmark_runs.json",
     ),
     "start-up": switch(
-        "Measure instead the time to the first training step; runs "
+        "Measure the time to the first training step instead; runs "
         f"{','.join(START_UPS)} if --runs is not given."
     ),
     "rounds": integer("Rounds of --start-up; results are medians. 3 if not given.", 3, 1),
@@ -78,7 +78,7 @@ USAGE = usage(
     ],
     FLAGS,
     "A run is measured from the start of its process to its end, including the report, with an empty "
-    "compilation cache. Its images are simulated before and timed separately. Results of each run:",
+    "compilation cache. Its images are simulated beforehand and timed separately. Results of each run:",
     {
         "seconds": "Total time.",
         "training_seconds": "Time of the training steps, including compilation.",
@@ -92,9 +92,9 @@ USAGE = usage(
         "peak_resident_bytes": "Peak memory of the process.",
     },
     'With --start-up, "reached" is the call of the first training step and "done" its result; the "first" '
-    'start has an empty compilation cache, the "second" one finds the programs of the first. Images are '
-    "simulated before.",
-    codes="Exit codes: 0 success; 1 a run failed; 2 the command is wrong.",
+    'start has an empty compilation cache, and the "second" start finds the programs of the first. Images '
+    "are simulated beforehand.",
+    codes="Exit codes: 0 success; 1 a run failed; 2 invalid command, explained by the message.",
 )
 
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
       The exit code.
 
     Raises:
-      UserError: if a flag, a config or a field is wrong.
+      UserError: if a flag, a config or a field is invalid.
     """
     values = parse_flags(FLAGS, arguments)
     is_start_up = values["start-up"]
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def command_of(name: str, overrides: Sequence[str]) -> list[str]:
-    """Arguments of `lensjax.main` for a run.
+    """Returns the arguments of `lensjax.main` for a run.
 
     Args:
       name: name of a config in configs/ or a file, optionally with a variant after a colon.
@@ -159,13 +159,13 @@ def command_of(name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def parse_config(words: Sequence[str]) -> ConfigDict:
-    """The config of a run.
+    """Loads the config of a run.
 
     Args:
       words: arguments of `lensjax.main`.
 
     Raises:
-      UserError: if the config does not exist, a field or value is wrong, or there are several seeds.
+      UserError: if the config does not exist, a field or value is invalid, or there are several seeds.
     """
     config = options.parse(words).config
     assert config is not None
@@ -180,7 +180,7 @@ def folder_name(name: str) -> str:
 
 
 def check_new(folder: Path, names: Sequence[str]) -> None:
-    """Checks that no run would resume from an existing folder, which would be too fast.
+    """Checks that no run would resume from an existing folder: its measured time would be too short.
 
     Raises:
       UserError: if the folder of a run exists.
@@ -312,7 +312,7 @@ def prepare_images(
     """Simulates the images of a run, unless an earlier run has the same images.
 
     Args:
-      known: number of images and time of each earlier simulation; receives a new one.
+      known: number of images and time of each earlier simulation; a new simulation is appended.
       config: the run's config.
       words: arguments of `lensjax.main`.
       cache: environment variables of the cache of images.
@@ -369,7 +369,7 @@ def measure_run(
 
 
 def read_results(folder: Path, num_train: int, cost: Mapping[str, float | None]) -> dict[str, Any]:
-    """Results in a run's metrics and report.
+    """Reads the results of a run from its metrics and report.
 
     Args:
       folder: the run's folder.
@@ -435,7 +435,7 @@ def print_summary(name: str, results: Mapping[str, Any]) -> None:
 
 
 def write(output: Path, report: Mapping[str, Any]) -> None:
-    """Writes the results so far."""
+    """Writes the results of all runs so far."""
     workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
 
 

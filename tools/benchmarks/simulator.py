@@ -1,4 +1,4 @@
-"""Times the simulator in alternation with other codes, and prints the ratios."""
+"""Times the simulator and other codes in alternating rounds, and prints the ratios."""
 
 import concurrent.futures
 import dataclasses
@@ -24,12 +24,12 @@ from lensjax.runtime.progress import log
 
 FLAGS = {
     "batch": integer("Scenes per batch; 32 if not given.", 32, 2),
-    "rounds": integer("Rounds; the smallest time of each code counts. 5 if not given.", 5, 1),
+    "rounds": integer("Number of rounds; the shortest time of each code counts. 5 if not given.", 5, 1),
     "path": Flag("FOLDER", "Folder with codes that are not installed."),
     "nopeers": switch("Time lensjax only."),
 }
 USAGE = usage(
-    "Times the simulator in alternation with other codes, and prints the ratios.",
+    "Times the simulator and other codes in alternating rounds, and prints the ratios.",
     ["python tools/benchmarks/simulator.py"],
     FLAGS,
     "Noise-free model_1 scenes with 0, 25 and 100 point masses, compared with lenstronomy on as many "
@@ -104,7 +104,7 @@ def time_rendering(batch: int, rounds: int, number: int, *, with_peers: bool) ->
 
 
 def time_noisy_images(batch: int, rounds: int) -> None:
-    """Times images with photon noise, and the noise only."""
+    """Times images with and without photon noise, and the noise alone."""
     labels = jnp.arange(batch) % 3
     keys = jax.random.split(jax.random.key(0), batch)
     simulate = jax.jit(jax.vmap(lambda key, label: simulation.simulate(key, COMMON, label)))
@@ -149,7 +149,7 @@ def scenes_with(number: int, batch: int) -> simulation.Scene:
 
 
 def best_times(codes: Codes, rounds: int) -> dict[str, float]:
-    """Smallest time of each code, seconds, over alternating rounds after a warm-up round."""
+    """Shortest time of each code, seconds, over alternating rounds after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in codes}
     for turn in range(rounds + 1):
         for name, run_it in codes.items():
@@ -192,7 +192,7 @@ def jaxtronomy(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
 
 @functools.cache
 def _lenstronomy_parts(library: str, number: int) -> Any:
-    """Image model of lenstronomy or JAXtronomy, and functions that return its parameters of a scene."""
+    """Image model of lenstronomy or JAXtronomy, and functions that return its parameters for a scene."""
 
     def module(name: str) -> Any:
         return importlib.import_module(f"{library}.{name}")
@@ -285,7 +285,7 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
         ("source", "x0"): scenes.source_x,
         ("source", "y0"): scenes.source_y,
         ("source", "q"): source_q,
-        # Along the major axis in caustics; in lensjax the geometric mean of both axes.
+        # The major axis in caustics; the geometric mean of both axes in lensjax.
         ("source", "Re"): MODEL.source.R_sersic / np.sqrt(source_q),
         ("source", "phi"): 0.5 * np.arctan2(scenes.source_e2, scenes.source_e1),
     }

@@ -26,9 +26,9 @@ RESOLUTION = fitting.Resolution.native(MODEL, (150, 150))
 
 
 FLAGS = {
-    "images": integer("Simulated common_test images without substructure; 8 if not given.", 8, 1),
+    "images": integer("Number of common_test images without substructure; 8 if not given.", 8, 1),
     "away": real("Distance of the start from the optimum, standard deviations; 10 if not given.", 10.0, 0.0),
-    "rounds": integer("Repetitions, of which the fastest counts; 3 if not given.", 3, 1),
+    "rounds": integer("Number of repetitions; the fastest counts. 3 if not given.", 3, 1),
     "path": Flag("FOLDER", "Folder with optimistix, if it is not installed."),
 }
 USAGE = usage(
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         optimistix = importlib.import_module("optimistix")
     except ImportError as error:
-        raise UserError(f"{error}; install optimistix with pip, or name its folder with --path") from error
+        raise UserError(f"{error}; install optimistix with pip, or give its folder with --path") from error
     log.info("%s, %d cores", jax.devices()[0].device_kind, os.cpu_count() or 1)
     images, weights, best, start = problems(values.images, values.away)
     solvers: dict[str, Callable[..., Any]] = {
@@ -127,7 +127,7 @@ def solve_with_optimistix(
 def time_solver(
     solve: Callable[..., Any], given: tuple[Array, ...], rounds: int
 ) -> tuple[float, np.ndarray, float]:
-    """Smallest processor time per image (ms), the optima, and the mean number of steps."""
+    """Shortest processor time per image, milliseconds, the optima, and the mean number of steps."""
     found, steps = jax.block_until_ready(solve(*given))
     times = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Compares the speed of training and inference with PyTorch, and prints the ratios."""
+"""Compares the speed of training and inference with that of PyTorch, and prints the ratios."""
 
 import dataclasses
 import datetime
@@ -35,12 +35,12 @@ FLAGS = {
     "output": Flag("FILE", "Also write the results as JSON."),
     "growth": Flag(
         "FILE",
-        "Measure instead how lensjax's cost grows with batch, image size and number of devices (CPU devices "
-        "share the same cores); writes a figure, and the numbers to FILE.json.",
+        "Measure instead how the cost of lensjax grows with batch size, image size and number of devices "
+        "(CPU devices share the same cores); writes a figure, and the numbers to FILE.json.",
     ),
 }
 USAGE = usage(
-    "Compares the speed of training and inference with PyTorch, and prints the ratios.",
+    "Compares the speed of training and inference with that of PyTorch, and prints the ratios.",
     ["python tools/benchmarks/training.py --output docs/benchmarks/training.json"],
     FLAGS,
     "Full-size models on 150-pixel images. Contestants, each in its own process:",
@@ -53,8 +53,8 @@ USAGE = usage(
         "GPU torch.compile, TF32 and bfloat16 autocast.",
     },
     "Jobs: training steps, inference, and an epoch that includes the validation of a quarter as many images "
-    "and its AUC. The contestants take turns. The time to the first step starts with the process; for "
-    "lensjax it is measured with an empty and with a filled compilation cache.",
+    "and its AUC. The contestants take turns. The time to the first step is measured from the start of the "
+    "process; for lensjax with an empty and with a filled compilation cache.",
 )
 ROOT = Path(__file__).parent.parent.parent
 # The second path is that of commits before tools/benchmarks/ existed.
@@ -71,14 +71,14 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the benchmark.
 
     Raises:
-      UserError: if a flag is wrong.
+      UserError: if a flag is invalid.
     """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     for name in values.models:
         if name not in MODELS:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
     if not all(text.isdigit() and int(text) for text in values.batches):
-        raise UserError(f"--batches {','.join(values.batches)}: needs positive integers")
+        raise UserError(f"--batches {','.join(values.batches)}: expected positive integers")
     roots = {}
     if values.against:
         other = Path(values.against).resolve()
@@ -107,13 +107,13 @@ def main(arguments: Sequence[str]) -> None:
             results = compare(task, names, values.rounds, alone=values.alone)
             print_table(results)
             report["results"].append({"model": model, "batch": batch, "contestants": results})
-            if values.output:  # written after each result, so that an abort loses none
+            if values.output:  # written after each result, so that none is lost if the benchmark is aborted
                 Path(values.output).parent.mkdir(parents=True, exist_ok=True)
                 Path(values.output).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 def contestants_file(checkout: Path) -> Path | None:
-    """The program of the contestants in a checkout; None if there is none."""
+    """Program of the contestants in a checkout; None if there is none."""
     return next((checkout / path for path in CONTESTANTS if (checkout / path).is_file()), None)
 
 
@@ -130,7 +130,7 @@ def describe_machine(device: jax.Device) -> dict[str, Any]:
 
 
 def describe_commit(checkout: Path) -> str:
-    """Commit of a checkout, from `git describe`; empty if it has none."""
+    """Commit of a checkout from `git describe`; empty if there is none."""
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -176,7 +176,7 @@ class Worker:
         """Starts a process and waits for its first step.
 
         Args:
-          task: model, sizes and contestant, as JSON can represent them.
+          task: model, sizes and contestant, representable in JSON.
           cache: folder of compiled programs.
         """
         settings = {
@@ -239,7 +239,7 @@ def compare(task: dict[str, Any], names: list[str], rounds: int, *, alone: bool)
         for together in [[name] for name in names] if alone else [names]:
             try:
                 measure(task, together, rounds, cache, results, seconds)
-            except RuntimeError as error:  # usually killed for lack of memory
+            except RuntimeError as error:  # usually out of memory
                 if not alone:
                     raise
                 log.warning("  %s: %s", together[0], error)
@@ -249,7 +249,7 @@ def compare(task: dict[str, Any], names: list[str], rounds: int, *, alone: bool)
         for job in JOBS:
             each, first = seconds[job, name], seconds[job, alive[0]]
             results[name][f"{job}_images_per_second"] = task["images"] / statistics.median(each)
-            # Ratios are within a round, because other load on the machine varies.
+            # Ratios are taken within a round, because the other load on the machine varies.
             ratios = [other / one for one, other in zip(first, each, strict=True)]
             results[name][f"{job}_times_{alive[0]}"] = statistics.median(ratios)
     return results
@@ -263,7 +263,7 @@ def measure(
     results: dict[str, dict[str, Any]],
     seconds: dict[tuple[str, str], list[float]],
 ) -> None:
-    """Runs every job of some contestants in turns.
+    """Runs every job; the contestants take turns.
 
     Args:
       task, names, rounds: see `compare`.

@@ -1,4 +1,4 @@
-"""The process of one contestant of tools/benchmarks/training.py, which starts it.
+"""The program that tools/benchmarks/training.py starts in the process of each contestant.
 
 The first line of standard input is the task, in JSON. The process replies with a line of JSON after its first
 step. It then runs the job that each further line names and replies with the time in seconds; at "end" it
@@ -25,7 +25,7 @@ Jobs = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Runs the jobs that standard input names."""
+    """Runs the jobs named on standard input."""
     task = json.loads(sys.stdin.readline())
     replies = sys.stdout
     sys.stdout = sys.stderr  # libraries also write to standard output
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def random_images(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random counts and labels; the content of images does not change the time."""
+    """Random counts and labels; the content of the images does not affect the time."""
     pixels = np.random.default_rng(0).integers(0, 800, (number, size, size)).astype(np.uint16)
     return pixels, (np.arange(number) % 3).astype(np.int32)
 
@@ -57,7 +57,7 @@ def resident_bytes() -> int:
 
 
 def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
-    """The training steps and the evaluation of `lensjax.main`, and a function for the peak memory."""
+    """Jobs with training and evaluation as in `lensjax.main`, and a function for the peak memory."""
     del folder
     import jax
 
@@ -123,7 +123,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
 
 
 def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
-    """The reference's loop, or the best of PyTorch with the same model, and the peak memory."""
+    """Jobs with the reference's loop or with optimized PyTorch, and a function for the peak memory."""
     sys.path.insert(0, str(ROOT))
     torch: Any = importlib.import_module("torch")
     peers: Any = importlib.import_module("tests.oracles.torch_models")

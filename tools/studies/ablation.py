@@ -63,7 +63,7 @@ FLAGS = {
     ),
     "seeds": integer("Seeds per input and size; 3 if not given.", 3, 1),
     "epochs": comma_list(
-        "Epochs for each size; if not given 30 for 300 images, 12 for 3,000, 5 for 30,000.",
+        "Epochs for each size; if not given, 30 for 300 images, 12 for 3,000 and 5 for 30,000.",
         None,
         value="N,..",
     ),
@@ -77,11 +77,11 @@ USAGE = usage(
     "Inputs:",
     {
         "image": "The image.",
-        "reference": "Image and the theta_S of the reference models.",
-        "residual": "Residual of the lens fit.",
-        "both": "Image and residual.",
-        "other": "Image and the residual of another image, a control.",
-        "encoder": "Image and residual of a lens predicted by an encoder, trained end to end.",
+        "reference": "The image and the theta_S of the reference models.",
+        "residual": "The residual of the lens fit.",
+        "both": "The image and the residual.",
+        "other": "The image and the residual of another image, as a control.",
+        "encoder": "The image and the residual of a lens predicted by an encoder, trained end to end.",
         "gauss_newton": "The same, refined by three steps.",
     },
     "Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to "
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     for name in values.inputs:
         if name not in INPUTS:
-            raise UserError(f"--inputs {name}: expected {', '.join(INPUTS)}")
+            raise UserError(f"--inputs {name}: expected some of {', '.join(INPUTS)}")
     sizes = _numbers("sizes", values.sizes)
     epochs = dict(zip(sizes, _numbers("epochs", values.epochs), strict=False)) or EPOCHS
     for size in sizes:
@@ -137,7 +137,7 @@ def recipe() -> ConfigDict:
 
 
 def load_images(num_train: int, num_test: int) -> Splits:
-    """Loads all images with their fits."""
+    """Loads the images of all splits with their lens fits."""
     config = recipe()
     config.data.num_train = num_train
     config.data.num_validation = VALIDATION
@@ -231,7 +231,7 @@ def groups(results: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], list[d
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval; NaN for a single value."""
+    """Mean, and half-width of its 95 % interval; the half-width of a single value is NaN."""
     if len(values) < 2:
         return float(np.mean(values)), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
@@ -252,7 +252,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plot(results: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Plots validation AUC over epochs, one panel per size, and test AUC over the number of images."""
+    """Plots validation AUC against epoch, one panel per size, and test AUC against the number of images."""
     found = groups(results)
     sizes = sorted({size for size, _ in found})
     colors = {name: f"C{index}" for index, name in enumerate(INPUTS)}
@@ -295,7 +295,7 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
     try:
         return [int(word) for word in words or []]
     except ValueError as error:
-        raise UserError(f"--{flag} {','.join(words or [])}: expected numbers") from error
+        raise UserError(f"--{flag} {','.join(words or [])}: expected integers") from error
 
 
 def run() -> int:

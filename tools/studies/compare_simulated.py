@@ -88,7 +88,7 @@ def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.n
     """Statistics of the images in a folder, by name.
 
     Raises:
-      UserError: if the folder has no images, or an image is not made of integer counts.
+      UserError: if the folder has no images, or the pixels of an image are not integer counts.
     """
     instrument = simulation.preset(preset).instrument
     rows = []
@@ -104,7 +104,7 @@ def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.n
 
 def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarray] | None) -> None:
     """Plots a histogram of each statistic, with a mark for each real image."""
-    from matplotlib.figure import Figure  # a slow import
+    from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(11, 5), layout="constrained")
     legend = f"; marks: {len(real['mean'])} real images" if real is not None else ""

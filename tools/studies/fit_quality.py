@@ -18,12 +18,12 @@ from lensjax.data.residuals import counts_per_unit
 from lensjax.runtime.progress import log, progress_bar
 
 FLAGS = {
-    "images": integer("Simulated common_test images per class; 1,000 if not given.", 1_000, 1),
+    "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 1),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
     "model": Flag("NAME", "Model to fit: common_test (default) or general.", default="common_test"),
     "noise": choice(
         "KIND",
-        "Noise known to the fit: counts (default; image * scale is photon counts minus an integer) or "
+        "Noise that the fit assumes: counts (default; image * scale is photon counts minus an integer) or "
         "unknown.",
         ("counts", "unknown"),
         "counts",

@@ -1,4 +1,4 @@
-"""Classifies images as smooth, with point masses, or with a vortex, by physics only."""
+"""Classifies images as smooth, with point masses, or with a vortex, from physics alone."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ PRESET = "common_test"
 
 
 FLAGS = {
-    "images": integer("Simulated common_test images per class; 1,000 if not given.", 1_000, 2),
+    "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 2),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
     "real": Flag(
         "FOLDER",
@@ -47,7 +47,7 @@ FLAGS = {
     "output": Flag("FILE", "Write labels and log evidence ratios of all simulated images (.npz)."),
 }
 USAGE = usage(
-    "Classifies images as smooth, with point masses, or with a vortex, by physics only.",
+    "Classifies images as smooth, with point masses, or with a vortex, from physics alone.",
     ["python tools/studies/likelihood_ratio.py"],
     FLAGS,
     "A smooth lens is fitted to each image, and the evidence for the three classes is compared, with the "
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     for name in (values.figure, values.output):
         if name and Path(name).exists():
-            raise UserError(f"{name} already exists; move it or name another file")
+            raise UserError(f"{name} already exists; move it or choose another file")
     report_simulated(values.images, values.seed, values.output, values.figure)
     if values.real:
         report_real(Path(values.real).expanduser())
@@ -152,7 +152,7 @@ def report_real(folder: Path) -> None:
 
 
 def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.LensFit, fitting.Evidence, float]:
-    """Fits, evidence, and the time of both without compilation, seconds."""
+    """Lens fits, evidence, and the time of both without compilation, seconds."""
     substructure_prior = prior(simulation.preset(PRESET))
     noise = fitting.photon_noise(scale.astype(np.float32))
     first = slice(0, min(BATCH_SIZE, len(images)))

@@ -103,11 +103,11 @@ def caustics_figure() -> Figure:
     cut = physics.ray_shooting(deflection, 1e-3 * jnp.cos(angle), 1e-3 * jnp.sin(angle))
     right.plot(*cut, color="0.5", linestyle="--", linewidth=1.2, label="cut")
     right.scatter(*BETA, marker="*", s=90, color=GREEN, zorder=3, label="source")
-    grey: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.35"}
-    right.text(-1.12, 1.12, "1 image", **grey)
-    right.text(-0.62, 0.62, "2 images", **grey)
+    gray: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.35"}
+    right.text(-1.12, 1.12, "1 image", **gray)
+    right.text(-0.62, 0.62, "2 images", **gray)
     line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.8}
-    right.annotate("4 images", (0.03, -0.08), xytext=(0.5, -0.55), arrowprops=line, **grey)
+    right.annotate("4 images", (0.03, -0.08), xytext=(0.5, -0.55), arrowprops=line, **gray)
     right.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
     right.legend(loc="lower left", fontsize=8)
     _label(right, "Source plane", "beta")

@@ -39,14 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("workdir",)))
     for name in values.conditions:
         if name not in CONDITIONS:
-            raise UserError(f"no condition {name!r}: expected one of {', '.join(CONDITIONS)}")
+            raise UserError(f"unknown condition {name!r}; expected some of {', '.join(CONDITIONS)}")
     output = None if values.output is None else Path(values.output).expanduser()
     if output is not None and output.exists():
-        raise UserError(f"{output} already exists; move it or name another file")
+        raise UserError(f"{output} already exists; move it or choose another file")
     trained = load_trained_model(Path(values.workdir).expanduser(), devices=jax.local_devices()[:1])
     own = trained.config.data.fit
     if own == NO_FIT:
-        raise UserError(f"{values.workdir} was trained without a lens fit; name a run with one")
+        raise UserError(f"{values.workdir} was trained without a lens fit; choose a run with one")
     fits = values.fits or list(dict.fromkeys([own, "general"]))
     for name in fits:
         fitting.smooth_model(name)
@@ -169,7 +169,7 @@ FLAGS = {
     "images": integer("Images per condition, all classes together; 600 if not given.", 600, 6),
     "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
     "conditions": comma_list("Conditions to measure, see below; all if not given.", list(CONDITIONS)),
-    "fits": comma_list("Fits to try; the fit of the run, and general, if not given.", None),
+    "fits": comma_list("Lens models to fit; if not given, that of the run, and general.", None),
     "output": Flag("FILE", "Write the table as JSON."),
 }
 USAGE = usage(
@@ -178,7 +178,7 @@ USAGE = usage(
     FLAGS,
     "Simulated common_test images that violate one assumption, none of which the run has seen, are fitted "
     "and classified: first with the fit of the run, then with the general fit instead. "
-    "docs/where_it_breaks.md has the table.",
+    "docs/where_it_breaks.md shows the table.",
     f"Conditions: {', '.join(CONDITIONS)}.",
     "Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.",
 )
