@@ -1,4 +1,4 @@
-"""Which package may import which, read from the source."""
+"""Rules for imports and for forbidden calls, checked in the source."""
 
 import ast
 import pathlib
@@ -29,7 +29,7 @@ ONLY_IN = {
 
 
 def imports(file):
-    """Dotted names of everything that a file imports, at any depth."""
+    """Dotted names of all imports in a file, including those inside functions."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -38,7 +38,7 @@ def imports(file):
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_a_package_imports_only_those_below_it(package):
+def test_packages_import_only_packages_below_them(package):
     for file in (PACKAGE / package).rglob("*.py"):
         for name in imports(file):
             if name.startswith("lensjax."):
@@ -47,23 +47,23 @@ def test_a_package_imports_only_those_below_it(package):
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
-def test_a_library_is_imported_only_where_it_belongs(library):
+def test_libraries_are_imported_only_in_their_place(library):
     for file in PACKAGE.rglob("*.py"):
         if any(name.split(".")[0] == library for name in imports(file)):
             place = file.relative_to(PACKAGE).as_posix()
             assert place.startswith(tuple(ONLY_IN[library])), f"{place} imports {library}"
 
 
-def test_physics_imports_jax_numpy_and_jaxtyping_alone():
+def test_physics_imports_only_jax_numpy_and_jaxtyping():
     allowed = {"jax", "jaxtyping", "numpy", "lensjax", *sys.stdlib_module_names}
     for file in (PACKAGE / "physics").rglob("*.py"):
         found = {name.split(".")[0] for name in imports(file)}
         assert found <= allowed, f"{file.relative_to(PACKAGE)}: {found - allowed}"
 
 
-def test_no_code_asks_for_the_default_backend():
+def test_only_cache_keys_use_the_default_backend():
     users = [file.name for file in PACKAGE.rglob("*.py") if "default_backend" in file.read_text()]
-    assert users == ["user_cache.py"]  # it names files by the backend that made them
+    assert users == ["user_cache.py"]  # cached results depend on the backend
 
 
 def test_pmap_is_called_in_one_file():
@@ -71,7 +71,7 @@ def test_pmap_is_called_in_one_file():
     assert users == ["parallel.py"]
 
 
-def test_the_library_prints_nothing_and_names_no_global_precision():
+def test_library_neither_prints_nor_sets_global_precision():
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -22,7 +22,7 @@ def run(tmp_path_factory, pytestconfig):
     words = [f"--config.{name}={value}" for name, value in sizes.items()]
     config = f"{pytestconfig.rootpath / 'configs' / 'lens_fit.py'}:quick"
     with pytest.MonkeyPatch.context() as patch:
-        # Fixtures of a module run before the fixture that sets the cache of each test.
+        # Module-scoped fixtures run before the fixture that sets the cache of each test.
         patch.setenv("LENSJAX_CACHE", os.environ["LENSJAX_TEST_SHARED"] + "/cache")
         assert main(["--config", config, "--workdir", str(folder), *words]) == 0
     return folder

@@ -106,7 +106,7 @@ def test_report_agrees_with_confusion_matrix_and_best_epoch(run):
     assert report["auc"] == pytest.approx(np.mean([report[f"auc_{n}"] for n in report["images"]]))
 
 
-def test_repeated_command_changes_no_number(run):
+def test_repeated_command_keeps_all_metrics(run):
     workdir, words = run
     before = (workdir / "metrics.jsonl").read_text(), (workdir / "report/metrics.json").read_text()
     assert main(words) == 0
@@ -210,7 +210,7 @@ def start_command(words):
 
 
 def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
-    """One run is uninterrupted; the other is terminated, resumed, killed and resumed again."""
+    """One run is never interrupted; the other is terminated, resumed, killed and resumed again."""
     config = config_file(tmp_path, data)
     more = ["--config.num_epochs=5", "--config.optimizer.learning_rate=1e-3"]
 

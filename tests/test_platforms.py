@@ -1,4 +1,4 @@
-"""Programs lowered for CPU, CUDA and TPU; the machine needs none of the accelerators."""
+"""Programs lowered for CPU, CUDA and TPU; no accelerator is needed."""
 
 import collections
 import functools
@@ -19,7 +19,7 @@ SIZE = 64
 ACCELERATORS = ("cuda", "tpu")
 OPTIMIZER = optax.adamw(1e-4)
 RECIPE = Recipe(max_rotation=10.0, dihedral=True, max_shift=2, physics_weight=0.01)
-# Has every layer of lensjax.
+# Contains every layer of lensjax.
 MODEL = LensViTPINN(width=4, stage_sizes=(1, 1), embedding_size=12, depth=1, num_heads=2)
 
 
@@ -98,5 +98,5 @@ def test_accelerators_get_no_cpu_form(name, monkeypatch):
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_form)
     assert on_accelerators == count_operations(PROGRAMS[name], ACCELERATORS)
-    if name in WITH_CPU_FORMS:  # so the comparison above can detect a CPU form
+    if name in WITH_CPU_FORMS:  # shows that the comparison above can detect a CPU form
         assert on_cpu != count_operations(PROGRAMS[name], ["cpu"])[0]

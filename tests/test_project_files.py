@@ -33,7 +33,7 @@ def test_contributing_guide_names_existing_files():
     assert not missing
 
 
-def test_contributing_guide_has_the_tests_of_every_package():
+def test_contributing_guide_lists_the_tests_of_every_package():
     packages = {folder.parent.name for folder in (ROOT / "lensjax").glob("*/__init__.py")}
     missing = [name for name in packages if f"tests/{name}" not in CONTRIBUTING]
     assert not missing

@@ -20,7 +20,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with the installed wheel only."""
+    """A folder that contains only the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
@@ -52,7 +52,7 @@ def lensjax(site, tmp_path_factory):
     return run
 
 
-def test_wheel_is_imported_and_has_its_version_and_types(lensjax, site):
+def test_wheel_is_importable_with_version_and_types(lensjax, site):
     code = "import lensjax; print(lensjax.__file__, lensjax.__version__, lensjax.physics.sis_deflection)"
     words = [sys.executable, "-c", code]
     shown = subprocess.check_output(words, cwd=lensjax.folder, env=lensjax.environment, text=True).split()

@@ -185,7 +185,7 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
         (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
     ],
 )
-def test_wrong_command_is_one_line_with_code_2(tool, words, message):
+def test_invalid_command_gives_one_line_and_code_2(tool, words, message):
     code, output = tool(*words)
     assert code == 2
     assert message in output

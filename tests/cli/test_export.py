@@ -23,7 +23,7 @@ LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BA
 
 @pytest.fixture
 def tool(capsys):
-    """Runs the command; gives its exit code and what it output on both streams."""
+    """Runs the command; returns its exit code and its output on both streams."""
 
     def run_tool(*words):
         return run(["export", *map(str, words)]), "".join(capsys.readouterr())

@@ -1,4 +1,4 @@
-"""Options of the command line, and messages for wrong ones."""
+"""Options of the command line, and messages for invalid options."""
 
 import pathlib
 import re
@@ -60,7 +60,7 @@ def test_pinn_has_loss_and_dropout_of_the_reference():
 
 
 BAD = {
-    "nothing asked for": ([], "train needs --config FILE"),
+    "no config": ([], "train needs --config FILE"),
     "mode": (["--config", PINN, "--mode", "tran"], "--mode=tran: .*<train|evaluate|predict>"),
     "flag": (["--config", PINN, "--wrkdir=x"], "'wrkdir'.*Did you mean: workdir"),
     "word": (["--config", PINN, "train"], "'train' is not a flag"),
@@ -102,13 +102,13 @@ BAD = {
         "lens_fit_net has no such input; use 'image_and_residual'",
     ),
     "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
-    "nothing to predict": (["--mode", "predict", "--workdir", "x"], "needs --input"),
-    "evaluate of nothing": (["--mode", "evaluate"], "needs --workdir FOLDER"),
+    "predict without input": (["--mode", "predict", "--workdir", "x"], "needs --input"),
+    "evaluate without run": (["--mode", "evaluate"], "needs --workdir FOLDER"),
 }
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
-def test_wrong_commands_are_refused_in_one_line(words, message):
+def test_invalid_commands_are_refused_in_one_line(words, message):
     with pytest.raises(UserError, match=message) as refused:
         parse(words)
     assert "\n" not in str(refused.value)
@@ -163,7 +163,7 @@ def test_help_is_output_within_80_columns(monkeypatch, capsys, mode):
         assert (f"\n  --{name}" in text) == (mode in flag.modes), name
 
 
-def test_config_page_is_made_from_the_table():
+def test_config_page_is_generated_from_the_table():
     page = pathlib.Path(__file__).parents[2] / "docs" / "config.md"
     assert page.read_text() == fields_page(), "run python docs/site/config_page.py"
 
@@ -187,7 +187,7 @@ def test_each_limit_of_a_field_is_checked(name, value, message):
         parse(["--config", BASELINE, f"--config.{name}={value}"])
 
 
-def test_a_command_may_come_first():
+def test_command_may_be_the_first_argument():
     one = parse(["evaluate", "--workdir", "x"])
     assert one == parse(["--mode", "evaluate", "--workdir", "x"])
     with pytest.raises(UserError, match="give one of them"):

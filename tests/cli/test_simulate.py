@@ -1,4 +1,4 @@
-"""The command simulate: what it writes, reads back, resumes and refuses."""
+"""The command simulate: its files, resumption, and errors."""
 
 import csv
 import pathlib
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "split"), [("train", "train"), ("val", "validation")])
-def test_the_reader_gets_back_what_was_simulated(folder, name, split):
+def test_written_images_are_read_back_unchanged(folder, name, split):
     number = {"train": 36, "val": 6}[name]
     made = simulation.simulate_split("common_test", seed=1, split=split, num_images=number)
     found = read_reference_layout(folder, 150)[name]
@@ -39,7 +39,7 @@ def test_the_reader_gets_back_what_was_simulated(folder, name, split):
     assert (file.min(), file.max()) == (0, 1)
 
 
-def test_the_truth_is_that_of_each_image(folder):
+def test_truth_table_matches_each_scene(folder):
     with (folder / "truth.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     scenes = simulation.simulate_split("common_test", seed=1, split="train", num_images=36).scenes
@@ -53,7 +53,7 @@ def test_the_truth_is_that_of_each_image(folder):
     assert rows[1]["class"] == "sphere"
 
 
-def test_a_stopped_run_goes_on_with_what_is_missing(folder):
+def test_rerun_writes_only_missing_files(folder):
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.npy")}
     lost = folder / "val" / "vort" / "0000005.npy"
     content = lost.read_bytes()
@@ -67,14 +67,14 @@ def test_a_stopped_run_goes_on_with_what_is_missing(folder):
 @pytest.mark.parametrize(
     ("changes", "named"), [({"seed": 2}, "seed"), ({"preset": "model_1"}, "preset"), ({"train": 72}, "train")]
 )
-def test_another_set_is_not_mixed_in(folder, changes, named):
+def test_different_set_in_same_folder_is_refused(folder, changes, named):
     before = sorted(folder.rglob("*"))
     with pytest.raises(UserError, match=f"was created with a different {named}"):
         main(words(folder, **changes))
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and was not created by this command"):
         main(words(tmp_path))
@@ -90,12 +90,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         (["--format=zip", "--output=x"], "format"),
     ],
 )
-def test_mistakes_in_the_command_are_told(arguments, message):
+def test_invalid_commands_are_reported(arguments, message):
     with pytest.raises(UserError, match=message):
         main(arguments)
 
 
-def test_array_record_holds_the_same_images(tmp_path):
+def test_array_record_contains_the_same_images(tmp_path):
     pytest.importorskip("tensorflow_datasets", exc_type=ImportError)
     from lensjax.data.deep_lense import open_dataset
 
@@ -107,7 +107,7 @@ def test_array_record_holds_the_same_images(tmp_path):
     assert (tmp_path / "set" / "truth.csv").is_file()
 
 
-def test_a_contact_sheet_is_drawn(tmp_path):
+def test_contact_sheet_is_written(tmp_path):
     from matplotlib.image import imread
 
     main(["--montage", str(tmp_path / "new" / "sheet.png")])

@@ -44,7 +44,7 @@ def test_float32_counts_up_to_4096_are_recovered(drawn, saved_as):
     assert_lossless(image, recover_counts(image))
 
 
-# `assume` fails if no image has counts.
+# Hypothesis fails if `assume` rejects every image.
 @hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.filter_too_much])
 @hypothesis.given(count_arrays(MAX_COUNT))
 def test_recovered_counts_of_float32_quotients_are_lossless(drawn):
@@ -84,7 +84,7 @@ def test_counts_are_recovered_without_a_one_count_pixel():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_photograph_has_no_counts(dtype):
+def test_image_of_random_floats_has_no_counts(dtype):
     image = np.random.default_rng(0).uniform(size=(20, 20)).astype(dtype)
     image[0, :2] = 0, 1
     assert recover_counts(image) is None

@@ -153,7 +153,7 @@ def test_command_prepares_a_data_set(tmp_path, files, capsys):
         (["dataset.zip"], "'dataset.zip' is not a flag"),
     ],
 )
-def test_wrong_command_is_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):
+def test_invalid_command_gives_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert tool(*arguments) == 2
     captured = capsys.readouterr()

@@ -37,7 +37,7 @@ def as_float(images):
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """Replaces the fit and sets an empty cache; yields the number of images of each call."""
+    """Replaces the fit and sets an empty cache; returns the number of images of each call."""
     numbers = []
 
     def fit_in_batches(images, model, *, noise, report):

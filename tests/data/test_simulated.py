@@ -25,7 +25,7 @@ class FakeImages:
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """Replaces the simulator by random counts; lists its calls."""
+    """Replaces the simulator with random counts; returns the list of its calls."""
     calls = []
 
     def simulate(preset, *, seed, split, num_images, report=None):

@@ -21,7 +21,7 @@ def data_config(source, **values):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Replaces the simulator; lists its calls."""
+    """Replaces the simulator; returns the list of its calls."""
     calls = []
 
     def simulated_images(preset, *, split, num_images, seed, image_size):

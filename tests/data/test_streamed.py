@@ -1,4 +1,4 @@
-"""Streamed images, compared with the same images in memory."""
+"""Images streamed from disk, compared with the same images in memory."""
 
 import numpy as np
 import pytest

@@ -73,7 +73,7 @@ def tool(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_results_are_read_from_the_runs_files(tool, tmp_path):
+def test_results_are_read_from_run_files(tool, tmp_path):
     folder = tmp_path / "kept"
     code, captured, results = tool("--runs", "baseline:quick,pinn:quick", "--folder", str(folder))
     assert code == 0, captured.err
@@ -136,7 +136,7 @@ def test_second_start_shares_the_compilation_cache(tool):
         (("--limit", "soon"), "limit"),
     ],
 )
-def test_wrong_command_is_one_line_and_measures_nothing(tool, words, message):
+def test_invalid_command_gives_one_line_and_measures_nothing(tool, words, message):
     code, captured, results = tool(*words)
     assert code == 2
     assert message in captured.err

@@ -16,7 +16,7 @@ def pair(real_samples):
 
 
 def test_real_statistics_are_within_simulated_range(pair):
-    """Every statistic of every real image is within the range of 600 simulated ones."""
+    """Every statistic of every real image is within the range of 600 simulated images."""
     simulated, real = pair
     for name, values in real.items():
         assert simulated[name].min() < values.min(), name

@@ -13,7 +13,7 @@ from lensjax.training.augmentation import (
 
 
 def torchvision_rotation(image, degrees):
-    """Torchvision's definition: an affine grid in [-1, 1], sampled at the nearest pixel.
+    """Rotates as defined by torchvision: an affine grid in [-1, 1], sampled at the nearest pixel.
 
     Also returns the distance of each sampled coordinate from a tie between two pixels.
     """
@@ -46,7 +46,7 @@ def test_rotation_by_zero_is_the_identity():
     np.testing.assert_array_equal(rotate(image, jnp.float32(0)), image)
 
 
-def test_positive_angle_is_counter_clockwise():
+def test_positive_angle_is_counterclockwise():
     image = np.random.default_rng(0).uniform(0, 1, (31, 31)).astype(np.float32)
     found = rotate(jnp.asarray(image)[..., None], jnp.float32(np.pi / 2))[..., 0]
     np.testing.assert_array_equal(found, np.rot90(image))
@@ -76,7 +76,7 @@ def test_limit_of_zero_returns_the_same_images():
 
 
 def symmetries(image):
-    """An image in the square's eight symmetries."""
+    """An image under the eight symmetries of the square."""
     return [np.rot90(side, turns) for side in (image, np.fliplr(image)) for turns in range(4)]
 
 

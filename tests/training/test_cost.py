@@ -33,7 +33,7 @@ def test_step_flops_match_torch():
 
 
 def sums_over_devices(jaxpr):
-    """The size of the operands of each sum over devices, bytes."""
+    """Size of the operands of each sum over devices, bytes."""
     for equation in jaxpr.eqns:
         if equation.primitive.name.startswith("psum"):
             yield sum(each.aval.size * each.aval.dtype.itemsize for each in equation.invars)

@@ -48,7 +48,7 @@ def evaluate_validation(config):
 
 
 def raise_at_call(number, function):
-    """Wraps a function so that it raises `Killed` at that call."""
+    """Wraps a function so that it raises `Killed` at call `number`, counted from 1."""
     calls = iter(range(1, number))
 
     def call(*arguments):
@@ -115,7 +115,7 @@ def test_run_interrupted_mid_epoch_resumes_bit_for_bit(expected, tmp_path, monke
     number = signal.SIGINT
 
     def interrupt_at(batch_number):
-        """Trains, sends a signal before that batch, and returns the steps of the checkpoints."""
+        """Trains, sends a signal before a batch, and returns the steps of the checkpoints."""
         batches = []
 
         def gather_and_signal(*arguments):
@@ -173,7 +173,7 @@ RECIPE = {
 }
 
 
-def test_training_with_every_augmentation_resumes_bit_for_bit(tmp_path):
+def test_run_with_optional_settings_resumes_bit_for_bit(tmp_path):
     config = tiny_config(num_epochs=2, **RECIPE)
     whole = train(tmp_path / "whole", config)
 

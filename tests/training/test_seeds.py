@@ -1,4 +1,4 @@
-"""Training from several seeds: each seed gives the same results as its run alone."""
+"""Training with several seeds: each seed gives the same results as a single run with it."""
 
 import types
 
@@ -28,7 +28,7 @@ def validate(variables):
 
 
 def validate_until(call):
-    """`validate`, but raises `Killed` at that call."""
+    """Returns `validate`, which raises `Killed` at a given call, counted from 1."""
     calls = []
 
     def evaluate(variables):
@@ -73,7 +73,7 @@ def test_consecutive_seeds_match_single_runs_bit_for_bit(single_runs, tmp_path):
 
 
 def test_seeds_side_by_side_match_single_runs(single_runs, tmp_path):
-    """On two devices; one seed is ahead of the others, as after a death during their saving."""
+    """On two devices; one seed is ahead of the others, as after a crash while checkpoints are saved."""
     overrides = {"seeds": 3, "seeds_at_once": 3}
     config = tiny_config(**SMALL | overrides)
     claim(tmp_path, config)
@@ -91,7 +91,7 @@ def test_seeds_side_by_side_match_single_runs(single_runs, tmp_path):
 
 
 def test_groups_of_seeds_resume(single_runs, tmp_path):
-    """Three seeds in groups of two; the first group stops after an epoch."""
+    """Three seeds in groups of two; the first group is killed after an epoch."""
     overrides = {"seeds": 3, "seeds_at_once": 2}
     with pytest.raises(Killed):
         train(tmp_path, evaluate=validate_until(4), **overrides)

@@ -101,7 +101,7 @@ def test_one_two_and_four_devices_train_equally(kind, optimizer, prepared, toler
             state = replicate(start, jax.devices()[:num_devices])
             losses = []
             for index in range(10):
-                # The last batch has so much padding that one of four devices gets only padding.
+                # The last batch has so much padding that one of the four devices gets only padding.
                 rows = prepared(batch(16, index, 11 if index == 9 else 16))
                 state, metrics = step(state, rows, jax.random.key(1))
                 losses.append(float(metrics["loss"]))
@@ -143,7 +143,7 @@ def test_totals_add_up_to_the_epoch_mean():
 
 
 def products(jaxpr):
-    """The precision of each product and convolution, including nested programs."""
+    """Precision of each product and convolution, including those of nested programs."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation.primitive.name, equation.params["precision"]
