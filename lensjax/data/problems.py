@@ -25,7 +25,7 @@ class Problem:
 
 
 def raise_problems(problems: Sequence[Problem], path: Path, total: int) -> None:
-    """Raises one error that lists the first ten problems and gives the total number.
+    """Raises one error that lists the first ten problems and states their total number.
 
     Args:
       problems: the problems; nothing is raised if there are none.

@@ -53,7 +53,7 @@ def open_reference_layout(path: Path, image_size: int) -> Source:
 
     Returns:
       A source with "train", "val" and, if the folder has it, "test". If files are invalid, reading it raises
-      a UserError that lists the first ten of them and gives the total number.
+      a UserError that lists the first ten of them and states their total number.
 
     Raises:
       UserError: if the path cannot be opened, or train/ or val/ is missing.

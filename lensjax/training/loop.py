@@ -1,7 +1,7 @@
 """The training loop, of one run or of several runs side by side.
 
 An epoch consists of its steps, an evaluation, a checkpoint with the metrics of the evaluation, and a log
-record. A run that stops at any point resumes from its newest checkpoint and gives the same numbers.
+record. A run that stops at any point resumes from its newest checkpoint and produces the same numbers.
 
 Runs side by side differ only in their seeds. `jax.vmap` maps the step over the runs, and state and key have a
 leading axis over runs. A single run does not have this axis.

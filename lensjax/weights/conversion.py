@@ -46,7 +46,7 @@ def convert_state_dict(
 
     Raises:
       UserError: if the architecture is unknown, or arrays are missing, unexpected, not finite, or of the
-        wrong shape or type. One message lists all problems.
+        wrong shape or type. One message lists up to 40 problems.
     """
     source = rename(state_dict, architecture)
     sizes = infer_sizes(source.architecture, source.arrays)
@@ -80,7 +80,8 @@ def load_state_dict(
       template: variables of the module, or their shapes; only the paths and shapes are used.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists all problems.
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 40
+        problems.
     """
     expected: dict[str, Shape] = {}
     problems = []
@@ -133,7 +134,8 @@ def check_complete(state_dict: Mapping[str, np.ndarray], architecture: str) -> S
       The sizes of the network.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists all problems.
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 40
+        problems.
     """
     arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
     with_classifier = any(key.startswith("fc.") for key in arrays)
@@ -182,7 +184,7 @@ def _to_variables(arrays: Mapping[str, np.ndarray], architecture: str) -> dict[s
 
 
 def _find_mapping(path: str, architecture: str) -> tuple[str, ParameterMapping] | None:
-    """PyTorch's key for a Flax path, and the mapping that gives it; None if there is none."""
+    """PyTorch's key for a Flax path, and the mapping that relates them; None if there is none."""
     for mapping in TABLES[architecture]:
         key = mapping.torch_key(path)
         if key is not None:
