@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     for name in values.inputs:
         if name not in INPUTS:
-            raise UserError(f"--inputs {name}: expected some of {', '.join(INPUTS)}")
+            raise UserError(f"--inputs {name}: expected one of {', '.join(INPUTS)}")
     sizes = _numbers("sizes", values.sizes)
     epochs = dict(zip(sizes, _numbers("epochs", values.epochs), strict=False)) or EPOCHS
     for size in sizes:

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("workdir",)))
     for name in values.conditions:
         if name not in CONDITIONS:
-            raise UserError(f"unknown condition {name!r}; expected some of {', '.join(CONDITIONS)}")
+            raise UserError(f"unknown condition {name!r}; expected one of {', '.join(CONDITIONS)}")
     output = None if values.output is None else Path(values.output).expanduser()
     if output is not None and output.exists():
         raise UserError(f"{output} already exists; move it or choose another file")
