@@ -1,4 +1,4 @@
-"""Evidence: comparison with dense linear algebra, recovered substructure and symmetries."""
+"""Evidence: recovered substructure, symmetries and comparison with dense linear algebra."""
 
 import dataclasses
 import functools
@@ -59,7 +59,7 @@ def noisy(image, seed):
 
 
 def fit_of(smooths, amp=400.0):
-    """The result of a fit with the parameters of these smooth lenses."""
+    """Fit result with the parameters of the given smooth lenses."""
     number = len(smooths)
     values = {name: np.array([smooth[name] for smooth in smooths], np.float32) for name in SMOOTH}
     zeros = np.zeros((number, SIZE, SIZE, 1), np.float32)
@@ -78,7 +78,7 @@ def fit_of(smooths, amp=400.0):
 
 
 def orientations(image, smooth):
-    """The eight orientations of an image and its lens."""
+    """Yields the eight orientations of an image and its smooth lens."""
     x, y = smooth["source_x"], smooth["source_y"]
     g1, g2, e1, e2 = (smooth[name] for name in ("gamma1", "gamma2", "source_e1", "source_e2"))
     for swap in (False, True):
@@ -105,8 +105,8 @@ def orientations(image, smooth):
 
 @pytest.fixture(scope="module")
 def evidence():
-    """Of a smooth lens, point masses, a line in eight orientations, a constant image and a NaN image."""
-    # A smooth fit includes the mass of the line in its Einstein radius.
+    """Evidence and images: a smooth lens, point masses, a line in eight orientations, constant, all NaN."""
+    # The Einstein radius of a smooth fit includes the mass of the line.
     heavier = SMOOTH | {"theta_E": float(np.sqrt(SMOOTH["theta_E"] ** 2 + LINE[0]))}
     cases = [(noisy(expected(), 1), SMOOTH), (noisy(expected(MASSES), 2), SMOOTH)]
     cases += list(orientations(noisy(expected(line(*LINE)), 3), heavier))
@@ -137,7 +137,7 @@ def test_evidence_is_invariant_under_rotation_and_reflection(evidence):
     np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:1], ratios.shape), rtol=0.01, atol=1)
 
 
-def test_bad_images_have_finite_and_equal_evidence(evidence):
+def test_unusable_images_have_finite_evidence(evidence):
     found, _ = evidence
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     np.testing.assert_array_equal(found.log_ratios[-1], 0)
@@ -154,7 +154,7 @@ def bin_pairs(image):
 
 
 def test_masses_evidence_matches_dense_covariance_matrices(evidence):
-    """NumPy float64 on all pixels at once, with finite differences and without projections."""
+    """The reference is NumPy in float64 on all pixels, with finite differences and without projections."""
     found, images = evidence
     half = PRESET.instrument.psf_size // 2
     axis = (np.arange(SIZE + 2 * half) - (SIZE + 2 * half - 1) / 2) * SCALE
@@ -165,7 +165,7 @@ def test_masses_evidence_matches_dense_covariance_matrices(evidence):
     blur = sum(np.eye(SIZE, SIZE + 2 * half, k) * weight for k, weight in enumerate(kernel))
 
     def shifted(x_shift, y_shift):
-        """Brightness at the ends of the rays, shifted in the source plane."""
+        """Brightness at the source-plane positions of the rays, shifted."""
         radius = np.hypot(x, y)
         beta_x = x * (1 - SMOOTH["theta_E"] / radius - SMOOTH["gamma1"]) - SMOOTH["gamma2"] * y
         beta_y = y * (1 - SMOOTH["theta_E"] / radius + SMOOTH["gamma1"]) - SMOOTH["gamma2"] * x

@@ -17,7 +17,7 @@ NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "so
 
 
 def scenes(number, seed):
-    """Parameters of smooth lenses from the Common Test priors, drawn with NumPy."""
+    """Parameters of smooth lenses, drawn from the Common Test priors with NumPy."""
     rng = np.random.default_rng(seed)
     shear, axis_ratio = rng.uniform(0, 0.3, number), rng.uniform(0.4, 1, number)
     angle, source_angle = -rng.uniform(0, 0.1097, (2, number))
@@ -56,7 +56,7 @@ def fitted(counts):
     scale = (counts - lowest).max((1, 2)).astype(np.float32)
     images = ((counts - lowest) / scale[:, None, None])[..., None].astype(np.float32)
     noise = fitting.photon_noise(scale)
-    # Two devices and two batches, the second of them partly filled.
+    # Two devices and two batches; the second batch is only partly filled.
     fits = fitting.fit_in_batches(images, noise=noise, devices=jax.devices()[:2], batch_size=5)
     return fits, scale
 
@@ -154,7 +154,7 @@ def test_fit_gradients_match_finite_differences():
         np.testing.assert_allclose(derivative_and_value(0.0)[0], difference, rtol=0.01, atol=1e-5)
 
 
-def test_smooth_model_defaults_fix_rare_parameters():
+def test_smooth_model_defaults_to_fixed_optional_parameters():
     center = fitting.Parameter.fitted((-0.5, 0.5), (-2.0, 2.0))
     model = fitting.SmoothModel(
         main_lens="sis",

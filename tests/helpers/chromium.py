@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven over the pipe of its DevTools: nothing beside the browser is needed."""
+"""Controls headless Chromium over its DevTools pipe, without any driver or package."""
 
 import base64
 import contextlib
@@ -11,11 +11,11 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-_PATIENCE = 60  # seconds
+_TIMEOUT = 60  # seconds
 
 
 def find() -> str | None:
-    """Path of the browser; None if no browser starts."""
+    """Path of a browser that starts; None if there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if program := shutil.which(name):
             tried = subprocess.run([program, "--version"], capture_output=True, check=False)
@@ -25,7 +25,11 @@ def find() -> str | None:
 
 
 class Tab:
-    """One tab: commands go in, answers and events come out."""
+    """Browser tab that executes DevTools commands and records events.
+
+    Attributes:
+      events: messages of the browser that are not responses to commands, since the page was opened.
+    """
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._rest, self._number = write, read, b"", 0
@@ -38,7 +42,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        """A command's answer."""
+        """Executes a DevTools command and returns its result."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -52,18 +56,18 @@ class Tab:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._read], [], [], _PATIENCE)
+            ready, _, _ = select.select([self._read], [], [], _TIMEOUT)
             if not ready:
-                raise RuntimeError(f"the browser has said nothing for {_PATIENCE} s")
+                raise RuntimeError(f"the browser sent no message for {_TIMEOUT} s")
             block = os.read(self._read, 1 << 20)
             if not block:
-                raise RuntimeError("the browser is gone")
+                raise RuntimeError("the browser closed the connection")
             self._rest += block
         message, _, self._rest = self._rest.partition(b"\0")
         return json.loads(message)
 
     def open(self, file: pathlib.Path, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Loads a file, as wide as that, and waits until it is there."""
+        """Opens a file in a viewport of the given size, pixels, and waits until it is loaded."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -72,35 +76,35 @@ class Tab:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=file.absolute().as_uri())
-        while "Page.loadEventFired" not in self.named():
+        while "Page.loadEventFired" not in self.event_names():
             self.events.append(self._next())
 
-    def named(self) -> list[str]:
-        """The names of the events since the page was opened."""
+    def event_names(self) -> list[str]:
+        """Names of the events since the page was opened."""
         return [event.get("method", "") for event in self.events]
 
     def evaluate(self, expression: str) -> Any:
-        """What an expression of JavaScript gives, promises awaited."""
+        """Value of a JavaScript expression; promises are awaited."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
     def screenshot(self, file: pathlib.Path, *, whole: bool = True) -> None:
-        """A picture of the page, or of what of it is in view."""
+        """Writes a screenshot of the whole page, or of the visible part, to a PNG file."""
         answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(answer["data"]))
 
 
 @contextlib.contextmanager
 def tab(program: str, profile: pathlib.Path) -> Iterator[Tab]:
-    """A tab of a browser of its own that ends with the block.
+    """Starts a browser and yields its tab; the browser is closed when the context ends.
 
     Args:
-      program: the browser's path.
-      profile: an empty folder for what it keeps.
+      program: path of the browser.
+      profile: empty folder for the browser profile.
     """
-    # The browser reads commands from descriptor 3 and answers on 4.
+    # The browser reads commands from file descriptor 3 and writes responses to 4.
     (from_us, to_browser), (from_browser, to_us) = os.pipe(), os.pipe()
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     words += ["--remote-debugging-pipe", "--hide-scrollbars", "--no-first-run"]

@@ -11,28 +11,28 @@ SIZE = 8
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """Content of a .npy file with an array."""
+    """Content of a .npy file that contains the array."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
 def count_image(seed: int, largest: int = 800) -> np.ndarray:
-    """Image like the published ones: photon counts from 0 to `largest`, divided by `largest`."""
+    """Image like the published images: photon counts from 0 to `largest`, divided by `largest`."""
     counts = np.random.default_rng(seed).integers(0, largest + 1, (SIZE, SIZE))
     counts[0, :2] = 0, largest
     return (counts / largest)[None]
 
 
 def fractional_image(seed: int) -> np.ndarray:
-    """Image from 0 to 1 that is not a quotient of counts."""
+    """Image from 0 to 1 that does not consist of scaled counts."""
     image = np.random.default_rng(seed).uniform(size=(SIZE, SIZE))
     image[0, :2] = 0, 1
     return image
 
 
 def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> pathlib.Path:
-    """Writes files into a folder. Names that end with a slash become empty folders."""
+    """Writes files into a folder; names that end with a slash become empty folders."""
     for name, content in files.items():
         file = path / name
         if name.endswith("/"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def bars(seed: int, size: int = 32) -> np.ndarray:
-    """Photon counts with bright bars at random rows."""
+    """Photon counts with three bright bars at random rows."""
     generator = np.random.default_rng(seed)
     counts = generator.poisson(200, (size, size))
     for place in generator.integers(0, size, 3):
@@ -55,7 +55,7 @@ def h5_bytes(**arrays: np.ndarray) -> bytes:
 
 
 def every_kind(image: np.ndarray) -> dict[str, bytes]:
-    """Files by name that contain only the given image."""
+    """Files that contain only the given image, by name."""
     packed = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image.astype(np.int32))]).writeto(packed)
     return {
@@ -77,7 +77,7 @@ def every_kind(image: np.ndarray) -> dict[str, bytes]:
 
 
 def bad_files(image: np.ndarray) -> dict[str, tuple[bytes, str]]:
-    """Invalid files by name, each with part of its error message."""
+    """Invalid files and parts of their error messages, by name."""
     holes, stack = image.astype(float), fits_bytes(image)
     holes[3, :2] = np.nan
     pickled = np.empty(1, object)

@@ -4,7 +4,7 @@ from lensjax import physics
 
 
 def sheared(theta_E, gamma1, gamma2):
-    """The deflection of an isothermal sphere with external shear."""
+    """Deflection function of an isothermal sphere with external shear."""
 
     def deflection(x, y):
         sphere = physics.sis_deflection(x, y, theta_E)

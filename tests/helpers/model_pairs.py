@@ -1,4 +1,4 @@
-"""Pairs of equal models: a torch module with random weights, and lensjax's module with its variables."""
+"""Pairs of equivalent models: a torch module and a lensjax module with the same random weights."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ PRECISIONS = {"float32": (torch.float32, 1e-4), "float64": (torch.float64, 1e-9)
 
 @contextlib.contextmanager
 def precision(name):
-    """Context in which JAX has this precision; yields torch's dtype and the tolerance."""
+    """Sets the precision of JAX; yields the dtype for torch and the tolerance."""
     with jax.enable_x64(name == "float64"):
         yield PRECISIONS[name]
 
@@ -39,7 +39,7 @@ def as_jax(array, dtype):
 
 
 def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, form=None):
-    """A torch model, and the equal lensjax module with its variables.
+    """Creates a torch model, and the equivalent lensjax module with its variables.
 
     Args:
       kind: "baseline", "pinn", "vit" or "resnet" (with two channels).
@@ -47,7 +47,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
       dtype: dtype of the torch model.
       seed: seed of the weights.
       width, stages: sizes of the ResNet.
-      vit: sizes of the ViT that differ from SMALL_VIT.
+      vit: changes to `SMALL_VIT`, the sizes of the ViT.
       form: form of `gradient_input`, for "pinn".
 
     Returns:
@@ -80,7 +80,7 @@ def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, f
 
 
 def apply(module, variables, x, **options):
-    """A module's outputs, and the captured intermediate values of a LensViTPINN."""
+    """Outputs of a module, and intermediate values of a LensViTPINN."""
 
     @jax.jit
     def call(variables, x):

@@ -1,4 +1,4 @@
-"""Folders of runs with random parameters, for tests that do not need a trained model."""
+"""Run folders with random parameters, for tests that do not need a trained model."""
 
 import pathlib
 
@@ -20,9 +20,12 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     """Creates the folder of a run of one epoch.
 
     Args:
-      folder: the new folder.
+      folder: path of the new folder.
       seed: seed of the parameters.
-      changes: fields of the config, by dotted names.
+      changes: changed fields of the config, by dotted name.
+
+    Returns:
+      The folder.
     """
     config = default_config()
     small = {"data.image_size": SIZE, "model.width": 4, "eval_batch_size": 8}
@@ -35,7 +38,7 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     state = initial_state(
         model, optax.sgd(1.0), jax.random.key(seed), image_size=side, channels=channels, terms=()
     )
-    # The weights of the last layer are tripled, so that predictions differ.
+    # Triple the weights of the last layer, so that predictions differ.
     scaled = jax.tree.map(lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params)
     metrics = {"epoch": 1, "validation_auc": 0.5}
     curves = [f"validation_auc_{name}" for name in CLASSES]

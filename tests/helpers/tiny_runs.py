@@ -1,4 +1,4 @@
-"""Configs, images and metrics of runs that train in a second."""
+"""Configs, images and metrics of runs that take a second to train."""
 
 import json
 
@@ -13,11 +13,11 @@ TIMES = ("seconds", "images_per_second")
 
 
 class Killed(BaseException):
-    """Simulates the death of the process."""
+    """Simulates a killed process."""
 
 
 def tiny_config(**overrides):
-    """A config for `TRAIN` and `VALIDATION`, with fields changed."""
+    """Config for `TRAIN` and `VALIDATION`, with some fields changed."""
     config = default_config()
     config.data.image_size = SIZE
     config.model.width = 4
@@ -31,7 +31,7 @@ def tiny_config(**overrides):
 
 
 def image_set(num_images, seed):
-    """Noise with a bright bar whose position depends on the class."""
+    """Images of noise with a bright bar whose position depends on the class."""
     generator = np.random.default_rng(seed)
     labels = np.arange(num_images, dtype=np.int32) % 3
     pixels = generator.poisson(20, (num_images, SIZE, SIZE))
@@ -49,10 +49,10 @@ TRAIN, VALIDATION = image_set(44, 0), image_set(21, 1)
 
 
 def drop_times(records):
-    """Records of epochs without their times."""
+    """Epoch records without their times."""
     return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
 
 
 def metrics_without_times(workdir):
-    """The records in a run's metrics.jsonl, without times."""
+    """Records in the metrics.jsonl of a run, without times."""
     return drop_times(map(json.loads, (workdir / METRICS).read_text().splitlines()))

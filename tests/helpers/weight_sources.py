@@ -1,4 +1,4 @@
-"""State dicts of random values in every naming scheme."""
+"""State dicts with random values in every naming scheme."""
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def vit_module():
 
 
 def to_hugging_face(state):
-    """Renames DINO's weights to those of transformers' ViTModel, with separate query, key and value."""
+    """Converts DINO's weights to those of transformers' ViTModel, with separate query, key and value."""
     renamed = {
         "embeddings.cls_token": state["cls_token"],
         "embeddings.position_embeddings": state["pos_embed"],
@@ -71,7 +71,7 @@ def to_numpy(state):
 
 
 def assert_same(one, other):
-    """Asserts equal names and bitwise equal arrays."""
+    """Asserts that names, shapes and dtypes are equal and arrays are bit-identical."""
     assert one.keys() == other.keys()
     for name in one:
         left, right = np.asarray(one[name]), np.asarray(other[name])

@@ -1,4 +1,4 @@
-"""Convolution and max-pooling, in the implementations for CPUs and accelerators, compared with PyTorch."""
+"""Convolution and max-pooling for CPUs and accelerators, compared with PyTorch."""
 
 import functools
 
@@ -13,7 +13,7 @@ from lensjax.models import cpu_kernels
 
 torch = pytest.importorskip("torch")
 
-CASES = {  # kernel, stride, side of the image, channels in and out, batch
+CASES = {  # side of the kernel, stride, side of the image, input channels, output channels, batch size
     "stem": (7, 2, 70, 2, 3, 8),
     "parts": (3, 1, 40, 3, 4, 8),
     "uneven parts": (3, 1, 16, 2, 64, 6),
@@ -92,7 +92,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_mode_of_differentiation_matches_finite_differences(name, kernel_form):
-    """First and second derivative of a training loss along a line in the parameters, in float64."""
+    """First and second derivatives of a training loss along a line in parameter space, in float64."""
     model, channels = SMALL[name], 2 if name == "lens_fit" else 1
     generator = np.random.default_rng(0)
     with jax.enable_x64(True):

@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def images_with_dark_pixels(seed=0, batch=3):
-    """Images whose minimum is 0, like the published ones."""
+    """Images with a minimum of 0, like the published images."""
     x = images(SIZE, seed, batch)
     return x - x.min((1, 2), keepdims=True)
 
@@ -49,12 +49,12 @@ def test_outputs_and_losses_match_torch(form, name):
                 found, from_torch.detach().numpy(), rtol=0, atol=tolerance, err_msg=quantity
             )
 
-        # The physics loss of the model's input, instead of the image, would differ.
+        # The physics loss of the model input would differ from that of the image.
         input_loss = oracle.physics_loss(oracle.channel(tensor))
         assert abs(input_loss - oracle.physics_loss(tensor)) > 2 * tolerance
 
 
-def test_gradients_match_torch_for_constant_images_too():
+def test_gradients_match_torch_even_for_constant_images():
     with precision("float64") as (dtype, _):
         oracle, module, variables, architecture = pair(
             "pinn", SIZE, dtype, form="gradient_product", vit={"depth": 1}
@@ -72,12 +72,12 @@ def test_gradients_match_torch_for_constant_images_too():
             expected = parameter.grad.numpy()
             assert np.isfinite(expected).all()
             assert np.isfinite(found[key]).all()
-            if key != "cnn.conv1.bias":  # before batch norm: 0 here, a rounding error in torch
+            if key != "cnn.conv1.bias":  # before batch normalization: 0 here, rounding error in torch
                 tolerance = 1e-7 * np.abs(expected).max()
                 np.testing.assert_allclose(found[key], expected, rtol=0, atol=tolerance, err_msg=key)
 
 
-def test_config_selects_the_models_input():
+def test_config_selects_model_input():
     config = default_config()
     config.model.name = "lens_vit_pinn"
     assert models.build(config).input == "image"
@@ -105,7 +105,7 @@ def test_config_selects_the_models_input():
     ],
     ids=["unknown", "baseline", "negative values"],
 )
-def test_invalid_input_is_refused(fields, message):
+def test_invalid_input_raises_an_error(fields, message):
     config = default_config()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""The lens that `LensEncoderNet` predicts: residuals, derivatives and refinement."""
+"""Lenses that `LensEncoderNet` predicts: residuals, derivatives and refinement."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def images():
-    """Photon counts of the central 64 pixels of a NumPy rendering, scaled from 0 to 1."""
+    """Photon counts of the central 64 x 64 pixels of NumPy renderings, scaled to [0, 1]."""
     rng = np.random.default_rng(0)
     center = slice(75 - SIZE // 2, 75 + SIZE // 2)
     drawn = []
@@ -70,7 +70,7 @@ def test_refinement_without_steps_returns_its_start(images):
 
 
 def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
-    """NumPy renders the lens and fits amplitude and sky; the derivatives are finite differences."""
+    """The reference renders the lens in NumPy, fits amplitude and sky, and takes finite differences."""
     instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=32, subpixels=1)
     preset = dataclasses.replace(COMMON_TEST, instrument=instrument)
     with jax.enable_x64(True):
@@ -87,7 +87,7 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
             return (direction * residual).sum(), residual
 
         def numpy_residual(free, root):
-            """The image minus lens and sky at their best amplitudes, and the flux of the lens."""
+            """Image minus lens with the best amplitude and sky, and the flux of the lens."""
             values = dict(zip(MODEL.nonlinear, free, strict=True))
             source = render(types.SimpleNamespace(masses=[], **values), preset) - instrument.sky
             columns = np.stack([source, np.ones_like(image)], -1)

@@ -1,3 +1,5 @@
+"""LensFitNet: input channels and size."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def test_reference_source_channel_matches_numpy(channels):
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_missing_residual_is_an_error(channels):
+def test_missing_residual_raises_an_error(channels):
     with pytest.raises(ValueError, match="needs two channels, image and residual; got 1"):
         LensFitNet(width=4, num_blocks=0).init(jax.random.key(0), channels[..., :1], train=False)
 

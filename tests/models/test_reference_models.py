@@ -1,4 +1,4 @@
-"""The two reference models compared with torch modules: outputs, losses, gradients, training steps."""
+"""The two reference models compared with torch modules: outputs, losses, gradients and training steps."""
 
 import functools
 import re
@@ -72,7 +72,7 @@ def test_lens_vit_pinn_outputs_and_losses_match_torch(name, size, kernel_form):
         cross_entropy = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
         layer = variables["params"]["alpha_proj"]
         expected = {
-            # lensjax only computes means of alpha; alpha is computed here from features and weights.
+            # lensjax computes only means of alpha; alpha is computed here from features and weights.
             "alpha": (
                 (captured["features"] @ layer["kernel"] + layer["bias"][None]).reshape(alpha.shape),
                 alpha,
@@ -90,12 +90,12 @@ def test_lens_vit_pinn_outputs_and_losses_match_torch(name, size, kernel_form):
             np.testing.assert_allclose(
                 found, from_torch.detach().numpy(), rtol=0, atol=tolerance, err_msg=quantity
             )
-        # Some pixels are at the lower bound and some are not, so that the bound is tested too.
+        # Some pixels are at the lower bound and some are not, so the bound is tested as well.
         assert 0 < (captured["channels"][..., 1] == 0).mean() < 1
 
 
 def test_inference_avoids_the_full_deflection_product():
-    """The width of ViT-S/16 at 150 px, where alpha_proj has 384 x 45,000 = 17 million weights."""
+    """Tests the width of ViT-S/16 at 150 pixels: alpha_proj has 384 x 45,000 = 17 million weights."""
     with precision("float32") as (dtype, _):
         vit = {"dim": 384, "depth": 1, "num_heads": 6}
         _, module, variables, _ = pair("pinn", 150, dtype, vit=vit)
@@ -140,7 +140,7 @@ def test_gradients_and_running_statistics_match_torch(kind, name, tolerance, ker
         for key, parameter in oracle.named_parameters():
             expected = parameter.grad.numpy()
             if parameter.ndim == 1 and key.endswith("conv1.bias"):
-                # Before batch normalization the gradient is 0; torch has a rounding error.
+                # Before batch normalization, the exact gradient is 0; that of torch is rounding error.
                 np.testing.assert_array_equal(found[key], 0)
                 assert np.abs(expected).max() < tolerance * largest
                 continue
@@ -182,7 +182,7 @@ def test_ten_adamw_steps_match_torch(kind, kernel_form):
         found = to_state_dict({"params": params, "batch_stats": batch_stats}, architecture)
         for key, tensor in oracle.state_dict().items():
             if key.endswith(("num_batches_tracked", "conv1.bias")):
-                continue  # in torch, the bias before a batch norm follows rounding errors
+                continue  # in torch, rounding errors change the bias before batch normalization
             np.testing.assert_allclose(found[key], tensor.numpy(), rtol=1e-5, atol=1e-8, err_msg=key)
 
 

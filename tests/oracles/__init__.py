@@ -1,1 +1,1 @@
-"""Independent implementations that the tests compare lensjax with."""
+"""Independent implementations against which the tests compare lensjax."""

@@ -1,4 +1,4 @@
-"""Values and first and second derivatives of every mass profile, each compiled once."""
+"""Values and derivatives of every mass profile of lensjax, compiled once per precision."""
 
 import functools
 import pathlib
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "physics" / "golden"
 tool = runpy.run_path(str(ROOT / "tests" / "oracles" / "make_golden.py"))
 MASS, LIGHT = tool["MASS"], tool["LIGHT"]
-NUMBER = 200  # rows in every table, so that each profile is compiled once per precision
+NUMBER = 200  # rows in every table; a fixed number avoids recompilation
 
 
 def columns(profile):
@@ -45,10 +45,10 @@ def _values(profile):
 @functools.cache
 def _derivatives(profile):
     def one(row):
-        first = jax.jacrev(functools.partial(evaluate, profile))(row)  # in every argument
+        first = jax.jacrev(functools.partial(evaluate, profile))(row)  # with respect to every argument
 
         def slope(position):
-            # Only of the potential: third derivatives, as in the convergence, may be out of range.
+            # Only of the potential: the convergence would need third derivatives, which may be out of range.
             def psi(position):
                 arguments = [*position, *row[2:]]
                 named = dict(zip(columns(profile), arguments, strict=True))

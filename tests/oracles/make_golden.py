@@ -2,8 +2,8 @@
 
   python tests/oracles/make_golden.py [--output FOLDER]
 
-The tests compare the profiles of lensjax.physics with these files, and with fresh random draws if
-lenstronomy is installed. The same version of lenstronomy writes the same files.
+The tests compare the profiles of lensjax.physics with these files and, if lenstronomy is installed, with its
+results for other random draws. The same version of lenstronomy always writes the same files.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 
 GOLDEN = Path(__file__).parent.parent / "physics" / "golden"
 
-# lenstronomy's name of each profile and the ranges of its parameters; "ellipticity" stands for e1 and e2 of
-# an axis ratio of at least 0.3.
+# lenstronomy's name of each profile and the ranges of its parameters. "ellipticity" is the range of the
+# modulus of (e1, e2); the axis ratio is at least 0.3.
 MASS: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
     "sis": ("SIS", {"theta_E": (0.1, 2)}),
     "sie": ("SIE", {"theta_E": (0.1, 2), "ellipticity": (0.01, 0.538)}),
@@ -40,7 +40,7 @@ HALF_FIELD = 3.75  # arcsec, half the side of a field of 150 pixels
 
 
 def columns(ranges: dict[str, tuple[float, float]], profile: str) -> list[str]:
-    """Names of a table's columns: x, y, the parameters, and the center if the profile has one."""
+    """Names of the columns of a table: x, y, the parameters, and the center if the profile has one."""
     found = ["x", "y"]
     for name in ranges:
         found += ["e1", "e2"] if name == "ellipticity" else [name]
@@ -48,7 +48,7 @@ def columns(ranges: dict[str, tuple[float, float]], profile: str) -> list[str]:
 
 
 def draw(ranges: dict[str, tuple[float, float]], profile: str, number: int, seed: int) -> np.ndarray:
-    """A table of `number` random positions and lenses, with the columns of `columns`."""
+    """Table of `number` random positions and lenses; `columns` names its columns."""
     generator = np.random.default_rng(seed)
     found = [*generator.uniform(-HALF_FIELD, HALF_FIELD, (2, number))]
     for name, (low, high) in ranges.items():
@@ -69,7 +69,7 @@ def lens_truth(profile: str, table: np.ndarray) -> np.ndarray:
 
     model, ranges = MASS[profile]
     oracle = LensModel([model])
-    # The convergence of its SIE is a finite difference, accurate to 1e-5; that of EPL is in closed form.
+    # lenstronomy's convergence of SIE is a finite difference, accurate to 1e-5; that of EPL is a closed form.
     dense, slope = (LensModel(["EPL"]), {"gamma": 2.0}) if profile == "sie" else (oracle, {})
     return _evaluate_rows(
         columns(ranges, profile),

@@ -1,14 +1,14 @@
-"""Image of a simulated scene in NumPy, directly from the formulas."""
+"""Renders a simulated scene in NumPy, directly from the formulas."""
 
 import numpy as np
 
 
 def render(scene, preset):
-    """Expected counts of a scene of plain numbers and arrays, for a preset of the simulator."""
+    """Expected counts of a scene, whose fields are NumPy arrays or numbers, for a preset of the simulator."""
     instrument, source = preset.instrument, preset.source
     size, sub = instrument.image_size, instrument.subpixels
     half = instrument.psf_size // 2
-    field = size + 2 * half  # with the margin that the point-spread function blurs into the image
+    field = size + 2 * half  # including the margin that is blurred into the image
     axis = (np.arange(field * sub) - (field * sub - 1) / 2) * instrument.pixel_scale / sub
     x, y = axis[None, :], axis[:, None]
     radius = np.hypot(x, y)

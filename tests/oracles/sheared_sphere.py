@@ -1,4 +1,4 @@
-"""Images of an isothermal sphere with shear, as roots of a polynomial in NumPy."""
+"""Images of a point source behind an isothermal sphere with shear, from the roots of a polynomial."""
 
 import numpy as np
 
@@ -6,13 +6,14 @@ import numpy as np
 def images(theta_E, gamma1, gamma2, beta_x, beta_y):
     """Positions of all images, of shape (images, 2).
 
-    An image in the direction n is at theta = M^-1 (beta + theta_E n), with M = 1 - shear. The condition that
-    theta is parallel to n is a polynomial of degree four in exp(i phi).
+    An image in the direction n = (cos phi, sin phi) is at theta = M^-1 (beta + theta_E n), where M is the
+    identity minus the shear. The condition that theta is parallel to n is a polynomial equation of degree
+    four in exp(i phi).
     """
     shear = np.array([[gamma1, gamma2], [gamma2, -gamma1]])
     beta = np.array([beta_x, beta_y])
     along = (np.eye(2) + shear) @ beta
-    # along x n + theta_E (shear n) x n = 0, with cos and sin in terms of z = exp(i phi), times z^2.
+    # The cross product along x n + theta_E (shear n) x n = 0, multiplied by z^2 for z = exp(i phi).
     first = along[0] / 2j - along[1] / 2
     second = theta_E * (gamma1 / 2j - gamma2 / 2)
     found = []

@@ -1,6 +1,6 @@
 """The reference's two models as plain PyTorch modules, with torchvision's and DINO's parameter names.
 
-The default sizes are those of the reference; tests use smaller ones.
+The default sizes are those of the reference; the tests use smaller models.
 """
 
 import math
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-STAGES = (2, 2, 2, 2)  # a ResNet18
+STAGES = (2, 2, 2, 2)  # blocks per stage of ResNet18
 
 
 class ResNet(nn.Module):
@@ -152,7 +152,7 @@ def gradient_input(image, form):
 
 
 class LensVITPINN(nn.Module):
-    """With `form`, the first attempt: the classifier sees that form of `gradient_input`."""
+    """The reference's LensVIT_PINN; with `form`, its first attempt, which classifies `gradient_input`."""
 
     def __init__(self, image_size=150, width=64, dropout=0.3, form=None, stages=STAGES, **vit):
         super().__init__()
@@ -180,14 +180,14 @@ class LensVITPINN(nn.Module):
         return self.cnn(torch.cat([x, self.source(x, alpha)], 1))
 
     def physics_loss(self, image):
-        """Physics loss from a second pass of the ViT, on the image itself and without dropout."""
+        """Physics loss of a second run of the ViT, on the image itself and without dropout."""
         alpha = self.alpha(self.vit(image))
         target = image - alpha.mean(-1).unsqueeze(1)
         return functional.mse_loss(self.source(image, alpha), target)
 
 
 def randomize(module, seed):
-    """Draws weights, biases and running statistics at random, all of ordinary size."""
+    """Draws random weights, biases and running statistics of realistic size."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor, mean, std):

@@ -33,12 +33,12 @@ def test_gradient_of_fermat_potential_is_lens_equation():
 
 
 def test_delay_between_images_of_sphere_matches_closed_form():
-    """2 theta_E beta times the time-delay distance over c; the inner image arrives later."""
+    """The delay is 2 theta_E beta times the time-delay distance over c; the inner image arrives later."""
     beta, theta_E = 0.3, 1.2
     x = jnp.asarray([theta_E + beta, beta - theta_E])
     delay = physics.time_delay(sphere, x, jnp.zeros(2), beta, 0.0, 0.5, 1.5)
     astronomical_unit_day = 1.49597870700e11 / 299_792_458 / 86_400
-    parsec = 180 * 3600 / np.pi  # astronomical units
+    parsec = 180 * 3600 / np.pi  # in astronomical units
     distance = float(physics.time_delay_distance(0.5, 1.5)) * 1e6 * parsec * astronomical_unit_day
     expected = 2 * theta_E * beta * (np.pi / 180 / 3600) ** 2 * distance
     np.testing.assert_allclose(delay[1] - delay[0], expected, rtol=1e-9)

@@ -126,6 +126,6 @@ def test_einstein_radius_scales_as_square_root_of_mass():
 
 
 def test_unknown_convention_is_rejected():
-    # With the tests' runtime type checks the signature rejects it, with a TypeError.
+    # The runtime type checks of the tests raise a TypeError first.
     with pytest.raises((ValueError, TypeError), match="luminosity"):
         physics.lensing_distances(0.5, 1.0, convention="luminosity")

@@ -16,7 +16,7 @@ def _float64():
 
 
 def critical_radius(phi, theta_E, gamma, angle):
-    """Critical radius of an isothermal sphere with shear in the direction phi."""
+    """Critical radius, in the direction phi, of an isothermal sphere with shear."""
     return theta_E * (1 - gamma * np.cos(2 * (phi - angle))) / (1 - gamma**2)
 
 

@@ -19,7 +19,7 @@ def _float64():
 
 
 def solve(values, **options):
-    """Images behind a sheared sphere; values are theta_E, gamma1, gamma2, beta_x, beta_y."""
+    """Images behind a sheared sphere; values: theta_E, gamma1, gamma2, beta_x, beta_y."""
     theta_E, gamma1, gamma2, beta_x, beta_y = values
 
     def deflection(x, y):
@@ -66,7 +66,7 @@ def test_images_of_sheared_spheres_match_polynomial_roots(dtype, number, toleran
         uncertain = tolerance * np.maximum(1, abs(found.magnification[index][mask]) / 10)
         assert (distance.min(axis=1) < uncertain).all(), value
         assert len(set(distance.argmin(axis=1))) == len(expected), value
-        # Minima minus saddle points: the parities cancel, unless the cut has removed one image.
+        # The parities of minima and saddle points cancel, unless there is only one image.
         assert found.parity[index].sum() == (1 if len(expected) == 1 else 0)
     assert {1, 2, 4} == set(numbers)
 
@@ -83,7 +83,7 @@ def test_images_of_a_sphere_match_closed_form():
 
 @pytest.mark.parametrize("beta", [0.0, 0.05, 0.6])
 def test_images_of_a_point_mass_match_closed_form(beta):
-    """At (beta +- sqrt(beta^2 + 4 theta_E^2)) / 2; exactly behind the mass, on the Einstein ring."""
+    """They are at (beta +- sqrt(beta^2 + 4 theta_E^2)) / 2, or on the Einstein ring if beta is 0."""
 
     @jax.jit
     def solve_behind_mass(beta):
@@ -100,7 +100,7 @@ def test_images_of_a_point_mass_match_closed_form(beta):
 
 
 def test_merging_images_are_found_close_to_a_fold():
-    """Their separation is the square root of the source's distance from the fold; beyond it they vanish."""
+    """Their separation scales as the square root of the source's distance from the fold."""
     theta_E, gamma1 = 1.2, 0.1
     phi = 0.5
     radius = theta_E * (1 - gamma1 * np.cos(2 * phi)) / (1 - gamma1**2)
@@ -155,7 +155,7 @@ def test_images_with_substructure_match_lenstronomy():
 
 
 def test_derivatives_match_finite_differences():
-    """First and second derivatives of positions and magnifications in lens and source parameters."""
+    """First and second derivatives of positions and magnifications in all lens and source parameters."""
     values = jnp.asarray([1.2, 0.08, -0.05, 0.03, 0.02])
 
     def observed(values):

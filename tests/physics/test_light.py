@@ -55,7 +55,7 @@ def test_sersic_matches_lenstronomy():
 
 @pytest.mark.parametrize("n_sersic", [1.0, 1.5, 4.0])
 def test_half_light_radius_contains_half_the_light(n_sersic):
-    """By quadrature in the logarithm of the radius; the approximation of b_n is accurate to 2e-3."""
+    """Quadrature in the logarithm of the radius; the approximation of b_n is accurate to 2e-3."""
     radius = np.logspace(-6, 4, 20_001) * 0.7
     x, y = jnp.asarray(radius), jnp.zeros(20_001)
     brightness = physics.sersic(x, y, 3.0, R_sersic=0.7, n_sersic=n_sersic)
@@ -66,7 +66,7 @@ def test_half_light_radius_contains_half_the_light(n_sersic):
 
 @pytest.mark.parametrize(("e1", "e2"), [(0.2, -0.1), (0.0, 0.0)], ids=["ellipse", "circle"])
 def test_sersic_gradients_match_finite_differences(e1, e2):
-    """The position angle of the circle is undefined."""
+    """Includes the circle, whose position angle is undefined."""
     x, y = (jnp.asarray(axis) for axis in np.random.default_rng(2).uniform(-1, 1, (2, 30)))
     names = ("amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")
     values = jnp.asarray([2.0, 0.6, 1.5, e1, e2, 0.05, -0.1])

@@ -41,7 +41,7 @@ def test_profiles_are_derivatives_of_their_potential(profile):
     second = abs(hessian).max((1, 2))
     half_laplacian = (hessian[:, 0, 0] + hessian[:, 1, 1]) / 2
     np.testing.assert_array_less(abs(half_laplacian - kappa), 1e-9 * second + 1e-14)
-    # Jacobian of the deflection (reverse mode) and Hessian of the potential (forward over reverse) are equal.
+    # The Jacobian of the deflection (reverse mode) is the Hessian of the potential (forward over reverse).
     error = abs(first[:, 1:3, :2] - hessian).max((1, 2))
     np.testing.assert_array_less(error, 1e-9 * second + 1e-14)
 
@@ -50,7 +50,7 @@ def test_profiles_are_derivatives_of_their_potential(profile):
 def test_gradients_match_finite_differences(profile):
     table = lens_profiles.draw(profile, seed=12)
     names = lens_profiles.columns(profile)
-    # Without the softened center, where the derivatives change within a step.
+    # Exclude the softened center, where the derivatives change within a step.
     far = np.hypot(*(table[:, :2] - table[:, -2:]).T) > 0.1 if "center_x" in names else slice(None)
     first, _ = lens_profiles.derivatives(profile, table)
     for index, name in enumerate(names):
@@ -64,7 +64,7 @@ def test_gradients_match_finite_differences(profile):
 
 @pytest.mark.parametrize("profile", SOFTENED)
 def test_softened_profile_is_self_consistent(profile):
-    """With a core as large as the lens, deflection and convergence are derivatives of the potential."""
+    """Deflection and convergence are derivatives of the potential even for a core as large as the lens."""
     potential, deflection, convergence = lens_profiles.functions(profile)
     x, y = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 20)))
     options = {**SOFTENED[profile], "center_x": 0.1, "center_y": -0.2, "core": 0.3}
@@ -101,7 +101,7 @@ def test_pseudo_jaffe_is_isothermal_between_its_radii():
 
 
 def test_pseudo_jaffe_has_finite_mass():
-    """Far away it deflects like a point mass of theta_E^2 = 2 sigma0 Ra Rs."""
+    """At large distances it deflects like a point mass with theta_E^2 = 2 sigma0 Ra Rs."""
     x, y = jnp.asarray([1e5]), jnp.zeros(1)
     found, _ = physics.pseudo_jaffe_deflection(x, y, 0.7, Ra=0.1, Rs=2.0)
     np.testing.assert_allclose(found, 2 * 0.7 * 0.1 * 2.0 / 1e5, rtol=1e-4)
@@ -121,7 +121,7 @@ def test_vmap_over_lenses_matches_loop():
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
 def test_functions_of_a_profile_share_one_signature(profile):
-    """x, y and the strength are positional, all other parameters are keyword-only."""
+    """x, y and the strength are positional; all other parameters are keyword-only."""
     found = []
     for function in lens_profiles.functions(profile):
         parameters = inspect.signature(function).parameters.values()

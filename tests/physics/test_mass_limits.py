@@ -1,4 +1,4 @@
-"""Mass profiles where formulas break down: centers, circles, no mass, scale radius, any finite input."""
+"""Mass profiles in special cases: centers, circles, zero mass, scale radius and any finite input."""
 
 import hypothesis
 import hypothesis.extra.numpy
@@ -79,12 +79,12 @@ def _to_float32(value):
 
 @pytest.mark.parametrize("profile", lens_profiles.MASS)
 def test_gradient_at_zero_mass_is_a_limit(profile):
-    """d alpha / d theta_E is a unit vector for a sphere, and 0 for a point mass."""
+    """For example, d alpha / d theta_E is a unit vector for a sphere and 0 for a point mass."""
     names = lens_profiles.columns(profile)
     strength = {"nfw": "alpha_Rs"}.get(profile, names[2])
     column = names.index(strength)
     table = lens_profiles.draw(profile, seed=31)
-    if profile == "epl":  # only the isothermal slope has a limit, as the power of theta_E is 1
+    if profile == "epl":  # only the isothermal slope has a finite, nonzero limit: the power of theta_E is 1
         table[:, names.index("gamma")] = 2.0
     small = table.copy()
     table[:, column], small[:, column] = 0.0, 1e-6
@@ -98,7 +98,7 @@ def test_gradient_at_zero_mass_is_a_limit(profile):
 
 @pytest.mark.parametrize("profile", ["sie", "epl"])
 def test_gradient_at_the_circle_is_a_limit(profile):
-    """The same limit from every direction, and not 0."""
+    """The limit is the same from every direction, and it is not 0."""
     names = lens_profiles.columns(profile)
     e1, e2 = names.index("e1"), names.index("e2")
     table = lens_profiles.draw(profile, seed=32)
@@ -120,7 +120,7 @@ def test_deflection_vanishes_at_the_center(profile):
     np.testing.assert_array_equal(found[:, 1:3], 0)
 
 
-def test_power_law_is_finite_in_float32_far_away():
+def test_power_law_is_finite_in_float32_at_large_distances():
     @jax.jit
     @jax.vmap
     def values_and_gradients(row):

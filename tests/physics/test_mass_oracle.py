@@ -1,4 +1,4 @@
-"""Mass profiles compared with lenstronomy, live and from files, and float32 with float64."""
+"""Mass profiles compared with lenstronomy and SciPy, and in float32 with float64."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from lensjax import physics
 
 
 def assert_agree(found, expected):
-    """Agreement to 1e-8 of deflection, convergence and potential."""
+    """Asserts that deflection, convergence and potential agree to 1e-8."""
     length = np.hypot(expected[:, 1], expected[:, 2])
     error = np.hypot(*(found[:, 1:3] - expected[:, 1:3]).T)
     np.testing.assert_array_less(error, 1e-8 * length)
@@ -77,7 +77,7 @@ def test_float32_deflections_are_accurate_to_three_microarcseconds(profile):
     ],
 )
 def test_elliptical_series_converges_for_thin_lenses(axis_ratio, tolerance, options, gamma):
-    """Compared with SciPy's hypergeometric function, for the default number of terms and for 90."""
+    """The reference is SciPy's hypergeometric function."""
     x, y = np.random.default_rng(6).uniform(-2, 2, (2, 100))
     with jax.enable_x64(True):
         e1, e2 = (float(part) for part in physics.ellipticity(axis_ratio, 0.4))

@@ -14,7 +14,7 @@ def _float64():
         yield
 
 
-def test_sphere_makes_two_images_of_a_point():
+def test_sphere_forms_two_images_of_a_point():
     """A source 0.3 arcsec off axis has images at theta_E + 0.3 and, on the other side, theta_E - 0.3."""
     theta = jnp.asarray([1.5, -0.9])
     beta_x, beta_y = physics.sis_lens_equation(theta, jnp.zeros(2), 1.2)

@@ -53,7 +53,7 @@ def test_gradients_are_finite_for_dark_pixels():
 
 @pytest.mark.parametrize("theta_E", [0.1, -0.1])
 def test_gradient_at_bound_matches_torch_clamp(theta_E):
-    """A dark pixel is at the lower bound: the gradient is 1 - theta_E / 1e-6, not half of it."""
+    """A dark pixel is at the lower bound; its gradient is 1 - theta_E / 1e-6, not half of that."""
     theta_I = jnp.zeros((1, 1, 1, 1))
     _, pull_back = jax.vjp(
         lambda image: reference.intensity_lens_equation(image, jnp.asarray([theta_E])), theta_I
@@ -84,7 +84,7 @@ def test_gradient_input_matches_torch_in_float64(form):
 
 
 def test_gradient_input_is_exact_for_plane_and_saddle():
-    """Central and one-sided differences of a linear L are exact, and so are mixed ones of L = x y."""
+    """Central and one-sided differences of a linear L are exact, and so are mixed differences of L = x y."""
     with jax.enable_x64(True):
         y, x = np.meshgrid(np.arange(6.0), np.arange(8.0), indexing="ij")
         plane, saddle = 0.3 * x + 0.7 * y, 0.2 * x * y
@@ -113,7 +113,7 @@ def test_unknown_gradient_input_form_is_rejected():
 
 
 def test_gradient_inputs_of_two_exposures_are_uncorrelated():
-    """Counts like those of the published images: a ring of several hundred over a sky of 11."""
+    """The counts are like those of the published images: a ring of several hundred on a sky of 11."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[-74.5:75, -74.5:75]
     mean = 11 + 700 * np.exp(-((np.hypot(x - 3, y) - 25) ** 2) / 50)

@@ -149,6 +149,6 @@ def test_reconstruction_is_differentiable_in_the_lens(method):
 
 
 def test_unknown_reconstruction_method_is_rejected():
-    # With the tests' runtime type checks the signature rejects it, with a TypeError.
+    # The runtime type checks of the tests raise a TypeError first.
     with pytest.raises((ValueError, TypeError), match="nearest"):
         physics.source_image(jnp.zeros((4, 4)), sphere, 0.1, method="nearest", **SOURCE)

@@ -9,7 +9,7 @@ import pytest
 
 from lensjax import physics
 
-# Ranges of the parameters of each profile, the strength first.
+# Ranges of the parameters of each profile; the first parameter is the strength.
 RANGES = {
     "sis": {"theta_E": (0.01, 0.1)},
     "pseudo_jaffe": {"sigma0": (0.1, 1.0), "Ra": (0.01, 0.1), "Rs": (0.2, 0.5)},
@@ -68,7 +68,7 @@ def test_convergence_of_point_masses_integrates_to_mass():
 
 @functools.cache
 def padded(profile):
-    """Deflection of a table of lenses with its gradient; and seven lenses padded with six of strength 0."""
+    """Function that returns deflection and gradient, and a table of seven lenses and six of strength 0."""
     x, y = points()
     table = lenses(profile, 7)
 

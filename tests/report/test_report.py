@@ -155,7 +155,7 @@ def test_browser_shows_all_images_without_network(report, tmp_path):
             assert tab.evaluate(broken) == []
             source = tab.evaluate("document.querySelector('picture img').currentSrc")
             assert (b"#e6e8eb" in base64.b64decode(source.partition("base64,")[2])) == dark
-            assert not messages & set(tab.named())
+            assert not messages & set(tab.event_names())
             requests = [
                 event["params"]["request"]["url"]
                 for event in tab.events

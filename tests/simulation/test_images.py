@@ -13,7 +13,7 @@ COMMON_TEST = simulation.preset("common_test")
 
 
 def tiny(preset):
-    """The preset with a small image and two masses, which compiles fast."""
+    """Preset with a small image and two masses, which compiles fast."""
     return dataclasses.replace(
         preset,
         subhalos=dataclasses.replace(preset.subhalos, number=2),
@@ -37,7 +37,7 @@ def test_image_depends_only_on_seed_split_and_index(images):
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"split": "validation"}])
-def test_seeds_and_splits_share_no_scene(images, other):
+def test_seeds_and_splits_share_no_scenes(images, other):
     options = {"seed": 1, "split": "train"} | other
     different = simulation.simulate_split("common_test", num_images=40, **options)
     assert not set(different.scenes.theta_E.tolist()) & set(images.scenes.theta_E.tolist())
@@ -69,12 +69,12 @@ def test_part_of_split_matches_whole_split(images):
 
 
 def test_noise_is_poisson_and_uncorrelated(images):
-    """Standardized residuals from the noise-free image have mean 0, variance 1 and no correlation."""
+    """Standardized residuals of noise-free images have mean 0, variance 1 and no correlation."""
     scenes = jax.tree.map(lambda leaf: leaf[:32], images.scenes)
     rates = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, COMMON_TEST)))(scenes)
     residuals = []
     for pixels, rate in zip(images.pixels, np.asarray(rates, np.float64), strict=False):
-        # The minimum was subtracted; add its most likely value back.
+        # Add the most likely value of the subtracted minimum.
         offset = round(float(np.mean(rate - pixels)))
         residuals.append((pixels + offset - rate) / np.sqrt(rate))
     residuals = np.asarray(residuals)
@@ -98,7 +98,7 @@ def test_simulate_is_reproducible_alone_and_under_vmap():
     assert (images.min(), images.max()) == (0, 1)
     assert (scene.label, scene.masses.shape) == (2, (2, 3))
     np.testing.assert_allclose(scenes.theta_E[2], scene.theta_E, rtol=1e-6)
-    # A rate that rounds differently can change a draw by one count.
+    # Different rounding of the rate can change a count by one.
     assert np.mean(images[2] != image) < 0.01
 
 

@@ -20,7 +20,7 @@ def draw():
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 11.0, 31.99, 100.3, 800.0, 1023.9, 40_000.0])
 def test_counts_are_poisson(rate):
-    """Chi-square over 100 bins of a million draws, mean and variance; each fails once in 10,000 runs."""
+    """Chi-square over 100 bins of a million draws, mean and variance; a false alarm once in 10,000 tests."""
     counts = np.asarray(draw()(jax.random.key(int(rate)), rate))
     distribution = stats.poisson(float(np.float32(rate)))
     edges = np.unique(distribution.ppf(np.linspace(0.002, 0.998, 100)))

@@ -37,7 +37,7 @@ def test_expected_counts_match_numpy(substructure, dtype, tolerance):
 
 @pytest.mark.parametrize("name", ["common_test", "model_1", "model_2"])
 def test_expected_counts_match_lenstronomy(name):
-    """In float32, within 2e-6 of the peak up to the edge, with subpixels and the point-spread function."""
+    """The images agree to 2e-6 of the peak up to the edge, in float32."""
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
     light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
     preset = simulation.preset(name)

@@ -25,7 +25,7 @@ def scenes(substructure):
 
 
 def assert_distributed(values, distribution):
-    """Kolmogorov-Smirnov test that a correct sampler fails once in 10,000 times."""
+    """Kolmogorov-Smirnov test with a false-alarm probability of 1e-4."""
     assert stats.kstest(values, distribution.cdf).pvalue > 1e-4
 
 
@@ -79,7 +79,7 @@ def test_vortex_is_straight_line_of_equal_masses():
         assert_distributed(masses[..., axis].mean(1), stats.norm(0, 0.5))
 
 
-def test_axion_vortex_length_is_inverse_to_axion_mass():
+def test_axion_vortex_length_is_inversely_proportional_to_axion_mass():
     preset = simulation.preset("model_1")
     keys = jax.random.split(jax.random.key(0), NUMBER)
     draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, "vort")))
