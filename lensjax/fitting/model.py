@@ -50,7 +50,7 @@ class Parameter:
           UserError: if `start` is not within `bounds`, or the standard deviation is not positive.
         """
         if not bounds[0] <= start[0] <= start[1] <= bounds[1]:
-            raise UserError(f"start={start} of a parameter is not within its bounds={bounds}")
+            raise UserError(f"start={start} of a parameter is not within bounds={bounds}")
         if prior is not None and prior[1] <= 0:
             raise UserError(f"the standard deviation of a prior is {prior[1]}; it must be positive")
         return cls((start[0] + start[1]) / 2, True, start, bounds, prior)
@@ -110,8 +110,7 @@ class SmoothModel:
         for name in self.nonlinear:
             if name in unused_parameters(self.main_lens):
                 raise UserError(
-                    f"{name} is fitted, but main_lens={self.main_lens!r} does not use it; "
-                    "make it a Parameter.fixed"
+                    f"{name} is fitted, but main_lens={self.main_lens!r} does not use it; use Parameter.fixed"
                 )
 
     @property
@@ -179,5 +178,5 @@ def smooth_model(name: str) -> SmoothModel:
       UserError: if no model has that name.
     """
     if name not in _MODELS:
-        raise UserError(f"no lens model {name!r}: expected one of {', '.join(_MODELS)}")
+        raise UserError(f"unknown lens model {name!r}; expected one of {', '.join(_MODELS)}")
     return _MODELS[name]

@@ -105,7 +105,7 @@ class LensViTPINN(ClassifierModule):
         clean = features = vit(channel)
         if options.train and self.dropout_rate > 0:
             if options.keys is None:
-                raise ValueError("LensViTPINN has dropout: training needs one key per image")
+                raise ValueError("LensViTPINN needs one key per image in training, for dropout")
             features = dropout(clean, options.keys, self.dropout_rate)
         if options.with_physics_loss and channel is not images:
             clean = vit(images)

@@ -318,5 +318,5 @@ def preset(name: str) -> Preset:
         near = difflib.get_close_matches(name, _PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         names = ", ".join(_PRESETS)
-        raise UserError(f"no simulation preset {name!r}: expected one of {names}{hint}")
+        raise UserError(f"unknown simulation preset {name!r}; expected one of {names}{hint}")
     return _PRESETS[name]

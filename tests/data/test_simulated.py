@@ -166,7 +166,7 @@ def test_fewer_images_than_classes_are_refused(calls):
 
 
 def test_unknown_preset_is_reported(calls):
-    with pytest.raises(UserError, match="no simulation preset 'comon_test'"):
+    with pytest.raises(UserError, match="unknown simulation preset 'comon_test'"):
         simulated_images("comon_test", split="train", num_images=6, seed=0, image_size=SIZE)
 
 

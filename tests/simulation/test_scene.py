@@ -130,5 +130,5 @@ def test_classes_match_data_package():
 
 
 def test_unknown_preset_error_suggests_nearest_name():
-    with pytest.raises(UserError, match=r"no simulation preset 'comon_test'.*mean common_test"):
+    with pytest.raises(UserError, match=r"unknown simulation preset 'comon_test'.*mean common_test"):
         simulation.preset("comon_test")
