@@ -61,7 +61,7 @@ _ZERO, _ISOTHERMAL = Parameter.fixed(0.0), Parameter.fixed(2.0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmoothModel:
-    """Main lens with external shear, one elliptical Sersic source, and a constant sky.
+    """Smooth model: a main lens with external shear, an elliptical Sersic source and a constant sky.
 
     The amplitude of the source and the sky are always fitted; their only bound is amp >= 0.
 

@@ -42,6 +42,9 @@ def photon_noise(scale: Float[ArrayLike, "*batch"]) -> Noise:
 
     Args:
       scale: counts per unit of the image; 1 for images in counts, NaN if unknown.
+
+    Returns:
+      The noise, with gain `1 / scale` and unknown background variance.
     """
     scale = jnp.asarray(scale)
     return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.isfinite(scale))
@@ -53,6 +56,9 @@ def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
     Args:
       shape: batch shape.
       dtype: dtype of the images.
+
+    Returns:
+      The noise, with gain and background variance NaN.
     """
     unknown = jnp.full(shape, jnp.nan, dtype)
     return Noise(unknown, unknown, jnp.zeros(shape, bool))

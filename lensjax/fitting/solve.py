@@ -108,7 +108,15 @@ def normal_priors(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
 
 
 def parameter_bounds(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Smallest and largest allowed value of each of `model.nonlinear`."""
+    """Bounds of the fitted parameters.
+
+    Args:
+      model: smooth model.
+      dtype: dtype of the result.
+
+    Returns:
+      Smallest and largest allowed values of the parameters `model.nonlinear`.
+    """
     pairs = [getattr(model, name).bounds for name in model.nonlinear]
     return jnp.asarray([low for low, _ in pairs], dtype), jnp.asarray([high for _, high in pairs], dtype)
 
