@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from lensjax import fitting, simulation
+from lensjax import fitting, physics, simulation
 from lensjax.models import LensViTPINN
 from lensjax.training.recipe import Recipe
 from lensjax.training.state import initial_state
@@ -59,9 +59,9 @@ def simulate_program():
 def evidence_program():
     images = jnp.zeros((20, SIZE, SIZE, 1))
     fit = jax.eval_shape(fitting.fit_lens, images)
-    prior = fitting.SubstructurePrior(
-        masses=fitting.PointMasses(25, (1e-4, 1e-2), -0.9, (0.5, 1.5)),
-        line=fitting.MassLine(20, (1e-3, 1e-1), (0.5, 2.0), 0.5),
+    prior = physics.SubstructurePrior(
+        subhalos=physics.SubhaloPrior(25, (1e-4, 1e-2), -0.9, (0.5, 1.5)),
+        vortex=physics.VortexPrior(20, (1e-3, 1e-1), (0.5, 2.0), 0.5),
     )
     return (lambda images, fit: fitting.class_evidence(images, fit, prior)), (images, fit)
 

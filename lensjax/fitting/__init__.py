@@ -2,7 +2,6 @@
 
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
-from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
 from lensjax.fitting.fit import fit_lens
 from lensjax.fitting.model import COMMON_TEST, GENERAL, Parameter, SmoothModel, smooth_model
 from lensjax.fitting.noise import Noise, photon_noise, unknown_noise
@@ -17,13 +16,10 @@ __all__ = [
     "GENERAL",
     "Evidence",
     "LensFit",
-    "MassLine",
     "Noise",
     "Parameter",
-    "PointMasses",
     "Resolution",
     "SmoothModel",
-    "SubstructurePrior",
     "class_evidence",
     "fit_in_batches",
     "fit_lens",

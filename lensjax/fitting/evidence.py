@@ -10,7 +10,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
-from lensjax.fitting.evidence_line import fit_line, line_bank, line_log_evidence, starting_lines
+from lensjax.fitting.evidence_line import (
+    einstein_radius,
+    fit_line,
+    line_bank,
+    line_log_evidence,
+    starting_lines,
+)
 from lensjax.fitting.evidence_masses import (
     compress,
     mass_grid,
@@ -19,11 +25,11 @@ from lensjax.fitting.evidence_masses import (
     project_out,
 )
 from lensjax.fitting.evidence_pixels import Window, bin_image, central_window, source_image
-from lensjax.fitting.evidence_prior import SubstructurePrior
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
 from lensjax.fitting.noise import variance
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
+from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
 _NUM_STARTS = 4
 _ACCELERATOR_BATCH_SIZE = 16  # images; CPUs process one at a time
@@ -39,8 +45,8 @@ class Evidence:
         substructure; all 0 if the evidence of an image cannot be computed.
       masses: mass map, assuming point masses: posterior mean of the squared Einstein radius at each
         of `mass_nodes`, arcsec^2.
-      line: best-fit line: squared Einstein radius (arcsec^2), length (arcsec), angle (radians), x and
-        y (arcsec).
+      line: best-fit line: mass fraction (see `physics.VortexPrior`), length (arcsec), angle (radians), x
+        and y (arcsec).
       line_chi_square: chi-square of the joint fit of smooth lens and line, on pixels binned 2 x 2.
       smooth_chi_square: chi-square of the smooth lens alone, on the same pixels.
       pixels: number of valid binned pixels.
@@ -94,8 +100,11 @@ def class_evidence(
       The evidence. All values are finite.
 
     Raises:
-      UserError: if the images and the fitted images differ in shape.
+      UserError: if the images and the fitted images differ in shape, or the vortices of the prior are
+        axion vortices.
     """
+    if not isinstance(prior.vortex, VortexPrior):
+        raise UserError("the evidence for axion vortices is not implemented; pass a VortexPrior")
     images = jnp.asarray(images)
     if images.shape != fit.residual.shape:
         raise UserError(
@@ -151,7 +160,8 @@ def _image_evidence(
     background: Float[Array, ""],
 ) -> Evidence:
     positions, mass_fraction, lines, line_fractions = tables
-    model, (amp, sky) = window.model, linear
+    model, (amp, sky), line = window.model, linear, prior.vortex
+    assert isinstance(line, VortexPrior)
     valid = valid & jnp.isfinite(image)
     usable = jnp.isfinite(amp) & (amp > 0) & (background > 0) & (valid.sum() > len(model.names))
     # Brightness is in units of the amplitude from here on, so that squares do not overflow float32.
@@ -176,11 +186,13 @@ def _image_evidence(
     smooth_chi_square = residual @ residual
     residual, templates = compress(residual, templates, mass_fraction)
 
-    masses_log_ratio, mass_map = masses_log_evidence(residual, templates, mass_fraction, prior.masses)
-    starts = starting_lines(residual, templates, lines, line_fractions, prior.line, _NUM_STARTS)
+    masses_log_ratio, mass_map = masses_log_evidence(residual, templates, mass_fraction, prior.subhalos)
+    starts = starting_lines(
+        residual, templates, lines, line_fractions, line, einstein_radius(model, free), _NUM_STARTS
+    )
     unit_linear = jnp.asarray([1, 0], image.dtype)
-    line_fit = fit_line(window, prior.line, pixels, weight, free, unit_linear, starts)
-    line_log_ratio = line_log_evidence(line_fit, smooth_chi_square, columns.T @ columns, prior.line)
+    line_fit = fit_line(window, line, pixels, weight, free, unit_linear, starts)
+    line_log_ratio = line_log_evidence(line_fit, smooth_chi_square, columns.T @ columns, line)
     ratios = jnp.stack([jnp.zeros_like(masses_log_ratio), masses_log_ratio, line_log_ratio])
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(

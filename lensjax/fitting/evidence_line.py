@@ -22,9 +22,11 @@ from lensjax.fitting.evidence_pixels import (
     source_image,
     trace_rays,
 )
-from lensjax.fitting.evidence_prior import MassLine, SubstructurePrior
+from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.rendering import parameter_values
 from lensjax.fitting.solve import diagonal_scales, normal_priors
 from lensjax.fitting.starts import halton_points
+from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
 _BANK_SIZE = 512  # lines; the bank has each in the eight orientations of a square
 _FIRST_STEPS, _FINAL_STEPS = 8, 8  # from every start, and from the best result of those fits
@@ -33,7 +35,7 @@ _NEAR = 0.3, 0.5  # arcsec and radians; lines closer than this count as the same
 _CORE, _BLURRED_CORE = 1e-6, 0.02  # cores of the point masses, arcsec
 _MAX_CENTER = 5.0  # limit of each coordinate of the center of a line, in standard deviations of the prior
 
-SIZE = 5  # parameters of a line: theta_E_squared, length, angle, x, y
+SIZE = 5  # parameters of a line: mass_fraction, length, angle, x, y
 
 
 @jax.tree_util.register_dataclass
@@ -63,18 +65,18 @@ def line_bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
       `[lines, nodes]`.
     """
     points = halton_points(_BANK_SIZE, 4)
-    low, high = prior.line.length
+    low, high = prior.vortex.length
     length = low + (high - low) * points[:, 0]
     angle = np.pi * points[:, 1]
     # The Box-Muller transform makes normally distributed coordinates.
-    distance = prior.line.center_sigma * np.sqrt(-2 * np.log(points[:, 2]))
+    distance = prior.vortex.center_sigma * np.sqrt(-2 * np.log(points[:, 2]))
     x, y = distance * np.cos(2 * np.pi * points[:, 3]), distance * np.sin(2 * np.pi * points[:, 3])
     lines = []
     for _ in range(4):
         x, y, angle = -y, x, angle + np.pi / 2
         lines += [(length, angle, x, y), (length, -angle, x, -y)]
     table = np.concatenate([np.stack(line, axis=1) for line in lines])
-    return table, line_fractions(table, prior.line, prior)
+    return table, line_fractions(table, prior.vortex, prior)
 
 
 def starting_lines(
@@ -82,13 +84,14 @@ def starting_lines(
     templates: Float[Array, "rank nodes"],
     lines: Float[Array, "lines 4"],
     fractions: Float[Array, "lines nodes"],
-    line: MassLine,
+    line: VortexPrior,
+    theta_E: Float[Array, ""],
     number: int,
 ) -> Float[Array, "number 5"]:
     """Selects distinct lines of a bank that best explain a residual to first order."""
     images = templates @ fractions.T
     overlap, square = residual @ images, (images**2).sum(0)
-    low, high = line.theta_E_squared
+    low, high = (fraction * theta_E**2 for fraction in line.mass_fraction)
     mass = jnp.clip(overlap / jnp.maximum(square, 1e-30), low, high)
     gain = mass * overlap - 0.5 * mass**2 * square
 
@@ -101,12 +104,12 @@ def starting_lines(
         return jnp.where(near, -jnp.inf, gain), index
 
     _, chosen = jax.lax.scan(choose_best, gain, None, length=number)
-    return jnp.concatenate([mass[chosen][:, None], lines[chosen]], axis=1)
+    return jnp.concatenate([(mass[chosen] / theta_E**2)[:, None], lines[chosen]], axis=1)
 
 
 def fit_line(
     window: Window,
-    line: MassLine,
+    line: VortexPrior,
     image: Float[Array, "rows columns"],
     weight: Float[Array, "rows columns"],
     free: Float[Array, " nonlinear"],
@@ -134,7 +137,7 @@ def fit_line(
 
 
 def line_log_evidence(
-    fit: LineFit, smooth_chi_square: Float[Array, ""], smooth_matrix: Array, line: MassLine
+    fit: LineFit, smooth_chi_square: Float[Array, ""], smooth_matrix: Array, line: VortexPrior
 ) -> Float[Array, ""]:
     """Log evidence for a line relative to none.
 
@@ -144,7 +147,7 @@ def line_log_evidence(
       smooth_matrix: J^T W J of the fit without a line.
       line: prior on the line.
     """
-    mass, length = (high - low for low, high in (line.theta_E_squared, line.length))
+    mass, length = (high - low for low, high in (line.mass_fraction, line.length))
     # Chi-square includes the normal prior on the center, but not its normalization.
     density = 1 / (mass * length * np.pi * 2 * np.pi * line.center_sigma**2)
     volume = SIZE * np.log(2 * np.pi) - _log_determinant(fit.matrix)
@@ -162,14 +165,21 @@ def _log_determinant(matrix: Float[Array, "all all"]) -> Float[Array, ""]:
 
 
 def line_deflection(
-    line: Float[Array, "5"], number: int, core: float, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
+    line: Float[Array, "5"],
+    theta_E: Float[Array, ""],
+    number: int,
+    core: float,
+    x: Float[Array, "*grid"],
+    y: Float[Array, "*grid"],
 ) -> tuple[Array, Float[Array, "5 *grid"]]:
     """Complex deflection by the points of a line, and its derivatives with respect to the line's parameters.
+
+    `theta_E` is the Einstein radius of the main lens, to which the mass is relative.
 
     A point mass with an Einstein radius of 1 deflects a ray at the complex offset z from it by 1 / conj(z).
     The derivative with respect to the x coordinate of the mass is 1 / conj(z)^2.
     """
-    mass, length, angle, center_x, center_y = line
+    fraction, length, angle, center_x, center_y = line
 
     def add(total: tuple[Array, Array, Array], position: Array) -> tuple[tuple[Array, Array, Array], None]:
         dx = x - center_x - position * length * jnp.cos(angle)
@@ -180,10 +190,10 @@ def line_deflection(
     zeros = jnp.zeros_like(x) * 1j
     positions = jnp.linspace(-0.5, 0.5, number, dtype=line.dtype)
     (alpha, by_shift, by_stretch), _ = jax.lax.scan(add, (zeros,) * 3, positions)
-    point_mass = mass / number
+    point_mass = fraction * theta_E**2 / number
     rotation = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
     derivatives = [
-        alpha / number,
+        alpha * theta_E**2 / number,
         point_mass * rotation * by_stretch,
         -1j * point_mass * length * rotation * by_stretch,
         point_mass * by_shift,
@@ -192,9 +202,14 @@ def line_deflection(
     return point_mass * alpha, jnp.stack(derivatives)
 
 
+def einstein_radius(model: SmoothModel, free: Float[Array, " nonlinear"]) -> Float[Array, ""]:
+    """Einstein radius of the main lens, arcsec."""
+    return parameter_values(model, free)["theta_E"]
+
+
 def _descend(
     window: Window,
-    line: MassLine,
+    line: VortexPrior,
     image: Float[Array, "rows columns"],
     weight: Float[Array, "rows columns"],
     free: Float[Array, " nonlinear"],
@@ -214,7 +229,7 @@ def _descend(
     low, high = (
         jnp.full_like(free, bound).at[number : number + 2].set(jnp.asarray(pair, dtype))
         for bound, pair in zip(
-            (-jnp.inf, jnp.inf), zip(line.theta_E_squared, line.length, strict=True), strict=True
+            (-jnp.inf, jnp.inf), zip(line.mass_fraction, line.length, strict=True), strict=True
         )
     )
     low, high = low.at[-2:].set(-max_center), high.at[-2:].set(max_center)
@@ -230,7 +245,8 @@ def _descend(
     dense_rays = ray_positions(window, subpixels, dtype)
 
     def exact_image(theta: Array) -> Array:
-        alpha, _ = line_deflection(theta[number:-2], line.number, _CORE, *dense_rays)
+        radius = einstein_radius(window.model, theta[:number])
+        alpha, _ = line_deflection(theta[number:-2], radius, line.number, _CORE, *dense_rays)
         beta_x, beta_y = trace_rays(window, subpixels, theta[:number])
         beta = beta_x - alpha.real, beta_y - alpha.imag
         return blur_and_bin(window, brightness_at(window.model, theta[:number], beta))
@@ -238,7 +254,8 @@ def _descend(
     def evaluate(theta: Array) -> tuple[Array, Array, Array]:
         """Chi-square, half its negative gradient, and half its curvature."""
         smooth, amp, sky = theta[:number], theta[-2], theta[-1]
-        alpha, alpha_by_line = line_deflection(theta[number:-2], line.number, _BLURRED_CORE, x, y)
+        radius, by_radius = jax.value_and_grad(functools.partial(einstein_radius, window.model))(smooth)
+        alpha, alpha_by_line = line_deflection(theta[number:-2], radius, line.number, _BLURRED_CORE, x, y)
 
         def brightness(smooth: Array) -> tuple[Array, tuple[Array, Array]]:
             beta_x, beta_y = trace_rays(window, 1, smooth)
@@ -248,7 +265,10 @@ def _descend(
         by_smooth, beta = jax.jacfwd(brightness, has_aux=True)(smooth)
         by_x, by_y = brightness_gradient(window.model, smooth, beta)
         by_line = -(by_x[None] * alpha_by_line.real + by_y[None] * alpha_by_line.imag)
-        light = [brightness_at(window.model, smooth, beta)[None], jnp.moveaxis(by_smooth, -1, 0), by_line]
+        # The mass of the line is proportional to the squared Einstein radius of the main lens.
+        by_mass = by_line[0] * (2 * theta[number] / radius)
+        by_smooth = jnp.moveaxis(by_smooth, -1, 0) + by_radius[:, None, None] * by_mass[None]
+        light = [brightness_at(window.model, smooth, beta)[None], by_smooth, by_line]
         images = blur_and_bin(window, jnp.concatenate(light))
         source = images[0] + dense_correction if blurred else exact_image(theta)
         columns = jnp.stack([*(amp * images[1:]), source, jnp.ones_like(source)])

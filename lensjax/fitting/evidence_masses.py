@@ -20,7 +20,7 @@ from lensjax.fitting.evidence_pixels import (
     ray_positions,
     trace_rays,
 )
-from lensjax.fitting.evidence_prior import MassLine, PointMasses, SubstructurePrior
+from lensjax.physics.substructure import SubhaloPrior, SubstructurePrior, VortexPrior
 
 SPACING = 0.15  # distance between neighboring nodes, arcsec
 _RANK = 192  # dimension of the subspace onto which the templates are projected
@@ -38,11 +38,11 @@ def mass_grid(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
       X and y of the nodes `[nodes, 2]`, arcsec, and the prior fraction of the point masses on each
       node `[nodes]`.
     """
-    max_distance = prior.masses.distance[1] + _MARGIN
+    max_distance = prior.subhalos.distance[1] + _MARGIN
     axis = _grid_axis(max_distance)
     x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
     inside = np.hypot(x, y) <= max_distance
-    low, high = prior.masses.distance
+    low, high = prior.subhalos.distance
     midpoints = (np.arange(_POINTS) + 0.5) / _POINTS
     radius, angle = np.meshgrid(low + (high - low) * midpoints, 2 * np.pi * midpoints)
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1, 2)
@@ -52,7 +52,7 @@ def mass_grid(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([x, y], axis=1)[inside], fraction[inside] / len(points)
 
 
-def line_fractions(lines: np.ndarray, line: MassLine, prior: SubstructurePrior) -> np.ndarray:
+def line_fractions(lines: np.ndarray, line: VortexPrior, prior: SubstructurePrior) -> np.ndarray:
     """Fraction of the mass of each line on each node.
 
     Args:
@@ -63,7 +63,7 @@ def line_fractions(lines: np.ndarray, line: MassLine, prior: SubstructurePrior) 
     Returns:
       Fractions `[lines, nodes]`.
     """
-    max_distance = prior.masses.distance[1] + _MARGIN
+    max_distance = prior.subhalos.distance[1] + _MARGIN
     axis = _grid_axis(max_distance)
     x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
     length, angle, center_x, center_y = (column[:, None] for column in lines.T)
@@ -143,7 +143,7 @@ def masses_log_evidence(
     residual: Float[Array, " rank"],
     templates: Float[Array, "rank nodes"],
     fraction: Float[Array, " nodes"],
-    masses: PointMasses,
+    masses: SubhaloPrior,
 ) -> tuple[Float[Array, ""], Float[Array, " nodes"]]:
     """Log evidence for point masses relative to none, and the mass map.
 

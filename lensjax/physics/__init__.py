@@ -86,14 +86,19 @@ from lensjax.physics.source_plane import (
     sis_source_image,
     source_image,
 )
+from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
 
 __all__ = [
+    "AxionVortexPrior",
     "CriticalPoints",
     "Deflection",
     "Hessian",
     "Light",
     "PointImages",
     "Potential",
+    "SubhaloPrior",
+    "SubstructurePrior",
+    "VortexPrior",
     "arrival_time_differences",
     "caustics",
     "chi_square_loss",

@@ -11,15 +11,12 @@ from lensjax.simulation.images import (
 from lensjax.simulation.noise import add_noise
 from lensjax.simulation.photons import poisson
 from lensjax.simulation.presets import (
-    AxionVortexPrior,
     ExposureNoise,
     GaussianNoise,
     Instrument,
     PhotonNoise,
     Preset,
     SourcePrior,
-    SubhaloPrior,
-    VortexPrior,
     preset,
     survey_preset,
 )
@@ -28,7 +25,6 @@ from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
 __all__ = [
     "CLASSES",
-    "AxionVortexPrior",
     "ExposureNoise",
     "GaussianNoise",
     "Instrument",
@@ -37,8 +33,6 @@ __all__ = [
     "Scene",
     "SimulatedImages",
     "SourcePrior",
-    "SubhaloPrior",
-    "VortexPrior",
     "add_noise",
     "draw_scene",
     "draw_scenes",

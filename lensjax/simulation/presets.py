@@ -1,6 +1,6 @@
 """Simulation presets: priors, instrument and noise model, as plain data to copy and modify.
 
-Lengths are in arcsec, position angles in radians, masses in solar masses. Brightness is in photon
+Lengths are in arcsec, position angles in radians. Brightness is in photon
 counts per pixel, or in counts per pixel per second for `ExposureNoise`.
 """
 
@@ -10,7 +10,7 @@ import math
 from typing import Literal
 
 from lensjax.errors import UserError
-from lensjax.physics.cosmology import Convention
+from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,60 +90,6 @@ class SourcePrior:
 
 
 @dataclasses.dataclass(frozen=True)
-class SubhaloPrior:
-    """Prior on point masses around the lens, for the class `sphere`.
-
-    Attributes:
-      number: number of subhalos.
-      mass: mass range, solar masses.
-      exponent: mass^exponent is uniform within the mass range.
-      distance: range of the distance from the lens, arcsec; uniform, in a random direction.
-    """
-
-    number: int
-    mass: tuple[float, float]
-    exponent: float
-    distance: tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class VortexPrior:
-    """Prior on equal point masses along a straight line, for the class `vort`.
-
-    Attributes:
-      number: number of point masses; the first and the last are at the ends of the line.
-      total_mass: range of the total mass, solar masses; uniform.
-      length: range of the length, arcsec; uniform.
-      center_sigma: standard deviation of each coordinate of the center of the line, arcsec.
-    """
-
-    number: int
-    total_mass: tuple[float, float]
-    length: tuple[float, float]
-    center_sigma: float
-
-
-@dataclasses.dataclass(frozen=True)
-class AxionVortexPrior:
-    """Prior on equal point masses along a line through the center of the lens, for the class `vort`.
-
-    The line is one axion de Broglie wavelength long.
-
-    Attributes:
-      number: number of point masses; the first and the last are at the ends of the line.
-      total_mass: total mass, solar masses.
-      log10_axion_mass: range of log10 of the axion mass in eV; uniform.
-      length: length of the line for an axion mass of 1e-22 eV, arcsec; the length is inversely
-        proportional to the axion mass.
-    """
-
-    number: int
-    total_mass: float
-    log10_axion_mass: tuple[float, float]
-    length: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Preset:
     """Kind of scene: an isothermal lens with external shear, a source, and substructure of each class.
 
@@ -152,34 +98,34 @@ class Preset:
       shear: range of the external shear; uniform.
       shear_angle: range of the position angle of the shear, radians; uniform.
       source: prior on the source.
-      subhalos: prior on the substructure of the class `sphere`.
-      vortex: prior on the substructure of the class `vort`.
+      substructure: priors on the point masses of the classes `sphere` and `vort`.
       instrument: camera, point-spread function and sky.
       noise: noise model.
       lens_e1, lens_e2: ellipticity of the lens; both 0 for a spherical lens.
-      z_lens, z_source: redshifts, used to convert masses to Einstein radii.
-      convention: distance convention; see `physics.lensing_distances`.
     """
 
     theta_E: tuple[float, float]
     shear: tuple[float, float]
     shear_angle: tuple[float, float]
     source: SourcePrior
-    subhalos: SubhaloPrior
-    vortex: VortexPrior | AxionVortexPrior
+    substructure: SubstructurePrior
     instrument: Instrument
     noise: PhotonNoise | ExposureNoise | GaussianNoise = PhotonNoise()
     lens_e1: float = 0.0
     lens_e2: float = 0.0
-    z_lens: float = 0.5
-    z_source: float = 1.0
-    convention: Convention = "angular_diameter"
 
 
 # In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,
 # clockwise.
 _NEARLY_HORIZONTAL = (-math.radians(2 * math.pi), 0.0)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # FWHM of a Gaussian, in standard deviations
+
+# Squared Einstein radius of one solar mass, arcsec^2, at redshifts 0.5 and 1 in DeepLenseSim's distance
+# convention; see `physics.einstein_radius`.
+_SOLAR_MASS = 1.281490**2 / 1e12
+_SUBHALOS = SubhaloPrior(
+    number=25, theta_E_squared=(1e6 * _SOLAR_MASS, 1e10 * _SOLAR_MASS), exponent=0.1, distance=(0.25, 2.0)
+)
 
 # The DeepLense Common Test, as inferred from smooth-lens fits to published images. The sky level follows
 # from the variance in the corners of twelve of them: 10.1 +- 0.1 counts.
@@ -190,12 +136,13 @@ COMMON_TEST = Preset(
     source=SourcePrior(
         amp=100.0, R_sersic=0.5, n_sersic=1.5, axis_ratio=(0.4, 1.0), angle=_NEARLY_HORIZONTAL, max_offset=0.5
     ),
-    subhalos=SubhaloPrior(number=25, mass=(1e6, 1e10), exponent=0.1, distance=(0.25, 2.0)),
-    vortex=VortexPrior(number=25, total_mass=(3e10, 5.5e10), length=(0.5, 2.0), center_sigma=0.5),
+    substructure=SubstructurePrior(
+        subhalos=_SUBHALOS,
+        vortex=VortexPrior(number=25, mass_fraction=(0.03, 0.055), length=(1.0, 4.0), center_sigma=0.5),
+    ),
     instrument=Instrument(
         image_size=150, pixel_scale=0.05, subpixels=2, psf_sigma=0.08675, psf_size=11, sky=10.0
     ),
-    convention="deeplensesim",
 )
 
 # DeepLenseSim's Model I: https://github.com/mwt5345/DeepLenseSim. Its amplitude of 20 is per square arcsec.
@@ -215,12 +162,15 @@ MODEL_1 = Preset(
         max_offset=0.35,
         offset="square",
     ),
-    subhalos=COMMON_TEST.subhalos,
-    vortex=AxionVortexPrior(number=100, total_mass=3e10, log10_axion_mass=(-24.0, -22.0), length=0.06),
+    substructure=SubstructurePrior(
+        subhalos=_SUBHALOS,
+        vortex=AxionVortexPrior(
+            number=100, theta_E_squared=3e10 * _SOLAR_MASS, log10_axion_mass=(-24.0, -22.0), length=0.06
+        ),
+    ),
     instrument=Instrument(image_size=150, pixel_scale=0.05, subpixels=1, psf_sigma=0.087 / _FWHM, psf_size=5),
     noise=ExposureNoise(log10_exposure=(3.0, 3.5), background_rms=0.01),
     lens_e1=0.1,
-    convention="deeplensesim",
 )
 
 

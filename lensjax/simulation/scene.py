@@ -8,14 +8,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from lensjax import physics
 from lensjax.errors import UserError
-from lensjax.simulation.presets import (
-    AxionVortexPrior,
-    ExposureNoise,
-    Preset,
-    SourcePrior,
-    SubhaloPrior,
-    VortexPrior,
-)
+from lensjax.physics.substructure import AxionVortexPrior
+from lensjax.simulation.presets import ExposureNoise, Preset, SourcePrior
 
 # No substructure, subhalos and vortex. The names are the folder names of the published data set.
 CLASSES = ("no", "sphere", "vort")
@@ -76,25 +70,29 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
     keys = iter(jax.random.split(key, 10))
     source = preset.source
     mean, sigma = preset.theta_E
-    theta_E = mean + sigma * jax.random.normal(next(keys))
+    theta_E = jnp.maximum(mean + sigma * jax.random.normal(next(keys)), 0.0)
     shear = _uniform(next(keys), preset.shear)
     shear_angle = _uniform(next(keys), preset.shear_angle)
     source_x, source_y = _draw_source_position(next(keys), next(keys), source)
     e1, e2 = physics.ellipticity(_uniform(next(keys), source.axis_ratio), _uniform(next(keys), source.angle))
-    number = max(preset.subhalos.number, preset.vortex.number)
-    subhalos = draw_subhalos(next(keys), preset.subhalos)
-    vortex, axion_mass = draw_vortex(next(keys), preset.vortex)
+    prior = preset.substructure
+    subhalos, vortex_key = prior.subhalos.draw(next(keys)), next(keys)
+    axion_mass = jnp.zeros(())
+    if isinstance(prior.vortex, AxionVortexPrior):
+        vortex, axion_mass = prior.vortex.draw(vortex_key)
+    else:
+        vortex = prior.vortex.draw(vortex_key, theta_E)
+    number = max(len(subhalos), len(vortex))
     masses_of_class = [
-        jnp.zeros((number, 3)),
-        _einstein_radii(subhalos, preset, number),
-        _einstein_radii(vortex, preset, number),
+        jnp.pad(masses, ((0, number - len(masses)), (0, 0)))
+        for masses in (jnp.zeros((0, 3)), subhalos, vortex)
     ]
     exposure = jnp.ones(())
     if isinstance(preset.noise, ExposureNoise):
         exposure = 10 ** _uniform(next(keys), preset.noise.log10_exposure)
     return Scene(
         label=label,
-        theta_E=jnp.maximum(theta_E, 0.0),
+        theta_E=theta_E,
         lens_e1=jnp.asarray(preset.lens_e1, shear.dtype),
         lens_e2=jnp.asarray(preset.lens_e2, shear.dtype),
         gamma1=shear * jnp.cos(2 * shear_angle),
@@ -107,41 +105,6 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
         axion_mass=jnp.where(label == CLASSES.index("vort"), axion_mass, 0.0),
         exposure=exposure,
     )
-
-
-def draw_subhalos(key: Key[Array, ""], prior: SubhaloPrior) -> Float[Array, "number 3"]:
-    """Draws the mass (solar masses), x and y (arcsec) of each subhalo."""
-    mass_key, distance_key, angle_key = jax.random.split(key, 3)
-    shape = (prior.number,)
-    low, high = (mass**prior.exponent for mass in prior.mass)
-    power = jax.random.uniform(mass_key, shape, minval=low, maxval=high)
-    low, high = prior.distance
-    distance = jax.random.uniform(distance_key, shape, minval=low, maxval=high)
-    angle = jax.random.uniform(angle_key, shape, maxval=2 * jnp.pi)
-    x, y = distance * jnp.cos(angle), distance * jnp.sin(angle)
-    return jnp.stack([power ** (1 / prior.exponent), x, y], axis=1)
-
-
-def draw_vortex(
-    key: Key[Array, ""], prior: VortexPrior | AxionVortexPrior
-) -> tuple[Float[Array, "number 3"], Float[Array, ""]]:
-    """Draws the mass (solar masses), x and y (arcsec) of each point of a line, and the axion mass (eV)."""
-    mass_key, length_key, angle_key, center_key = jax.random.split(key, 4)
-    axion_mass = jnp.zeros(())
-    center_x = center_y = jnp.zeros(())
-    if isinstance(prior, AxionVortexPrior):
-        total = jnp.asarray(prior.total_mass, axion_mass.dtype)
-        log10_mass = _uniform(mass_key, prior.log10_axion_mass)
-        axion_mass = 10**log10_mass
-        length = prior.length * 10 ** (-22 - log10_mass)
-    else:
-        total = _uniform(mass_key, prior.total_mass)
-        length = _uniform(length_key, prior.length)
-        center_x, center_y = prior.center_sigma * jax.random.normal(center_key, (2,))
-    angle = jax.random.uniform(angle_key, maxval=jnp.pi)
-    along = length * jnp.linspace(-0.5, 0.5, prior.number)
-    x, y = center_x + along * jnp.cos(angle), center_y + along * jnp.sin(angle)
-    return jnp.stack([jnp.full_like(x, total / prior.number), x, y], axis=1), axion_mass
 
 
 def _class_index(substructure: str | Int[Array, ""]) -> Int[Array, ""]:
@@ -161,15 +124,6 @@ def _draw_source_position(
     distance = jax.random.uniform(first_key, maxval=source.max_offset)
     angle = jax.random.uniform(second_key, maxval=2 * jnp.pi)
     return distance * jnp.cos(angle), distance * jnp.sin(angle)
-
-
-def _einstein_radii(masses: Float[Array, "found 3"], preset: Preset, number: int) -> Float[Array, "number 3"]:
-    """Einstein radius, x and y of each mass, padded with zeros to `number` rows."""
-    radius = physics.einstein_radius(
-        masses[:, 0], preset.z_lens, preset.z_source, convention=preset.convention
-    )
-    rows = masses.at[:, 0].set(radius)
-    return jnp.pad(rows, ((0, number - rows.shape[0]), (0, 0)))
 
 
 def _uniform(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracles.numpy_lens import render
 
-from lensjax import fitting
+from lensjax import fitting, physics
 from lensjax.errors import UserError
 from lensjax.fitting import evidence_line, evidence_masses
 from lensjax.fitting.result import LensFit
@@ -24,9 +24,9 @@ PRESET = dataclasses.replace(
     source=dataclasses.replace(COMMON_TEST.source, amp=400.0),
 )
 MODEL = dataclasses.replace(fitting.COMMON_TEST, pixel_scale=SCALE, subpixels=1, psf_sigma=SIGMA, psf_size=7)
-PRIOR = fitting.SubstructurePrior(
-    masses=fitting.PointMasses(10, (1e-4, 2e-2), 0.3, (0.3, 1.6)),
-    line=fitting.MassLine(12, (0.04, 0.09), (0.5, 1.8), 0.4),
+PRIOR = physics.SubstructurePrior(
+    subhalos=physics.SubhaloPrior(10, (1e-4, 2e-2), 0.3, (0.3, 1.6)),
+    vortex=physics.VortexPrior(12, (0.028, 0.063), (0.5, 1.8), 0.4),
 )
 SMOOTH = {
     "theta_E": 1.2,
@@ -39,14 +39,14 @@ SMOOTH = {
 }
 
 
-def line(theta_E_squared, length, angle, x, y, number=12):
+def line(mass_fraction, length, angle, x, y, theta_E=SMOOTH["theta_E"], number=12):
     """Einstein radius, x and y of the points of a line."""
     along = length * np.linspace(-0.5, 0.5, number)
-    radius = np.full(number, np.sqrt(theta_E_squared / number))
+    radius = np.full(number, theta_E * np.sqrt(mass_fraction / number))
     return np.stack([radius, x + along * np.cos(angle), y + along * np.sin(angle)], axis=1)
 
 
-LINE = (0.06, 1.2, 0.7, 0.3, 0.35)
+LINE = (0.042, 1.2, 0.7, 0.3, 0.35)
 MASSES = [(0.12, 0.8, 0.75), (0.13, -1.1, 0.2), (0.1, 0.2, -1.15)]
 
 
@@ -107,7 +107,7 @@ def orientations(image, smooth):
 def evidence():
     """Evidence and images: a smooth lens, point masses, a line in eight orientations, constant, all NaN."""
     # The Einstein radius of a smooth fit includes the mass of the line.
-    heavier = SMOOTH | {"theta_E": float(np.sqrt(SMOOTH["theta_E"] ** 2 + LINE[0]))}
+    heavier = SMOOTH | {"theta_E": float(SMOOTH["theta_E"] * np.sqrt(1 + LINE[0]))}
     cases = [(noisy(expected(), 1), SMOOTH), (noisy(expected(MASSES), 2), SMOOTH)]
     cases += list(orientations(noisy(expected(line(*LINE)), 3), heavier))
     cases += [(np.full((SIZE, SIZE), 7.0), SMOOTH), (np.full((SIZE, SIZE), np.nan), SMOOTH)]
@@ -124,8 +124,9 @@ def test_true_class_has_largest_evidence(evidence):
 
 def test_best_line_is_close_to_true_line(evidence):
     found, _ = evidence
-    mass, length, angle, x, y = found.line[2]
-    np.testing.assert_allclose([mass, length, x, y], np.delete(LINE, 2), atol=0.12)
+    fraction, length, angle, x, y = found.line[2]
+    np.testing.assert_allclose([length, x, y], [LINE[1], *LINE[3:]], atol=0.12)
+    assert abs(fraction - LINE[0]) < 0.01
     assert abs(np.sin(angle - LINE[2])) < 0.1
     degrees = found.pixels[2] - 14
     assert found.line_chi_square[2] < degrees + 4 * np.sqrt(2 * degrees)
@@ -222,7 +223,8 @@ def test_line_deflection_and_derivatives_match_numpy():
     with jax.enable_x64(True):
         at = np.array(LINE)
         x, y = np.random.default_rng(0).uniform(-2, 2, (2, 40))
-        deflect = jax.jit(functools.partial(evidence_line.line_deflection, number=12, core=1e-6))
+        deflection = functools.partial(evidence_line.line_deflection, theta_E=1.2, number=12, core=1e-6)
+        deflect = jax.jit(deflection)
         alpha, derivatives = deflect(at, x=x, y=y)
         expected_alpha = sum(
             radius**2 / np.conj(x - mass_x + 1j * (y - mass_y)) for radius, mass_x, mass_y in line(*LINE)
@@ -234,7 +236,7 @@ def test_line_deflection_and_derivatives_match_numpy():
             np.testing.assert_allclose(derivatives[index], change, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("change", [{"theta_E_squared": (0.0, 1.0)}, {"length": (2.0, 1.0)}])
+@pytest.mark.parametrize("change", [{"mass_fraction": (0.0, 1.0)}, {"length": (2.0, 1.0)}])
 def test_invalid_prior_range_raises_an_error(change):
-    with pytest.raises(UserError, match="expected 0 < lower end < upper end"):
-        dataclasses.replace(PRIOR.line, **change)
+    with pytest.raises(ValueError, match="expected 0 < lower end < upper end"):
+        dataclasses.replace(PRIOR.vortex, **change)

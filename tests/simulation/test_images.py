@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax import simulation
+from lensjax import physics, simulation
 
 COMMON_TEST = simulation.preset("common_test")
 
@@ -16,8 +16,10 @@ def tiny(preset):
     """Preset with a small image and two masses, which compiles fast."""
     return dataclasses.replace(
         preset,
-        subhalos=dataclasses.replace(preset.subhalos, number=2),
-        vortex=dataclasses.replace(preset.vortex, number=2),
+        substructure=physics.SubstructurePrior(
+            dataclasses.replace(preset.substructure.subhalos, number=2),
+            dataclasses.replace(preset.substructure.vortex, number=2),
+        ),
         instrument=dataclasses.replace(preset.instrument, image_size=33),
     )
 

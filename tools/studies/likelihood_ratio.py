@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from lensjax import fitting, physics, simulation
+from lensjax import fitting, simulation
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
@@ -25,7 +25,6 @@ from lensjax.data.residuals import counts_per_unit
 from lensjax.errors import UserError
 from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.runtime.progress import log, progress_bar
-from lensjax.simulation.presets import VortexPrior
 
 BATCH_SIZE = 16
 PRESET = "common_test"
@@ -70,30 +69,6 @@ def main(arguments: Sequence[str]) -> None:
     report_simulated(values.images, values.seed, values.output, values.figure)
     if values.real:
         report_real(Path(values.real).expanduser())
-
-
-def prior(preset: simulation.Preset) -> fitting.SubstructurePrior:
-    """Substructure prior of a preset, in squared Einstein radii.
-
-    Raises:
-      UserError: if the vortices of the preset are not a `VortexPrior`.
-    """
-    line, masses = preset.vortex, preset.subhalos
-    if not isinstance(line, VortexPrior):
-        raise UserError("the preset has axion vortices; choose one with a VortexPrior")
-
-    def squared(limits: tuple[float, float]) -> tuple[float, float]:
-        low, high = (
-            float(physics.einstein_radius(mass, preset.z_lens, preset.z_source, convention=preset.convention))
-            ** 2
-            for mass in limits
-        )
-        return low, high
-
-    return fitting.SubstructurePrior(
-        masses=fitting.PointMasses(masses.number, squared(masses.mass), masses.exponent, masses.distance),
-        line=fitting.MassLine(line.number, squared(line.total_mass), line.length, line.center_sigma),
-    )
 
 
 def report_simulated(number: int, seed: int, output: str | None, figure: str | None) -> None:
@@ -153,7 +128,7 @@ def report_real(folder: Path) -> None:
 
 def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.LensFit, fitting.Evidence, float]:
     """Lens fits, evidence, and the time of both without compilation, seconds."""
-    substructure_prior = prior(simulation.preset(PRESET))
+    substructure_prior = simulation.preset(PRESET).substructure
     noise = fitting.photon_noise(scale.astype(np.float32))
     first = slice(0, min(BATCH_SIZE, len(images)))
     fitting.fit_in_batches(images[first], noise=jax.tree.map(lambda leaf: leaf[first], noise))
@@ -202,7 +177,7 @@ def plot(
     axes = figure.subplots(len(CLASSES), 3)
     side = fitting.COMMON_TEST.pixel_scale * images.shape[1] / 2
     extent = (-side, side, -side, side)
-    nodes = fitting.mass_nodes(prior(simulation.preset(PRESET)))
+    nodes = fitting.mass_nodes(simulation.preset(PRESET).substructure)
     for label, row in enumerate(axes):
         index = int(np.flatnonzero(found.labels == label)[0])
         row[0].imshow(images[index, ..., 0], origin="lower", extent=extent, cmap="magma")
