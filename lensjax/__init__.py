@@ -36,23 +36,19 @@ __all__ = [
 ]
 
 
-def load(workdir: str | os.PathLike[str]) -> "Classifier":
-    """Loads the classifier of a run.
+def load(model: str | os.PathLike[str]) -> "Classifier":
+    """Loads a trained classifier, as in `lensjax.load("common_test").predict(images)`.
 
     Args:
-      workdir: the folder of a run.
-
-    Returns:
-      The classifier at its best epoch, used as in `lensjax.load("runs/lens_fit").predict(images)`.
+      model: name of a model that is part of the package ("common_test"), the folder of a run, or a model file
+        written by `lensjax export --format safetensors`.
 
     Raises:
-      UserError: if there is no run, or the run has no checkpoint of a completed epoch.
+      UserError: if there is no such model, or the run has no checkpoint of a completed epoch.
     """
-    from pathlib import Path
-
     from lensjax.prediction.classifier import load_classifier
 
-    return load_classifier(Path(workdir))
+    return load_classifier(model)
 
 
 def __getattr__(name: str) -> Any:

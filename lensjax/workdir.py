@@ -81,12 +81,25 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(
             f"{workdir} is not a run folder (no {CONFIG}); train a model first, or choose another --workdir"
         )
+    return parse_config(path.read_text(), path)
+
+
+def parse_config(text: str, source: Path) -> ConfigDict:
+    """Parses the JSON text of a config.
+
+    Args:
+      text: the fields that differ from the defaults, or all fields.
+      source: the file, for the error message.
+
+    Raises:
+      UserError: if it is not a valid config.
+    """
     config = default_config()
     try:
         with config.unlocked():
-            config.update(json.loads(path.read_text()))
+            config.update(json.loads(text))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{path}: invalid config: {error}") from None
+        raise UserError(f"{source}: invalid config: {error}") from None
     return config
 
 

@@ -17,8 +17,8 @@ FLAGS = {
     "format": choice(
         "NAME",
         "stablehlo: a program for jax.export, on CPUs, NVIDIA GPUs and TPUs. onnx: a model for ONNX Runtime. "
-        "safetensors: a weight file of lensjax. torch: a state dict with the names of the reference "
-        "implementation (baseline_cnn and lens_vit_pinn only).",
+        "safetensors: a model file for lensjax predict and lensjax.load. torch: a state dict with the names "
+        "of the reference implementation (baseline_cnn and lens_vit_pinn only).",
         ("stablehlo", "onnx", "safetensors", "torch"),
         None,
     ),

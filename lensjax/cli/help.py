@@ -1,6 +1,8 @@
 """Help texts, generated from the tables of commands, flags and config fields."""
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from lensjax.cli.configs import names
@@ -11,19 +13,26 @@ from lensjax.config import FIELDS
 COMMANDS = {
     "convert-weights": "convert weights between PyTorch files and lensjax files",
     "export": "export a run to StableHLO, ONNX, safetensors or PyTorch",
+    "import": "convert DeepLenseSim's files to a data set with splits",
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
 }
+_MODULES = {"import": "import_deeplensesim"}  # a module cannot be named import
 _EXAMPLES = {
     "train": ("--config lens_fit:quick", "--config configs/pinn.py --config.batch_size=64"),
     "evaluate": ("--workdir runs/lens_fit-quick",),
-    "predict": ("--workdir runs/lens_fit-quick --input FOLDER",),
+    "predict": ("--model common_test IMAGES", "--workdir runs/lens_fit-quick --input IMAGES"),
     "compare": ("--workdir runs/baseline,runs/pinn",),
 }
 _CODES = (
     "Exit codes: 0 success; 1 failure, or some images could not be classified; 2 invalid command, config or "
     "file, explained by the message."
 )
+
+
+def command_module(name: str) -> ModuleType:
+    """Imports the module of one of `COMMANDS`, with its `main`, `USAGE` and `FLAGS`."""
+    return importlib.import_module(f"lensjax.cli.{_MODULES.get(name, name.replace('-', '_'))}")
 
 
 def help_text(arguments: Sequence[str]) -> str:

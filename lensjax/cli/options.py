@@ -29,6 +29,11 @@ FLAGS: dict[str, Flag] = {
         "takes FOLDER,FOLDER,...",
         tuple(MODES),
     ),
+    "model": Flag(
+        "NAME",
+        "Model that is part of the package (common_test), folder of a run, or model file of lensjax export.",
+        ("predict",),
+    ),
     "split": choice(
         "SPLIT",
         "Images to use: test (default), validation or train.",
@@ -46,7 +51,7 @@ FLAGS: dict[str, Flag] = {
     "input": Flag(
         "PATH",
         "Images: a file, a folder or zip of files at any depth, or a quoted glob; .npy .npz .fits .fits.gz "
-        ".png .tif .h5.",
+        ".png .tif .h5. The flag name can be omitted.",
         ("predict",),
     ),
     "output": Flag(
@@ -90,7 +95,7 @@ class Options:
     Attributes:
       mode: one of `MODES`.
       config: the whole config; None if not given.
-      workdir: the run's folder.
+      workdir: the run's folder, or a model file.
       workdirs: the folders of the runs to compare.
       split: images to evaluate.
       input: images to predict; None if not given.
@@ -150,6 +155,9 @@ def parse(arguments: Sequence[str]) -> Options:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error).removeprefix("flag ")) from None
+    if values.mode == "predict" and len(rest) == 2 and not values.input:
+        values["input"].value = rest.pop()
+        values["input"].present = 1
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag; see --help")
     if mode not in (None, values.mode):
@@ -160,7 +168,12 @@ def parse(arguments: Sequence[str]) -> Options:
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
-    workdir = Path(given["workdir"]) if given["workdir"] else default_workdir(named or "")
+    if model := given.pop("model"):
+        from lensjax.prediction.trained_model import find_model  # slow to import
+
+        workdir = find_model(model)
+    else:
+        workdir = Path(given["workdir"]) if given["workdir"] else default_workdir(named or "")
     crop = given.pop("fit_size") == "crop"
     return Options(
         **given
@@ -199,8 +212,11 @@ def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
 def _check_mode(values: flags.FlagValues, config: str | None) -> None:
     """Checks that all required flags are given, and no flags of other commands."""
     mode = values.mode
-    if config is None and not values.workdir:
-        needed = "--config FILE" if mode == "train" else "--workdir FOLDER"
+    if values.model and (config is not None or values.workdir):
+        raise UserError("--model replaces --workdir and --config: give one of them")
+    if config is None and not values.workdir and not values.model:
+        names = {"train": "--config FILE", "predict": "--model NAME or --workdir FOLDER"}
+        needed = names.get(mode, "--workdir FOLDER")
         raise UserError(f"{mode} needs {needed}; see --help")
     if mode == "predict" and not values.input:
         raise UserError("predict needs --input: an image file, or a folder or zip of them")

@@ -1,8 +1,8 @@
 """A trained classifier for arrays of images, as returned by `lensjax.load`."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float, Shaped
 from lensjax.config import check_choice
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.errors import UserError
-from lensjax.evaluation.calibration import read_temperature
 from lensjax.prediction import readers
 from lensjax.prediction import tta as test_time
 from lensjax.prediction.readers.entry import stack_shape
 from lensjax.prediction.readers.sizes import TargetSize, match_size
-from lensjax.prediction.trained_model import PredictionOptions, TrainedModel, load_trained_model
+from lensjax.prediction.trained_model import PredictionOptions, TrainedModel, find_model, load_trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +124,12 @@ class Classifier:
             test_time.check(self.trained.config, self.trained.workdir)
         temperature = 1.0
         if calibrated:
-            fitted = read_temperature(self.trained.workdir, self.trained.best_epoch)
-            if fitted is None:
+            if self.trained.temperature is None:
                 raise UserError(
                     f"{self.trained.workdir} has no temperature yet; fit one with lensjax evaluate "
                     f"--workdir={self.trained.workdir} --split=validation"
                 )
-            temperature = fitted
+            temperature = self.trained.temperature
         return PredictionOptions(temperature, tta == "d4")
 
     def predict_scaled(
@@ -181,14 +179,19 @@ def entropy(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, 
     return np.where(np.isnan(probabilities).any(1), np.nan, 0 - (probabilities * logs).sum(1))
 
 
-def load_classifier(workdir: Path, *, devices: Sequence[jax.Device] | None = None) -> Classifier:
-    """Loads the classifier trained by a run.
+def load_classifier(
+    model: str | os.PathLike[str], *, devices: Sequence[jax.Device] | None = None
+) -> Classifier:
+    """Loads a trained classifier.
 
     Args:
-      workdir: the run's folder.
+      model: name of a model that is part of the package ("common_test"), the folder of a run, or a model
+        file.
       devices: devices to predict on; all devices of this process if not given.
 
     Raises:
-      UserError: if there is no run or no complete epoch.
+      UserError: if there is no such model, or the run has no complete epoch.
     """
-    return Classifier(load_trained_model(workdir, devices=devices or jax.local_devices()))
+    return Classifier(
+        load_trained_model(find_model(os.fspath(model)), devices=devices or jax.local_devices())
+    )

@@ -44,6 +44,8 @@ class ModelFunction:
     Attributes:
       name: name of the model.
       best_epoch: number of the epoch, from 1.
+      config: config of the run, JSON.
+      temperature: divisor of the logits that calibrates the probabilities; None if it was not fitted.
       image_shape: height, width and channels of an image.
       variables: parameters and running statistics.
       logits: logits as a function of variables and images, including the preparation of the images.
@@ -51,6 +53,8 @@ class ModelFunction:
 
     name: str
     best_epoch: int
+    config: str
+    temperature: float | None
     image_shape: tuple[int, int, int]
     variables: dict[str, Any]
     logits: Callable[[Any, Array], Array]
@@ -87,6 +91,8 @@ def load_model_function(workdir: Path) -> ModelFunction:
     return ModelFunction(
         name=config.model.name,
         best_epoch=trained.best_epoch,
+        config=config.to_json(sort_keys=False),
+        temperature=trained.temperature,
         image_shape=(*2 * (config.data.image_size,), num_channels(config.data.fit)),
         variables=jax.device_get(trained.variables),
         logits=logits,
@@ -230,8 +236,9 @@ def read_onnx(function: ModelFunction, path: Path) -> LogitsFunction:
 
 
 def write_safetensors(function: ModelFunction, path: Path) -> None:
-    """Writes the Flax variables in lensjax's own format."""
-    weights.save(path, function.variables, _metadata(function))
+    """Writes a model file, which `lensjax.load` and `lensjax predict` read."""
+    own = {"config": function.config, "temperature": json.dumps(function.temperature)}
+    weights.save(path, function.variables, _metadata(function) | own)
 
 
 def read_safetensors(function: ModelFunction, path: Path) -> LogitsFunction:

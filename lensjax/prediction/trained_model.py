@@ -1,6 +1,13 @@
-"""A trained classifier, loaded from the folder of its run."""
+"""A trained classifier, loaded from the folder of its run or from a model file.
+
+A model file is a weight file (`lensjax.weights`) whose metadata contain the config, best epoch and
+temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` are part of the
+package.
+"""
 
 import dataclasses
+import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lensjax import models
+from lensjax import models, weights
 from lensjax.data.images import ImageSet
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.data.residuals import add_residuals
 from lensjax.errors import UserError
-from lensjax.evaluation.calibration import apply_temperature
+from lensjax.evaluation.calibration import apply_temperature, read_temperature
 from lensjax.prediction import tta
 from lensjax.prediction.predictor import ModelPredictions, Predictor, make_predictor
 from lensjax.training.checkpoints import Checkpoints
-from lensjax.workdir import CHECKPOINTS, check_single_run, read_config
+from lensjax.workdir import CHECKPOINTS, CONFIG, check_single_run, parse_config, read_config
+
+MODEL_SUFFIX = ".safetensors"
+SHIPPED = Path(__file__).parent.parent / "trained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +54,16 @@ class TrainedModel:
       model: the classifier's module, in float32.
       variables: parameters and running statistics.
       best_epoch: number of the epoch, from 1.
-      history: metrics of each epoch up to the newest checkpoint.
-      workdir: the run's folder.
+      temperature: divisor of the logits that calibrates the probabilities; None if it was not fitted.
+      history: metrics of each epoch up to the newest checkpoint; empty for model files.
+      workdir: the run's folder, or the model file.
     """
 
     config: ConfigDict
     model: Any
     variables: dict[str, Any]
     best_epoch: int
+    temperature: float | None
     history: list[dict[str, Any]]
     workdir: Path
     _predict: Predictor
@@ -85,32 +97,88 @@ class TrainedModel:
 
 
 def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> TrainedModel:
-    """Loads the best epoch of a run.
+    """Loads the best epoch of a run, or a model file.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder, or a model file (.safetensors).
       devices: devices to predict on.
 
     Raises:
-      UserError: if there is no run, no complete epoch, or the checkpoint belongs to a different model.
+      UserError: if there is no run or no complete epoch, or if the weights do not fit the config.
     """
+    if workdir.suffix == MODEL_SUFFIX:
+        return _load_model_file(workdir, devices)
     config = read_config(workdir)
     check_single_run(workdir, config)
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config)
-    size = prepared_size(config.data.image_size, config.preparation.crop)
-    image = jnp.zeros((1, size, size, num_channels(config.data.fit)))
-    like = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        variables, best_epoch = checkpoints.restore_best(like)
+        variables, best_epoch = checkpoints.restore_best(_abstract_variables(config, model))
         history = checkpoints.newest_history()
     return TrainedModel(
         config,
         model.clone(dtype=None),
         variables,
         best_epoch,
+        read_temperature(workdir, best_epoch),
         history,
         workdir,
         make_predictor(config, model, devices=devices),
     )
+
+
+def find_model(name: str) -> Path:
+    """Path of a model that is part of the package, or of a run or model file.
+
+    Args:
+      name: name of a model in `lensjax/trained/`, the folder of a run, or a model file.
+
+    Raises:
+      UserError: if there is no such model, run or file.
+    """
+    path = Path(name).expanduser()
+    if path.is_file() or (path / CONFIG).is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*" + MODEL_SUFFIX))}
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(
+        f"{name} is not the folder of a run, a model file, or a model of this package "
+        f"({', '.join(shipped)}){hint}"
+    )
+
+
+def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
+    variables, metadata = weights.load(path)
+    if "config" not in metadata:
+        raise UserError(
+            f"{path} has weights but no config of a run; write it with lensjax export --format safetensors"
+        )
+    config = parse_config(metadata["config"], path)
+    model = models.build(config)
+    expected, found = (
+        jax.tree.map(lambda leaf: leaf.shape, tree)
+        for tree in (_abstract_variables(config, model), variables)
+    )
+    if expected != found:
+        raise UserError(f"{path}: the weights do not fit the config in the file; export the run again")
+    return TrainedModel(
+        config,
+        model.clone(dtype=None),
+        variables,
+        int(metadata["best_epoch"]),
+        json.loads(metadata["temperature"]),
+        [],
+        path,
+        make_predictor(config, model, devices=devices),
+    )
+
+
+def _abstract_variables(config: ConfigDict, model: models.ClassifierModule) -> Any:
+    """Shapes and types of a model's variables."""
+    size = prepared_size(config.data.image_size, config.preparation.crop)
+    image = jnp.zeros((1, size, size, num_channels(config.data.fit)))
+    return jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
