@@ -1,13 +1,12 @@
 """The command `lensjax`; in a checkout, also `python -m lensjax.main --config configs/pinn.py`."""
 
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
 
 from lensjax import workdir
 from lensjax.cli import commands, runner
-from lensjax.cli.help import COMMANDS, help_text
+from lensjax.cli.help import COMMANDS, command_module, help_text
 from lensjax.cli.options import parse
 from lensjax.runtime.progress import log
 from lensjax.training import processes
@@ -45,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
-        command = importlib.import_module(f"lensjax.cli.{arguments[0].replace('-', '_')}")
+        command = command_module(arguments[0])
         name = f"lensjax {arguments[0]}"
         return runner.run(command.main, command.USAGE, name=name, arguments=arguments[1:])
     code = runner.run(main, help_text(arguments), name="lensjax", arguments=arguments)

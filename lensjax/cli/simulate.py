@@ -3,7 +3,6 @@
 import concurrent.futures
 import csv
 import dataclasses
-import json
 import tempfile
 import types
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import lensjax
 from lensjax import simulation
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
+from lensjax.data.output_folder import claim_folder, write_image
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
@@ -94,24 +94,7 @@ def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: s
         **{"preset": preset, "definition": repr(simulation.preset(preset)), "seed": seed},
         **{"format": form, "lensjax": lensjax.__version__, **numbers},
     }
-    manifest = output / MANIFEST
-    if manifest.exists():
-        try:
-            found = json.loads(manifest.read_text())
-            differing = [name for name in wanted if found.get(name) != wanted[name]]
-        except (ValueError, AttributeError):
-            raise UserError(f"{manifest} is damaged; choose another --output") from None
-        if differing:
-            name = differing[0]
-            raise UserError(
-                f"{output}: was created with a different {name} ({str(found.get(name))[:40]}, not "
-                f"{str(wanted[name])[:40]}); choose another --output"
-            )
-        return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists and was not created by this command; choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    _write_whole(manifest, json.dumps(wanted, indent=1).encode())
+    claim_folder(output, MANIFEST, wanted)
 
 
 def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
@@ -231,14 +214,4 @@ def _name(folder: str, row: int) -> str:
 
 
 def _write_image(file: Path, pixels: np.ndarray, scale: np.ndarray) -> None:
-    image = pixels.astype(np.float64) / float(scale)
-    temporary = file.with_suffix(".part")
-    with temporary.open("wb") as stream:
-        np.save(stream, image[None])
-    temporary.replace(file)
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    temporary = file.with_suffix(".part")
-    temporary.write_bytes(data)
-    temporary.replace(file)
+    write_image(file, pixels.astype(np.float64) / float(scale))

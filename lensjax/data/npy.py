@@ -13,7 +13,8 @@ MAX_HEADER = 10_000  # NumPy's limit on headers that it parses, bytes
 PREAMBLE = 12  # size of magic string, version and header length, bytes
 PICKLE_MESSAGE = (
     "contains pickled Python objects, which are never loaded because they can run code; "
-    "re-save only the image with np.save(path, np.asarray(image, dtype=float))"
+    "convert DeepLenseSim's files with lensjax import, or save only the image with "
+    "np.save(path, image.astype(float))"
 )
 
 

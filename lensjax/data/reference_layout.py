@@ -84,7 +84,7 @@ def _parts(tree: FileTree) -> list[str]:
 
 def _read_parts(tree: FileTree, image_size: int, splits: Collection[str]) -> dict[str, ImageSet]:
     problems: list[Problem] = []
-    listing = {split: _list_split(tree, split, problems) for split in splits}
+    listing = {split: list_images(tree, split, problems) for split in splits}
     total = sum(map(len, listing.values()))
     if any(problem.stops_reading for problem in problems):
         raise_problems(problems, tree.path, total)
@@ -114,23 +114,33 @@ def _find_root(tree: FileTree) -> FileTree:
     raise UserError(f"{tree.path}: no {missing} (found {found}); {hint}")
 
 
-def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[LabeledFile]:
-    """Lists the images of a split, and appends the problems of its folders to `problems`."""
+def list_images(
+    tree: FileTree, parent: str, problems: list[Problem], *, skip_other_files: bool = False
+) -> list[LabeledFile]:
+    """Lists the images in the class folders of a folder.
+
+    Args:
+      tree: the files.
+      parent: the folder, such as "train"; the root of the tree is the empty string.
+      problems: list to which the problems of the folders are appended.
+      skip_other_files: whether files that are not .npy files are skipped; they are problems by default.
+    """
+    prefix = f"{parent}/" if parent else ""
     folder_of_class: dict[str, str] = {}
-    contents = tree.contents(split)
+    contents = tree.contents(parent)
     for file in contents.files:
         if file.lower().endswith(".npy"):
-            problems.append(Problem(f"{split}/{file}", "not in a class folder; move it into one"))
+            problems.append(Problem(f"{prefix}{file}", "not in a class folder; move it into one"))
     for folder in contents.folders:
         name = ALIASES.get(folder, folder)
         if name not in CLASSES:
             known = ", ".join((*CLASSES, *ALIASES))
             problems.append(
-                Problem(f"{split}/{folder}", f"not one of the classes {known}; move it elsewhere")
+                Problem(f"{prefix}{folder}", f"not one of the classes {known}; move it elsewhere")
             )
         elif name in folder_of_class:
-            message = f"same class as {split}/{folder_of_class[name]}; keep only one of them"
-            problems.append(Problem(f"{split}/{folder}", message))
+            message = f"same class as {prefix}{folder_of_class[name]}; keep only one of them"
+            problems.append(Problem(f"{prefix}{folder}", message))
         else:
             folder_of_class[name] = folder
     files = []
@@ -138,10 +148,10 @@ def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[Lab
         if name not in folder_of_class:
             alias = next(other for other, known in ALIASES.items() if known == name)
             message = f"no class folder {name} (or {alias}); each class needs images in each split"
-            problems.append(Problem(split, message, stops_reading=True))
+            problems.append(Problem(parent or ".", message, stops_reading=True))
             continue
-        folder = f"{split}/{folder_of_class[name]}"
-        images = _list_class(tree, folder, problems)
+        folder = f"{prefix}{folder_of_class[name]}"
+        images = _list_class(tree, folder, problems, skip_other_files)
         if not images:
             message = "no .npy files; each class needs images in each split"
             problems.append(Problem(folder, message, stops_reading=True))
@@ -149,7 +159,7 @@ def _list_split(tree: FileTree, split: str, problems: list[Problem]) -> list[Lab
     return files
 
 
-def _list_class(tree: FileTree, folder: str, problems: list[Problem]) -> list[str]:
+def _list_class(tree: FileTree, folder: str, problems: list[Problem], skip_other_files: bool) -> list[str]:
     contents = tree.contents(folder)
     for name in contents.folders:
         problems.append(Problem(f"{folder}/{name}", "unexpected folder; move its images up"))
@@ -159,7 +169,7 @@ def _list_class(tree: FileTree, folder: str, problems: list[Problem]) -> list[st
     for name in contents.files:
         if name.lower().endswith(".npy"):
             images.append(f"{folder}/{name}")
-        else:
+        elif not skip_other_files:
             message = "not a .npy file; convert it with np.save(path, image) or remove it"
             problems.append(Problem(f"{folder}/{name}", message))
     return images

@@ -44,7 +44,8 @@ BAD_FILES = {
     "pickle": (
         npy_bytes(np.array([count_image(0), 1e-23], dtype=object)),
         "contains pickled Python objects, which are never loaded because they can run code; "
-        "re-save only the image with np.save(path, np.asarray(image, dtype=float))",
+        "convert DeepLenseSim's files with lensjax import, or save only the image with "
+        "np.save(path, image.astype(float))",
     ),
 }
 

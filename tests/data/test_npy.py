@@ -123,7 +123,7 @@ class Exploit:
 def test_pickle_is_never_loaded():
     stream = io.BytesIO()
     np.save(stream, np.array([Exploit(), 1e-23], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"never loaded .* re-save only the image"):
+    with pytest.raises(UserError, match=r"never loaded .* lensjax import, or save only"):
         parse_image(stream.getvalue(), SIZE)
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.random_runs import make_run
 
 from lensjax import simulation, weights
-from lensjax.cli.help import COMMANDS
+from lensjax.cli.help import COMMANDS, command_module
 from lensjax.cli.options import MODES, parse
 from lensjax.data.images import ImageSet
 from lensjax.evaluation.calibration import Calibration, write_calibration
@@ -158,7 +158,7 @@ def test_commands_have_valid_flags(page, monkeypatch):
         if words[:1] != ["lensjax"] or "--help" in words:
             continue
         if words[1] in COMMANDS:
-            command = importlib.import_module(f"lensjax.cli.{words[1].replace('-', '_')}")
+            command = command_module(words[1])
             given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
             assert given <= command.FLAGS.keys(), f"{page.name}: {shlex.join(words)}"
         else:

@@ -1,0 +1,57 @@
+"""Writing of data sets to folders: complete files only, and nothing is overwritten."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lensjax.errors import UserError
+
+
+def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:
+    """Writes the manifest of a new folder, or checks that of an existing one.
+
+    Args:
+      folder: the folder; it is created if it does not exist.
+      manifest: name of the manifest, a JSON file.
+      wanted: contents of the manifest: everything that determines the contents of the folder.
+
+    Raises:
+      UserError: if the folder has a different manifest, or other files and no manifest.
+    """
+    file = folder / manifest
+    if file.exists():
+        try:
+            found = json.loads(file.read_text())
+            differing = [name for name in wanted if found.get(name) != wanted[name]]
+        except (ValueError, AttributeError):
+            raise UserError(f"{file} is damaged; choose another --output") from None
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{folder}: was created with a different {name} ({str(found.get(name))[:40]}, not "
+                f"{str(wanted[name])[:40]}); choose another --output"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and was not created by this command; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(file, json.dumps(wanted, indent=1).encode())
+
+
+def write_image(file: Path, image: Float[np.ndarray, "height width"]) -> None:
+    """Writes an image in the published form: a .npy file, float64 of shape `(1, height, width)`."""
+    stream = io.BytesIO()
+    np.save(stream, image.astype(np.float64, copy=False)[None])
+    write_file(file, stream.getbuffer())
+
+
+def write_file(file: Path, data: bytes | memoryview) -> None:
+    """Writes a file completely or not at all."""
+    temporary = file.with_name(file.name + ".part")
+    temporary.write_bytes(data)
+    temporary.replace(file)
