@@ -122,14 +122,12 @@ class Classifier:
         check_choice("tta", tta, test_time.CHOICES)
         if tta == "d4":
             test_time.check(self.trained.config, self.trained.workdir)
-        temperature = 1.0
-        if calibrated:
-            if self.trained.temperature is None:
-                raise UserError(
-                    f"{self.trained.workdir} has no temperature yet; fit one with lensjax evaluate "
-                    f"--workdir={self.trained.workdir} --split=validation"
-                )
-            temperature = self.trained.temperature
+        temperature = self.trained.temperature if calibrated else 1.0
+        if temperature is None:
+            raise UserError(
+                f"{self.trained.workdir} has no temperature yet; fit one with lensjax evaluate "
+                f"--workdir={self.trained.workdir} --split=validation"
+            )
         return PredictionOptions(temperature, tta == "d4")
 
     def predict_scaled(

@@ -1,8 +1,8 @@
 """A trained classifier, loaded from the folder of its run or from a model file.
 
 A model file is a weight file (`lensjax.weights`) whose metadata contain the config, best epoch and
-temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` are part of the
-package.
+temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` belong
+to the package.
 """
 
 import dataclasses
@@ -54,7 +54,6 @@ class TrainedModel:
       model: the classifier's module, in float32.
       variables: parameters and running statistics.
       best_epoch: number of the epoch, from 1.
-      temperature: divisor of the logits that calibrates the probabilities; None if it was not fitted.
       history: metrics of each epoch up to the newest checkpoint; empty for model files.
       workdir: the run's folder, or the model file.
     """
@@ -63,10 +62,17 @@ class TrainedModel:
     model: Any
     variables: dict[str, Any]
     best_epoch: int
-    temperature: float | None
     history: list[dict[str, Any]]
     workdir: Path
     _predict: Predictor
+    _stored_temperature: float | None = None
+
+    @property
+    def temperature(self) -> float | None:
+        """Divisor of the logits that calibrates the probabilities; None if it was not fitted."""
+        if self.workdir.suffix == MODEL_SUFFIX:
+            return self._stored_temperature
+        return read_temperature(self.workdir, self.best_epoch)
 
     def predict(
         self, images: ImageSet, options: PredictionOptions = PredictionOptions(), *, quiet: bool = False
@@ -121,7 +127,6 @@ def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> Train
         model.clone(dtype=None),
         variables,
         best_epoch,
-        read_temperature(workdir, best_epoch),
         history,
         workdir,
         make_predictor(config, model, devices=devices),
@@ -170,10 +175,10 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
         model.clone(dtype=None),
         variables,
         int(metadata["best_epoch"]),
-        json.loads(metadata["temperature"]),
         [],
         path,
         make_predictor(config, model, devices=devices),
+        json.loads(metadata["temperature"]),
     )
 
 

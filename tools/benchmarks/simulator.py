@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lensjax import simulation
+from lensjax import physics, simulation
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, integer, parse_flags, switch, usage
 from lensjax.runtime.progress import log
@@ -140,9 +140,11 @@ def time_noisy_images(batch: int, rounds: int) -> None:
 
 def scenes_with(number: int, batch: int) -> simulation.Scene:
     """Scenes of model_1 with a given number of point masses."""
-    prior = dataclasses.replace(MODEL.subhalos, number=max(number, 1))
-    vortex = dataclasses.replace(MODEL.vortex, number=1)
-    preset = dataclasses.replace(MODEL, subhalos=prior, vortex=vortex)
+    prior = MODEL.substructure
+    substructure = physics.SubstructurePrior(
+        dataclasses.replace(prior.subhalos, number=max(number, 1)), dataclasses.replace(prior.vortex, number=1)
+    )
+    preset = dataclasses.replace(MODEL, substructure=substructure)
     keys = jax.random.split(jax.random.key(number), batch)
     scenes = jax.vmap(lambda key: simulation.draw_scene(key, preset, "sphere"))(keys)
     return dataclasses.replace(scenes, masses=scenes.masses[:, :number])
