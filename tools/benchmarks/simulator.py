@@ -142,7 +142,8 @@ def scenes_with(number: int, batch: int) -> simulation.Scene:
     """Scenes of model_1 with a given number of point masses."""
     prior = MODEL.substructure
     substructure = physics.SubstructurePrior(
-        dataclasses.replace(prior.subhalos, number=max(number, 1)), dataclasses.replace(prior.vortex, number=1)
+        dataclasses.replace(prior.subhalos, number=max(number, 1)),
+        dataclasses.replace(prior.vortex, number=1),
     )
     preset = dataclasses.replace(MODEL, substructure=substructure)
     keys = jax.random.split(jax.random.key(number), batch)
