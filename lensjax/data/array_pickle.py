@@ -84,7 +84,7 @@ def _check_opcodes(data: bytes) -> None:
 class _DType:
     """Stands in for `numpy.dtype`."""
 
-    def __init__(self, code: str, *unused: bool) -> None:
+    def __init__(self, code: Any, *unused: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch("f[248]|[iu][1248]|O[48]", code):
             raise UserError(
                 "its pickle has values of another type; save floats or integers of at most 64 bits"
@@ -92,12 +92,12 @@ class _DType:
         self.code = code
         self.order = "="
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         version, self.order, *structure = state[:5]
         if version != 3 or self.order not in ("<", ">", "=", "|") or any(x is not None for x in structure):
             raise UserError(f"its pickle has a structured data type, unlike an image; {REFUSED}")
 
-    def frombuffer(self, content: bytes, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    def frombuffer(self, content: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
         """Array of the numbers in `content`."""
         if self.code.startswith("O") or not isinstance(content, bytes):
             raise UserError(f"its pickle has values that are not numbers; {REFUSED}")
@@ -119,7 +119,7 @@ class _Array:
 
     content: np.ndarray | list[Any] | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran_order, content = state
         if not isinstance(shape, tuple) or any(type(size) is not int or size < 0 for size in shape):
             raise UserError("its pickle has an array without a shape; copy or download it again")
