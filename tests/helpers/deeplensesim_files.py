@@ -65,7 +65,7 @@ def model_files(number: int = 8, size: int = SIZE) -> dict[str, bytes]:
             if folder == "axion":
                 files[name] = pair_npy(image, axion_mass(seed), numpy_version=1 + index % 2)
             else:
-                files[name] = npy_bytes(image[None] if index % 2 else image / 7)
+                files[name] = npy_bytes(image[None] if index % 2 else image.astype(float))
     return files
 
 
