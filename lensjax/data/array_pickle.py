@@ -65,7 +65,7 @@ def _check_opcodes(data: bytes) -> None:
       UserError: if the pickle is truncated or too long, or has other opcodes than those of object arrays.
     """
     try:
-        operations = list(itertools.islice(pickletools.genops(data), MAX_OPCODES))
+        operations: list[Any] = list(itertools.islice(pickletools.genops(data), MAX_OPCODES))
     except Exception as error:
         raise UserError("truncated or damaged pickle; copy or download it again") from error
     for opcode, argument, _ in operations:
