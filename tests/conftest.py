@@ -55,6 +55,15 @@ def real_samples() -> pathlib.Path:
     return pathlib.Path(folder)
 
 
+@pytest.fixture(scope="session")
+def deeplensesim_samples() -> pathlib.Path:
+    """Folder of images made by DeepLenseSim, with model_1/, model_2/ and model_3/."""
+    folder = os.environ.get("LENSJAX_DEEPLENSESIM_SAMPLES")
+    if not folder:
+        pytest.skip("LENSJAX_DEEPLENSESIM_SAMPLES is not set to a folder of images made by DeepLenseSim")
+    return pathlib.Path(folder)
+
+
 @pytest.fixture(params=["cpu", "default"])
 def kernel_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a test with the implementations for CPUs, and with those for accelerators."""

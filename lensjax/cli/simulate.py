@@ -26,7 +26,11 @@ MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
 FLAGS = {
-    "preset": Flag("NAME", "common_test (default), model_1, model_2 or model_3.", default="common_test"),
+    "preset": Flag(
+        "NAME",
+        "common_test (default), model_1, model_2, model_3, euclid_like or hubble_like.",
+        default="common_test",
+    ),
     "train": integer("Number of training images; the classes alternate.", 0, 0),
     "val": integer("Number of validation images.", 0, 0),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),

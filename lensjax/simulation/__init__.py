@@ -11,6 +11,7 @@ from lensjax.simulation.images import (
 from lensjax.simulation.noise import add_noise
 from lensjax.simulation.photons import poisson
 from lensjax.simulation.presets import (
+    DEEPLENSESIM_DEFLECTION_SCALE,
     ExposureNoise,
     GaussianNoise,
     Instrument,
@@ -25,6 +26,7 @@ from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
 __all__ = [
     "CLASSES",
+    "DEEPLENSESIM_DEFLECTION_SCALE",
     "ExposureNoise",
     "GaussianNoise",
     "Instrument",

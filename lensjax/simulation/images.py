@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key, Shaped
 
 from lensjax.simulation import presets
 from lensjax.simulation.noise import add_noise
-from lensjax.simulation.presets import GaussianNoise, Preset
+from lensjax.simulation.presets import ExposureNoise, PhotonNoise, Preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
@@ -31,8 +31,8 @@ class SimulatedImages:
     """Simulated images, each with its minimum subtracted, and their scenes.
 
     Attributes:
-      pixels: 16-bit counts, or float32 for presets with Gaussian noise; `pixels / scale` is the
-        image scaled to [0, 1].
+      pixels: 16-bit counts, or float32 for presets with Gaussian or no noise; `pixels / scale` is
+        the image scaled to [0, 1].
       scale: largest pixel value of each image.
       labels: class of each image as an index into `CLASSES`; the classes alternate: 0, 1, 2, 0, 1, ...
       scenes: true parameters; the first axis of every array runs over the images.
@@ -78,8 +78,8 @@ def observe(
       substructure: class of the scene; see `draw_scene`.
 
     Returns:
-      The counts above the minimum of the image (whole numbers except for `GaussianNoise`), their
-      maximum, and the scene.
+      The counts above the minimum of the image (whole numbers for `PhotonNoise` and
+      `ExposureNoise`), their maximum, and the scene.
 
     Raises:
       UserError: if no class has that name.
@@ -109,7 +109,7 @@ def fresh_batch(
 
     Returns:
       The inputs of a training step: `pixels` `[batch, height, width]` (uint16, or float32 for
-      Gaussian noise), `scale`, `labels` (int32) and `weights` (all 1), each `[batch]`.
+      Gaussian or no noise), `scale`, `labels` (int32) and `weights` (all 1), each `[batch]`.
     """
     label_key, scene_key = jax.random.split(key)
     positions = first + jnp.arange(batch_size, dtype=jnp.int32)
@@ -243,6 +243,6 @@ def _observe_batch(
 
 def _to_storage_dtype(pixels: Array, preset: Preset) -> Array:
     """Converts whole counts to 16-bit integers; leaves other pixels unchanged."""
-    if isinstance(preset.noise, GaussianNoise):
-        return pixels
-    return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)
+    if isinstance(preset.noise, PhotonNoise | ExposureNoise):
+        return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)
+    return pixels

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Key
 from lensjax.simulation.photons import poisson
 from lensjax.simulation.presets import ExposureNoise, GaussianNoise, PhotonNoise
 
-Noise = PhotonNoise | ExposureNoise | GaussianNoise
+Noise = PhotonNoise | ExposureNoise | GaussianNoise | None
 
 
 def add_noise(
@@ -17,14 +17,16 @@ def add_noise(
 
     Args:
       key: random key for the noise.
-      expected: expected counts; counts per second for `ExposureNoise`.
+      expected: expected counts; counts per second for `ExposureNoise` and for noise-free presets.
       exposure: exposure time, seconds; used only by `ExposureNoise`.
-      noise: noise model.
+      noise: noise model; None for no noise.
 
     Returns:
       The recorded image, with the dtype of `expected`: whole counts for `PhotonNoise` and
-      `ExposureNoise`, any real numbers for `GaussianNoise`.
+      `ExposureNoise`, any real numbers for `GaussianNoise`; `expected` itself without noise.
     """
+    if noise is None:
+        return expected
     if isinstance(noise, PhotonNoise):
         return poisson(key, expected).astype(expected.dtype)
     normal_key, count_key = jax.random.split(key)

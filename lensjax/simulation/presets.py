@@ -1,7 +1,7 @@
 """Simulation presets: priors, instrument and noise model, as plain data to copy and modify.
 
-Lengths are in arcsec, position angles in radians. Brightness is in photon
-counts per pixel, or in counts per pixel per second for `ExposureNoise`.
+Lengths are in arcsec, position angles in radians. Brightness is in photon counts per pixel, or in counts per
+pixel per second for `ExposureNoise` and for noise-free presets.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ class Preset:
       source: prior on the source.
       substructure: priors on the point masses of the classes `sphere` and `vort`.
       instrument: camera, point-spread function and sky.
-      noise: noise model.
+      noise: noise model; None for noise-free images.
       lens_e1, lens_e2: ellipticity of the lens; both 0 for a spherical lens.
     """
 
@@ -110,7 +110,7 @@ class Preset:
     source: SourcePrior
     substructure: SubstructurePrior
     instrument: Instrument
-    noise: PhotonNoise | ExposureNoise | GaussianNoise = PhotonNoise()
+    noise: PhotonNoise | ExposureNoise | GaussianNoise | None = PhotonNoise()
     lens_e1: float = 0.0
     lens_e2: float = 0.0
 
@@ -229,9 +229,8 @@ def _sersic_flux(source: SourcePrior) -> float:
     return disk * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n)
 
 
-# DeepLenseSim's Models II and III use lenstronomy's instrument settings: Euclid VIS with the values of 2022,
-# and Hubble WFC3 F160W. docs/simulator.md lists what is known and what is assumed.
-MODEL_2 = survey_preset(
+# lenstronomy's instrument settings: Euclid VIS with the values of 2022, and Hubble WFC3 F160W.
+EUCLID_LIKE = survey_preset(
     pixel_scale=0.101,
     seeing=0.16,
     psf_size=7,
@@ -241,7 +240,7 @@ MODEL_2 = survey_preset(
     sky_magnitude=22.35,
     read_noise=4.2,
 )
-MODEL_3 = survey_preset(
+HUBBLE_LIKE = survey_preset(
     pixel_scale=0.08,
     seeing=0.08,
     psf_size=5,
@@ -252,14 +251,53 @@ MODEL_3 = survey_preset(
     read_noise=4.0,
 )
 
-_PRESETS = {"common_test": COMMON_TEST, "model_1": MODEL_1, "model_2": MODEL_2, "model_3": MODEL_3}
+# In DeepLenseSim's Models II and III, lenses are defined for sources at redshift 2.5 (`z_source_convention` of
+# lenstronomy), but the source is at 1. lenstronomy multiplies every deflection by the ratio of D_LS / D_S at
+# redshifts 1 and 2.5. The lens is at 0.5, and the cosmology is that of pyHalo: flat LCDM with Om0 = 0.309.
+DEEPLENSESIM_DEFLECTION_SCALE = 0.633457971
+
+
+def _deeplensesim_version(survey: Preset, exposure: float) -> Preset:
+    """DeepLenseSim's version of a survey: weaker deflections, no noise, and twice the counts per second.
+
+    DeepLenseSim adds the image, in counts per second, to itself instead of adding noise.
+    """
+    scale, prior = DEEPLENSESIM_DEFLECTION_SCALE, survey.substructure
+    assert isinstance(prior.vortex, AxionVortexPrior)
+    (mean, sigma), (low, high) = survey.theta_E, prior.subhalos.theta_E_squared
+    return dataclasses.replace(
+        survey,
+        theta_E=(scale * mean, scale * sigma),
+        shear=(scale * survey.shear[0], scale * survey.shear[1]),
+        source=dataclasses.replace(survey.source, amp=2 * survey.source.amp / exposure),
+        substructure=SubstructurePrior(
+            subhalos=dataclasses.replace(prior.subhalos, theta_E_squared=(scale * low, scale * high)),
+            vortex=dataclasses.replace(
+                prior.vortex, theta_E_squared=scale * prior.vortex.theta_E_squared
+            ),
+        ),
+        noise=None,
+    )
+
+
+MODEL_2 = _deeplensesim_version(EUCLID_LIKE, exposure=4 * 565.0)
+MODEL_3 = _deeplensesim_version(HUBBLE_LIKE, exposure=5400.0)
+
+_PRESETS = {
+    "common_test": COMMON_TEST,
+    "model_1": MODEL_1,
+    "model_2": MODEL_2,
+    "model_3": MODEL_3,
+    "euclid_like": EUCLID_LIKE,
+    "hubble_like": HUBBLE_LIKE,
+}
 
 
 def preset(name: str) -> Preset:
     """Returns the preset of the given name.
 
     Args:
-      name: "common_test", "model_1", "model_2" or "model_3".
+      name: "common_test", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".
 
     Raises:
       UserError: if no preset has that name.

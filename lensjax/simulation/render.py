@@ -34,7 +34,7 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
 
     Returns:
       Expected photon counts per pixel; counts per pixel per second for presets with
-      `ExposureNoise`.
+      `ExposureNoise` and for noise-free presets.
     """
     instrument = preset.instrument
     # Light from this margin is blurred into the image. In the published images, strong shear pushes

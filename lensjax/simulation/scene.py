@@ -33,7 +33,7 @@ class Scene:
       masses: Einstein radius, x and y of each point mass of the substructure; unused rows have an
         Einstein radius of 0.
       axion_mass: axion mass of a vortex, eV; 0 for other classes and for presets without axions.
-      exposure: exposure time, seconds; 1 for presets whose brightness is in counts.
+      exposure: exposure time, seconds; 1 for presets without `ExposureNoise`.
     """
 
     label: Int[Array, "*batch"]

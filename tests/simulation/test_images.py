@@ -104,7 +104,7 @@ def test_simulate_is_reproducible_alone_and_under_vmap():
     assert np.mean(images[2] != image) < 0.01
 
 
-@pytest.mark.parametrize("name", ["model_1", "model_2"])
+@pytest.mark.parametrize("name", ["model_1", "model_2", "euclid_like"])
 def test_fresh_batch_depends_only_on_key(name):
     small = tiny(simulation.preset(name))
     make = jax.jit(simulation.fresh_batch, static_argnums=(1, 2))
@@ -119,11 +119,21 @@ def test_fresh_batch_depends_only_on_key(name):
 
 
 def test_gaussian_noise_variance_is_photons_plus_background():
-    noise = simulation.preset("model_2").noise
+    noise = simulation.preset("euclid_like").noise
     rate = jnp.full((300, 300), 400.0)
     image = simulation.add_noise(jax.random.key(0), rate, jnp.ones(()), noise)
     assert image.mean() == pytest.approx(400, abs=0.5)
     assert image.var() == pytest.approx(400 + noise.background_rms**2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["model_2", "model_3"])
+def test_noise_free_images_are_expected_counts_above_minimum(name):
+    small = tiny(simulation.preset(name))
+    images = simulation.simulate_split(small, seed=0, split="test", num_images=6)
+    expected = np.asarray(jax.vmap(lambda scene: simulation.expected_counts(scene, small))(images.scenes))
+    assert images.pixels.dtype == np.float32
+    shifted = expected - expected.min((1, 2), keepdims=True)
+    np.testing.assert_allclose(images.pixels, shifted, rtol=0, atol=1e-5 * expected.max())
 
 
 def test_exposure_noise_variance_is_sum_of_three():

@@ -35,7 +35,7 @@ def test_expected_counts_match_numpy(substructure, dtype, tolerance):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * expected.max())
 
 
-@pytest.mark.parametrize("name", ["common_test", "model_1", "model_2"])
+@pytest.mark.parametrize("name", ["common_test", "model_1", "model_2", "model_3"])
 def test_expected_counts_match_lenstronomy(name):
     """The images agree to 2e-6 of the peak up to the edge, in float32."""
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
