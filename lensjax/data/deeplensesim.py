@@ -22,7 +22,7 @@ from lensjax.data import npy
 from lensjax.data.array_pickle import load_object_array
 from lensjax.data.file_tree import FileTree, Subtree, natural_key, open_tree
 from lensjax.data.images import CLASSES
-from lensjax.data.output_folder import claim_folder, write_file, write_image
+from lensjax.data.output_folder import check_folder, claim_folder, write_file, write_image
 from lensjax.data.problems import Problem, raise_problems
 from lensjax.data.reference_layout import ALIASES, FILES_PER_TASK, THREADS, LabeledFile, list_images
 from lensjax.errors import UserError
@@ -89,23 +89,25 @@ def import_images(
         or if `output` contains anything else.
     """
     tree, parts = _find_classes(source)
-    if parts != [""] and (validation, test) != (None, None):
+    if parts == [""]:
+        validation, test = VALIDATION if validation is None else validation, test or 0.0
+    elif (validation, test) != (None, None):
         raise UserError(f"{tree.path}: already divided into splits; leave out --validation and --test")
+    wanted = {"lensjax": lensjax.__version__, "validation": validation, "test": test, "seed": seed}
     problems: list[Problem] = []
     listing = {part: _list_sorted(tree, part, problems) for part in parts}
     files = [file for listed in listing.values() for file in listed]
     if any(problem.stops_reading for problem in problems):
         raise_problems(problems, tree.path, len(files))
-    checked = _check_files(tree, files, problems)
-    if parts == [""]:
-        validation, test = VALIDATION if validation is None else validation, test or 0.0
+    if validation is not None and test is not None:
         labels = np.array([file.label for file in files], np.int32)
         rows = draw_splits(labels, validation=validation, test=test, seed=seed)
     else:
         ends = np.cumsum([len(listed) for listed in listing.values()])
         rows = dict(zip(parts, np.split(np.arange(len(files)), ends[:-1]), strict=True))
-    wanted = {"lensjax": lensjax.__version__, "validation": validation, "test": test, "seed": seed}
     try:
+        check_folder(output, MANIFEST, wanted)  # before all files are read
+        checked = _check_files(tree, files, problems)
         claim_folder(output, MANIFEST, {**wanted, "input": _digest(files, checked)})
         _write_truth(output / TRUTH, files, checked, rows)
         # train/ is moved to its place last: without it, no command reads an incomplete data set.

@@ -23,6 +23,14 @@ def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
     Raises:
       UserError: if the folder has a different manifest, or other files and no manifest.
     """
+    check_folder(folder, manifest, wanted)
+    if not (folder / manifest).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / manifest, json.dumps(wanted, indent=1).encode())
+
+
+def check_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:
+    """Checks that a folder is new, or has a manifest with the given values; see `claim_folder`."""
     file = folder / manifest
     if file.exists():
         try:
@@ -36,11 +44,8 @@ def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
                 f"{folder}: was created with a different {name} ({str(found.get(name))[:40]}, not "
                 f"{str(wanted[name])[:40]}); choose another --output"
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and was not created by this command; choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(file, json.dumps(wanted, indent=1).encode())
 
 
 def write_image(file: Path, image: Float[np.ndarray, "height width"]) -> None:
