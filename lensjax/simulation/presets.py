@@ -251,9 +251,10 @@ HUBBLE_LIKE = survey_preset(
     read_noise=4.0,
 )
 
-# In DeepLenseSim's Models II and III, lenses are defined for sources at redshift 2.5 (`z_source_convention` of
-# lenstronomy), but the source is at 1. lenstronomy multiplies every deflection by the ratio of D_LS / D_S at
-# redshifts 1 and 2.5. The lens is at 0.5, and the cosmology is that of pyHalo: flat LCDM with Om0 = 0.309.
+# DeepLenseSim defines the lenses of Models II and III for sources at redshift 2.5 (lenstronomy's
+# `z_source_convention`), but places the source at 1. lenstronomy therefore multiplies every deflection by
+# D_LS / D_S at redshift 1 over that at 2.5. The lens is at 0.5; the cosmology is flat LCDM with Om0 = 0.309, the
+# default of pyHalo.
 DEEPLENSESIM_DEFLECTION_SCALE = 0.633457971
 
 
@@ -272,9 +273,7 @@ def _deeplensesim_version(survey: Preset, exposure: float) -> Preset:
         source=dataclasses.replace(survey.source, amp=2 * survey.source.amp / exposure),
         substructure=SubstructurePrior(
             subhalos=dataclasses.replace(prior.subhalos, theta_E_squared=(scale * low, scale * high)),
-            vortex=dataclasses.replace(
-                prior.vortex, theta_E_squared=scale * prior.vortex.theta_E_squared
-            ),
+            vortex=dataclasses.replace(prior.vortex, theta_E_squared=scale * prior.vortex.theta_E_squared),
         ),
         noise=None,
     )

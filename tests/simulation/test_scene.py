@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lensjax import simulation
+from lensjax import physics, simulation
 from lensjax.data import images
 from lensjax.errors import UserError
+from lensjax.simulation.render import deflection
 
 COMMON_TEST = simulation.preset("common_test")
 NUMBER = 3_000
@@ -95,6 +96,67 @@ def test_axion_vortex_length_is_inversely_proportional_to_axion_mass():
     np.testing.assert_allclose(drawn.source_e1, -0.1, rtol=1e-5)
     np.testing.assert_allclose(drawn.source_e2, 0.1, rtol=1e-5)
     assert (scenes("vort").axion_mass == 0).all()
+
+
+def test_deeplensesim_deflection_scale_is_ratio_of_distances():
+    """Sources at redshift 1 instead of 2.5, behind a lens at 0.5, in the cosmology of pyHalo."""
+    with jax.enable_x64(True):
+        (_, near, to_near), (_, far, to_far) = (
+            physics.lensing_distances(0.5, redshift, Om0=0.309) for redshift in (1.0, 2.5)
+        )
+        scale = float(to_near / near / (to_far / far))
+    assert pytest.approx(scale, rel=1e-8) == simulation.DEEPLENSESIM_DEFLECTION_SCALE
+
+
+@pytest.mark.parametrize("substructure", simulation.CLASSES)
+@pytest.mark.parametrize(("name", "survey"), [("model_2", "euclid_like"), ("model_3", "hubble_like")])
+def test_all_deflections_of_models_2_and_3_are_rescaled(name, survey, substructure):
+    scaled, whole = (
+        simulation.draw_scene(jax.random.key(5), simulation.preset(preset), substructure)
+        for preset in (name, survey)
+    )
+    scale = simulation.DEEPLENSESIM_DEFLECTION_SCALE
+    np.testing.assert_allclose(scaled.theta_E, scale * whole.theta_E, rtol=1e-6)
+    np.testing.assert_allclose(scaled.gamma1, scale * whole.gamma1, rtol=1e-6)
+    np.testing.assert_allclose(scaled.masses[:, 0] ** 2, scale * whole.masses[:, 0] ** 2, rtol=1e-5)
+    np.testing.assert_array_equal(scaled.masses[:, 1:], whole.masses[:, 1:])
+    np.testing.assert_array_equal(
+        (scaled.source_x, scaled.source_y, scaled.lens_e1, scaled.axion_mass),
+        (whole.source_x, whole.source_y, whole.lens_e1, whole.axion_mass),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Cosmology is provided")
+def test_rescaled_deflection_matches_multi_plane_lenstronomy():
+    """lenstronomy's deflection with DeepLenseSim's own parameters and source redshifts."""
+    lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
+    cosmology = pytest.importorskip("astropy.cosmology", exc_type=ImportError)
+    survey, model = simulation.preset("euclid_like"), simulation.preset("model_2")
+    key = jax.random.key(8)
+    own, scaled = (
+        jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), simulation.draw_scene(key, preset, "sphere"))
+        for preset in (survey, model)
+    )
+    masses = own.masses[own.masses[:, 0] > 0]
+    names = ["SIE", "SHEAR"] + ["POINT_MASS"] * len(masses)
+    lens = lens_model.LensModel(
+        names,
+        lens_redshift_list=[0.5] * len(names),
+        z_source=1.0,
+        z_source_convention=2.5,
+        multi_plane=True,
+        cosmo=cosmology.FlatLambdaCDM(H0=67.4, Om0=0.309),
+    )
+    parameters = [
+        {"theta_E": own.theta_E, "e1": own.lens_e1, "e2": own.lens_e2},
+        {"gamma1": own.gamma1, "gamma2": own.gamma2},
+    ]
+    parameters += [{"theta_E": row[0], "center_x": row[1], "center_y": row[2]} for row in masses]
+    x, y = np.random.default_rng(0).uniform(-3, 3, (2, 500))
+    expected = np.subtract((x, y), lens.ray_shooting(x, y, parameters))
+    with jax.enable_x64(True):
+        found = deflection(jax.tree.map(jnp.asarray, scaled), model, jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_scene_depends_only_on_key():
