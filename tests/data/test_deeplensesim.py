@@ -419,23 +419,14 @@ def test_names_that_are_not_utf_8_are_kept(tmp_path, model):
     assert b"cdm/lens_\xff.npy" in (tmp_path / "set" / "truth.csv").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def samples():
-    """Folder of images by DeepLenseSim: model_1/, model_2/ and model_3/, each with no/, cdm/ and axion/."""
-    folder = os.environ.get("LENSJAX_DEEPLENSESIM_SAMPLES")
-    if not folder:
-        pytest.skip("LENSJAX_DEEPLENSESIM_SAMPLES is not set to a folder of images by DeepLenseSim")
-    return pathlib.Path(folder)
-
-
 @pytest.mark.parametrize(("model", "size"), [("model_1", 150), ("model_2", 64), ("model_3", 64)])
-def test_images_by_deeplensesim_are_imported(tmp_path, samples, model, size):
-    originals = sorted((samples / model).rglob("*.npy"))
-    imported = import_images(samples / model, tmp_path / "set", validation=0.25)
+def test_images_by_deeplensesim_are_imported(tmp_path, deeplensesim_samples, model, size):
+    originals = sorted((deeplensesim_samples / model).rglob("*.npy"))
+    imported = import_images(deeplensesim_samples / model, tmp_path / "set", validation=0.25)
     assert imported.image_size == size
     assert sum(imported.num_images.values()) == len(originals) > 0
     for row in truth(tmp_path / "set"):
-        original = np.load(samples / model / row["original"])
+        original = np.load(deeplensesim_samples / model / row["original"])
         written = np.load(tmp_path / "set" / row["file"])[0]
         np.testing.assert_allclose(written, scaled(original), rtol=1e-12, atol=1e-16)
         aliases = {"no": "no", "cdm": "sphere", "axion": "vort"}
@@ -444,17 +435,17 @@ def test_images_by_deeplensesim_are_imported(tmp_path, samples, model, size):
     assert all(images.pixels.dtype == (np.uint16 if size == 150 else np.float32) for images in sets.values())
 
 
-def test_pickled_images_by_deeplensesim_have_same_pixels(tmp_path, samples):
+def test_pickled_images_by_deeplensesim_have_same_pixels(tmp_path, deeplensesim_samples):
     masses = {}
     for name in ("no", "cdm", "axion"):
-        for file in (samples / "model_2" / name).glob("*.npy"):
+        for file in (deeplensesim_samples / "model_2" / name).glob("*.npy"):
             content = file.read_bytes()
             if name == "axion":
                 values = json.loads((file.parent / "truth.json").read_text())
                 masses[file.name] = next(row["axion_mass"] for row in values if row["file"] == file.name)
                 content = pair_npy(np.load(file), np.float64(masses[file.name]), numpy_version=1)
             write_folder(tmp_path / "model", {f"{name}/{file.name}": content})
-    import_images(samples / "model_2", tmp_path / "plain")
+    import_images(deeplensesim_samples / "model_2", tmp_path / "plain")
     import_images(tmp_path / "model", tmp_path / "pickled")
     plain, pickled = contents(tmp_path / "plain"), contents(tmp_path / "pickled")
     assert {name for name in plain if plain[name] != pickled[name]} == {"import.json", "truth.csv"}
