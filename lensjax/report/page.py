@@ -120,7 +120,7 @@ def _value_with_range(metrics: Mapping[str, Any], name: str) -> str:
 def _published(metrics: Mapping[str, Any], provenance: Provenance, figure: Figure) -> str:
     data = provenance.config.data
     simulated = is_simulated(provenance.config)
-    trained_on = f"{data.num_train:,} simulated" if simulated else "see below"
+    trained_on = f"{data.num_train:,} simulated" if simulated else "see Reproducibility"
     names = ("auc", *(f"auc_{label}" for label in CLASSES))
     aucs = [_value_with_range(metrics, name) for name in names]
     total = f"{sum(metrics['images'].values()):,} {provenance.split}"

@@ -232,8 +232,8 @@ def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
       best_epoch: number of the epoch, from 1.
     """
     curves = {
-        part: ([record[f"{part}_loss"] for record in history], color)
-        for part, color in (("train", MUTED), ("validation", INK))
+        title: ([record[f"{part}_loss"] for record in history], color)
+        for part, title, color in (("train", "training", MUTED), ("validation", "validation", INK))
     }
     return _learning_figure(history, best_epoch, curves, "loss")
 
