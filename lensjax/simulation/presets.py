@@ -253,8 +253,8 @@ HUBBLE_LIKE = survey_preset(
 
 # DeepLenseSim defines the lenses of Models II and III for sources at redshift 2.5 (lenstronomy's
 # `z_source_convention`), but places the source at 1. lenstronomy therefore multiplies every deflection by
-# D_LS / D_S at redshift 1 over that at 2.5. The lens is at 0.5; the cosmology is flat LCDM with Om0 = 0.309, the
-# default of pyHalo.
+# D_LS / D_S at redshift 1 over that at 2.5. The lens is at 0.5; the cosmology is flat LCDM with Om0 = 0.309,
+# the default of pyHalo.
 DEEPLENSESIM_DEFLECTION_SCALE = 0.633457971
 
 

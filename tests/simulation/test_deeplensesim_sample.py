@@ -31,8 +31,8 @@ SCALE = {
 }
 
 
-# The others depend on the exposure time in model_1, and on the noise in model_3, which has none. The priors of
-# model_2 are those of model_3.
+# The others depend on the exposure time in model_1, and on the noise in model_3, which has none. The
+# priors of model_2 are those of model_3.
 STATISTICS_OF = {
     "model_1": ("noise", "mean", "ring_radius", "elongation", "correlation"),
     "model_3": ("largest", "mean", "ring_radius", "elongation"),
