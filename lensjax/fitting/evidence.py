@@ -10,7 +10,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
+from lensjax.fitting.evidence_fit import COARSE, FINE, NO_MASSES, Target, evaluate, log_det, normal_matrix
 from lensjax.fitting.evidence_line import (
+    NUM_STARTS,
     einstein_radius,
     fit_line,
     line_bank,
@@ -18,11 +20,12 @@ from lensjax.fitting.evidence_line import (
     starting_lines,
 )
 from lensjax.fitting.evidence_masses import (
-    compress,
+    Modes,
+    deflection_modes,
     mass_grid,
-    mass_templates,
+    mass_map,
     masses_log_evidence,
-    project_out,
+    mode_response,
 )
 from lensjax.fitting.evidence_pixels import Window, bin_image, central_window, source_image
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
@@ -31,7 +34,6 @@ from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
-_NUM_STARTS = 4
 _ACCELERATOR_BATCH_SIZE = 16  # images; CPUs process one at a time
 
 
@@ -58,6 +60,8 @@ class Evidence:
     line_chi_square: Float[Array, "*batch"]
     smooth_chi_square: Float[Array, "*batch"]
     pixels: Float[Array, "*batch"]
+    masses_chi_square: Float[Array, "*batch"]
+    points: Float[Array, "*batch n 3"]
 
     def probabilities(self) -> Float[Array, "*batch 3"]:
         """Posterior probabilities of the three classes, with equal prior probabilities."""
@@ -118,23 +122,26 @@ def class_evidence(
     )
     free = jnp.stack([jnp.asarray(fit.parameters[name]) for name in model.nonlinear], axis=-1)
     linear = jnp.stack([jnp.asarray(fit.parameters[name]) for name in ("amp", "sky")], axis=-1)
-    tables = tuple(table.astype(images.dtype) for table in (*mass_grid(prior), *line_bank(prior)))
+    window = central_window(model, images.shape[1:3])
+    modes, (lines, fractions) = deflection_modes(window, prior), line_bank(prior)
+    tables = jax.tree.map(
+        lambda table: jnp.asarray(table, images.dtype), (modes, lines, modes.amplitudes @ fractions.T)
+    )
     noise = jnp.asarray(fit.gain), jnp.asarray(fit.background_variance)
-    return _batch_evidence(model, prior, images[..., 0], valid[..., 0], free, linear, noise, tables)
+    return _batch_evidence(window, prior, images[..., 0], valid[..., 0], free, linear, noise, tables)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "prior"))
+@functools.partial(jax.jit, static_argnames=("window", "prior"))
 def _batch_evidence(
-    model: SmoothModel,
+    window: Window,
     prior: SubstructurePrior,
     images: Array,
     valid: Array,
     free: Array,
     linear: Array,
     noise: tuple[Array, Array],
-    tables: tuple[Array, ...],
+    tables: tuple[Modes, Array, Array],
 ) -> Evidence:
-    window = central_window(model, images.shape[1:])
     image_evidence = functools.partial(_image_evidence, window, prior, tables)
     rows = images, valid, free, linear, *noise
 
@@ -151,7 +158,7 @@ def _batch_evidence(
 def _image_evidence(
     window: Window,
     prior: SubstructurePrior,
-    tables: tuple[Array, ...],
+    tables: tuple[Modes, Array, Array],
     image: Float[Array, "height width"],
     valid: Bool[Array, "height width"],
     free: Float[Array, " nonlinear"],
@@ -159,7 +166,7 @@ def _image_evidence(
     gain: Float[Array, ""],
     background: Float[Array, ""],
 ) -> Evidence:
-    positions, mass_fraction, lines, line_fractions = tables
+    modes, lines, line_amplitudes = tables
     model, (amp, sky), line = window.model, linear, prior.vortex
     assert isinstance(line, VortexPrior)
     valid = valid & jnp.isfinite(image)
@@ -169,39 +176,34 @@ def _image_evidence(
     image = (jnp.where(valid, image, sky) - sky) / unit
     gain, background = gain / unit, jnp.where(usable, background, 1) / unit**2
     pixels, number = bin_image(window, image, valid)
-    source = source_image(window, model.subpixels, free)
+    source = source_image(window, window.dense, free)
     weight = number / variance(source, gain, background)
 
-    means, precisions = normal_priors(model, image.dtype)
-    jacobian = jax.jacfwd(lambda free: source_image(window, 1, free))(free)
-    columns = jnp.concatenate([jacobian, source[..., None], jnp.ones_like(source)[..., None]], axis=-1)
-    root = jnp.sqrt(weight)
-    columns = (root[..., None] * columns).reshape(-1, len(free) + 2)
-    residual = (root * (pixels - source)).ravel()
-    # Normal priors enter as additional pixels, which the masses do not affect.
-    columns = jnp.concatenate([columns, jnp.pad(jnp.diag(jnp.sqrt(precisions)), ((0, 0), (0, 2)))])
-    residual = jnp.concatenate([residual, jnp.sqrt(precisions) * (means - free)])
-    templates = jnp.pad(mass_templates(window, free, positions, root), ((0, 0), (0, len(free))))
-    residual, templates = (project_out(columns, residual[None])[0], project_out(columns, templates))
-    smooth_chi_square = residual @ residual
-    residual, templates = compress(residual, templates, mass_fraction)
-
-    masses_log_ratio, mass_map = masses_log_evidence(residual, templates, mass_fraction, prior.subhalos)
-    starts = starting_lines(
-        residual, templates, lines, line_fractions, line, einstein_radius(model, free), _NUM_STARTS
+    endless = jnp.full_like(free, jnp.inf)
+    corrections = jnp.stack([source - source_image(window, per_bin, free) for per_bin in (COARSE, FINE)])
+    priors = normal_priors(model, image.dtype)
+    target = Target(pixels, weight, *priors, -endless, endless, corrections)
+    theta = jnp.concatenate([free, jnp.asarray([1, 0], image.dtype)])
+    smooth = evaluate(window, NO_MASSES, target, theta, FINE)
+    response = mode_response(window, modes, target, smooth)
+    masses_log_ratio, masses_chi_square, points = masses_log_evidence(
+        window, modes, response, target, smooth, prior.subhalos
     )
-    unit_linear = jnp.asarray([1, 0], image.dtype)
-    line_fit = fit_line(window, line, pixels, weight, free, unit_linear, starts)
-    line_log_ratio = line_log_evidence(line_fit, smooth_chi_square, columns.T @ columns, line)
+    starts = starting_lines(response, lines, line_amplitudes, line, einstein_radius(model, free), NUM_STARTS)
+    line_fit = fit_line(window, line, target, smooth, starts)
+    smooth_log_det = log_det(normal_matrix(target, smooth))
+    line_log_ratio = line_log_evidence(line_fit, target, response.chi_square, smooth_log_det, line)
     ratios = jnp.stack([jnp.zeros_like(masses_log_ratio), masses_log_ratio, line_log_ratio])
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(
         jnp.where(usable, ratios, 0),
-        _zero_if_not_finite(mass_map),
-        _zero_if_not_finite(line_fit.free[len(free) :]),
+        _zero_if_not_finite(mass_map(modes, response, prior.subhalos)),
+        _zero_if_not_finite(line_fit.theta[len(free) : -2]),
         _zero_if_not_finite(line_fit.chi_square),
-        _zero_if_not_finite(smooth_chi_square),
+        _zero_if_not_finite(response.chi_square),
         (number > 0).sum().astype(image.dtype),
+        _zero_if_not_finite(masses_chi_square),
+        _zero_if_not_finite(points),
     )
 
 

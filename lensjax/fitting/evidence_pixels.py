@@ -1,4 +1,4 @@
-"""The central window of an image, binned 2 x 2, and the smooth lens rendered in it.
+"""The central window of an image, binned 2 x 2, and a lens with point masses rendered in it.
 
 The point-spread function leaves no structure smaller than a binned pixel. The window of an image of 150 x 150
 pixels has six times fewer binned pixels than the image has pixels.
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from lensjax.fitting.model import SmoothModel
-from lensjax.fitting.rendering import parameter_values, source_brightness, source_positions
+from lensjax.fitting.model import LENS, SmoothModel
+from lensjax.fitting.rendering import _trace, parameter_values, source_brightness
 from lensjax.fitting.resolution import Resolution, bin_valid
 
 REACH = 3.0  # half width of the window, arcsec; little light is outside
@@ -38,6 +38,11 @@ class Window:
     def binned_shape(self) -> tuple[int, int]:
         """Number of rows and columns of binned pixels."""
         return Resolution(self.shape, BINNING).size
+
+    @property
+    def dense(self) -> int:
+        """Rays per binned pixel along each axis, as many as the model specifies."""
+        return BINNING * self.model.subpixels
 
 
 def central_window(model: SmoothModel, shape: tuple[int, ...]) -> Window:
@@ -65,75 +70,105 @@ def bin_image(
     return pixels, jnp.where(number == full_number, number, 0)
 
 
-def ray_positions(window: Window, subpixels: int, dtype: jnp.dtype) -> Positions:
-    """Image-plane positions of the rays of the window and of the margin whose light is blurred into it."""
-    model = window.model
-    margin = model.psf_size // 2
-    y, x = (
-        (np.arange((n + 2 * margin) * subpixels) - ((n + 2 * margin) * subpixels - 1) / 2)
-        * (model.pixel_scale / subpixels)
-        for n in window.shape
-    )
-    grid = np.meshgrid(x, y)
-    return jnp.asarray(grid[0], dtype), jnp.asarray(grid[1], dtype)
+@functools.lru_cache(maxsize=16)
+def ray_positions(window: Window, per_bin: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image-plane positions of the rays of the window and of the margin whose light is blurred into it.
+
+    Args:
+      window: window of the image.
+      per_bin: rays per binned pixel along each axis: 1 or an even number.
+    """
+    rays_per_pixel = per_bin / BINNING
+    axes = []
+    for number, bins in zip(window.shape, window.binned_shape, strict=True):
+        margin = _margin(window.model)
+        ray = np.arange((bins + 2 * margin) * per_bin) + 0.5
+        axes.append((ray / rays_per_pixel - margin * BINNING - number / 2) * window.model.pixel_scale)
+    x, y = np.meshgrid(axes[1], axes[0])
+    return x, y
 
 
 def blur_and_bin(
     window: Window, light: Float[Array, "*number tall wide"]
 ) -> Float[Array, "*number rows columns"]:
     """Blurs the light of the rays by the point-spread function and averages it over binned pixels."""
-    margin = window.model.psf_size // 2
-    subpixels = light.shape[-2] // (window.shape[0] + 2 * margin)
+    rows, _ = window.binned_shape
+    per_bin = light.shape[-2] // (rows + 2 * _margin(window.model))
     down, across = (
-        jnp.asarray(_blur_and_bin_matrix(window.model, n, subpixels), light.dtype) for n in window.shape
+        jnp.asarray(_blur_and_bin_matrix(window.model, n, per_bin), light.dtype) for n in window.shape
     )
-    return down @ light @ across.T
+    return jnp.matmul(jnp.matmul(down, light, precision="highest"), across.T, precision="highest")
+
+
+def _margin(model: SmoothModel) -> int:
+    """Binned pixels around the window from which light is blurred into it."""
+    return -(-(model.psf_size // 2) // BINNING)
 
 
 @functools.lru_cache(maxsize=16)
-def _blur_and_bin_matrix(model: SmoothModel, number: int, subpixels: int) -> np.ndarray:
+def _blur_and_bin_matrix(model: SmoothModel, number: int, per_bin: int) -> np.ndarray:
     """Matrix that maps rays to binned pixels along one axis."""
-    half = model.psf_size // 2
+    taps = BINNING if per_bin > 1 else 1  # per binned pixel
+    rays = per_bin // taps  # per tap
     # Fewer rays than the model specifies blur less; the kernel compensates for the missing variance.
-    missing = (1 / subpixels**2 - 1 / model.subpixels**2) / 12
+    missing = ((BINNING / per_bin) ** 2 - 1 / model.subpixels**2) / 12
     variance = (model.psf_sigma / model.pixel_scale) ** 2 + missing
-    distance = np.arange(-half, half + 1)
+    half = model.psf_size // 2 * taps // BINNING
+    distance = np.arange(-half, half + 1) * (BINNING // taps)
     kernel = np.exp(-0.5 * distance**2 / variance) if variance > 0 else 1.0 * (distance == 0)
-    kernel = kernel / kernel.sum() / subpixels
-    matrix = np.zeros((-(-number // BINNING), (number + 2 * half) * subpixels))
-    for pixel in range(number):
-        pixels_in_bin = min(BINNING, number - pixel // BINNING * BINNING)
+    kernel = kernel / kernel.sum() / rays
+    bins, margin = -(-number // BINNING), _margin(model)
+    matrix = np.zeros((bins, (bins + 2 * margin) * per_bin))
+    for tap in range(bins if taps == 1 else number):
+        row = tap // taps
+        taps_in_bin = 1 if taps == 1 else min(BINNING, number - row * BINNING)
         for shift, weight in enumerate(kernel):
-            first = (pixel + shift) * subpixels
-            matrix[pixel // BINNING, first : first + subpixels] += weight / pixels_in_bin
+            first = (margin * taps + tap + shift - half) * rays
+            matrix[row, first : first + rays] += weight / taps_in_bin
     return matrix
 
 
-def trace_rays(window: Window, subpixels: int, free: Float[Array, " nonlinear"]) -> Positions:
-    """Source-plane positions of the rays behind the smooth lens."""
-    rows, columns = (n + 2 * (window.model.psf_size // 2) for n in window.shape)
-    # The same lens, with one pixel per ray.
-    finer = dataclasses.replace(window.model, pixel_scale=window.model.pixel_scale / subpixels)
-    return source_positions(finer, Resolution((rows * subpixels, columns * subpixels)), free)
+def lensed_brightness(
+    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
+) -> Float[Array, "tall wide"]:
+    """Brightness of the source of amplitude 1 behind the smooth lens and an additional deflection."""
+    values = parameter_values(model, free)
+    beta_x, beta_y = _trace(model, values, *rays)
+    if deflection is not None:
+        beta_x, beta_y = beta_x - deflection[0], beta_y - deflection[1]
+    return source_brightness(values, beta_x, beta_y)
 
 
-def brightness_at(model: SmoothModel, free: Float[Array, " nonlinear"], beta: Positions) -> Array:
-    """Brightness of the source of amplitude 1 at points of the source plane."""
-    return source_brightness(parameter_values(model, free), *beta)
-
-
-def brightness_gradient(
-    model: SmoothModel, free: Float[Array, " nonlinear"], beta: Positions
-) -> tuple[Float[Array, "tall wide"], Float[Array, "tall wide"]]:
-    """Derivatives of `brightness_at` with respect to both source-plane coordinates."""
-    _, jvp = jax.linearize(lambda *beta: brightness_at(model, free, beta), *beta)
-    ones, zeros = jnp.ones_like(beta[0]), jnp.zeros_like(beta[0])
-    return jvp(ones, zeros), jvp(zeros, ones)
+def lensed_derivatives(
+    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
+) -> tuple[Float[Array, "nonlinear tall wide"], Float[Array, "tall wide"], Float[Array, "tall wide"]]:
+    """Derivatives of `lensed_brightness` with respect to `free` and both components of the deflection."""
+    values = parameter_values(model, free)
+    beta, trace_jvp = jax.linearize(lambda free: _trace(model, parameter_values(model, free), *rays), free)
+    if deflection is not None:
+        beta = beta[0] - deflection[0], beta[1] - deflection[1]
+    _, light_jvp = jax.linearize(source_brightness, values, *beta)
+    none, ones, zeros = jax.tree.map(jnp.zeros_like, values), jnp.ones_like(beta[0]), jnp.zeros_like(beta[0])
+    # Without the barrier, XLA would recompute the exponentials of a ray for each derivative.
+    by_x, by_y = jax.lax.optimization_barrier((light_jvp(none, ones, zeros), light_jvp(none, zeros, ones)))
+    by_free = []
+    for index, name in enumerate(model.nonlinear):
+        if name in LENS:
+            shift_x, shift_y = trace_jvp(jnp.zeros_like(free).at[index].set(1))
+            by_free.append(by_x * shift_x + by_y * shift_y)
+        elif name == "source_x":
+            by_free.append(-by_x)
+        elif name == "source_y":
+            by_free.append(-by_y)
+        else:
+            by_free.append(light_jvp({**none, name: jnp.ones_like(values[name])}, zeros, zeros))
+    return jnp.stack(by_free), -by_x, -by_y
 
 
 def source_image(
-    window: Window, subpixels: int, free: Float[Array, " nonlinear"]
+    window: Window, per_bin: int, free: Float[Array, " nonlinear"]
 ) -> Float[Array, "rows columns"]:
     """Binned image of the source of amplitude 1 behind the smooth lens, without the sky."""
-    beta = trace_rays(window, subpixels, free)
-    return blur_and_bin(window, brightness_at(window.model, free, beta))
+    x, y = ray_positions(window, per_bin)
+    rays = jnp.asarray(x, free.dtype), jnp.asarray(y, free.dtype)
+    return blur_and_bin(window, lensed_brightness(window.model, free, rays))
