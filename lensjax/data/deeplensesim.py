@@ -216,7 +216,7 @@ def _find_classes(source: Path) -> tuple[FileTree, list[str]]:
 def _list_sorted(tree: FileTree, part: str, problems: list[Problem]) -> list[LabeledFile]:
     files = list_images(tree, part, problems, skip_other_files=True)
     # The name itself decides between names such as 1.npy and 01.npy.
-    return sorted(files, key=lambda file: (file.label, natural_key(file.name), file.name))
+    return sorted(files, key=lambda file: (file.label, natural_key(file.name)))
 
 
 def _check_files(tree: FileTree, files: Sequence[LabeledFile], problems: list[Problem]) -> list[_CheckedFile]:

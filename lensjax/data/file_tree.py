@@ -60,8 +60,12 @@ def open_tree(path: Path) -> FileTree:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts 2.npy before 10.npy."""
-    return [(int(digits) if digits else -1, text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)]
+    """Sort key that puts 2.npy before 10.npy; the order of different names is always defined."""
+    key = []
+    for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name):
+        number = digits.lstrip("0")  # numbers sort by their length, then by their digits
+        key.append((len(number), number) if digits else (-1, text))
+    return [*key, (-2, name)]
 
 
 def is_hidden(name: str) -> bool:

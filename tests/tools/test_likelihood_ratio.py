@@ -1,11 +1,9 @@
-"""tools/studies/likelihood_ratio.py: priors and AUC."""
+"""tools/studies/likelihood_ratio.py: AUC."""
 
 import importlib.util
 import pathlib
 
 import numpy as np
-
-from lensjax import simulation
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools" / "studies"
 
@@ -15,25 +13,6 @@ def tool(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_prior_matches_simulated_scenes():
-    prior = tool("likelihood_ratio").prior(simulation.preset("common_test"))
-    scenes = simulation.draw_scenes("common_test", seed=4, split="test", num_images=3_000)
-    squared = scenes.masses[..., 0] ** 2
-    masses = squared[scenes.label == 1]
-    assert masses.shape[1] == prior.masses.number
-    low, high = prior.masses.theta_E_squared
-    assert low <= masses.min() < 2 * low
-    assert 0.98 * high < masses.max() <= high
-    np.testing.assert_allclose([masses.mean(), (masses**2).mean()], prior.masses.moments(), rtol=0.05)
-    lines = scenes.masses[scenes.label == 2]
-    total = (lines[..., 0] ** 2).sum(1)
-    length = np.hypot(*(lines[:, -1] - lines[:, 0])[:, 1:].T)
-    for drawn, limits in ((total, prior.line.theta_E_squared), (length, prior.line.length)):
-        assert limits[0] * 0.999 <= drawn.min() < limits[0] * 1.05
-        assert limits[1] * 0.95 < drawn.max() <= limits[1] * 1.001
-    np.testing.assert_allclose(lines[..., 1:].mean(1).std(), prior.line.center_sigma, rtol=0.05)
 
 
 def test_auc_is_fraction_of_ordered_pairs():
