@@ -45,7 +45,7 @@ class SubhaloPrior:
     def draw(self, key: Key[Array, ""]) -> Float[Array, "number 3"]:
         """Draws the Einstein radius, x and y of each mass, arcsec."""
         mass_key, distance_key, angle_key = jax.random.split(key, 3)
-        low, high = (end**self.exponent for end in self.theta_E_squared)
+        low, high = sorted(end**self.exponent for end in self.theta_E_squared)
         power = jax.random.uniform(mass_key, (self.number,), minval=low, maxval=high)
         low, high = self.distance
         distance = jax.random.uniform(distance_key, (self.number,), minval=low, maxval=high)
