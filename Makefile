@@ -1,11 +1,12 @@
-# `make quickstart` trains a small model and writes a report; `make test` runs every check.
-# Both create .venv and install the requirements. To use another Python: make PYTHON=python3.12 quickstart
+# `make quickstart` trains a small model and writes a report; `make test` runs every check; `make model` trains the
+# model in lensjax/trained again. All create .venv and install the requirements. To use another Python:
+# make PYTHON=python3.12 quickstart
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test install install-test clean
+.PHONY: quickstart test model install install-test clean
 
 quickstart: install
 	$(BIN)/python -m lensjax.main --config configs/lens_fit.py:quick
@@ -15,6 +16,11 @@ test: install-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+model: install
+	$(BIN)/python -m lensjax.main --config configs/lens_fit.py:common_test --workdir runs/common_test
+	$(BIN)/python tools/export.py --workdir runs/common_test --format safetensors \
+	  --output lensjax/trained/common_test.safetensors --overwrite
 
 install: $(VENV)/.installed
 

@@ -45,7 +45,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
-    config.update_from_flattened_dict(variant(name, quick=QUICK, few=FEW))
+    config.update_from_flattened_dict(variant(name, quick=QUICK, few=FEW, common_test=COMMON_TEST))
     return config
 
 
@@ -54,6 +54,12 @@ QUICK: dict[str, object] = {
     "data.num_validation": 600,
     "data.num_test": 1_500,
     "num_epochs": 6,
+}
+
+COMMON_TEST: dict[str, object] = {
+    "data.num_validation": 3_000,
+    "num_epochs": 8,
+    "optimizer.ema_decay": 0.999,
 }
 
 FEW: dict[str, object] = {
