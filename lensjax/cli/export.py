@@ -1,4 +1,4 @@
-"""The command export: writes a trained classifier for use without lensjax, and checks the file."""
+"""The command export: writes a trained classifier to a file for other programs, and checks the file."""
 
 import sys
 import tempfile
@@ -29,7 +29,7 @@ FLAGS = {
     "overwrite": switch("Replace an existing output."),
 }
 USAGE = usage(
-    "Exports the best epoch of a run for use without lensjax, and checks the file.",
+    "Exports the best epoch of a run to a file, and checks the file.",
     [
         "lensjax export --workdir runs/pinn --format stablehlo --output pinn.stablehlo",
         "lensjax export --workdir runs/pinn --format onnx --output pinn.onnx",

@@ -90,7 +90,7 @@ def fields_page() -> str:
         "Every field can be set on the command line, as in `--config.optimizer.learning_rate=3e-4`, or in a "
         "config file.\nThis page is generated from the table in `lensjax/config.py` by `python "
         "docs/site/config_page.py`.\n\n"
-        "| field | default | allowed | what it sets |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        "| field | default | allowed | description |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

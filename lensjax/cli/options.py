@@ -43,7 +43,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "tta": choice(
         "d4",
-        "Average over the eight symmetric views of each image, for runs trained on rotated images.",
+        "Average over the eight rotated and mirrored views of each image, for runs trained on such views.",
         ("none", "d4"),
         "none",
         *("evaluate", "predict", "compare"),
@@ -109,7 +109,7 @@ class Options:
       profile: whether to time all steps and trace some.
       distributed: whether several processes train together.
       coordinator: address of the first process; None if JAX detects it.
-      num_processes, process_id: number of processes, and number of this one; None if JAX detects them.
+      num_processes, process_id: number of processes, and number of this process; None if JAX detects them.
     """
 
     mode: str
@@ -161,7 +161,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag; see --help")
     if mode not in (None, values.mode):
-        raise UserError(f"{mode} and --mode {values.mode}: give one of them")
+        raise UserError(f"{mode} and --mode {values.mode}: give only one of them")
     if config is not None:
         check(config)
     _check_mode(values, named)
@@ -213,13 +213,13 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
     """Checks that all required flags are given, and no flags of other commands."""
     mode = values.mode
     if values.model and (config is not None or values.workdir):
-        raise UserError("--model replaces --workdir and --config: give one of them")
+        raise UserError("--model replaces --workdir and --config: give only one of them")
     if config is None and not values.workdir and not values.model:
         names = {"train": "--config FILE", "predict": "--model NAME or --workdir FOLDER"}
         needed = names.get(mode, "--workdir FOLDER")
         raise UserError(f"{mode} needs {needed}; see --help")
     if mode == "predict" and not values.input:
-        raise UserError("predict needs --input: an image file, or a folder or zip of them")
+        raise UserError("predict needs --input: an image file, or a folder or zip archive of images")
     for name, flag in FLAGS.items():
         if values[name].present and mode not in flag.modes:
             raise UserError(f"--{name} is for {' or '.join(flag.modes)}, not for {mode}; see --help")

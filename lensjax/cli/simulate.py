@@ -21,7 +21,7 @@ from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
-CHUNK_SIZE = 512  # images that are simulated at once
+CHUNK_SIZE = 512  # images simulated at a time
 MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
@@ -52,7 +52,7 @@ USAGE = usage(
     "Simulates images of lenses in the published layout, with all true parameters.",
     ["lensjax simulate --preset common_test --train 30000 --val 7500 --output FOLDER"],
     FLAGS,
-    "Rerun the same command to resume. A folder that contains anything else is not changed. The images are "
+    "Rerun the same command to resume. An output folder with other files is not changed. The images are "
     "the same as those of --config.data.source=simulated:NAME with the same seed.",
 )
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
       arguments: its command-line arguments.
 
     Raises:
-      UserError: if the command is invalid, or the folder contains anything else.
+      UserError: if the command is invalid, or the folder contains other files.
     """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:

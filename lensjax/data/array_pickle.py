@@ -1,7 +1,7 @@
-"""Reader of pickled object arrays of NumPy that runs no code from the file.
+"""Reader of NumPy's pickled object arrays that runs no code from the file.
 
 A pickle names functions and calls them. This reader knows only the four names that NumPy writes into the
-pickle of an array, and replaces them by the functions and classes below, which accept only numbers and lists
+pickle of an array, and replaces them with the functions and classes below, which accept only numbers and lists
 of them. NumPy's own functions are not safe: they allocate arrays of any size, and a forged data type can make
 them read bytes of the file as pointers to Python objects.
 """
@@ -54,7 +54,7 @@ def load_object_array(data: bytes) -> list[Any]:
     except Exception as error:
         raise UserError("damaged pickle; copy or download it again") from error
     if not isinstance(loaded, _Array) or not isinstance(loaded.content, list):
-        raise UserError("its pickle is not an object array of NumPy; save only the image with np.save")
+        raise UserError("its pickle is not a NumPy object array; save only the image with np.save")
     return [element.content if isinstance(element, _Array) else element for element in loaded.content]
 
 
@@ -128,7 +128,7 @@ class _Array:
         if dtype.code.startswith("O"):
             if not isinstance(content, list) or shape != (len(content),):
                 raise UserError(
-                    f"its pickle has an object array of shape {shape!s:.40}, without as many elements; "
+                    f"its pickle has an object array of shape {shape!s:.40} with a different number of elements; "
                     "copy or download it again"
                 )
             self.content = list(content)
@@ -139,7 +139,7 @@ class _Array:
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     """Stands in for `numpy._core.multiarray._reconstruct`: an array that is filled later."""
     if kind is not _Array or shape != (0,) or code not in (b"b", "b"):
-        raise UserError(f"its pickle creates an array in another way than NumPy's; {REFUSED}")
+        raise UserError(f"its pickle creates an array in a different way than NumPy does; {REFUSED}")
     return _Array()
 
 

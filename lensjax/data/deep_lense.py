@@ -117,7 +117,7 @@ def prepare_dataset(source: Path, data_dir: Path, image_size: int) -> Path:
     """
     folder = data_dir / "deep_lense" / str(DeepLense.VERSION)
     if folder.exists():
-        raise UserError(f"{folder} already exists; remove it or choose another data_dir")
+        raise UserError(f"{folder} already exists; remove it or choose another --data-dir")
     sets = read_reference_layout(source, image_size)
     try:
         builder = DeepLense(sets=sets, data_dir=data_dir)

@@ -31,7 +31,7 @@ from lensjax.runtime.progress import progress_bar
 MAX_SIDE = 1_024  # height and width of the largest images, pixels
 PICKLE_OVERHEAD = 10_000  # bytes of a pickled image other than its pixels; NumPy's have less than 1,000
 LIMIT = npy.bytes_to_read(MAX_SIDE) + PICKLE_OVERHEAD
-VALIDATION = 0.125  # default share of the validation images
+VALIDATION = 0.125  # default fraction of validation images
 MANIFEST, TRUTH, UNFINISHED = "import.json", "truth.csv", ".unfinished"
 SPLITS = ("train", "val", "test")
 
@@ -80,19 +80,19 @@ def import_images(
       source: a folder or zip archive with the class folders no_sub, cdm and axion, or no, sphere and vort. If
         it contains train/ and val/ with such folders, these splits are kept.
       output: a new folder, or the folder of an interrupted import.
-      validation: validation images of each class: a share below 1, or a number; `VALIDATION` if None.
+      validation: validation images of each class: a fraction below 1, or a number; `VALIDATION` if None.
       test: test images of each class, in the same way; 0 if None.
       seed: seed of the random splits.
 
     Raises:
       UserError: if files are not valid, of which the first ten are listed; if the source cannot be divided;
-        or if `output` contains anything else.
+        or if `output` contains other files.
     """
     tree, parts = _find_classes(source)
     if parts == [""]:
         validation, test = VALIDATION if validation is None else validation, test or 0.0
     elif (validation, test) != (None, None):
-        raise UserError(f"{tree.path}: already divided into splits; leave out --validation and --test")
+        raise UserError(f"{tree.path}: already divided into splits; omit --validation and --test")
     wanted = {"lensjax": lensjax.__version__, "validation": validation, "test": test, "seed": seed}
     problems: list[Problem] = []
     listing = {part: _list_sorted(tree, part, problems) for part in parts}
@@ -110,7 +110,7 @@ def import_images(
         checked = _check_files(tree, files, problems)
         claim_folder(output, MANIFEST, {**wanted, "input": _digest(files, checked)})
         _write_truth(output / TRUTH, files, checked, rows)
-        # train/ is moved to its place last: without it, no command reads an incomplete data set.
+        # train/ is moved into place last: without it, no command reads an incomplete data set.
         for split in reversed(rows):
             _write_split(tree, output, split, [files[row] for row in rows[split]])
         if (output / UNFINISHED).is_dir():
@@ -155,7 +155,7 @@ def draw_splits(
 
     Args:
       labels: class of each image.
-      validation: validation images of each class: a share below 1, or a number.
+      validation: validation images of each class: a fraction below 1, or a number.
       test: test images of each class, in the same way; if it is 0, there is no test split.
       seed: seed of the random choice.
 
@@ -163,11 +163,11 @@ def draw_splits(
       Sorted indices of the images in "train", "val" and "test". Those in "val" do not depend on `test`.
 
     Raises:
-      UserError: if a share or number is not valid, or no image of a class remains in train.
+      UserError: if a fraction or number is not valid, or no image of a class remains in train.
     """
     for name, amount in (("validation", validation), ("test", test)):
         if not 0 <= amount < math.inf or (amount >= 1 and amount != int(amount)):
-            raise UserError(f"--{name}={amount:g}: must be a share below 1, or a number of images per class")
+            raise UserError(f"--{name}={amount:g}: must be a fraction below 1, or a number of images per class")
     if validation == 0:
         raise UserError("--validation=0: a data set needs validation images; use at least 1 per class")
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
@@ -188,7 +188,7 @@ def draw_splits(
 
 
 def _number(amount: float, total: int) -> int:
-    """Number of images of a class for a share or number of them."""
+    """Number of images of a class, from their fraction or number."""
     return max(1, round(amount * total)) if 0 < amount < 1 else int(amount)
 
 

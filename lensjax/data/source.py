@@ -19,7 +19,7 @@ from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
-MEMORY_SHARE = 0.5  # largest share of the machine's memory for training images
+MEMORY_SHARE = 0.5  # largest fraction of the machine's memory for training images
 FORMS = (
     "a folder or .zip with train/ and val/, tfds:FOLDER of a prepared data set, "
     "or simulated:PRESET such as simulated:common_test, or simulated:common_test?fresh"
@@ -127,7 +127,7 @@ def _memory() -> float:
 
 
 def describe(images: TrainingImages) -> str:
-    """Describes a set in one line: number of images, classes, size, and storage."""
+    """Describes an image set in one line: number of images, classes, size, and storage."""
     if isinstance(images, FreshImages):
         size = images.preset.instrument.image_size
         return f"{len(images):,} images per epoch, never repeated, {size} x {size} pixels"

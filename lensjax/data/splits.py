@@ -56,7 +56,7 @@ def select_splits(
       source: the source.
       splits: the splits to read.
       selection: one of `SELECTIONS`.
-      validation_fraction: share of each class of train that becomes the validation set.
+      validation_fraction: fraction of each class in train that becomes the validation set.
       seed: seed of the random choice of validation images.
 
     Returns:

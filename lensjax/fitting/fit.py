@@ -44,7 +44,7 @@ def fit_lens(
 ) -> LensFit:
     """Fits a smooth lens to each image.
 
-    A pure function, also under `jax.jit` and `jax.vmap`; it is compiled once per batch shape.
+    A pure function that works under `jax.jit` and `jax.vmap`; it is compiled once per batch shape.
 
     Args:
       images: float32 or float64, in any unit and with any offset; non-finite pixels are masked.

@@ -169,7 +169,7 @@ _MODELS = {"common_test": COMMON_TEST, "general": GENERAL}
 
 
 def smooth_model(name: str) -> SmoothModel:
-    """Returns the model of the given name.
+    """Returns the model with the given name.
 
     Args:
       name: "common_test" or "general".

@@ -74,7 +74,7 @@ def refine_parameters(
 
 
 def _inverse_variance(image: Array, source: Array) -> Array:
-    """Inverse variance of each pixel, given the flux of the lens at the best amplitude."""
+    """Inverse variance of each pixel, given the flux of the source at the best amplitude."""
     image, source = jax.lax.stop_gradient((image, source))
     ones = jnp.ones_like(image)
     amp, sky = solve_linear(source, image, ones)

@@ -41,7 +41,7 @@ def clip_ellipticity(
 
 
 def elliptical_coordinates(x: Grid, y: Grid, e1: Scalar, e2: Scalar) -> tuple[Grid, Grid]:
-    """Coordinates in which ellipses of (e1, e2) are circles: z - e conj(z), with z = x + iy, e = e1 + i e2.
+    """Coordinates in which ellipses of ellipticity e are circles: z - e conj(z), z = x + iy, e = e1 + i e2.
 
     Args:
       x, y: coordinates relative to the center, arcsec.

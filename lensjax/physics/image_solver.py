@@ -1,4 +1,4 @@
-"""Images of a point source: solves the lens equation for all theta at once.
+"""Images of a point source: all solutions theta of the lens equation.
 
 The image plane is tiled with triangles. A triangle that contains the source after mapping to the source plane
 contains an image. Near a fold of the mapping, a triangle may contain two images without containing the
@@ -145,7 +145,7 @@ def _starting_points(
 def _select_cells(
     deflection: Deflection, grids: tuple[Array, Array], source: tuple[Array, Array], number: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Mask of cells that may contain an image, and first corners, of the most likely cells."""
+    """For the most likely cells: mask of those that may contain an image, and first corner of each."""
     beta = ray_shooting(_stop_parameter_gradients(deflection, grids[0]), *grids)
     score = _cell_score(beta, source).ravel()
     _, best = lax.top_k(-score, min(number, score.size))

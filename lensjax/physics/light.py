@@ -13,7 +13,15 @@ from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates, el
 from lensjax.physics.grid import interpolate
 from lensjax.physics.types import Grid, Scalar
 
-__all__ = ["CORE", "elliptical_radius", "ellipticity", "gaussian_light", "sampled_light", "sersic"]
+__all__ = [
+    "CORE",
+    "elliptical_radius",
+    "ellipticity",
+    "gaussian_light",
+    "sampled_light",
+    "sersic",
+    "sersic_at_radius",
+]
 
 CORE = 1e-8  # arcsec
 MAX_SQUARED_RADII = 1500.0  # in units of sigma^2; beyond it exp(-square / 2) is 0 even in float64

@@ -30,7 +30,7 @@ def sis_image_pair(
     center_x: Scalar = 0.0,
     center_y: Scalar = 0.0,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """The two images behind a singular isothermal sphere, theta_E farther out and theta_E farther in.
+    """Two images of a point behind an isothermal sphere, theta_E farther out and theta_E farther in.
 
     The inner image exists only for a source within theta_E of the lens. The image of the point exactly behind
     the lens is a ring; two points of the ring are returned, on the line through the lens along x.
@@ -74,7 +74,7 @@ def sis_source_image(
 
     Returns:
       Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image; 0 where the
-      outer image is outside the field.
+      outer image is outside the observed image.
     """
     beta_x, beta_y = pixel_grid(source_size, source_scale)
     pair = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
@@ -181,7 +181,7 @@ def cloud_in_cell(
       The light in each pixel, and the sum of its weights.
     """
     rows, columns = (source_size, source_size) if isinstance(source_size, int) else source_size
-    # Distant points are clipped to indices that are dropped below and fit an integer.
+    # Clip distant points, so that their indices fit an integer; they are dropped below.
     row = jnp.clip(pixel_coordinate(y, rows, source_scale), -2, rows + 1).ravel()
     column = jnp.clip(pixel_coordinate(x, columns, source_scale), -2, columns + 1).ravel()
     first_row, first_column = jnp.floor(row), jnp.floor(column)

@@ -1,4 +1,4 @@
-"""Priors on dark substructure, for simulated images and for Bayesian evidence alike.
+"""Priors on dark substructure, used for simulated images and for Bayesian evidence.
 
 Substructure consists of point masses; their squared Einstein radii are proportional to their masses.
 """
@@ -19,7 +19,7 @@ class SubhaloPrior:
     Attributes:
       number: number of point masses.
       theta_E_squared: range of the squared Einstein radius of a mass, arcsec^2; positive.
-      exponent: theta_E_squared^exponent is uniform within the range.
+      exponent: theta_E_squared^exponent is uniform within the range; nonzero.
       distance: range of the distance from the lens, arcsec; uniform, in a random direction.
 
     Raises:

@@ -28,8 +28,8 @@ class Predictions:
       probabilities: probabilities of no, sphere and vort; NaN for images without a prediction.
       entropy: entropy of the probabilities, nats: 0 for a certain prediction, ln 3 = 1.0986 for equal
         probabilities.
-      theta_E: Einstein radius of the fitted smooth lens, arcsec. This and all following lens parameters are
-        None for classifiers without a lens fit.
+      theta_E: Einstein radius of the fitted smooth lens, arcsec. The values from `theta_E` to `fit_converged`
+        are None for classifiers without a lens fit.
       theta_E_sigma: standard deviation of `theta_E`, arcsec.
       gamma1, gamma2: external shear.
       reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens describes the image.
@@ -77,7 +77,7 @@ class Classifier:
 
         Args:
           images: array of shape `(n, h, w)`, `(n, h, w, 1)` or, for a single image, `(h, w)`. Real numbers in
-            any unit; each image is scaled to 0..1. h and w must be those of the training images.
+            any unit; each image is scaled to [0, 1]. h and w must be those of the training images.
           calibrated: if True, logits are divided by the temperature fitted to the validation images
             (`lensjax evaluate --split validation` fits it).
           tta: "d4" averages over the eight rotated and mirrored views of each image; only for classifiers
@@ -133,7 +133,7 @@ class Classifier:
     def predict_scaled(
         self, pixels: Float[np.ndarray, "n height width"], errors: Sequence[str], options: PredictionOptions
     ) -> Predictions:
-        """Classifies images that already have the classifier's size and are scaled to 0..1.
+        """Classifies images that already have the classifier's size and are scaled to [0, 1].
 
         Args:
           pixels: the images.

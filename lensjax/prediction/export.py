@@ -102,7 +102,7 @@ def load_model_function(workdir: Path) -> ModelFunction:
 def example_images(
     shape: tuple[int, int, int], number: int
 ) -> Float[np.ndarray, "number height width channels"]:
-    """Noisy arcs of several radii, scaled to 0..1, with white noise as residuals.
+    """Noisy arcs of several radii, scaled to [0, 1], with white noise as residuals.
 
     Args:
       shape: height, width and channels of an image.

@@ -27,7 +27,7 @@ class LoadedImage:
 
     Attributes:
       name: name of the file, with the image's position if the file has several images.
-      pixels: image at the classifier's size, scaled to 0..1; None if there is an error.
+      pixels: image at the classifier's size, scaled to [0, 1]; None if there is an error.
       error: error message, or "".
       file: index of the file.
       num_read: number of images read from the file, including this image.

@@ -1,8 +1,8 @@
 """A trained classifier, loaded from the folder of its run or from a model file.
 
 A model file is a weight file (`lensjax.weights`) whose metadata contain the config, best epoch and
-temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` belong
-to the package.
+temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` are
+part of the package.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> Train
       devices: devices to predict on.
 
     Raises:
-      UserError: if there is no run or no complete epoch, or if the weights do not fit the config.
+      UserError: if there is no run or no complete epoch, or if the weights do not match the config.
     """
     if workdir.suffix == MODEL_SUFFIX:
         return _load_model_file(workdir, devices)
@@ -169,7 +169,7 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
         for tree in (_abstract_variables(config, model), variables)
     )
     if expected != found:
-        raise UserError(f"{path}: the weights do not fit the config in the file; export the run again")
+        raise UserError(f"{path}: the weights do not match the config in the file; export the run again")
     return TrainedModel(
         config,
         model.clone(dtype=None),

@@ -1,4 +1,4 @@
-"""The HTML page of a report: a single file that needs no other files and no network."""
+"""The HTML page of a report: a single file that needs no other files and no network access."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,7 +15,7 @@ from lensjax.report.panels import Panel
 from lensjax.report.provenance import Provenance
 from lensjax.report.published import PUBLISHED, comparability_note, is_simulated
 
-# Forbids the browser to load anything from elsewhere.
+# Prevents the browser from loading external resources.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MODELS = {
     "baseline_cnn": "ResNet on the image",
@@ -28,7 +28,7 @@ _MODELS = {
 def render_page(
     metrics: Mapping[str, Any], provenance: Provenance, figures: Mapping[str, Figure], panels: Sequence[Panel]
 ) -> str:
-    """The HTML of the page.
+    """Renders the page as HTML.
 
     Args:
       metrics: content of metrics.json.

@@ -12,7 +12,7 @@ def progress_bar(total: int, description: str, *, unit: str = "images", initial:
 
     Args:
       total: total number of units.
-      description: one or two words on the task.
+      description: one or two words that describe the task.
       unit: name of the units.
       initial: number of units that are already done.
 

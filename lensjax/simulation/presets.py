@@ -293,7 +293,7 @@ _PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """Returns the preset of the given name.
+    """Returns the preset with the given name.
 
     Args:
       name: "common_test", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".

@@ -1,8 +1,8 @@
 """Backward passes whose sums over pixels XLA can vectorize on a CPU.
 
-JAX's own backward pass sums the gradient of each parameter over the image. Into each of these sums XLA fuses
-all the computation that the sum depends on, as scalar code. The functions of this module define the transpose
-explicitly instead. Forward mode and higher-order derivatives are unaffected.
+JAX's own backward pass sums the gradient of each parameter over the image. XLA fuses all computation on
+which a sum depends into the loop of that sum, as scalar code. The functions of this module define the
+transpose explicitly instead. Forward mode and higher-order derivatives are unaffected.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def apply_linear(forward: Callable[[Array], Any], transpose: Callable[[Any], Arr
     """Applies a linear function whose transpose is given explicitly.
 
     The result is computed as the solution of `u = operand, v - forward(u) = 0`, because JAX lets the
-    caller define the transpose of a linear solve, also under `vmap` and for derivatives of any order.
+    caller define the transpose of a linear solve, including under `vmap` and for derivatives of any order.
 
     Args:
       forward: linear function; may close over arrays.

@@ -104,7 +104,7 @@ class Checkpoints:
         else:
             model = self._restore(step, "model", like.evaluation_variables)
             rest = self._restore(step, "rest", _rest(like))
-            # With a running mean of the parameters, `model` is the mean and `rest` has the parameters.
+            # With a moving average of the parameters, `model` is the average and `rest` has the parameters.
             trained = rest.pop("trained", None)
             state = TrainState(**(trained or model), **rest, ema=model if trained else {})
             progress = dataclasses.asdict(self._progress(step))

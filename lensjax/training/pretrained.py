@@ -83,7 +83,7 @@ def _load_file(
             new.append(rest)
             continue
         if key not in loaded:
-            problems.append(f"{rest} is missing in the file")
+            problems.append(f"{rest} is missing from the file")
             continue
         unused.discard(key)
         value, change = _adapt(key, loaded[key], result[name].shape)

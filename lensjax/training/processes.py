@@ -121,7 +121,7 @@ def gather_rows(
 
 
 def local_row_indices(number: int, devices: Sequence[jax.Device]) -> Int[np.ndarray, " local"]:
-    """Share of this process in the indices 0 to `number` - 1.
+    """Indices from 0 to `number` - 1 that belong to this process.
 
     All processes get the same number of indices; the last index is repeated as padding.
     """

@@ -18,7 +18,7 @@ class Recipe:
       crop, stretch: see `data.preparation.prepare`.
       max_rotation, dihedral, max_shift: see `random_rotation`, `random_dihedral` and `random_shift`.
       physics_weight, label_smoothing: see `losses.loss_terms`.
-      ema_decay: decay rate of the running mean of the parameters, see `state.update_ema`.
+      ema_decay: decay rate of the moving average of the parameters, see `state.update_ema`.
       precision: precision of products, see `jax.default_matmul_precision`. With "bfloat16" the model also
         computes in that dtype.
     """

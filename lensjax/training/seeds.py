@@ -72,7 +72,7 @@ def train(
             else:
                 gc.collect()  # frees the device's memory
                 group_size = (len(group) + 1) // 2
-                log.info("out of device memory; training %d at once", group_size)
+                log.info("out of device memory; training %d at a time", group_size)
                 positions |= {folder: _newest_position(folder, devices) for folder in group}
 
 

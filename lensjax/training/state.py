@@ -24,7 +24,7 @@ class TrainState(struct.PyTreeNode):
       opt_state: the optimizer's state.
       totals: sums over the images of the current epoch, without padding: each loss term, the number of
         correct classifications (`correct`) and the number of images (`count`).
-      ema: running mean of parameters and statistics; empty if there is none.
+      ema: exponential moving average of parameters and running statistics; empty if there is none.
     """
 
     step: Int[Array, ""]
@@ -41,7 +41,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def evaluation_variables(self) -> dict[str, PyTree]:
-        """Variables to evaluate and save: the running mean if there is one."""
+        """Variables to evaluate and save: the moving average if there is one."""
         return self.ema or self.variables
 
 
@@ -86,7 +86,7 @@ def initial_state(
       image_size: height and width of an image, pixels.
       channels: number of channels of the model's input.
       terms: names of the loss terms.
-      with_ema: whether to keep a running mean of the parameters; it starts equal to them.
+      with_ema: whether to keep a moving average of the parameters; it starts equal to them.
     """
     image = jnp.zeros((1, image_size, image_size, channels))
     variables = model.init(key, image, train=False)
@@ -115,10 +115,10 @@ def split_runs(tree: PyTree, number: int) -> Iterator[PyTree]:
 
 
 def update_ema(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
-    """Updates an exponential running mean; the decay rate is smaller in the first steps.
+    """Updates an exponential moving average; the decay rate is smaller in the first steps.
 
     Args:
-      ema: the mean before the step.
+      ema: the average before the step.
       new: the values after the step.
       step: number of steps before this one.
       decay: decay rate after many steps, the weight of `ema` in the result.

@@ -49,7 +49,7 @@ def test_rerun_of_the_command_succeeds(tmp_path, model, tool):
     assert "set: was created with a different seed (0, not 1); choose another --output\n" in printed.err
 
 
-def test_bad_files_give_one_line_each_and_code_2(tmp_path, model, tool):
+def test_bad_files_are_listed_with_code_2(tmp_path, model, tool):
     bad = {
         "no_sub/1.npy": npy_bytes(count_image(0) * 0),
         "axion/1.npy": npy_bytes(pair(count_image(0), MakesFolder(tmp_path / "marker"))),

@@ -190,7 +190,7 @@ def test_each_limit_of_a_field_is_checked(name, value, message):
 def test_command_may_be_the_first_argument():
     one = parse(["evaluate", "--workdir", "x"])
     assert one == parse(["--mode", "evaluate", "--workdir", "x"])
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="give only one of them"):
         parse(["evaluate", "--mode", "train", "--workdir", "x"])
 
 

@@ -178,7 +178,7 @@ def test_every_image_is_chosen_equally_often():
     ("changes", "message"),
     [
         ({"validation": 0.0}, "--validation=0: a data set needs validation images"),
-        ({"validation": 1.5}, "--validation=1.5: must be a share below 1, or a number of images"),
+        ({"validation": 1.5}, "--validation=1.5: must be a fraction below 1, or a number of images"),
         ({"validation": float("nan")}, "--validation=nan: must be"),
         ({"test": float("inf")}, "--test=inf: must be"),
         ({"validation": 17.0}, "class vort has 17 images, and none are left for training if 17 are held out"),
@@ -199,7 +199,7 @@ def test_existing_splits_are_kept(tmp_path):
     assert {row["original"].split("/")[0] for row in truth(tmp_path / "set")} == {"train", "val"}
     assert all(row["original"].startswith(row["file"].split("/")[0]) for row in truth(tmp_path / "set"))
     message = error_message(import_images, source, tmp_path / "other", validation=0.5)
-    assert message == f"{source}: already divided into splits; leave out --validation and --test"
+    assert message == f"{source}: already divided into splits; omit --validation and --test"
 
 
 def test_other_files_are_skipped(tmp_path, model):

@@ -1,4 +1,4 @@
-"""AUC, accuracy and confusion matrix against their definitions."""
+"""AUC, accuracy and confusion matrix compared with their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn and plain loops; bootstrap intervals against theory."""
+"""Scores compared with scikit-learn and plain loops, and bootstrap intervals with theory."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ def count_image(seed: int, size: int = SIZE) -> np.ndarray:
 
 
 def pair(*elements: object) -> np.ndarray:
-    """Object array of the elements, one-dimensional also if they are arrays of the same shape."""
+    """One-dimensional object array of the elements, even if they are arrays of the same shape."""
     array = np.empty(len(elements), object)
     for place, element in enumerate(elements):
         array[place] = element

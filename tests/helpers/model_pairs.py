@@ -1,4 +1,4 @@
-"""Pairs of equivalent models: a torch module and a lensjax module with the same random weights."""
+"""Pairs of equivalent models: a PyTorch module and a lensjax module with the same random weights."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ PRECISIONS = {"float32": (torch.float32, 1e-4), "float64": (torch.float64, 1e-9)
 
 @contextlib.contextmanager
 def precision(name):
-    """Sets the precision of JAX; yields the dtype for torch and the tolerance."""
+    """Sets the precision of JAX; yields the dtype for PyTorch and the tolerance."""
     with jax.enable_x64(name == "float64"):
         yield PRECISIONS[name]
 
@@ -39,19 +39,19 @@ def as_jax(array, dtype):
 
 
 def pair(kind, size, dtype, seed=0, *, width=8, stages=(2, 2, 2, 2), vit=None, form=None):
-    """Creates a torch model, and the equivalent lensjax module with its variables.
+    """Creates a PyTorch model, and the equivalent lensjax module with its variables.
 
     Args:
       kind: "baseline", "pinn", "vit" or "resnet" (with two channels).
       size: side of an image, pixels.
-      dtype: dtype of the torch model.
+      dtype: dtype of the PyTorch model.
       seed: seed of the weights.
       width, stages: sizes of the ResNet.
       vit: changes to `SMALL_VIT`, the sizes of the ViT.
       form: form of `gradient_input`, for "pinn".
 
     Returns:
-      The torch model, the module, its variables and the name of the architecture.
+      The PyTorch model, the module, its variables and the name of the architecture.
     """
     vit = {**SMALL_VIT, **(vit or {})}
     flax_vit = {"embedding_size": vit["dim"], "depth": vit["depth"], "num_heads": vit["num_heads"]}

@@ -31,7 +31,7 @@ def tiny_config(**overrides):
 
 
 def image_set(num_images, seed):
-    """Images of noise with a bright bar whose position depends on the class."""
+    """Noise images with a bright bar whose position depends on the class."""
     generator = np.random.default_rng(seed)
     labels = np.arange(num_images, dtype=np.int32) % 3
     pixels = generator.poisson(20, (num_images, SIZE, SIZE))

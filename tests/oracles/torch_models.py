@@ -180,7 +180,7 @@ class LensVITPINN(nn.Module):
         return self.cnn(torch.cat([x, self.source(x, alpha)], 1))
 
     def physics_loss(self, image):
-        """Physics loss of a second run of the ViT, on the image itself and without dropout."""
+        """Physics loss of a second pass through the ViT, on the image itself and without dropout."""
         alpha = self.alpha(self.vit(image))
         target = image - alpha.mean(-1).unsqueeze(1)
         return functional.mse_loss(self.source(image, alpha), target)

@@ -59,7 +59,7 @@ def test_derivatives_of_critical_points_match_finite_differences():
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_critical_curve_is_closed_and_caustic_an_astroid():
+def test_critical_curve_is_closed_and_caustic_is_astroid():
     deflection = sheared(1.2, 0.1, 0.0)
     (curve,) = physics.critical_curves(deflection, *physics.pixel_grid(50, 0.1))
     np.testing.assert_array_equal(curve[0], curve[-1])

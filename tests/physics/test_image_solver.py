@@ -155,7 +155,7 @@ def test_images_with_substructure_match_lenstronomy():
 
 
 def test_derivatives_match_finite_differences():
-    """First and second derivatives of positions and magnifications in all lens and source parameters."""
+    """First and second derivatives of positions and magnifications with respect to all parameters."""
     values = jnp.asarray([1.2, 0.08, -0.05, 0.03, 0.02])
 
     def observed(values):

@@ -25,7 +25,7 @@ def light(x, y):
 
 
 def test_same_source_loss_vanishes_at_true_einstein_radius():
-    """For images at 1.5 and -0.9 arcsec, an error d of the radius shifts each source position by d."""
+    """For images at 1.5 and -0.9 arcsec, an error d in the radius shifts each source position by d."""
     x, y = jnp.asarray([1.5, -0.9]), jnp.zeros(2)
 
     def loss(theta_E):

@@ -120,7 +120,7 @@ def test_deflection_vanishes_at_the_center(profile):
     np.testing.assert_array_equal(found[:, 1:3], 0)
 
 
-def test_power_law_is_finite_in_float32_at_large_distances():
+def test_float32_power_law_is_finite_at_large_distances():
     @jax.jit
     @jax.vmap
     def values_and_gradients(row):

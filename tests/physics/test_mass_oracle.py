@@ -1,4 +1,4 @@
-"""Mass profiles compared with lenstronomy and SciPy, and in float32 with float64."""
+"""Mass profiles compared with lenstronomy and SciPy, and float32 results with float64."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Attribution maps against PyTorch hooks and plain NumPy."""
+"""Attribution maps compared with PyTorch hooks and plain NumPy."""
 
 import functools
 

@@ -38,7 +38,7 @@ def test_model_file_predicts_like_its_run(model_file, calibrated):
     assert from_file.probabilities.std() > 1e-4
 
 
-def test_predict_takes_a_model_and_images_without_a_flag(model_file, tmp_path):
+def test_predict_accepts_model_and_images_without_input_flag(model_file, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     output = tmp_path / "table.csv"
     words = ["predict", "--model", str(model_file), "--output", str(output), str(tmp_path / "images.npy")]
@@ -49,7 +49,7 @@ def test_predict_takes_a_model_and_images_without_a_flag(model_file, tmp_path):
     assert [row["class"] for row in rows] == list(expected)
 
 
-def test_weights_of_other_sizes_or_without_config_are_rejected(model_file, tmp_path):
+def test_wrong_sizes_and_missing_config_are_rejected(model_file, tmp_path):
     variables, metadata = weights.load(model_file)
     bare = tmp_path / "bare.safetensors"
     weights.save(bare, variables, {"architecture": metadata["architecture"]})
@@ -57,7 +57,7 @@ def test_weights_of_other_sizes_or_without_config_are_rejected(model_file, tmp_p
         lensjax.load(bare)
     wider = tmp_path / "wider.safetensors"
     weights.save(wider, jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables), metadata)
-    with pytest.raises(UserError, match="do not fit the config"):
+    with pytest.raises(UserError, match="do not match the config"):
         lensjax.load(wider)
 
 

@@ -190,7 +190,7 @@ def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, 
     assert not list(tmp_path.glob("out*.part*"))
 
 
-def test_existing_table_is_never_replaced_or_mixed(classifier, tmp_path, monkeypatch):
+def test_existing_table_is_kept_until_replacement_is_complete(classifier, tmp_path, monkeypatch):
     folder = write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
     other = write(tmp_path / "other", {"a.npy": npy_bytes(bars(1)), "b.npy": npy_bytes(bars(2))})
     output = tmp_path / "out.csv"

@@ -1,4 +1,4 @@
-"""Comparison of runs: DeLong's test against its definition, the paired bootstrap, and the command."""
+"""Comparison of runs: DeLong's test compared with its definition, the paired bootstrap, and the command."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Joint evaluation of several seeds: numbers against direct computation, and the commands."""
+"""Joint evaluation of several seeds: scores compared with direct computation, and the commands."""
 
 import itertools
 import json

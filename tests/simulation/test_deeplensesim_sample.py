@@ -1,8 +1,9 @@
 """Images of Models I to III compared with images made by DeepLenseSim, whose true parameters are known.
 
 The environment variable LENSJAX_DEEPLENSESIM_SAMPLES names a folder of these images: model_1/, model_2/ and
-model_3/, each with no/, cdm/ and axion/ of `.npy` files and a `truth.json`. It lists, for each file, the
-position of the source, the axion mass, and the Einstein radius, x and y of each point mass.
+model_3/, each with the folders no/, cdm/ and axion/. Each of these contains `.npy` files and a `truth.json`,
+which lists for each file the position of the source, the axion mass, and the Einstein radius, x and y of each
+point mass.
 """
 
 import dataclasses
@@ -31,8 +32,8 @@ SCALE = {
 }
 
 
-# The others depend on the exposure time in model_1, and on the noise in model_3, which has none. The
-# priors of model_2 are those of model_3.
+# The other statistics depend on the exposure time in model_1, and on the noise, which model_3 does not have.
+# The priors of model_2 are those of model_3.
 STATISTICS_OF = {
     "model_1": ("noise", "mean", "ring_radius", "elongation", "correlation"),
     "model_3": ("largest", "mean", "ring_radius", "elongation"),
@@ -84,7 +85,7 @@ def statistics_of(images, model):
 def test_noise_free_images_match_deeplensesim(deeplensesim_samples, model):
     """The images agree, in absolute brightness, to 4e-6 of the peak.
 
-    In the outermost pixels, 7e-6: DeepLenseSim blurs the image as if these pixels continued outward.
+    The outermost pixels agree to 7e-6, because DeepLenseSim blurs the image as if they continued outward.
     """
     images, truth = read(deeplensesim_samples, model)
     assert images.shape == (60, 64, 64)
@@ -112,7 +113,7 @@ def test_model_1_images_match_deeplensesim_within_noise(deeplensesim_samples):
 
 
 def estimate_exposure(images, expected):
-    """Exposure times, from the bright pixels, then improved by a parabola through the log-likelihood."""
+    """Estimates exposure times from bright pixels; refines them with a parabola in the log-likelihood."""
     bright = expected > 0.1 * expected.max((1, 2), keepdims=True)
     exposure = (images * bright).sum((1, 2)) / (expected * bright).sum((1, 2))
     step = 0.01

@@ -80,7 +80,7 @@ def test_vortex_is_straight_line_of_equal_masses():
         assert_distributed(masses[..., axis].mean(1), stats.norm(0, 0.5))
 
 
-def test_axion_vortex_length_is_inversely_proportional_to_axion_mass():
+def test_axion_vortex_length_scales_inversely_with_axion_mass():
     preset = simulation.preset("model_1")
     keys = jax.random.split(jax.random.key(0), NUMBER)
     draw = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, "vort")))
@@ -110,7 +110,7 @@ def test_deeplensesim_deflection_scale_is_ratio_of_distances():
 
 @pytest.mark.parametrize("substructure", simulation.CLASSES)
 @pytest.mark.parametrize(("name", "survey"), [("model_2", "euclid_like"), ("model_3", "hubble_like")])
-def test_all_deflections_of_models_2_and_3_are_rescaled(name, survey, substructure):
+def test_deflections_of_models_2_and_3_are_rescaled(name, survey, substructure):
     scaled, whole = (
         simulation.draw_scene(jax.random.key(5), simulation.preset(preset), substructure)
         for preset in (name, survey)

@@ -107,7 +107,7 @@ def test_slow_runs_are_stopped_and_failures_reported(tool):
     assert (found["stopped"], found["exit_code"]) == (True, 143)
     assert (found["epochs"], found["num_epochs"]) == (3, 9)
     assert 1 < found["seconds"] < 10
-    assert found["test"]["mean"] == 0.8  # evaluated afterwards
+    assert found["test"]["mean"] == 0.8  # evaluated afterward
     code, _, results = tool("--runs", "baseline", "--override", "seed=13")
     assert code == 1
     assert results["runs"]["baseline"]["exit_code"] == 1

@@ -49,7 +49,7 @@ def test_only_gradients_above_the_norm_are_clipped():
     np.testing.assert_allclose(optimize(GRADIENTS, clip_norm=1.5), optimize(clipped), rtol=1e-6)
 
 
-def test_running_mean_follows_its_recurrence():
+def test_moving_average_follows_its_recurrence():
     values = np.random.default_rng(1).normal(size=200)
     mean, expected = jnp.asarray(5.0), 5.0
     for step, value in enumerate(values):

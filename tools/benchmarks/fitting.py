@@ -20,7 +20,7 @@ FLAGS = {
     "images": integer("Number of simulated common_test images to fit; 240 if not given.", 240, 1),
     "peer": integer("Number of images that SciPy fits; 0 for none. 4 if not given.", 4, 0),
     "batch": integer("Images per batch; depends on the device if not given.", None, 1),
-    "rounds": integer("Number of repetitions; the fastest counts. 3 if not given.", 3, 1),
+    "rounds": integer("Number of repetitions; the shortest time is reported. 3 if not given.", 3, 1),
 }
 USAGE = usage(
     "Times the lens fit against SciPy's least squares with lenstronomy's rendering of the same model.",
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def best_time(function: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
-    """Shortest wall and processor time over several rounds, seconds, and the last result."""
+    """Shortest wall and CPU time over several rounds, seconds, and the last result."""
     times = []
     for _ in range(rounds):
         wall, processor = time.perf_counter(), time.process_time()
@@ -84,7 +84,7 @@ def best_time(function: Callable[[], Any], rounds: int) -> tuple[float, float, A
 def report(name: str, number: int, seconds: float, processor: float) -> None:
     """Logs a rate."""
     log.info(
-        "  %-24s %8.1f images/s, %8.1f ms of processor time per image",
+        "  %-24s %8.1f images/s, %8.1f ms of CPU time per image",
         *(name, number / seconds, 1e3 * processor / number),
     )
 

@@ -16,7 +16,7 @@ from lensjax.training.cost import all_reduces, step_flops
 
 FLAGS = {
     "utilization": real(
-        "Share of its peak that a single GPU reaches; 0.3 if not given.", 0.3, 1e-6, value="SHARE", high=1.0
+        "Fraction of its peak that a single GPU reaches; 0.3 if not given.", 0.3, 1e-6, value="X", high=1.0
     ),
     "peak": real("Peak of a GPU; 67 if not given, float32 on an H100.", 67.0, 1e-6, value="TFLOPS"),
     "node": integer("GPUs per node; 8 if not given.", 8, 1),
@@ -37,7 +37,7 @@ USAGE = usage(
     FLAGS,
     "Floating-point operations and all-reduces are those of lensjax's training step. Everything else is "
     "assumed; nothing is measured on a GPU. The time of a step is the time of its operations at the given "
-    "share of the peak plus, without overlap, the time of each sum over devices: the latency, and "
+    "fraction of the peak plus, without overlap, the time of each sum over devices: the latency, and "
     "2 (n - 1) / n of its bytes over the slowest link.",
 )
 ROOT = Path(__file__).parent.parent.parent

@@ -85,7 +85,7 @@ USAGE = usage(
         "epochs_seconds": "The same with validation.",
         "images_per_second": "Training images, in the median epoch after the first.",
         "operations_per_second": "In training steps, by XLA's count before optimization.",
-        "share_of_peak": "Share of the data sheet's peak for the precision; on a CPU, of the speed of a "
+        "share_of_peak": "Fraction of the data sheet's peak for the precision; on a CPU, of the speed of a "
         "matrix product.",
         "validation, test": "AUC of each class and their mean, at the best epoch.",
         "peak_bytes": "Peak memory of the device.",

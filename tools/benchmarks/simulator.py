@@ -24,7 +24,7 @@ from lensjax.runtime.progress import log
 
 FLAGS = {
     "batch": integer("Scenes per batch; 32 if not given.", 32, 2),
-    "rounds": integer("Number of rounds; the shortest time of each code counts. 5 if not given.", 5, 1),
+    "rounds": integer("Number of rounds; the shortest time of each code is reported. 5 if not given.", 5, 1),
     "path": Flag("FOLDER", "Folder with codes that are not installed."),
     "nopeers": switch("Time lensjax only."),
 }

@@ -28,7 +28,7 @@ RESOLUTION = fitting.Resolution.native(MODEL, (150, 150))
 FLAGS = {
     "images": integer("Number of common_test images without substructure; 8 if not given.", 8, 1),
     "away": real("Distance of the start from the optimum, standard deviations; 10 if not given.", 10.0, 0.0),
-    "rounds": integer("Number of repetitions; the fastest counts. 3 if not given.", 3, 1),
+    "rounds": integer("Number of repetitions; the shortest time is reported. 3 if not given.", 3, 1),
     "path": Flag("FOLDER", "Folder with optimistix, if it is not installed."),
 }
 USAGE = usage(
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         difference = np.abs((found[:, : best[0].shape[1]] - best[0]) / best[1]).max()
         log.info(
-            "  %-42s %8.1f ms of processor time per image, %5.1f x%s, error %.3f sigma",
+            "  %-42s %8.1f ms of CPU time per image, %5.1f x%s, error %.3f sigma",
             *(name, times[name], times[name] / times["lensjax"]),
             *("" if np.isnan(steps) else f", {steps:.1f} steps", difference),
         )
@@ -127,7 +127,7 @@ def solve_with_optimistix(
 def time_solver(
     solve: Callable[..., Any], given: tuple[Array, ...], rounds: int
 ) -> tuple[float, np.ndarray, float]:
-    """Shortest processor time per image, milliseconds, the optima, and the mean number of steps."""
+    """Shortest CPU time per image, milliseconds, the optima, and the mean number of steps."""
     found, steps = jax.block_until_ready(solve(*given))
     times = []
     for _ in range(rounds):

@@ -27,9 +27,9 @@ from lensjax.runtime.progress import log
 FLAGS = {
     "models": comma_list("baseline, pinn, lens_fit; baseline,pinn if not given.", ["baseline", "pinn"]),
     "batches": comma_list("Images per step; 32,256 if not given.", ["32", "256"], value="N,.."),
-    "images": integer("Images per round; if not given 256, or 4096 on a GPU.", None, 32),
+    "images": integer("Images per round; if not given, 256, or 4,096 on a GPU.", None, 32),
     "rounds": integer("Number of rounds; results are medians. 3 if not given.", 3, 1),
-    "alone": switch("Run one contestant after the other, if they do not fit in memory together."),
+    "alone": switch("Run one contestant after another, if they do not fit in memory together."),
     "against": Flag("FOLDER", "Compare with another checkout of lensjax instead of PyTorch."),
     "compile": switch('Use torch.compile for "PyTorch, best" on a CPU too.'),
     "output": Flag("FILE", "Also write the results as JSON."),

@@ -95,10 +95,10 @@ def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.n
     for file in sorted(folder.rglob("*.npy")):
         found = recover_counts(parse_image(file.read_bytes(), instrument.image_size))
         if found is None:
-            raise UserError(f"{file}: pixels are not integer counts; remove it from --real")
+            raise UserError(f"{file}: pixels are not integer counts; remove the file")
         rows.append(statistics(found[0], instrument.pixel_scale))
     if not rows:
-        raise UserError(f"{folder}: contains no .npy files; change --real")
+        raise UserError(f"{folder}: contains no .npy files; choose another --real")
     return _columns(rows)
 
 

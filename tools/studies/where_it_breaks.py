@@ -169,7 +169,7 @@ FLAGS = {
     "images": integer("Images per condition, all classes together; 600 if not given.", 600, 6),
     "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
     "conditions": comma_list("Conditions to measure, see below; all if not given.", list(CONDITIONS)),
-    "fits": comma_list("Lens models to fit; if not given, that of the run, and general.", None),
+    "fits": comma_list("Lens models to fit; if not given, that of the run and general.", None),
     "output": Flag("FILE", "Write the table as JSON."),
 }
 USAGE = usage(
@@ -177,7 +177,7 @@ USAGE = usage(
     ["python tools/studies/where_it_breaks.py --workdir runs/lens_fit-quick"],
     FLAGS,
     "Simulated common_test images that violate one assumption, none of which the run has seen, are fitted "
-    "and classified: first with the fit of the run, then with the general fit instead. "
+    "and classified: first with the fit of the run, then with the general fit. "
     "docs/where_it_breaks.md shows the table.",
     f"Conditions: {', '.join(CONDITIONS)}.",
     "Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.",

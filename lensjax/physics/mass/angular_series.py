@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from lensjax.physics.mass.softening import terms_for_precision
 
-Complex = tuple[Array, Array]  # real and imaginary part
+Complex = tuple[Array, Array]  # real and imaginary parts
 
 
 def angular_factor(unit: Complex, t: Array, e1: Array, e2: Array, terms: int | None) -> Complex:
@@ -69,7 +69,7 @@ def _coefficients(terms: int, order: int, t: Array) -> Array:
 def _power_series(
     terms: int, order_t: int, order_v: int, t: Array, v_x: Array, v_y: Array
 ) -> tuple[Array, Array]:
-    """Real and imaginary part of sum f_n v^n, or of its derivative of the given orders in t and v."""
+    """Real and imaginary parts of sum f_n v^n, or of its derivative of the given orders in t and v."""
     f = _coefficients(terms, order_t, t)
     coefficients = [f[n] for n in range(terms)]
     for _ in range(order_v):

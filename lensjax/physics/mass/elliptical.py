@@ -1,7 +1,7 @@
 """Elliptical power law (EPL) and singular isothermal ellipsoid (SIE), as in lenstronomy.
 
 With z = x + iy from the center, e = e1 + i e2 and w = z - e conj(z), the deflection of Tessore & Metcalf
-2015 (arXiv:1507.01819, eq. 13 and 23) needs neither position angle nor axis ratio:
+2015 (arXiv:1507.01819, eq. 13 and 23) needs neither the position angle nor the axis ratio:
 
   alpha = (theta_E sqrt(1 - |e|^2) / |w|)^t w F(-conj(e) w / conj(w)),  F(u) = 2F1(1, t/2; 2 - t/2; u),
 

@@ -141,7 +141,7 @@ def _intermediates(square: Array, scale: Array) -> _Intermediates:
 
 
 def _half_mean(part: _Intermediates) -> Array:
-    """G / X^2, half the mean of F within X."""
+    """Half the mean of F within X: g / X^2."""
     inner = (part.L_over_X2 - part.log_half_X / (1 + part.s)) / part.s
     outer = (part.log_half_X + part.phi) / part.X**2
     return jnp.where(part.is_inner, inner, outer)

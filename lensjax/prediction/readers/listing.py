@@ -1,4 +1,4 @@
-"""Finds image files in a source: a file, a folder or zip archive of any depth, or a glob pattern."""
+"""Finds image files at any depth of a folder or zip archive, from a glob pattern, or a single file."""
 
 import dataclasses
 import glob

@@ -31,7 +31,7 @@ class TargetSize:
 def match_size(
     image: Shaped[np.ndarray, "height width"], target: TargetSize
 ) -> Float[np.ndarray, "{target.size} {target.size}"]:
-    """Crops or resamples an image to the classifier's size and scales it to 0..1.
+    """Crops or resamples an image to the classifier's size and scales it to [0, 1].
 
     Args:
       image: brightness.
