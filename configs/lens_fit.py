@@ -61,11 +61,7 @@ QUICK: dict[str, object] = {
     "num_epochs": 6,
 }
 
-COMMON_TEST: dict[str, object] = {
-    "data.num_validation": 3_000,
-    "num_epochs": 8,
-    "optimizer.ema_decay": 0.999,
-}
+COMMON_TEST: dict[str, object] = {"data.num_validation": 3_000, "num_epochs": 8, "optimizer.ema_decay": 0.999}
 
 FEW: dict[str, object] = {
     "data.num_train": 3_000,

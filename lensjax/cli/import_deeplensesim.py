@@ -20,7 +20,9 @@ FLAGS = {
         "scaled to 0..1; and truth.csv with class, axion mass in eV and original file of each image.",
     ),
     "validation": real(
-        f"Validation images of each class: a fraction below 1, or a number; {VALIDATION} if not given.", None, 0
+        f"Validation images of each class: a fraction below 1, or a number; {VALIDATION} if not given.",
+        None,
+        0,
     ),
     "test": real("Test images of each class: a fraction below 1, or a number; 0 if not given.", None, 0),
     "seed": integer("Seed of the random splits; 0 if not given.", 0, 0),
@@ -29,8 +31,8 @@ USAGE = usage(
     "Converts DeepLenseSim's files to a data set with splits. Code in pickled files is never executed.",
     ["lensjax import --input FOLDER --output FOLDER"],
     FLAGS,
-    "All images are checked first. If some are damaged, constant, not finite or of a different size, they are "
-    "listed, and nothing is written. Rerun the same command to resume. An output folder with other files is "
+    "All images are checked first. If some are damaged, constant, not finite or of a different size, they "
+    "are listed, and nothing is written. Rerun the same command to resume. An output folder with other files is "
     "not changed.",
 )
 

@@ -1,9 +1,9 @@
 """Reader of NumPy's pickled object arrays that runs no code from the file.
 
 A pickle names functions and calls them. This reader knows only the four names that NumPy writes into the
-pickle of an array, and replaces them with the functions and classes below, which accept only numbers and lists
-of them. NumPy's own functions are not safe: they allocate arrays of any size, and a forged data type can make
-them read bytes of the file as pointers to Python objects.
+pickle of an array, and replaces them with the functions and classes below, which accept only numbers and
+lists of numbers. NumPy's own functions are not safe: they allocate arrays of any size, and a forged data type
+can make them read bytes of the file as pointers to Python objects.
 """
 
 import io
@@ -128,8 +128,8 @@ class _Array:
         if dtype.code.startswith("O"):
             if not isinstance(content, list) or shape != (len(content),):
                 raise UserError(
-                    f"its pickle has an object array of shape {shape!s:.40} with a different number of elements; "
-                    "copy or download it again"
+                    f"its pickle has an object array of shape {shape!s:.40} with a different number of "
+                    "elements; copy or download it again"
                 )
             self.content = list(content)
         else:

@@ -167,7 +167,9 @@ def draw_splits(
     """
     for name, amount in (("validation", validation), ("test", test)):
         if not 0 <= amount < math.inf or (amount >= 1 and amount != int(amount)):
-            raise UserError(f"--{name}={amount:g}: must be a fraction below 1, or a number of images per class")
+            raise UserError(
+                f"--{name}={amount:g}: must be a fraction below 1, or a number of images per class"
+            )
     if validation == 0:
         raise UserError("--validation=0: a data set needs validation images; use at least 1 per class")
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}

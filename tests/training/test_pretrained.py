@@ -102,7 +102,11 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
             {"pretrained": "resnet18", "width": 32},
             r"has shape \(64,\) in the file and \(32,\) in the model",
         ),
-        ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 13}, "blocks_12/.* is missing from the file"),
+        (
+            "lens_vit_pinn",
+            {"pretrained": "dino_vits16", "depth": 13},
+            "blocks_12/.* is missing from the file",
+        ),
         ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 11}, "blocks_11/.* is not in the model"),
     ],
 )

@@ -92,7 +92,7 @@ def double(tree):
     ids=["float64-adamw", "float32-sgd"],
 )
 def test_one_two_and_four_devices_train_equally(kind, optimizer, prepared, tolerance):
-    """Ten steps with dropout and every augmentation: losses, parameters, moving average, statistics, totals."""
+    """Ten steps with dropout and every augmentation: losses, parameters, averages, statistics, totals."""
     runs = {}
     with jax.enable_x64(prepared is double):
         start = prepared(new_state(kind, optimizer, EVERYTHING))
