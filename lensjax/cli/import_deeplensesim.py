@@ -32,8 +32,8 @@ USAGE = usage(
     ["lensjax import --input FOLDER --output FOLDER"],
     FLAGS,
     "All images are checked first. If some are damaged, constant, not finite or of a different size, they "
-    "are listed, and nothing is written. Rerun the same command to resume. An output folder with other files is "
-    "not changed.",
+    "are listed, and nothing is written. Rerun the same command to resume. An output folder with other files "
+    "is not changed.",
 )
 
 
