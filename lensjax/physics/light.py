@@ -78,7 +78,7 @@ def sersic_at_radius(
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
     if isinstance(n_sersic, int | float) and n_sersic == 1:  # exponential disk, which needs no power
         return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))
-    # At e^11.5 times b, the light is 0 in any precision; the exponential would overflow farther out.
+    # At 11.5, the light, exp(-b e^11.5), is 0 in any precision; farther out, the exponential would overflow.
     exponent = jnp.minimum(jnp.log(radius / scale) / n_sersic, 11.5)
     return amp * jnp.exp(-b * jnp.expm1(exponent))
 

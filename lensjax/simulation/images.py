@@ -17,7 +17,7 @@ from lensjax.simulation.presets import ExposureNoise, PhotonNoise, Preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
-# The size of a batch is fixed, so that images are bit-identical whatever their total number is.
+# The batch size is fixed, so that an image is bit-identical regardless of the total number of images.
 BATCH_SIZE = 32
 SCENE_BATCH_SIZE = 1_024
 MAX_COUNT = 65_535

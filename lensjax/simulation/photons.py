@@ -19,7 +19,7 @@ COARSE, COARSE_ROWS, COARSE_BITS = 32.0, 32, 9
 FINE, FINE_ROWS, FINE_BITS = 0.25, 128, 7
 LARGE = COARSE * COARSE_ROWS
 LARGEST = 2.0**22
-REMAINDER_TERMS = 8  # a count at a rate below 1/4 exceeds this with probability 4e-10
+REMAINDER_TERMS = 8  # largest count; at a rate below 1/4, a larger count has a probability below 1e-11
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 

@@ -148,7 +148,7 @@ COMMON_TEST = Preset(
 # DeepLenseSim's Model I: https://github.com/mwt5345/DeepLenseSim. Its amplitude of 20 is per square arcsec.
 # 1.281490 arcsec is the Einstein radius of 1e12 solar masses under its distance convention; the source has
 # (e1, e2) = (-0.1, 0.1).
-_SOURCE_SIZE = math.hypot(0.1, 0.1)
+_SOURCE_ELLIPTICITY = math.hypot(0.1, 0.1)
 MODEL_1 = Preset(
     theta_E=(1.281490, 0.0),
     shear=(0.05, 0.05),
@@ -157,7 +157,7 @@ MODEL_1 = Preset(
         amp=20.0 * 0.05**2,
         R_sersic=0.25,
         n_sersic=1.0,
-        axis_ratio=((1 - _SOURCE_SIZE) / (1 + _SOURCE_SIZE),) * 2,
+        axis_ratio=((1 - _SOURCE_ELLIPTICITY) / (1 + _SOURCE_ELLIPTICITY),) * 2,
         angle=(3 * math.pi / 8,) * 2,
         max_offset=0.35,
         offset="square",

@@ -261,7 +261,7 @@ def test_stack_is_read_one_image_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "no such file or folder; check --input"),
+        ("nowhere", "no such file or folder; check the path"),
         ("in/notes.jpg", r"the suffix must be one of \.npy"),
         ("in/*.fits", "contains no image files"),
     ],

@@ -92,9 +92,9 @@ def find_images(source: str) -> Listing:
         found = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob rejects absolute patterns)
         listing = Listing(Path(), sorted(name for name in found if _is_file(name)))
     else:
-        raise UserError(f"{source}: no such file or folder; check --input")
+        raise UserError(f"{source}: no such file or folder; check the path")
     if not listing.names:
-        raise UserError(f"{source} contains no image files (.npy, {_KINDS}); check --input")
+        raise UserError(f"{source} contains no image files (.npy, {_KINDS}); check the path")
     return listing
 
 
