@@ -85,6 +85,9 @@ class Classifier:
           bad: treatment of images that are constant or contain NaN: "raise" raises an error, "mark" returns
             them without a prediction.
 
+        Returns:
+          The predictions, in the order of the images.
+
         Raises:
           UserError: if the images have the wrong size or cannot be used, or if the run does not support
             an option.
@@ -186,6 +189,9 @@ def load_classifier(
       model: name of a model that is part of the package ("common_test"), the folder of a run, or a model
         file.
       devices: devices to predict on; all devices of this process if not given.
+
+    Returns:
+      The classifier.
 
     Raises:
       UserError: if there is no such model, or the run has no complete epoch.
