@@ -114,7 +114,7 @@ def test_repeated_command_keeps_all_metrics(run):
     assert after == before
 
 
-def test_different_config_in_same_folder_is_refused(run):
+def test_different_config_in_same_folder_is_rejected(run):
     _, words = run
     with pytest.raises(UserError, match=r"different config: seed = 0 in the existing run, 1 in this command"):
         main([*words, "--config.seed=1"])
@@ -184,7 +184,7 @@ def test_folder_zip_and_file_give_equal_predictions(run, data, tmp_path):
         (["--mode=predict", "--input={empty}"], "contains no image files"),
     ],
 )
-def test_input_without_images_is_refused(run, tmp_path, words, message):
+def test_input_without_images_is_rejected(run, tmp_path, words, message):
     workdir, _ = run
     words = [word.format(empty=tmp_path) for word in words]
     with pytest.raises(UserError, match=message):
@@ -192,7 +192,7 @@ def test_input_without_images_is_refused(run, tmp_path, words, message):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_evaluation_without_a_run_is_refused(tmp_path):
+def test_evaluation_without_a_run_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder"):
         main(["--mode", "evaluate", "--workdir", str(tmp_path)])
 

@@ -16,7 +16,7 @@ def test_config_is_read_back_unchanged(tmp_path):
     assert read_config(tmp_path / "run").to_dict() == config.to_dict()
 
 
-def test_different_config_is_refused_with_its_fields(tmp_path):
+def test_different_config_is_rejected_with_its_fields(tmp_path):
     claim(tmp_path, default_config())
     claim(tmp_path, default_config())
     other = default_config()
@@ -28,14 +28,14 @@ def test_different_config_is_refused_with_its_fields(tmp_path):
     assert read_config(tmp_path).seed == 0
 
 
-def test_folder_with_other_files_is_refused(tmp_path):
+def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=r"is not a run folder \(no config.json\)"):
         claim(tmp_path, default_config())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_file_instead_of_folder_is_refused(tmp_path):
+def test_file_instead_of_folder_is_rejected(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="is not a run folder"):
         claim(tmp_path / "run", default_config())

@@ -192,7 +192,7 @@ def test_invalid_command_gives_one_line_and_code_2(tool, words, message):
     assert len(output.splitlines()) == 1
 
 
-def test_conversion_in_wrong_direction_is_refused(tool, checkpoint, tmp_path):
+def test_conversion_in_wrong_direction_is_rejected(tool, checkpoint, tmp_path):
     middle = tmp_path / "pinn.safetensors"
     assert tool("--input", checkpoint, "--output", middle)[0] == 0
     _, output = tool("--input", middle, "--output", tmp_path / "x.safetensors")

@@ -108,7 +108,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
-def test_invalid_commands_are_refused_in_one_line(words, message):
+def test_invalid_commands_are_rejected_in_one_line(words, message):
     with pytest.raises(UserError, match=message) as refused:
         parse(words)
     assert "\n" not in str(refused.value)

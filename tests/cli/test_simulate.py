@@ -67,14 +67,14 @@ def test_rerun_writes_only_missing_files(folder):
 @pytest.mark.parametrize(
     ("changes", "named"), [({"seed": 2}, "seed"), ({"preset": "model_1"}, "preset"), ({"train": 72}, "train")]
 )
-def test_different_set_in_same_folder_is_refused(folder, changes, named):
+def test_different_set_in_same_folder_is_rejected(folder, changes, named):
     before = sorted(folder.rglob("*"))
     with pytest.raises(UserError, match=f"was created with a different {named}"):
         main(words(folder, **changes))
     assert sorted(folder.rglob("*")) == before
 
 
-def test_folder_with_other_files_is_refused(tmp_path):
+def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and was not created by this command"):
         main(words(tmp_path))

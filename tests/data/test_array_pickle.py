@@ -103,7 +103,7 @@ def test_old_and_new_names_of_numpy_are_equivalent():
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_code_is_refused_and_not_run(tmp_path, protocol):
+def test_code_is_rejected_and_not_run(tmp_path, protocol):
     marker = tmp_path / "marker"
     for value in (MakesFolder(marker), pair(IMAGE, MakesFolder(marker)), pair(MakesFolder(marker), MASS)):
         payload = pickled(value, protocol)
@@ -129,7 +129,7 @@ def test_refusal_has_the_name_of_the_function(tmp_path):
     ],
     ids=lambda function: function.__name__,
 )
-def test_functions_other_than_the_four_are_refused(function):
+def test_functions_other_than_the_four_are_rejected(function):
     assert f".{function.__name__}'; it can run code" in refusal(pickled(pair(IMAGE, Call(function, "x"))))
 
 
@@ -154,7 +154,7 @@ def stack_global(module, name):
         ("numpy.core.numeric", "scalar"),
     ],
 )
-def test_names_similar_to_numpys_are_refused(module, name):
+def test_names_similar_to_numpys_are_rejected(module, name):
     call_by_line = f"\x80\x03c{module}\n{name}\nX\x01\0\0\0x\x85R.".encode("latin1")
     for payload in (stack_global(module, name), call_by_line):
         assert f"its pickle calls '{module}.{name}'; it {REFUSED}" in refusal(payload)
@@ -164,7 +164,7 @@ def test_control_characters_of_names_are_escaped():
     assert r"'numpy\n.\x1b[2J'" in refusal(stack_global("numpy\n", "\x1b[2J"))
 
 
-def test_nested_calls_are_refused(tmp_path):
+def test_nested_calls_are_rejected(tmp_path):
     method = Call(getattr, tmp_path / "marker", "mkdir")
     for value in (method, Call(pickle.loads, pickled(MakesFolder(tmp_path / "marker")))):
         state = (1, (2,), dtype("O8", "|", flags=63), False, [IMAGE, value])
@@ -189,7 +189,7 @@ def test_nested_calls_are_refused(tmp_path):
     ],
     ids=["NEWOBJ", "INST", "OBJ", "PERSID", "BINPERSID", "EXT1", "NEXT_BUFFER", "EMPTY_DICT", "EMPTY_SET"],
 )
-def test_other_opcodes_are_refused(payload):
+def test_other_opcodes_are_rejected(payload):
     assert "opcode" in refusal(payload)
     assert REFUSED in refusal(payload)
 
@@ -216,7 +216,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize(("state", "message"), FORGED.values(), ids=FORGED.keys())
-def test_forged_arrays_are_refused(state, message):
+def test_forged_arrays_are_rejected(state, message):
     inner = (1, (1,), dtype("O8", "|", flags=63), False, [reconstruct(state=state)])
     assert message in refusal(pickled(reconstruct(state=inner)))
 
@@ -235,13 +235,13 @@ def test_forged_arrays_are_refused(state, message):
     ],
     ids=["shape", "kind", "code", "ndarray", "object ndarray", "no dtype", "pointer", "short scalar"],
 )
-def test_forged_calls_are_refused(value):
+def test_forged_calls_are_rejected(value):
     refusal(pickled(value))
     refusal(pickled(pair(IMAGE, value)))
 
 
 @pytest.mark.parametrize("value", [[IMAGE, MASS], MASS, None, IMAGE, np.float64(1), pair()[:, None]], ids=str)
-def test_other_objects_are_refused(value):
+def test_other_objects_are_rejected(value):
     refusal(pickled(value))
 
 
@@ -277,7 +277,7 @@ def test_every_truncation_is_reported():
         assert "truncated or damaged pickle; copy or download it again" in refusal(whole[:length])
 
 
-def test_extra_bytes_are_refused():
+def test_extra_bytes_are_rejected():
     whole = pickled(pair(IMAGE, MASS))
     assert "extra bytes after the array" in refusal(whole + whole)
 

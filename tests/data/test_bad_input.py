@@ -159,7 +159,7 @@ def test_truncated_archive_is_reported(tmp_path, files):
 @pytest.mark.parametrize(
     "name", ["../train/no/3.npy", "train/../../3.npy", "/train/no/3.npy", "..\\3.npy", "C:\\3.npy"]
 )
-def test_archive_entry_outside_the_archive_is_refused(tmp_path, files, name):
+def test_archive_entry_outside_the_archive_is_rejected(tmp_path, files, name):
     source = write_zip(tmp_path / "dataset.zip", {**files, name: npy_bytes(count_image(0))})
     message = error_message(source)
     assert f"the entry {name!r} points outside the archive" in message

@@ -185,7 +185,7 @@ def test_every_image_is_chosen_equally_often():
         ({"validation": 0.5, "test": 0.5}, "none are left for training"),
     ],
 )
-def test_impossible_splits_are_refused(changes, message):
+def test_impossible_splits_are_rejected(changes, message):
     assert message in error_message(
         draw_splits, LABELS, **({"validation": 0.25, "test": 0.0, "seed": 0} | changes)
     )
@@ -376,7 +376,7 @@ def test_complete_data_set_is_not_written_again(tmp_path, model):
     ("changes", "named"),
     [({"seed": 1}, "seed"), ({"validation": 2.0}, "validation"), ({"test": 0.2}, "test")],
 )
-def test_different_splits_in_same_folder_are_refused(tmp_path, model, changes, named):
+def test_different_splits_in_same_folder_are_rejected(tmp_path, model, changes, named):
     import_images(model, tmp_path / "set")
     before = contents(tmp_path / "set")
     message = error_message(import_images, model, tmp_path / "set", **changes)
@@ -384,7 +384,7 @@ def test_different_splits_in_same_folder_are_refused(tmp_path, model, changes, n
     assert contents(tmp_path / "set") == before
 
 
-def test_changed_input_is_refused(tmp_path, model):
+def test_changed_input_is_rejected(tmp_path, model):
     import_images(model, tmp_path / "set")
     before = contents(tmp_path / "set")
     next((model / "cdm").iterdir()).write_bytes(npy_bytes(count_image(99)))
@@ -393,7 +393,7 @@ def test_changed_input_is_refused(tmp_path, model):
     assert contents(tmp_path / "set") == before
 
 
-def test_folder_with_other_files_is_refused(tmp_path, model):
+def test_folder_with_other_files_is_rejected(tmp_path, model):
     before = contents(model)
     for output in (model, model / "cdm"):
         message = error_message(import_images, model, output)

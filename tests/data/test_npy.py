@@ -100,13 +100,13 @@ def test_error_counts_pixels_that_are_not_finite(value):
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 7])
-def test_constant_image_is_refused(value):
+def test_constant_image_is_rejected(value):
     with pytest.raises(UserError, match=r"every pixel is .* remove it"):
         parse_image(npy_bytes(np.full((SIZE, SIZE), value)), SIZE)
 
 
 @pytest.mark.parametrize("dtype", [bool, complex, "S8", "M8[s]", [("x", "f4")], np.longdouble])
-def test_other_value_types_are_refused(dtype):
+def test_other_value_types_are_rejected(dtype):
     if np.dtype(dtype) == np.float64:
         pytest.skip("long double is double here")
     with pytest.raises(UserError, match="save it as floats or integers of at most 64 bits"):
@@ -139,7 +139,7 @@ def test_truncation_error_has_number_of_bytes():
         parse_image(npy_bytes(count_image(0))[:-100], SIZE)
 
 
-def test_extra_bytes_are_refused():
+def test_extra_bytes_are_rejected():
     with pytest.raises(UserError, match="extra bytes after the array"):
         parse_image(npy_bytes(count_image(0)) * 2, SIZE)
 

@@ -160,7 +160,7 @@ def test_different_image_size_is_reported_before_simulation(calls):
     assert calls == []
 
 
-def test_fewer_images_than_classes_are_refused(calls):
+def test_fewer_images_than_classes_are_rejected(calls):
     with pytest.raises(UserError, match=r"config\.data\.num_validation=2: must be at least 3"):
         images(split="validation", num_images=2)
 

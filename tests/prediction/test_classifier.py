@@ -72,7 +72,7 @@ def test_class_and_entropy_follow_from_probabilities(classifier):
         predictions.classes = None
 
 
-def test_bad_images_are_refused_or_marked(classifier):
+def test_bad_images_are_rejected_or_marked(classifier):
     images = IMAGES.astype(float)
     images[1, 4, 4], images[3] = np.nan, 7
     with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
@@ -96,7 +96,7 @@ def test_bad_images_are_refused_or_marked(classifier):
         (np.zeros((32, 32), object), "image 0: contains object values"),
     ],
 )
-def test_arrays_of_wrong_shape_or_type_are_refused(classifier, images, message):
+def test_arrays_of_wrong_shape_or_type_are_rejected(classifier, images, message):
     with pytest.raises(UserError, match=message):
         classifier.predict(images)
 

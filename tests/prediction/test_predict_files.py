@@ -266,7 +266,7 @@ def test_stack_is_read_one_image_at_a_time(tmp_path):
         ("in/*.fits", "contains no image files"),
     ],
 )
-def test_input_without_images_is_refused(classifier, tmp_path, source, message):
+def test_input_without_images_is_rejected(classifier, tmp_path, source, message):
     write(tmp_path / "in", {"notes.jpg": b""})
     with pytest.raises(UserError, match=message):
         predict_files(classifier, str(tmp_path / source), tmp_path / "out.csv")
@@ -276,7 +276,7 @@ def test_input_without_images_is_refused(classifier, tmp_path, source, message):
 @pytest.mark.parametrize(
     ("output", "message"), [("out.txt", "the suffix must be one of"), ("no/out.csv", "no folder")]
 )
-def test_unwritable_output_is_refused(classifier, tmp_path, output, message):
+def test_unwritable_output_is_rejected(classifier, tmp_path, output, message):
     write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
     with pytest.raises(UserError, match=message):
         predict_files(classifier, str(tmp_path / "in"), tmp_path / output)

@@ -69,7 +69,7 @@ def test_nan_outside_the_center_is_accepted():
         (30, TargetSize(32, zoom=1.0), r"covers only 30\.0 of the run's 32 pixels"),
     ],
 )
-def test_unusable_size_is_refused_with_advice(size, target, message):
+def test_unusable_size_is_rejected_with_advice(size, target, message):
     with pytest.raises(UserError, match=message):
         match_size(ring(size, SCALE), target)
 

@@ -165,7 +165,7 @@ def test_command_compares_runs_without_overwriting(runs, tmp_path):
         ("{0}/a,{0}/none", "is not a run folder"),
     ],
 )
-def test_invalid_comparisons_are_refused(runs, tmp_path, workdir, message):
+def test_invalid_comparisons_are_rejected(runs, tmp_path, workdir, message):
     words = ["--mode=compare", f"--workdir={workdir.format(runs)}", f"--output={tmp_path / 'out'}"]
     with pytest.raises(UserError, match=message):
         main(words)
@@ -182,6 +182,6 @@ def test_invalid_comparisons_are_refused(runs, tmp_path, workdir, message):
         (["--mode=predict", "--workdir=x", "--input=y", "--fit-size=pad"], "fit-size"),
     ],
 )
-def test_flag_of_another_command_is_refused(words, message):
+def test_flag_of_another_command_is_rejected(words, message):
     with pytest.raises(UserError, match=message):
         main(words)

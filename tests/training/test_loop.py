@@ -277,7 +277,7 @@ def test_nonfinite_loss_stops_run_with_its_position(tmp_path):
     assert (tmp_path / METRICS).read_text() == ""
 
 
-def test_checkpoint_of_different_model_is_refused(tmp_path):
+def test_checkpoint_of_different_model_is_rejected(tmp_path):
     train(tmp_path, tiny_config(num_epochs=1))
     other = tiny_config(num_epochs=1, **{"model.width": 8})
     (tmp_path / "config.json").write_text(other.to_json())
@@ -295,6 +295,6 @@ def test_run_resumes_on_different_number_of_devices(expected, tmp_path):
         np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
 
 
-def test_indivisible_batch_size_is_refused(tmp_path):
+def test_indivisible_batch_size_is_rejected(tmp_path):
     with pytest.raises(UserError, match="batch_size=6 cannot be shared equally by 4 devices"):
         train(tmp_path, tiny_config(batch_size=6), devices=4)

@@ -110,7 +110,7 @@ def test_position_embeddings_are_resized_to_the_models_grid(files):
         ("lens_vit_pinn", {"pretrained": "dino_vits16", "depth": 11}, "blocks_11/.* is not in the model"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(files, name, fields, message):
+def test_weights_that_do_not_fit_are_rejected(files, name, fields, message):
     fields = {field: files[value][0] if value in files else value for field, value in fields.items()}
     config, variables = model_config_and_variables(name, **fields)
     with pytest.raises(UserError, match=message):

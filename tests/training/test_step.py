@@ -208,7 +208,7 @@ def test_evaluation_gives_one_row_per_image_in_order(num_devices):
     ("size", "devices", "advice"),
     [(30, 4, "use 28 or 32"), (3, 4, "use 4"), (0, 2, "use 2"), (9, 2, "use 8 or 10")],
 )
-def test_indivisible_batch_is_refused_with_divisible_sizes(size, devices, advice):
+def test_indivisible_batch_is_rejected_with_divisible_sizes(size, devices, advice):
     with pytest.raises(UserError, match=rf"config\.batch_size={size} .* {advice}"):
         check_batch_size("batch_size", size, devices)
 

@@ -82,7 +82,7 @@ def test_reference_has_the_published_sizes(architecture, module):
 
 
 @pytest.mark.parametrize("stages", [(3, 4, 6, 3), (1, 2)])
-def test_resnet_stages_are_inferred_and_gaps_refused(stages):
+def test_resnet_stages_are_inferred_and_gaps_rejected(stages):
     state = to_numpy(torch_models.BaselineCNN(4, stages).state_dict())
     converted = convert_state_dict(state)
     assert converted.sizes == {"width": 4, "stage_sizes": stages}
@@ -169,7 +169,7 @@ def test_problems_are_reported_by_source_names(dino):
     assert len(message.splitlines()) == 4
 
 
-def test_other_sizes_of_fixed_networks_are_refused(dino, resnet18):
+def test_other_sizes_of_fixed_networks_are_rejected(dino, resnet18):
     wide = dict(dino, pos_embed=np.zeros((1, 785, 384), np.float32))
     with pytest.raises(UserError, match=r"pos_embed has shape \(1, 785, 384\), expected \(1, 197,"):
         convert_state_dict(wide)
@@ -182,7 +182,7 @@ def test_other_sizes_of_fixed_networks_are_refused(dino, resnet18):
     assert "conv1.bias is unexpected" in str(error.value)
 
 
-def test_names_of_wrong_architecture_are_refused(baseline):
+def test_names_of_wrong_architecture_are_rejected(baseline):
     with pytest.raises(UserError, match=r"belong to baseline_cnn, not to resnet18"):
         convert_state_dict(baseline, "resnet18")
     with pytest.raises(UserError, match=r"unknown architecture with the names a\.b, \.\.\."):

@@ -167,7 +167,7 @@ def test_network_error_has_url_and_path(server, tmp_path):
     assert not temporary_files(tmp_path)
 
 
-def test_url_without_https_is_refused(server, tmp_path):
+def test_url_without_https_is_rejected(server, tmp_path):
     with pytest.raises(UserError, match=f"{server.url}: not https"):
         download.fetch(OfficialFile(server.url, ""), tmp_path)
     assert not server.requests
@@ -187,7 +187,7 @@ def test_redirect_within_https_is_followed(https_server, tmp_path):
     assert [path for path, _ in https_server.requests] == ["/net.pth", "/moved/net.pth"]
 
 
-def test_redirect_away_from_https_is_refused(https_server, tmp_path):
+def test_redirect_away_from_https_is_rejected(https_server, tmp_path):
     https_server.redirect_to = "http://127.0.0.1:9/moved/net.pth"
     with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:9/moved/net\.pth: not https"):
         download.fetch(OfficialFile(https_server.url, ""), tmp_path)
@@ -195,7 +195,7 @@ def test_redirect_away_from_https_is_refused(https_server, tmp_path):
     assert not temporary_files(tmp_path)
 
 
-def test_concurrent_download_of_a_file_is_refused(server, tmp_path):
+def test_concurrent_download_of_a_file_is_rejected(server, tmp_path):
     lock = download.FileLock(tmp_path / "net.pth.part.lock")
     with lock, pytest.raises(UserError, match="is being downloaded by another process"):
         fetch(OfficialFile(server.url, ""), tmp_path)

@@ -96,7 +96,7 @@ def test_half_precision_becomes_float32_exactly(tmp_path, half):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-def test_pickled_code_is_refused_and_not_run(tmp_path, zipped):
+def test_pickled_code_is_rejected_and_not_run(tmp_path, zipped):
     marker = tmp_path / "was run"
     content = STATE | {"more": Malicious(marker)}
     file = save(tmp_path / "x.pth", content, _use_new_zipfile_serialization=zipped)
@@ -107,7 +107,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, zipped):
     assert marker.exists()  # loading the pickle would have run it
 
 
-def test_bare_pickle_and_module_are_refused(tmp_path):
+def test_bare_pickle_and_module_are_rejected(tmp_path):
     marker = tmp_path / "was run"
     file = tmp_path / "x.pth"
     file.write_bytes(pickle.dumps(Malicious(marker)))
@@ -165,7 +165,7 @@ def test_other_file_types_are_identified(tmp_path, content, message):
     ],
     ids=["no tensors", "a tensor", "two state dicts", "a sparse tensor"],
 )
-def test_checkpoint_without_state_dict_is_refused(tmp_path, content, message):
+def test_checkpoint_without_state_dict_is_rejected(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         weights.read_torch(save(tmp_path / "x.pth", content))
 
@@ -178,7 +178,7 @@ def test_paths_may_be_strings(tmp_path):
     assert weights.read_torch(file).sha256 == weights.file_sha256(file)
 
 
-def test_path_that_is_not_a_file_is_refused(tmp_path):
+def test_path_that_is_not_a_file_is_rejected(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         weights.read_torch(tmp_path / "none.pth")
     with pytest.raises(UserError, match="is a folder"):
