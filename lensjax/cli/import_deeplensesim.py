@@ -17,7 +17,7 @@ FLAGS = {
     "output": Flag(
         "FOLDER",
         "Folder of the data set: train/ and val/, each with the folders no, sphere and vort of .npy files, "
-        "scaled to 0..1; and truth.csv with class, axion mass in eV and original file of each image.",
+        "scaled to [0, 1]; and truth.csv with class, axion mass in eV and original file of each image.",
     ),
     "validation": real(
         f"Validation images of each class: a fraction below 1, or a number; {VALIDATION} if not given.",

@@ -1,4 +1,4 @@
-"""Parsing of lens images in .npy files: validated, never unpickled, scaled to 0..1."""
+"""Parsing of lens images in .npy files: validated, never unpickled, scaled to [0, 1]."""
 
 import functools
 import io
@@ -76,7 +76,7 @@ def min_max_scale(image: Shaped[np.ndarray, "height width"]) -> Float[np.ndarray
         )
     if low == high:
         raise UserError(
-            f"every pixel is {low}, so the image shows no lens and cannot be scaled to 0..1; remove it"
+            f"every pixel is {low}, so the image shows no lens and cannot be scaled to [0, 1]; remove it"
         )
     if image.dtype.kind in "iu":
         # Differences of 64-bit integers are correct modulo 2^64, whatever the sign.

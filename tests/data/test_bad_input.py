@@ -39,7 +39,7 @@ BAD_FILES = {
     ),
     "constant": (
         npy_bytes(np.full((SIZE, SIZE), 0.5)),
-        "every pixel is 0.5, so the image shows no lens and cannot be scaled to 0..1; remove it",
+        "every pixel is 0.5, so the image shows no lens and cannot be scaled to [0, 1]; remove it",
     ),
     "pickle": (
         npy_bytes(np.array([count_image(0), 1e-23], dtype=object)),
