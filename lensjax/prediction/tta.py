@@ -49,7 +49,7 @@ def views(images: ImageSet) -> Iterator[ImageSet]:
 
 
 def transform(pixels: np.ndarray, element: int) -> np.ndarray:
-    """Applies a symmetry of the square to images, as `training.augmentation.dihedral` does.
+    """Applies a symmetry of the square to images, as `training.augmentation.apply_dihedral` does.
 
     Args:
       pixels: square images `[n, height, width]`.

@@ -3,7 +3,8 @@
 Keys are the paths of the variables, such as `params/conv1/kernel` or `batch_stats/bn1/mean`. The metadata are
 strings: format and format_version; architecture; sizes (JSON, by the config's names); source_file,
 source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counters); lensjax, jax and flax
-(versions).
+(versions). Files written by `lensjax export` have best_epoch, classes, image_shape, config and temperature
+(JSON) in place of the sizes, the source and the counters.
 """
 
 import importlib.metadata

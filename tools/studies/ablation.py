@@ -48,7 +48,7 @@ TITLES = {
     "both": "image and residual",
     "other": "image and shuffled residual",
     "encoder": "end-to-end encoder",
-    "gauss_newton": "encoder and 3 steps",
+    "gauss_newton": "encoder and 3 Gauss-Newton steps",
 }
 EPOCHS = {300: 30, 3_000: 12, 30_000: 5}
 VALIDATION = 600
@@ -82,7 +82,7 @@ USAGE = usage(
         "both": "The image and the residual.",
         "other": "The image and the residual of another image, as a control.",
         "encoder": "The image and the residual of a lens predicted by an encoder, trained end to end.",
-        "gauss_newton": "The same, refined by three steps.",
+        "gauss_newton": "The same, refined by three Gauss-Newton steps.",
     },
     "Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to "
     "the validation images, and its 95 % interval over seeds (Student's t). Images are simulated "
