@@ -10,7 +10,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
-from lensjax.fitting.evidence_fit import COARSE, FINE, NO_MASSES, Target, evaluate, log_det, normal_matrix
+from lensjax.fitting.evidence_fit import (
+    COARSE,
+    FINE,
+    NO_MASSES,
+    MassFit,
+    Target,
+    evaluate,
+    log_det,
+    normal_matrix,
+)
 from lensjax.fitting.evidence_line import (
     NUM_STARTS,
     einstein_radius,
@@ -34,6 +43,9 @@ from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
+# A line is fitted from more starts if its evidence exceeds that for masses by less than e^10 but it explains
+# most of what the smooth lens leaves: all but this part of the excess of chi-square over the number of pixels.
+_CLEAR, _UNEXPLAINED, _MIN_EXCESS = 10.0, 0.15, 100.0
 _ACCELERATOR_BATCH_SIZE = 16  # images; CPUs process one at a time
 
 
@@ -52,6 +64,9 @@ class Evidence:
       line_chi_square: chi-square of the joint fit of smooth lens and line, on pixels binned 2 x 2.
       smooth_chi_square: chi-square of the smooth lens alone, on the same pixels.
       pixels: number of valid binned pixels.
+      masses_chi_square: chi-square of the joint fit of smooth lens and the detectable masses.
+      heavy_masses: squared Einstein radius (arcsec^2; 0 if there are fewer masses), x and y (arcsec) of the
+        detectable masses in that fit.
     """
 
     log_ratios: Float[Array, "*batch 3"]
@@ -61,7 +76,7 @@ class Evidence:
     smooth_chi_square: Float[Array, "*batch"]
     pixels: Float[Array, "*batch"]
     masses_chi_square: Float[Array, "*batch"]
-    points: Float[Array, "*batch n 3"]
+    heavy_masses: Float[Array, "*batch number 3"]
 
     def probabilities(self) -> Float[Array, "*batch 3"]:
         """Posterior probabilities of the three classes, with equal prior probabilities."""
@@ -186,13 +201,24 @@ def _image_evidence(
     theta = jnp.concatenate([free, jnp.asarray([1, 0], image.dtype)])
     smooth = evaluate(window, NO_MASSES, target, theta, FINE)
     response = mode_response(window, modes, target, smooth)
-    masses_log_ratio, masses_chi_square, points = masses_log_evidence(
+    masses_log_ratio, masses_chi_square, heavy = masses_log_evidence(
         window, modes, response, target, smooth, prior.subhalos
     )
     starts = starting_lines(response, lines, line_amplitudes, line, einstein_radius(model, free), NUM_STARTS)
-    line_fit = fit_line(window, line, target, smooth, starts)
     smooth_log_det = log_det(normal_matrix(target, smooth))
-    line_log_ratio = line_log_evidence(line_fit, target, response.chi_square, smooth_log_det, line)
+
+    def line_evidence(fit: MassFit) -> Array:
+        return line_log_evidence(fit, target, response.chi_square, smooth_log_det, line)
+
+    def is_unclear(fit: MassFit) -> Array:
+        excess, smooth_excess = (
+            chi_square - (number > 0).sum() for chi_square in (fit.chi_square, response.chi_square)
+        )
+        explains_most = excess < _UNEXPLAINED * smooth_excess + _MIN_EXCESS
+        return (masses_log_ratio > 0) & explains_most & (line_evidence(fit) < masses_log_ratio + _CLEAR)
+
+    line_fit = fit_line(window, line, target, smooth, starts, is_unclear)
+    line_log_ratio = line_evidence(line_fit)
     ratios = jnp.stack([jnp.zeros_like(masses_log_ratio), masses_log_ratio, line_log_ratio])
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(
@@ -203,7 +229,7 @@ def _image_evidence(
         _zero_if_not_finite(response.chi_square),
         (number > 0).sum().astype(image.dtype),
         _zero_if_not_finite(masses_chi_square),
-        _zero_if_not_finite(points),
+        _zero_if_not_finite(heavy),
     )
 
 

@@ -52,7 +52,7 @@ class Target:
     Attributes:
       image: binned image, in units of the amplitude of the smooth fit and without its sky.
       weight: inverse variance of each binned pixel, 0 for masked pixels.
-      means, precisions: normal priors on all parameters except amplitude and sky; precision 0 for flat priors.
+      means, precisions: normal priors on all parameters except amplitude and sky; 0 for flat priors.
       low, high: bounds of these parameters.
       corrections: what denser rays add to the image of the smooth lens with coarse and with fine rays.
     """
@@ -113,16 +113,22 @@ def evaluate(
     rays = _rays(window, COARSE, dtype)
     # A mass with a squared Einstein radius of 1 deflects a ray at the complex offset z from it by
     # 1 / conj(z) = a + ib. The derivative with respect to the x coordinate of the mass is (a + ib)^2.
-    dx, dy = rays[0].ravel() - x[:, None], rays[1].ravel() - y[:, None]
+    dx, dy = (ray.ravel()[None] - center[:, None] for ray, center in zip(rays, (x, y), strict=True))
     inverse = 1 / (dx**2 + dy**2 + _CORES[COARSE] ** 2)
-    a, b = dx * inverse, dy * inverse
+    # Without the barrier, XLA would recompute the divisions for each of the sums below.
+    a, b = jax.lax.optimization_barrier((dx * inverse, dy * inverse))
     alpha = (mass @ a).reshape(rays[0].shape), (mass @ b).reshape(rays[0].shape)
     by_free, by_x, by_y = lensed_derivatives(window.model, free, rays, alpha)
     weights = jnp.asarray(layout.weights, dtype)
     a, b, real, imaginary = (
         (weights @ field).reshape(-1, *by_x.shape) for field in (a, b, a**2 - b**2, 2 * a * b)
     )
-    by_points = [by_x * a + by_y * b, by_x * real + by_y * imaginary, by_x * imaginary - by_y * real]
+    gradient_x, gradient_y = by_x[None], by_y[None]
+    by_points = [
+        gradient_x * a + gradient_y * b,
+        gradient_x * real + gradient_y * imaginary,
+        gradient_x * imaginary - gradient_y * real,
+    ]
     images = blur_and_bin(window, jnp.concatenate([by_free, *by_points])).reshape(-1, target.image.size)
     scaled = changes * jnp.stack([jnp.ones_like(mass), mass, mass], axis=1)[..., None]
     factors = jnp.einsum("rm,mcp->pcr", np.linalg.pinv(layout.weights.T), scaled)
@@ -136,7 +142,7 @@ def evaluate(
         source += target.corrections[per_bin - COARSE]
     root = jnp.sqrt(target.weight)
     linear = jnp.stack([source, jnp.ones_like(source)]).reshape(2, -1)
-    columns = root.ravel() * jnp.concatenate([amp * light, linear])
+    columns = root.reshape(1, -1) * jnp.concatenate([amp * light, linear])
     residual = (root * (target.image - amp * source - sky)).ravel()
     pull = target.means - theta[:-2]
     chi_square = residual @ residual + (target.precisions * pull**2).sum()

@@ -4,24 +4,28 @@ The fit starts from the best lines of a bank. The integral over the parameters u
 approximation: a normal distribution with the curvature of chi-square at the best fit.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from lensjax.fitting.evidence_fit import COARSE, FINE, Layout, MassFit, Target, descend, log_posterior_volume
-from lensjax.fitting.evidence_masses import Modes, Response, line_fractions
+from lensjax.fitting.evidence_masses import Response, line_fractions
 from lensjax.fitting.evidence_pixels import Window
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.rendering import parameter_values
 from lensjax.fitting.starts import halton_points
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
-_BANK_SIZE = 768  # lines; the bank has each in the eight orientations of a square
-NUM_STARTS = 16
+_BANK_SIZE = 512  # lines; the bank has each in the eight orientations of a square
+ROUND_SIZE = 12  # starting lines that are compared with each other
+NUM_STARTS = 4 * ROUND_SIZE
 _FINAL_STEPS = 6
+_STRETCH = 1.35  # of a line, to find other minima
 _NEAR = 0.25, 0.3, 0.7  # arcsec, radians, arcsec of length; lines closer than this count as the same start
 _MAX_CENTER = 5.0  # limit of each coordinate of the center of a line, in standard deviations of the prior
 
@@ -85,7 +89,6 @@ def einstein_radius(model: SmoothModel, free: Float[Array, " nonlinear"]) -> Flo
 
 def line_layout(model: SmoothModel, line: VortexPrior) -> Layout:
     """Point masses of a line, whose mass is relative to that of the main lens."""
-
     position = np.linspace(-0.5, 0.5, line.number)
 
     def points(free: Array, extra: Array) -> Array:
@@ -118,7 +121,12 @@ def line_target(target: Target, line: VortexPrior) -> Target:
 
 
 def fit_line(
-    window: Window, line: VortexPrior, target: Target, smooth: MassFit, lines: Float[Array, "starts 5"]
+    window: Window,
+    line: VortexPrior,
+    target: Target,
+    smooth: MassFit,
+    lines: Float[Array, "starts 5"],
+    is_unclear: Callable[[MassFit], Bool[Array, ""]],
 ) -> MassFit:
     """Fits smooth lens and line jointly from several starts, and returns the best fit.
 
@@ -127,37 +135,56 @@ def fit_line(
       line: prior on the line.
       target: target of the smooth fit.
       smooth: fit of the smooth lens.
-      lines: parameters of the starting lines.
+      lines: parameters of the starting lines; a multiple of `ROUND_SIZE`.
+      is_unclear: returns True for a fit after which another round of starts is worth its time.
     """
     fit = functools.partial(descend, window, line_layout(window.model, line), line_target(target, line))
 
     def best_fits(thetas: Array, number: int, steps: int, per_bin: int) -> Array:
-        chi_square, thetas = jax.lax.map(lambda theta: _pair(fit(theta, steps, per_bin)), thetas)
-        _, best = jax.lax.top_k(-chi_square, number)
+        def fit_one(theta: Array) -> tuple[Array, Array]:
+            found = fit(theta, steps, per_bin)
+            return found.chi_square, found.theta
+
+        chi_squares, thetas = jax.lax.map(fit_one, thetas)
+        _, best = jax.lax.top_k(-chi_squares, number)
         return thetas[best]
 
+    def fit_from(thetas: Array) -> MassFit:
+        thetas = best_fits(thetas, 4, 2, COARSE)
+        thetas = best_fits(thetas, 2, 5, COARSE)
+        thetas = jnp.concatenate([thetas, _neighbors(thetas[0], line)])
+        thetas = best_fits(thetas, 2, 3, COARSE)
+        thetas = best_fits(thetas, 1, 7, FINE)
+        return fit(thetas[0], _FINAL_STEPS, window.dense, 0.1)
+
+    def add_round(state: tuple[Array, MassFit]) -> tuple[Array, MassFit]:
+        count, best = state
+        new = fit_from(jnp.concatenate([best.theta[None], rounds[count]]))
+        better = new.chi_square < best.chi_square
+        return count + 1, jax.tree.map(lambda new, old: jnp.where(better, new, old), new, best)
+
     thetas = jax.vmap(lambda start: jnp.concatenate([smooth.theta[:-2], start, smooth.theta[-2:]]))(lines)
-    thetas = best_fits(thetas, 6, 3, COARSE)
-    thetas = best_fits(thetas, 3, 6, COARSE)
-    thetas = jnp.concatenate([thetas, _neighbors(thetas[0], line)])
-    thetas = best_fits(thetas, 3, 4, COARSE)
-    thetas = best_fits(thetas, 1, 8, FINE)
-    return fit(thetas[0], _FINAL_STEPS, window.dense, 0.1)
+    rounds = thetas.reshape(-1, ROUND_SIZE, thetas.shape[1])
+    shapes = jax.eval_shape(fit_from, rounds[0])
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    blank = dataclasses.replace(blank, theta=thetas[0], chi_square=jnp.full_like(smooth.chi_square, jnp.inf))
+    return jax.lax.while_loop(
+        lambda state: (state[0] == 0) | ((state[0] < len(rounds)) & is_unclear(state[1])),
+        add_round,
+        (jnp.asarray(0), blank),
+    )[1]
 
 
-def _pair(fit: MassFit) -> tuple[Array, Array]:
-    return fit.chi_square, fit.theta
-
-
-def _neighbors(theta: Float[Array, " all"], line: VortexPrior) -> Float[Array, "6 all"]:
-    """Lines whose masses lie on or between those of a line, where chi-square has other local minima."""
-    length, angle = theta[-6], theta[-5]
-    step = length / (line.number - 1)
-    changes = jnp.asarray([(1, 0.5), (1, -0.5), (-1, 0.5), (-1, -0.5), (0, 0.5), (0, -0.5)], theta.dtype)
-    lengths = jnp.clip(length + changes[:, 0] * step, *line.length)
-    shift = changes[:, 1] * step
-    neighbors = jnp.broadcast_to(theta, (len(changes), len(theta)))
-    neighbors = neighbors.at[:, -6].set(lengths)
+def _neighbors(theta: Float[Array, " all"], line: VortexPrior) -> Float[Array, "8 all"]:
+    """Lines of the same density with one end elsewhere, where chi-square has other minima."""
+    fraction, length, angle = theta[-7], theta[-6], theta[-5]
+    step = 1 / (line.number - 1)
+    factors, sides = np.meshgrid([1 / _STRETCH, 1 - step, 1 + step, _STRETCH], [-0.5, 0.5])
+    new_length = jnp.clip(length * factors.ravel().astype(theta.dtype), *line.length)
+    shift = (new_length - length) * sides.ravel().astype(theta.dtype)
+    neighbors = jnp.broadcast_to(theta, (len(shift), len(theta)))
+    neighbors = neighbors.at[:, -7].set(jnp.clip(fraction * new_length / length, *line.mass_fraction))
+    neighbors = neighbors.at[:, -6].set(new_length)
     neighbors = neighbors.at[:, -4].add(shift * jnp.cos(angle))
     return neighbors.at[:, -3].add(shift * jnp.sin(angle))
 

@@ -1,7 +1,7 @@
 """Evidence for point masses: the heaviest are fitted, and the sum of the others has a normal distribution.
 
-A small mass deflects rays slightly, and the image changes in proportion. The deflection by masses on the nodes
-of a square grid is expanded into principal modes, whose images are the templates of an image.
+A small mass deflects rays slightly, and the image changes in proportion. The deflection by masses on the
+nodes of a square grid is expanded in principal modes. The change of the image by a mode is its template.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lensjax.fitting.evidence_fit import (
@@ -30,7 +31,7 @@ from lensjax.fitting.solve import diagonal_scales
 from lensjax.physics.substructure import SubhaloPrior, SubstructurePrior, VortexPrior
 
 SPACING = 0.15  # distance between neighboring nodes, arcsec
-_NUM_MODES = 224
+_NUM_MODES = 192
 _MARGIN = 0.4  # width of the margin of nodes beyond the farthest point mass, for lines, arcsec
 _POINTS = 500  # quadrature points per axis for the prior on positions
 _SOFTENING = 0.3  # core radius of the mass on a node, in units of the spacing
@@ -164,8 +165,8 @@ class Response:
 def mode_response(window: Window, modes: Modes, target: Target, smooth: MassFit) -> Response:
     """Response of the image to the modes, from the fit of the smooth lens."""
     by_x, by_y = smooth.deflected
-    light = modes.deflection[:, 0] * by_x + modes.deflection[:, 1] * by_y
-    templates = (jnp.sqrt(target.weight) * blur_and_bin(window, light)).reshape(len(light), -1)
+    light = modes.deflection[:, 0] * by_x[None] + modes.deflection[:, 1] * by_y[None]
+    templates = (jnp.sqrt(target.weight)[None] * blur_and_bin(window, light)).reshape(len(light), -1)
     matrix = normal_matrix(target, smooth)
     scale = diagonal_scales(matrix)
     root = jnp.linalg.cholesky(
@@ -201,7 +202,7 @@ class NormalMasses:
     root: Float[Array, "modes modes"]
 
 
-def normal_masses(modes: Modes, number: float, mean: Array, square: Array) -> NormalMasses:
+def normal_masses(modes: Modes, number: ArrayLike, mean: Array, square: Array) -> NormalMasses:
     """Normal approximation of the sum of many masses.
 
     Args:
@@ -209,7 +210,7 @@ def normal_masses(modes: Modes, number: float, mean: Array, square: Array) -> No
       number: number of masses.
       mean, square: moments of the mass on each node, times the fraction of the masses there.
     """
-    scaled = modes.amplitudes * jnp.sqrt(number * square)
+    scaled = modes.amplitudes * jnp.sqrt(number * square)[None]
     average = modes.amplitudes @ mean
     covariance = scaled @ scaled.T - number * jnp.outer(average, average)
     scale = diagonal_scales(covariance)
@@ -219,7 +220,7 @@ def normal_masses(modes: Modes, number: float, mean: Array, square: Array) -> No
 
 
 def mass_map(modes: Modes, response: Response, prior: SubhaloPrior) -> Float[Array, " nodes"]:
-    """Posterior mean of the squared Einstein radius at each node, if all masses are treated to first order."""
+    """Posterior mean of the squared Einstein radius at each node, with all masses treated to first order."""
     mean, square = prior.moments()
     normal = normal_masses(modes, prior.number, mean * modes.fraction, square * modes.fraction)
     data = response.score - response.gram @ normal.mean
@@ -253,13 +254,14 @@ def masses_log_evidence(
       prior: prior on the masses.
 
     Returns:
-      The log evidence ratio, chi-square of the joint fit, and the squared Einstein radius (0 if there are fewer
-      masses), x and y of each fitted mass, arcsec.
+      The log evidence ratio, chi-square of the joint fit, and the squared Einstein radius (0 if there are
+      fewer masses), x and y of each fitted mass, arcsec.
     """
     strength = jnp.sqrt(jnp.maximum(((response.gram @ modes.amplitudes) * modes.amplitudes).sum(0), 1e-12))
     joint = _joint_target(target, prior)
     fit, active = _fit_masses(window, modes, strength, joint, smooth, prior)
-    log_undetectable, others = _undetectable_masses(modes, strength, prior)
+    number = active.sum()
+    log_undetectable, others = _undetectable_masses(modes, strength, prior, prior.number - number)
     # The fit of the heaviest masses, in the presence of the others.
     root = _posterior_root(response.raw_gram, others)
     vectors = jnp.concatenate([fit.columns, (fit.residual - others.mean @ response.templates)[None]])
@@ -269,7 +271,6 @@ def masses_log_evidence(
     log_volume, gain = log_posterior_volume(joint, fit, products[:-1, :-1], products[:-1, -1], widths)
     pull = target_pull(joint, fit)
     chi_square = products[-1, -1] + pull - gain
-    number = active.sum()
     choices = jnp.log(jnp.maximum(prior.number - jnp.arange(MAX_MASSES), 1))
     log_ratio = (
         0.5 * (response.chi_square - chi_square)
@@ -291,7 +292,7 @@ def _widths(prior: SubhaloPrior) -> list[float]:
 
 
 def _layout(prior: SubhaloPrior, active: Float[Array, " masses"]) -> Layout:
-    """Masses as a function of parameters with uniform priors: theta_E_squared^exponent, distance and angle."""
+    """Masses as a function of theta_E_squared^exponent, distance and angle, whose priors are uniform."""
 
     def points(free: Array, extra: Array) -> Array:
         power, distance, angle = extra.reshape(MAX_MASSES, 3).T
@@ -337,12 +338,12 @@ def _fit_masses(
         """Expected decrease of chi-square / 2 by two additional masses, and their parameters."""
         back = jax.linear_transpose(functools.partial(blur_and_bin, window), fit.deflected[0])
         image = jnp.sqrt(target.weight) * fit.residual.reshape(target.weight.shape)
-        light = fit.theta[-2] * fit.deflected * back(image)[0]
+        light = fit.theta[-2] * fit.deflected * back(image)[0][None]
         score = (modes.deflection.reshape(len(modes.deflection), -1) @ light.ravel()) @ modes.amplitudes
         mass = jnp.clip(score / strength**2, *prior.theta_E_squared)
         gain = jnp.where(modes.fraction > 0, mass * score - 0.5 * (mass * strength) ** 2, -jnp.inf)
         first = jnp.argmax(gain)
-        distant = jnp.hypot(*(modes.nodes - modes.nodes[first]).T) > _DISTANCE
+        distant = jnp.hypot(*(modes.nodes - modes.nodes[first][None]).T) > _DISTANCE
         best = jnp.stack([first, jnp.argmax(jnp.where(distant, gain, -jnp.inf))])
         x, y = modes.nodes[best].T
         distance = jnp.clip(jnp.hypot(x, y), *prior.distance)
@@ -350,7 +351,9 @@ def _fit_masses(
 
     def significance(theta: Array) -> Array:
         mass, x, y = _layout(prior, jnp.ones(MAX_MASSES, dtype)).points(theta, theta[number:-2]).T
-        node = jnp.argmin(jnp.hypot(x[:, None] - modes.nodes[:, 0], y[:, None] - modes.nodes[:, 1]), axis=1)
+        node = jnp.argmin(
+            jnp.hypot(x[:, None] - modes.nodes[None, :, 0], y[:, None] - modes.nodes[None, :, 1]), axis=1
+        )
         return mass * strength[node]
 
     def improve(state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -384,9 +387,9 @@ def _fit_masses(
 
 
 def _undetectable_masses(
-    modes: Modes, strength: Float[Array, " nodes"], prior: SubhaloPrior
+    modes: Modes, strength: Float[Array, " nodes"], prior: SubhaloPrior, number: Float[Array, ""]
 ) -> tuple[Float[Array, ""], NormalMasses]:
-    """Log probability that a mass is undetectable, and the sum of all undetectable masses."""
+    """Log probability that a mass is undetectable, and the sum of a number of undetectable masses."""
     low, high = (end**prior.exponent for end in prior.theta_E_squared)
     heaviest = jnp.clip(_MIN_SIGNIFICANCE / strength, *prior.theta_E_squared) ** prior.exponent
 
@@ -394,4 +397,5 @@ def _undetectable_masses(
         power = order / prior.exponent + 1
         return modes.fraction * (heaviest**power - low**power) / (power * (high - low))
 
-    return jnp.log(moment(0).sum()), normal_masses(modes, prior.number, moment(1), moment(2))
+    fraction = jnp.maximum(moment(0).sum(), 1e-6)
+    return jnp.log(fraction), normal_masses(modes, number, moment(1) / fraction, moment(2) / fraction)

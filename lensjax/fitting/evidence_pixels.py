@@ -94,6 +94,12 @@ def blur_and_bin(
     """Blurs the light of the rays by the point-spread function and averages it over binned pixels."""
     rows, _ = window.binned_shape
     per_bin = light.shape[-2] // (rows + 2 * _margin(window.model))
+    if per_bin == 1:  # a sum over the kernel needs fewer operations than matrix products
+        kernel, (rows, columns) = _kernel(window.model, per_bin), window.binned_shape
+        first = _margin(window.model) - len(kernel) // 2
+        taps = list(enumerate(kernel.tolist(), first))
+        light = sum(weight * light[..., shift : shift + rows, :] for shift, weight in taps)
+        return sum(weight * light[..., shift : shift + columns] for shift, weight in taps)
     down, across = (
         jnp.asarray(_blur_and_bin_matrix(window.model, n, per_bin), light.dtype) for n in window.shape
     )
@@ -107,25 +113,29 @@ def _margin(model: SmoothModel) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _blur_and_bin_matrix(model: SmoothModel, number: int, per_bin: int) -> np.ndarray:
-    """Matrix that maps rays to binned pixels along one axis."""
-    taps = BINNING if per_bin > 1 else 1  # per binned pixel
-    rays = per_bin // taps  # per tap
+    """Matrix that maps rays, two or more per binned pixel, to binned pixels along one axis."""
+    kernel = _kernel(model, per_bin)
+    rays, half, margin = per_bin // BINNING, len(kernel) // 2, _margin(model) * BINNING
+    bins = -(-number // BINNING)
+    matrix = np.zeros((bins, bins * per_bin + 2 * margin * rays))
+    for pixel in range(number):
+        pixels_in_bin = min(BINNING, number - pixel // BINNING * BINNING)
+        for shift, weight in enumerate(kernel):
+            first = (margin + pixel + shift - half) * rays
+            matrix[pixel // BINNING, first : first + rays] += weight / (rays * pixels_in_bin)
+    return matrix
+
+
+def _kernel(model: SmoothModel, per_bin: int) -> np.ndarray:
+    """One axis of the point-spread function, sampled at pixels; at binned pixels for one ray per bin."""
     # Fewer rays than the model specifies blur less; the kernel compensates for the missing variance.
     missing = ((BINNING / per_bin) ** 2 - 1 / model.subpixels**2) / 12
     variance = (model.psf_sigma / model.pixel_scale) ** 2 + missing
-    half = model.psf_size // 2 * taps // BINNING
-    distance = np.arange(-half, half + 1) * (BINNING // taps)
+    step = BINNING if per_bin == 1 else 1
+    half = model.psf_size // 2 // step
+    distance = np.arange(-half, half + 1) * step
     kernel = np.exp(-0.5 * distance**2 / variance) if variance > 0 else 1.0 * (distance == 0)
-    kernel = kernel / kernel.sum() / rays
-    bins, margin = -(-number // BINNING), _margin(model)
-    matrix = np.zeros((bins, (bins + 2 * margin) * per_bin))
-    for tap in range(bins if taps == 1 else number):
-        row = tap // taps
-        taps_in_bin = 1 if taps == 1 else min(BINNING, number - row * BINNING)
-        for shift, weight in enumerate(kernel):
-            first = (margin * taps + tap + shift - half) * rays
-            matrix[row, first : first + rays] += weight / taps_in_bin
-    return matrix
+    return kernel / kernel.sum()
 
 
 def lensed_brightness(
