@@ -155,7 +155,9 @@ def parse(arguments: Sequence[str]) -> Options:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error).removeprefix("flag ")) from None
-    if values.mode == "predict" and len(rest) == 2 and not values.input:
+    if values.mode == "predict" and rest[1:]:
+        if values.input or len(rest) > 2:
+            raise UserError(f"predict takes one path, not also {rest[-1]}; give a folder or a quoted glob")
         values["input"].value = rest.pop()
         values["input"].present = 1
     if rest[1:]:
