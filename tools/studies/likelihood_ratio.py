@@ -1,11 +1,13 @@
 """Classifies images as smooth, with point masses, or with a vortex, from physics alone."""
 
+import itertools
 import os
 import platform
 import sys
 import time
 import types
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # OpenBLAS threads only slow down the few small matrix decompositions per image.
@@ -18,11 +20,13 @@ from scipy.special import softmax
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.data.reference_layout import read_class_folders
 from lensjax.data.residuals import counts_per_unit
 from lensjax.errors import UserError
+from lensjax.evaluation.calibration import fit_temperature
+from lensjax.evaluation.reliability import reliability_diagram
 from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.runtime.progress import log, progress_bar
 
@@ -33,6 +37,7 @@ PRESET = "common_test"
 FLAGS = {
     "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 2),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "split": choice("SPLIT", "Split of the simulated images.", ["validation", "test"], "test"),
     "real": Flag(
         "FOLDER",
         "Real images: no/, sphere/ and vort/ with .npy files; $LENSJAX_REAL_SAMPLES if not given.",
@@ -66,20 +71,22 @@ def main(arguments: Sequence[str]) -> None:
     for name in (values.figure, values.output):
         if name and Path(name).exists():
             raise UserError(f"{name} already exists; move it or choose another file")
-    report_simulated(values.images, values.seed, values.output, values.figure)
+    report_simulated(values.images, values.seed, values.split, values.output, values.figure)
     if values.real:
         report_real(Path(values.real).expanduser())
 
 
-def report_simulated(number: int, seed: int, output: str | None, figure: str | None) -> None:
-    """Classifies simulated test images and prints AUC, accuracy and calibration."""
-    found = simulation.simulate_split(PRESET, seed=seed, split="test", num_images=len(CLASSES) * number)
+def report_simulated(
+    number: int, seed: int, split: simulation.Split, output: str | None, figure: str | None
+) -> None:
+    """Classifies simulated images and prints AUC, accuracy, calibration and speed."""
+    found = simulation.simulate_split(PRESET, seed=seed, split=split, num_images=len(CLASSES) * number)
     images = (found.pixels / found.scale[:, None, None]).astype(np.float32)[..., None]
     fit, evidence, seconds = fit_and_compare(images, found.scale)
     ratios, labels = np.asarray(evidence.log_ratios, np.float64), np.asarray(found.labels)
     if output:
         np.savez(output, labels=labels, log_ratios=ratios)
-    log.info("%d simulated test images of %s, nothing trained", len(labels), PRESET)
+    log.info("%d simulated %s images of %s, nothing trained", len(labels), split, PRESET)
     log.info("  %-10s %s", "", "  ".join(f"{name:>22}" for name in (*CLASSES, "mean")))
     draws = aucs(labels, ratios, resample_weights(labels).astype(np.float64))
     areas = aucs(labels, ratios, np.ones((1, len(labels))))[0]
@@ -97,13 +104,7 @@ def report_simulated(number: int, seed: int, output: str | None, figure: str | N
         rows = ratios[labels == label]
         margin = rows[:, label] - np.delete(rows, label, axis=1).max(1)
         log.info("  %-8s %9.1f %9.1f %9.1f %9.1f", name, *np.percentile(margin, [0, 1, 10, 50]))
-    probabilities = softmax(ratios, axis=1)
-    log.info(
-        "calibration: mean probability of the best class %.4f, accuracy %.4f, log loss %.4f",
-        probabilities.max(1).mean(),
-        right.mean(),
-        -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300)).mean(),
-    )
+    report_calibration(labels, evidence)
     log.info(
         "%.2f images/s including the fit, on %d %s core(s), load %.1f",
         *(len(labels) / seconds, os.cpu_count() or 1, platform.machine(), os.getloadavg()[0]),
@@ -112,18 +113,51 @@ def report_simulated(number: int, seed: int, output: str | None, figure: str | N
         plot(figure, images, found, fit, evidence)
 
 
+def report_calibration(labels: np.ndarray, evidence: fitting.Evidence) -> None:
+    """Prints log loss and reliability of the probabilities, and the temperature that would suit them best."""
+    ratios = np.asarray(evidence.log_ratios, np.float64)
+    probabilities = np.asarray(evidence.probabilities(), np.float64)
+    for name, values in (("without temperature", softmax(ratios, axis=1)), ("calibrated", probabilities)):
+        true = values[np.arange(len(labels)), labels]
+        log.info(
+            "%s: log loss %.5f, expected calibration error %.5f, mean probability of the best class %.4f",
+            *(name, -np.log(np.maximum(true, 1e-300)).mean(), reliability_diagram(labels, values).ece),
+            values.max(1).mean(),
+        )
+    best, right = probabilities.max(1), probabilities.argmax(1) == labels
+    for low, high in itertools.pairwise((0, 0.9, 0.99, 0.999, 1.1)):
+        rows = (best >= low) & (best < high)
+        if rows.any():
+            log.info(
+                "  probability %.3f to %.3f: %d images, %d wrong, %.2f expected",
+                *(low, min(high, 1), rows.sum(), (rows & ~right).sum(), (1 - best[rows]).sum()),
+            )
+    log.info("best temperature: %.3f", fit_temperature(labels, softmax(ratios, axis=1)))
+
+
 def report_real(folder: Path) -> None:
     """Prints the log evidence ratios of real images."""
     real = read_class_folders(folder, simulation.preset(PRESET).instrument.image_size)
     _, evidence, _ = fit_and_compare(real.images(), counts_per_unit(real))
     right = evidence.log_ratios.argmax(1) == real.labels
     log.info("%d real images, %d right", len(real), right.sum())
-    log.info("  %-8s %-30s chi-square per pixel: smooth, with line", "truth", "log evidence ratios")
+    log.info(
+        "  %-8s %-11s %-30s chi-square per pixel: smooth, with masses, with line",
+        *("truth", "probability", "log evidence ratios"),
+    )
     for row, label in enumerate(real.labels):
         ratios = " ".join(f"{value:9.1f}" for value in evidence.log_ratios[row])
         pixels = evidence.pixels[row]
-        chi_squares = evidence.smooth_chi_square[row], evidence.line_chi_square[row]
-        log.info("  %-8s %s %8.3f %8.3f", CLASSES[label], ratios, *np.divide(chi_squares, pixels))
+        chi_squares = (
+            evidence.smooth_chi_square[row],
+            evidence.masses_chi_square[row],
+            evidence.line_chi_square[row],
+        )
+        probability = evidence.probabilities()[row, label]
+        log.info(
+            "  %-8s %11.4f %s %8.3f %8.3f %8.3f",
+            *(CLASSES[label], probability, ratios, *np.divide(chi_squares, pixels)),
+        )
 
 
 def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.LensFit, fitting.Evidence, float]:
@@ -132,24 +166,28 @@ def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.Lens
     noise = fitting.photon_noise(scale.astype(np.float32))
     first = slice(0, min(BATCH_SIZE, len(images)))
     fitting.fit_in_batches(images[first], noise=jax.tree.map(lambda leaf: leaf[first], noise))
-    parts: list[fitting.Evidence] = []
     with progress_bar(len(images), "fit") as bar:
         start = time.perf_counter()
         fit = fitting.fit_in_batches(images, noise=noise, report=bar.update)
     seconds = time.perf_counter() - start
-    with progress_bar(len(images), "compare") as bar:
-        for row in range(0, len(images), BATCH_SIZE):
-            # The last batch is padded, to avoid a second compilation.
-            rows = np.minimum(np.arange(row, row + BATCH_SIZE), len(images) - 1)
-            fits = jax.tree.map(lambda leaf, rows=rows: leaf[rows], fit)
-            if not parts:
-                jax.block_until_ready(fitting.class_evidence(images[rows], fits, substructure_prior))
-            start = time.perf_counter()
-            part = fitting.class_evidence(images[rows], fits, substructure_prior)
-            number = min(BATCH_SIZE, len(images) - row)
-            parts.append(jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[:n], part))
-            seconds += time.perf_counter() - start
-            bar.update(number)
+
+    def compare(first: int) -> fitting.Evidence:
+        # The last batch is padded, to avoid a second compilation.
+        rows = np.minimum(np.arange(first, first + BATCH_SIZE), len(images) - 1)
+        fits = jax.tree.map(lambda leaf: leaf[rows], fit)
+        part = fitting.class_evidence(images[rows], fits, substructure_prior)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(images) - first], part)
+
+    compare(0)
+    # A program for a CPU compares one image at a time on one core.
+    number = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    parts = []
+    with progress_bar(len(images), "compare") as bar, ThreadPoolExecutor(number) as pool:
+        start = time.perf_counter()
+        for part in pool.map(compare, range(0, len(images), BATCH_SIZE)):
+            parts.append(part)
+            bar.update(len(part.pixels))
+        seconds += time.perf_counter() - start
     return fit, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), seconds
 
 
