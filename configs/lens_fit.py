@@ -55,10 +55,11 @@ def get_config(name: str = "") -> ConfigDict:
 
 
 QUICK: dict[str, object] = {
-    "data.num_train": 3_000,
+    "data.num_train": 4_000,
     "data.num_validation": 600,
     "data.num_test": 1_500,
-    "num_epochs": 6,
+    "num_epochs": 10,
+    "optimizer.ema_decay": 0.995,
 }
 
 COMMON_TEST: dict[str, object] = {"data.num_validation": 3_000, "num_epochs": 8, "optimizer.ema_decay": 0.999}

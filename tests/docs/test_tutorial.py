@@ -27,7 +27,7 @@ def test_every_cell_runs_on_few_images(cells, tmp_path, monkeypatch, capsys):
                 exec(compile("".join(cell["source"]), f"cell {index}", "exec"), namespace)
                 plt.close("all")
     assert (tmp_path / "runs" / "tutorial-4" / "report" / "metrics.json").exists()
-    assert "of 30 right" in capsys.readouterr().out
+    assert "of 30 correct" in capsys.readouterr().out
     # Lenses without substructure are measured within their uncertainties, regardless of the training.
     pull = namespace["error"] / (1000 * namespace["predictions"].theta_E_sigma)
     assert abs(pull[namespace["new"].labels == 0]).max() < 5
