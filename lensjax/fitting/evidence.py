@@ -145,10 +145,11 @@ def class_evidence(
     free = jnp.stack([jnp.asarray(fit.parameters[name]) for name in model.nonlinear], axis=-1)
     linear = jnp.stack([jnp.asarray(fit.parameters[name]) for name in ("amp", "sky")], axis=-1)
     window = central_window(model, images.shape[1:3])
-    modes, (lines, fractions) = deflection_modes(window, prior), line_bank(prior)
-    tables = jax.tree.map(
-        lambda table: jnp.asarray(table, images.dtype), (modes, lines, modes.amplitudes @ fractions.T)
+    fields, (lines, fractions) = deflection_modes(window, prior), line_bank(prior)
+    *mode_tables, line_table, line_amplitudes = (
+        jnp.asarray(table, images.dtype) for table in (*fields, lines, fields[-1] @ fractions.T)
     )
+    tables = Modes(*mode_tables), line_table, line_amplitudes
     noise = jnp.asarray(fit.gain), jnp.asarray(fit.background_variance)
     return _batch_evidence(window, prior, images[..., 0], valid[..., 0], free, linear, noise, tables)
 

@@ -40,6 +40,7 @@ def line_bank(prior: SubstructurePrior) -> tuple[np.ndarray, np.ndarray]:
       Length, angle, x and y of each line `[lines, 4]`, and the fraction of its mass on each grid node
       `[lines, nodes]`.
     """
+    assert isinstance(prior.vortex, VortexPrior)
     points = halton_points(_BANK_SIZE, 4)
     low, high = prior.vortex.length
     length = low + (high - low) * points[:, 0]
@@ -108,15 +109,12 @@ def line_target(target: Target, line: VortexPrior) -> Target:
     low = [line.mass_fraction[0], line.length[0], -np.inf, -far, -far]
     high = [line.mass_fraction[1], line.length[1], np.inf, far, far]
     precisions = [0, 0, 0, *[line.center_sigma**-2] * 2]
-    return Target(
-        target.image,
-        target.weight,
-        jnp.pad(target.means, (0, SIZE)),
-        *(
-            jnp.concatenate([old, jnp.asarray(new, dtype)])
-            for old, new in ((target.precisions, precisions), (target.low, low), (target.high, high))
-        ),
-        target.corrections,
+    return dataclasses.replace(
+        target,
+        means=jnp.pad(target.means, (0, SIZE)),
+        precisions=jnp.concatenate([target.precisions, jnp.asarray(precisions, dtype)]),
+        low=jnp.concatenate([target.low, jnp.asarray(low, dtype)]),
+        high=jnp.concatenate([target.high, jnp.asarray(high, dtype)]),
     )
 
 

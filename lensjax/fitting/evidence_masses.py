@@ -6,6 +6,7 @@ nodes of a square grid is expanded in principal modes. The change of the image b
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,8 +128,8 @@ def _bilinear_weights(axis: np.ndarray, points: np.ndarray) -> list[tuple[np.nda
 
 
 @functools.lru_cache(maxsize=4)
-def deflection_modes(window: Window, prior: SubstructurePrior) -> Modes:
-    """Modes that contain most of the variance of the deflection where there is light."""
+def deflection_modes(window: Window, prior: SubstructurePrior) -> tuple[np.ndarray, ...]:
+    """Fields of `Modes` that contain most of the variance of the deflection where there is light."""
     nodes, fraction = mass_grid(prior)
     x, y = ray_positions(window, COARSE)
     dx, dy = x - nodes[:, :1, None], y - nodes[:, 1:, None]
@@ -139,7 +140,7 @@ def deflection_modes(window: Window, prior: SubstructurePrior) -> Modes:
     _, vectors = np.linalg.eigh((seen @ seen.T).astype(np.float64))
     vectors = vectors[:, ::-1][:, :_NUM_MODES]
     modes = np.tensordot((spread[:, None] * vectors).T, field, axes=1)
-    return Modes(nodes, fraction, modes, (vectors / spread[:, None]).T)
+    return nodes, fraction, modes, (vectors / spread[:, None]).T
 
 
 @jax.tree_util.register_dataclass
@@ -213,10 +214,10 @@ def normal_masses(modes: Modes, number: ArrayLike, mean: Array, square: Array) -
     scaled = modes.amplitudes * jnp.sqrt(number * square)[None]
     average = modes.amplitudes @ mean
     covariance = scaled @ scaled.T - number * jnp.outer(average, average)
-    scale = diagonal_scales(covariance)
+    scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(covariance), 1e-20))
     tiny = 1e-5 * jnp.eye(len(covariance), dtype=covariance.dtype)
     root = jnp.linalg.cholesky(covariance * jnp.outer(scale, scale) + tiny) / scale[:, None]
-    return NormalMasses(number * average, root)
+    return NormalMasses(jnp.asarray(number * average), root)
 
 
 def mass_map(modes: Modes, response: Response, prior: SubhaloPrior) -> Float[Array, " nodes"]:
@@ -356,14 +357,14 @@ def _fit_masses(
         )
         return mass * strength[node]
 
-    def improve(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def improve(state: tuple[Array, MassFit, Array, Any, Array]) -> tuple[Array, MassFit, Array, Any, Array]:
         turn, fit, active, (gains, new), _ = state
         active = active * (significance(fit.theta) > _MIN_SIGNIFICANCE)
         add = (gains > 0.5 * _MIN_SIGNIFICANCE**2) & (turn < _TURNS - 1)
         extra = fit.theta[number:-2].reshape(MAX_MASSES, 3)
         for index in range(2):
             slot = jnp.argmin(active)
-            filled = add[index] & (active[slot] == 0)
+            filled = add[index] & (active[slot] == 0) & (active.sum() < prior.number)
             extra = extra.at[slot].set(jnp.where(filled, new[index], extra[slot]))
             active = active.at[slot].max(filled.astype(dtype))
         theta = jnp.concatenate([fit.theta[:number], extra.ravel(), fit.theta[-2:]])

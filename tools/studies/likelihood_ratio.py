@@ -29,6 +29,7 @@ from lensjax.evaluation.calibration import fit_temperature
 from lensjax.evaluation.reliability import reliability_diagram
 from lensjax.evaluation.scores import resample_weights, weighted_auc
 from lensjax.runtime.progress import log, progress_bar
+from lensjax.simulation.images import Split
 
 BATCH_SIZE = 16
 PRESET = "common_test"
@@ -76,9 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         report_real(Path(values.real).expanduser())
 
 
-def report_simulated(
-    number: int, seed: int, split: simulation.Split, output: str | None, figure: str | None
-) -> None:
+def report_simulated(number: int, seed: int, split: Split, output: str | None, figure: str | None) -> None:
     """Classifies simulated images and prints AUC, accuracy, calibration and speed."""
     found = simulation.simulate_split(PRESET, seed=seed, split=split, num_images=len(CLASSES) * number)
     images = (found.pixels / found.scale[:, None, None]).astype(np.float32)[..., None]
