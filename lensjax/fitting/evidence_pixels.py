@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from lensjax.fitting.model import LENS, SmoothModel
-from lensjax.fitting.rendering import _trace, parameter_values, source_brightness
+from lensjax.fitting.rendering import parameter_values, shoot_rays, source_brightness
 from lensjax.fitting.resolution import Resolution, bin_valid
 
 REACH = 3.0  # half width of the window, arcsec; little light is outside
@@ -143,7 +143,7 @@ def lensed_brightness(
 ) -> Float[Array, "tall wide"]:
     """Brightness of the source of amplitude 1 behind the smooth lens and an additional deflection."""
     values = parameter_values(model, free)
-    beta_x, beta_y = _trace(model, values, *rays)
+    beta_x, beta_y = shoot_rays(model, values, *rays)
     if deflection is not None:
         beta_x, beta_y = beta_x - deflection[0], beta_y - deflection[1]
     return source_brightness(values, beta_x, beta_y)
@@ -154,7 +154,9 @@ def lensed_derivatives(
 ) -> tuple[Float[Array, "nonlinear tall wide"], Float[Array, "tall wide"], Float[Array, "tall wide"]]:
     """Derivatives of `lensed_brightness` with respect to `free` and both components of the deflection."""
     values = parameter_values(model, free)
-    beta, trace_jvp = jax.linearize(lambda free: _trace(model, parameter_values(model, free), *rays), free)
+    beta, trace_jvp = jax.linearize(
+        lambda free: shoot_rays(model, parameter_values(model, free), *rays), free
+    )
     if deflection is not None:
         beta = beta[0] - deflection[0], beta[1] - deflection[1]
     _, light_jvp = jax.linearize(source_brightness, values, *beta)

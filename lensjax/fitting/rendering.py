@@ -31,7 +31,7 @@ def render(
     (image,) = _render_quantities(
         model,
         resolution,
-        lambda x, y: [source_brightness(values, *_trace(model, values, x, y))],
+        lambda x, y: [source_brightness(values, *shoot_rays(model, values, x, y))],
         1,
         free.dtype,
     )
@@ -77,7 +77,7 @@ def source_positions(
       X and y in the source plane, arcsec.
     """
     x, y = _pixel_centers(model, resolution, 0, free.dtype)
-    return _trace(model, parameter_values(model, free), x, y)
+    return shoot_rays(model, parameter_values(model, free), x, y)
 
 
 def parameter_values(model: SmoothModel, free: Float[Array, " nonlinear"]) -> dict[str, Array]:
@@ -110,7 +110,7 @@ def _brightness_and_derivatives(
     """Brightness of each ray and its derivative with respect to each free parameter."""
     values = parameter_values(model, free)
     (beta_x, beta_y), trace_jvp = jax.linearize(
-        lambda free: _trace(model, parameter_values(model, free), x, y), free
+        lambda free: shoot_rays(model, parameter_values(model, free), x, y), free
     )
     ones, zeros = jnp.ones_like(x), jnp.zeros_like(x)
     no_change = jax.tree.map(jnp.zeros_like, values)
@@ -131,7 +131,7 @@ def _brightness_and_derivatives(
     return columns
 
 
-def _trace(model: SmoothModel, values: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
+def shoot_rays(model: SmoothModel, values: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
     """Source-plane position of the rays through x and y."""
     dx, dy = x - values["lens_x"], y - values["lens_y"]
     theta_E, e1, e2 = values["theta_E"], values["lens_e1"], values["lens_e2"]

@@ -19,11 +19,11 @@ class SubhaloPrior:
     Attributes:
       number: number of point masses.
       theta_E_squared: range of the squared Einstein radius of a mass, arcsec^2; positive.
-      exponent: theta_E_squared^exponent is uniform within the range; nonzero.
+      exponent: theta_E_squared^exponent is uniform within the range; not 0, -1 or -2.
       distance: range of the distance from the lens, arcsec; uniform, in a random direction.
 
     Raises:
-      ValueError: if a range is empty or includes 0.
+      ValueError: if a range is empty or includes 0, or the exponent is 0, -1 or -2.
     """
 
     number: int
@@ -34,6 +34,8 @@ class SubhaloPrior:
     def __post_init__(self) -> None:
         _check_range("theta_E_squared of the subhalos", self.theta_E_squared)
         _check_range("distance of the subhalos", self.distance)
+        if self.exponent in (0, -1, -2):
+            raise ValueError(f"exponent of the subhalos is {self.exponent}; use a value near it")
 
     def moments(self) -> tuple[float, float]:
         """Means of theta_E_squared and of its square."""
