@@ -28,7 +28,7 @@ from lensjax.fitting.starts import chi_square_gains, lens_bank
 _COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in chi-square of the last step
 _COARSE_PIXEL = 0.25  # arcsec
 _NUM_STARTS = 2
-_MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 4
+_MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 3.1
 _MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations
 _MAX_SATURATED = 10  # an image with more pixels at its largest value is saturated
 
