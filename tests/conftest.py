@@ -46,22 +46,24 @@ def _shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSJAX_CACHE", str(SHARED / "cache"))
 
 
+def _samples_folder(variable: str, content: str) -> pathlib.Path:
+    """Folder named by an environment variable; the test is skipped if the variable is not set."""
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set to a folder of {content}")
+    return pathlib.Path(folder)
+
+
 @pytest.fixture(scope="session")
 def real_samples() -> pathlib.Path:
     """Folder of published images, with no/, sphere/ and vort/."""
-    folder = os.environ.get("LENSJAX_REAL_SAMPLES")
-    if not folder:
-        pytest.skip("LENSJAX_REAL_SAMPLES is not set to a folder of published images")
-    return pathlib.Path(folder)
+    return _samples_folder("LENSJAX_REAL_SAMPLES", "published images")
 
 
 @pytest.fixture(scope="session")
 def deeplensesim_samples() -> pathlib.Path:
     """Folder of images made by DeepLenseSim, with model_1/, model_2/ and model_3/."""
-    folder = os.environ.get("LENSJAX_DEEPLENSESIM_SAMPLES")
-    if not folder:
-        pytest.skip("LENSJAX_DEEPLENSESIM_SAMPLES is not set to a folder of images made by DeepLenseSim")
-    return pathlib.Path(folder)
+    return _samples_folder("LENSJAX_DEEPLENSESIM_SAMPLES", "images made by DeepLenseSim")
 
 
 @pytest.fixture(params=["cpu", "default"])
