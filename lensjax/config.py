@@ -5,6 +5,7 @@ Validation, the command-line help and docs/config.md are generated from `FIELDS`
 
 import dataclasses
 import difflib
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,14 +51,22 @@ class Field:
 
 
 BELOW_1 = 0.999999
+LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
+
+# Fields of earlier versions that are ignored in the config of a run: group, name, and the value for which it is
+# ignored, or None for any. They changed only where images were stored.
+EARLIER_FIELDS = (("data", "device_share", None), ("data", "residence", "device"))
 
 FIELDS: dict[str, Field] = {
-    "seed": Field(0, "Seed of initial parameters, order of images, augmentation and dropout.", 0),
-    "seeds": Field(1, "Number of runs on the same data, with the seeds seed, seed + 1, ...", 1),
+    "seed": Field(
+        0, "Seed of initial parameters, order of images, augmentation and dropout.", 0, LARGEST_SEED
+    ),
+    "seeds": Field(1, "Number of runs on the same data, with the seeds seed, seed + 1, ...", 1, 10_000),
     "seeds_at_once": Field(
         0,
         "Number of runs trained side by side in one program. 0: all on accelerators, one at a time on CPUs.",
         0,
+        10_000,
     ),
     "data.source": Field(
         "simulated:common_test",
@@ -70,14 +79,14 @@ FIELDS: dict[str, Field] = {
         "reference: the same images are used for both, as in the published results.",
         choices=("held_out", "reference"),
     ),
-    "data.image_size": Field(150, "Height and width of an image, pixels.", 1),
+    "data.image_size": Field(150, "Height and width of an image, pixels.", 1, 8192),
     "data.validation_fraction": Field(
         0.1, "Fraction of train/ held out for validation if the source has no test/.", 0.0001, 0.99
     ),
-    "data.num_train": Field(30_000, "Simulated sources: number of training images.", 1),
-    "data.num_validation": Field(7_500, "Simulated sources: number of validation images.", 1),
-    "data.num_test": Field(7_500, "Simulated sources: number of test images.", 1),
-    "data.seed": Field(0, "Simulated sources: seed of the scenes.", 0),
+    "data.num_train": Field(30_000, "Simulated sources: number of training images.", 1, 10**9),
+    "data.num_validation": Field(7_500, "Simulated sources: number of validation images.", 1, 10**9),
+    "data.num_test": Field(7_500, "Simulated sources: number of test images.", 1, 10**9),
+    "data.seed": Field(0, "Simulated sources: seed of the scenes.", 0, LARGEST_SEED),
     "data.fit": Field(
         "none",
         "Model of the smooth lens fitted to each image, for classifiers that use the residual. common_test "
@@ -91,7 +100,7 @@ FIELDS: dict[str, Field] = {
         choices=("auto", "host", "disk"),
     ),
     "preparation.crop": Field(
-        0, "Side of the central square passed to the model, pixels. 0: the whole image.", 0
+        0, "Side of the central square passed to the model, pixels. 0: the whole image.", 0, 8192
     ),
     "preparation.stretch": Field(
         "none",
@@ -101,7 +110,7 @@ FIELDS: dict[str, Field] = {
     ),
     "model.name": Field("baseline_cnn", "Classifier.", choices=MODELS),
     "model.width": Field(
-        64, "Channels after the ResNet's stem; later stages have 2, 4 and 8 times as many.", 1
+        64, "Channels after the ResNet's stem; later stages have 2, 4 and 8 times as many.", 1, 8192
     ),
     "model.stage_sizes": Field(
         (2, 2, 2, 2),
@@ -113,16 +122,20 @@ FIELDS: dict[str, Field] = {
         "Number of blocks in each of the four stages of the ResNet of lens_fit_net and lens_encoder_net. 0: "
         "only the stem.",
         0,
+        1000,
     ),
     "model.gauss_newton_steps": Field(
-        0, "Number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0
+        0, "Number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0, 1000
     ),
-    "model.patch_size": Field(16, "ViT: side of a patch, pixels.", 1),
-    "model.embedding_size": Field(384, "ViT: size of the embeddings.", 1),
-    "model.depth": Field(12, "ViT: number of blocks.", 1),
-    "model.num_heads": Field(6, "ViT: number of attention heads; must divide embedding_size.", 1),
+    "model.patch_size": Field(16, "ViT: side of a patch, pixels.", 1, 8192),
+    "model.embedding_size": Field(384, "ViT: size of the embeddings.", 1, 65_536),
+    "model.depth": Field(12, "ViT: number of blocks.", 1, 1000),
+    "model.num_heads": Field(6, "ViT: number of attention heads; must divide embedding_size.", 1, 65_536),
     "model.position_grid": Field(
-        14, "ViT: side of the grid of position embeddings, before it is resized to the image; 14 in DINO.", 1
+        14,
+        "ViT: side of the grid of position embeddings, before it is resized to the image; 14 in DINO.",
+        1,
+        1000,
     ),
     "model.dropout_rate": Field(
         0.3, "Dropout rate of the ViT's features before the projection to the deflection.", 0, 0.99
@@ -153,7 +166,7 @@ FIELDS: dict[str, Field] = {
         False, "Apply one of the eight symmetries of the square, chosen at random, to each training image."
     ),
     "augmentation.max_shift": Field(
-        0, "Largest random shift of training images along each axis, whole pixels.", 0
+        0, "Largest random shift of training images along each axis, whole pixels.", 0, 8192
     ),
     "optimizer.learning_rate": Field(1e-4, "Learning rate of AdamW.", 0),
     "optimizer.schedule": Field(
@@ -162,17 +175,17 @@ FIELDS: dict[str, Field] = {
         choices=("constant", "cosine"),
     ),
     "optimizer.warmup_steps": Field(
-        0, "Number of updates at the start over which the learning rate rises linearly from 0.", 0
+        0, "Number of updates at the start over which the learning rate rises linearly from 0.", 0, 10**9
     ),
     "optimizer.b1": Field(0.9, "Decay rate of AdamW's first moment.", 0, BELOW_1),
     "optimizer.b2": Field(0.999, "Decay rate of AdamW's second moment.", 0, BELOW_1),
-    "optimizer.eps": Field(1e-8, "Constant that AdamW adds to the square root of the second moment."),
+    "optimizer.eps": Field(1e-8, "Constant that AdamW adds to the square root of the second moment.", 0),
     "optimizer.weight_decay": Field(0.01, "Weight decay of AdamW, applied to every parameter.", 0),
     "optimizer.clip_norm": Field(
         0.0, "Largest global norm of the gradients; larger gradients are scaled down. 0: no limit.", 0
     ),
     "optimizer.accumulate_steps": Field(
-        1, "Number of steps whose gradients are averaged for one update of the parameters.", 1
+        1, "Number of steps whose gradients are averaged for one update of the parameters.", 1, 10**6
     ),
     "optimizer.ema_decay": Field(
         0.0,
@@ -181,10 +194,13 @@ FIELDS: dict[str, Field] = {
         0,
         BELOW_1,
     ),
-    "batch_size": Field(32, "Number of images per training step, over all devices.", 1),
-    "eval_batch_size": Field(64, "Number of images per evaluation step, over all devices.", 1),
+    "batch_size": Field(32, "Number of images per training step, over all devices.", 1, 65_536),
+    "eval_batch_size": Field(64, "Number of images per evaluation step, over all devices.", 1, 65_536),
     "num_epochs": Field(
-        50, "Number of epochs. 0: evaluate the initial model without training, for pretrained models.", 0
+        50,
+        "Number of epochs. 0: evaluate the initial model without training, for pretrained models.",
+        0,
+        10**6,
     ),
     "checkpoint_minutes": Field(
         10.0, "Minutes between checkpoints within an epoch. 0: save only after each epoch.", 0
@@ -253,6 +269,8 @@ def check(config: ConfigDict) -> None:
         value = operator.attrgetter(name)(config)
         if field.choices:
             check_choice(f"config.{name}", value, field.choices)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{name}={value}: must be finite")
         too_low = field.low is not None and not value >= field.low  # also true for NaN
         if too_low or (field.high is not None and not value <= field.high):
             raise UserError(f"config.{name}={value}: must be {field.allowed}")
@@ -260,12 +278,35 @@ def check(config: ConfigDict) -> None:
     _check_input(config)
 
 
+def check_types(fields: Mapping[str, Any]) -> None:
+    """Checks the names and types of fields that were read from a file.
+
+    Args:
+      fields: values by dotted name.
+
+    Raises:
+      UserError: if there is no such field, or its value has another type than the default.
+    """
+    for name, value in fields.items():
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"config.{name}: this version of lensjax has no such field{hint}")
+        kind = type(FIELDS[name].default)
+        kinds = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
+        if type(value) not in kinds:
+            words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+            raise UserError(f"config.{name}={value!r}: must be {words.get(kind, 'a list of integers')}")
+
+
 def _check_sizes(config: ConfigDict) -> None:
     stages = config.model.stage_sizes
-    if not stages or not all(isinstance(size, int) and size > 0 for size in stages):
+    if not 1 <= len(stages) <= 8 or not all(type(size) is int and 1 <= size <= 1000 for size in stages):
         raise UserError(
-            f"config.model.stage_sizes={stages}: must be integers of at least 1, such as (2, 2, 2, 2)"
+            f"config.model.stage_sizes={stages}: must be 1 to 8 integers from 1 to 1000, such as (2, 2, 2, 2)"
         )
+    if config.seed + config.seeds - 1 > LARGEST_SEED:
+        raise UserError(f"config.seeds={config.seeds}: the last seed must be at most {LARGEST_SEED}")
     size = config.data.image_size
     for name, largest in (("preparation.crop", size), ("augmentation.max_shift", size // 2)):
         value = operator.attrgetter(name)(config)

@@ -14,19 +14,41 @@ report/seeds.json, and a subfolder seed_0/, seed_1/, ... with the run of each se
 import contextlib
 import copy
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from lensjax.config import default_config, flatten
+from lensjax.config import EARLIER_FIELDS, check, check_types, default_config, flatten
 from lensjax.errors import UserError
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 REPORT = "report"
+LOCK = ".lock"
+_TEMPORARY = ".tmp"  # suffix of files that are being written
+_LARGEST_CONFIG = 1_000_000  # bytes
+
+
+def check_path(workdir: Path) -> None:
+    """Checks that checkpoints can be written to and read from a folder of this name.
+
+    TensorStore reads a backslash as a slash, and Orbax looks for its files with a pattern, in which brackets
+    have a meaning.
+
+    Raises:
+      UserError: if the path has such a character, or one that is not valid text.
+    """
+    path = str(workdir.absolute())
+    if "\\" in path or "[" in path or not path.isprintable():
+        raise UserError(
+            f"{str(workdir)!a}: checkpoints cannot be stored in a path with backslashes, brackets or "
+            "unprintable characters; choose another folder with --workdir"
+        )
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -37,16 +59,24 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       config: the complete config of the run.
 
     Raises:
-      UserError: if the folder belongs to a run with a different config, or contains other files.
+      UserError: if the folder belongs to a run with a different config, contains other files, or cannot be
+        created.
     """
+    check_path(workdir)
     if (workdir / CONFIG).exists():
         check_same_config(workdir, config)
         return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(
-            f"{workdir} exists and is not a run folder (no {CONFIG}); choose another folder with --workdir"
-        )
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        # A process that was killed here before leaves a folder without a config.
+        own = {CONFIG + _TEMPORARY, LOCK}
+        if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - own):
+            raise UserError(
+                f"{workdir} exists and is not a run folder (no {CONFIG}); choose another folder with "
+                "--workdir"
+            )
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be created: {error.strerror or error}") from None
     write_atomically(workdir / CONFIG, config.to_json(indent=2, sort_keys=False) + "\n")
 
 
@@ -81,7 +111,15 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(
             f"{workdir} is not a run folder (no {CONFIG}); train a model first, or choose another --workdir"
         )
-    return parse_config(path.read_text(), path)
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise UserError(f"{path}: invalid config: larger than {_LARGEST_CONFIG:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: invalid config: it is not text") from None
+    return parse_config(text, path)
 
 
 def parse_config(text: str, source: Path) -> ConfigDict:
@@ -96,11 +134,26 @@ def parse_config(text: str, source: Path) -> ConfigDict:
     """
     config = default_config()
     try:
-        with config.unlocked():
-            config.update(json.loads(text))
+        fields = flatten(_without_earlier_fields(json.loads(text)))
+        check_types(fields)
+        config.update_from_flattened_dict(fields)
+        check(config)
+    except RecursionError:
+        raise UserError(f"{source}: invalid config: it is nested too deeply") from None
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{source}: invalid config: {error}") from None
     return config
+
+
+def _without_earlier_fields(content: Any) -> dict[str, Any]:
+    """Removes the fields and values of earlier versions that have no effect on a trained model."""
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    for group, name, value in EARLIER_FIELDS:
+        fields = content.get(group)
+        if isinstance(fields, dict) and name in fields and value in (None, fields[name]):
+            del fields[name]
+    return content
 
 
 def list_runs(workdir: Path, config: ConfigDict) -> dict[Path, ConfigDict]:
@@ -163,8 +216,11 @@ def lock(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: if another process uses the folder.
     """
+    path = workdir / LOCK
+    if path.is_symlink():
+        raise UserError(f"{path} is a link; delete it")
     try:
-        with FileLock(workdir / ".lock").acquire(blocking=False):
+        with FileLock(path).acquire(blocking=False):
             yield
     except Timeout:
         raise UserError(
@@ -173,7 +229,38 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file atomically: after a crash it has either the old or the new content."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Writes a file atomically: after a crash or a power failure it has either the old or the new content."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    try:
+        temporary.unlink(missing_ok=True)  # may be a link
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent, deep=False)
+
+
+def sync_folder(folder: Path, *, deep: bool = True) -> None:
+    """Waits until a folder is on the disk, not only in the memory of the system.
+
+    Args:
+      folder: the folder.
+      deep: whether to include the files and folders in it; otherwise only its list of names.
+    """
+    for path in folder.iterdir() if deep else ():
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not possible on every file system
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -175,7 +175,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
         workdir = find_model(model)
     else:
-        workdir = Path(given["workdir"]) if given["workdir"] else default_workdir(named or "")
+        workdir = default_workdir(named or "") if given["workdir"] is None else Path(given["workdir"])
     crop = given.pop("fit_size") == "crop"
     return Options(
         **given
@@ -223,6 +223,8 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
     if mode == "predict" and not values.input:
         raise UserError("predict needs --input: an image file, or a folder or zip archive of images")
     for name, flag in FLAGS.items():
+        if values[name].present and values[name].value == "":
+            raise UserError(f"--{name} is empty; give it a value")
         if values[name].present and mode not in flag.modes:
             raise UserError(f"--{name} is for {' or '.join(flag.modes)}, not for {mode}; see --help")
     given = [name for name in ("coordinator", "num-processes", "process-id") if values[name].present]

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from lensjax.data.images import CLASSES
 from lensjax.runtime.progress import format_duration, log
-from lensjax.training.checkpoints import Progress
+from lensjax.training.checkpoint_files import Progress
 from lensjax.training.losses import term_names
 from lensjax.workdir import METRICS, write_atomically
 

@@ -28,7 +28,8 @@ from lensjax.errors import Interrupted, NonFiniteLossError
 from lensjax.models import ClassifierModule
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.training import logs, processes
-from lensjax.training.checkpoints import Checkpoints, Progress
+from lensjax.training.checkpoint_files import Progress
+from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.interrupt import StopRequest, catch_stop_signals
 from lensjax.training.losses import term_names
 from lensjax.training.parallel import check_batch_size, parallelize_step, prefetch, replicate
@@ -129,7 +130,7 @@ def train(
         if config.num_epochs == 0 and not resumed:
             metrics = evaluate_runs(session, state)
             log.info("initial model: validation AUC %.4f", logs.mean(metrics)["validation_auc"])
-            save(session, state, progress, metrics)
+            save(session, state, progress)
         logs.log_start(config, progress)
         while progress[0].epoch < config.num_epochs:
             started, first = time.perf_counter(), progress[0].steps_in_epoch
@@ -137,6 +138,9 @@ def train(
             state, progress = evaluate_save_and_log(session, state, progress, first, started)
         if profiler is not None:
             profiler.stop_trace()
+        wait_until_saved(session)
+        if (signal_number := stop.poll(0)) is not None:  # after the last evaluation
+            raise Interrupted(signal_number)
     return progress
 
 
@@ -222,7 +226,7 @@ def evaluate_save_and_log(
     ]
     zeros = stack_runs([zero_totals(term_names(config.model.name))] * len(progress))
     state = state.replace(totals=replicate(zeros, session.devices))
-    save(session, state, progress, metrics)
+    save(session, state, progress)
     for epoch_log, record in zip(session.epoch_logs, records, strict=True):
         epoch_log.write(record)
     log.info(logs.row(logs.mean(records), config, seconds * (config.num_epochs - epoch)))
@@ -236,19 +240,13 @@ def evaluate_runs(session: Session, state: TrainState) -> list[dict[str, float]]
     return [session.evaluate(each) for each in split_runs(state.evaluation_variables, len(session.configs))]
 
 
-def save(
-    session: Session,
-    state: TrainState,
-    progress: Sequence[Progress],
-    metrics: Sequence[dict[str, float]] | None = None,
-) -> None:
-    """Saves each run in the background, in the first process; `metrics` is given after a complete epoch."""
+def save(session: Session, state: TrainState, progress: Sequence[Progress]) -> None:
+    """Saves each run in the background, in the first process."""
     if not processes.is_first():
         return
-    states = list(split_runs(jax.device_get(state), len(progress)))
-    for run, checkpoints in enumerate(session.checkpoints):
-        values = None if metrics is None else metrics[run]
-        checkpoints.save(states[run], progress[run], values)
+    states = split_runs(jax.device_get(state), len(progress))
+    for checkpoints, one, position in zip(session.checkpoints, states, progress, strict=True):
+        checkpoints.save(one, position)
 
 
 def wait_until_saved(session: Session) -> None:

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.models import ClassifierModule
 from lensjax.runtime.progress import log
-from lensjax.training.checkpoints import Checkpoints, Progress
+from lensjax.training.checkpoint_files import Progress
+from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.losses import term_names
 from lensjax.training.optimizer import build_optimizer
 from lensjax.training.pretrained import load_pretrained
@@ -96,7 +97,7 @@ def start_or_resume(
       resumes from a checkpoint.
 
     Raises:
-      UserError: if a checkpoint is of a different model, or a weight file cannot be used.
+      UserError: if a checkpoint is damaged or of a different model, or a weight file cannot be used.
     """
     states, keys, progress = [], [], []
     resumed = False

@@ -14,7 +14,8 @@ from lensjax.cli import convert_weights
 from lensjax.config import default_config
 from lensjax.main import run
 from lensjax.models import LensViTPINN, build
-from lensjax.training.checkpoints import Checkpoints, Progress
+from lensjax.training.checkpoint_files import Progress
+from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.state import TrainState
 from lensjax.weights import download, load
 
@@ -115,7 +116,7 @@ def test_best_epoch_converts_for_reference_module(tool, tmp_path):
     variables = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype("f"), shapes)
     state = TrainState(step=jnp.zeros((), int), opt_state={}, totals={}, **variables)
     with Checkpoints(run / workdir.CHECKPOINTS) as checkpoints:
-        checkpoints.save(state, Progress(epoch=7), {"validation_auc": 0.9})
+        checkpoints.save(state, Progress(epoch=7))
         checkpoints.wait()
     code, output = tool("--to-torch", "--input", run, "--output", file)
     assert code == 0, output

@@ -9,7 +9,8 @@ import optax
 from lensjax import models
 from lensjax.config import default_config
 from lensjax.data.images import CLASSES
-from lensjax.training.checkpoints import Checkpoints, Progress
+from lensjax.training.checkpoint_files import Progress
+from lensjax.training.checkpoints import Checkpoints
 from lensjax.training.state import initial_state
 from lensjax.workdir import CHECKPOINTS, claim
 
@@ -45,6 +46,6 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     record = metrics | dict.fromkeys(("train_loss", "validation_loss", *curves), 1.0)
     progress = Progress(epoch=1, history=[record])
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        checkpoints.save(state.replace(params=scaled), progress, metrics)
+        checkpoints.save(state.replace(params=scaled), progress)
         checkpoints.wait()
     return folder

@@ -1,0 +1,150 @@
+"""One checkpoint on disk: its items, their checksums, and whether it is whole.
+
+A checkpoint is a folder whose name is a number, with three items: `model` (parameters and running
+statistics), `rest` (the remaining training state) and `progress` (position in the run, metrics of every
+epoch, and the SHA-256 of each item). Orbax's own checksums do not cover the values of arrays.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+PyTree = Any
+Arrays = dict[str, np.ndarray]
+
+ARRAY_ITEMS = ("model", "rest")
+LEFTOVERS = ("*.orbax-checkpoint-tmp*", "*.outdated")  # of killed processes
+
+
+class DamagedError(Exception):
+    """A checkpoint, or one of its items, cannot be read or has other content than was saved."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Position of a checkpoint in its run.
+
+    Attributes:
+      epoch: number of completed epochs.
+      steps_in_epoch: number of completed steps of the current epoch.
+      history: the metrics of each completed epoch.
+    """
+
+    epoch: int = 0
+    steps_in_epoch: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def list_steps(folder: Path) -> list[int]:
+    """Numbers of the checkpoints in a folder, ascending; empty if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    named = (each for each in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", each.name) and each.is_dir())
+    return sorted(int(each.name) for each in named)
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Yields folders of checkpoints that a killed process did not finish or did not delete."""
+    for pattern in LEFTOVERS:
+        yield from sorted(folder.glob(pattern))
+
+
+def named_arrays(tree: PyTree) -> Arrays:
+    """The leaves of a tree by their paths, such as `params/conv1/kernel`."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names, types, shapes and values of arrays."""
+    key = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        key.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        key.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return key.hexdigest()
+
+
+def progress_item(progress: Progress, items: Mapping[str, PyTree]) -> dict[str, Any]:
+    """The item `progress` of a new checkpoint.
+
+    Args:
+      progress: the position in the run.
+      items: the trees of the array items, by name.
+    """
+    digests = {name: array_digest(named_arrays(tree)) for name, tree in items.items()}
+    content = dataclasses.asdict(progress)
+    return content | {"sha256": digests | {"progress": _json_digest(content, digests)}}
+
+
+def read_progress(checkpoint: Path) -> tuple[Progress, dict[str, str]]:
+    """Reads the position of a checkpoint.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+
+    Returns:
+      The position, and the SHA-256 of each array item; empty for checkpoints of earlier versions of lensjax.
+
+    Raises:
+      DamagedError: if it cannot be read or has changed.
+    """
+    content = _restore(checkpoint, "progress", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    try:
+        digests = content.pop("sha256", {})
+        own = digests.pop("progress", None)
+        progress = Progress(**content)
+        changed = bool(digests) and own != _json_digest(content, digests)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DamagedError(f"progress: {error}") from None
+    numbers = progress.epoch, progress.steps_in_epoch
+    valid = all(type(number) is int and number >= 0 for number in numbers)
+    if changed or not valid or not isinstance(progress.history, list):
+        raise DamagedError("progress: its content has changed")
+    return progress, digests
+
+
+def read_arrays(checkpoint: Path, item: str, digests: Mapping[str, str]) -> Arrays:
+    """Reads the arrays of an item.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+      item: name of the item.
+      digests: expected SHA-256 of each item, see `read_progress`; empty if it is unknown.
+
+    Returns:
+      The arrays by path.
+
+    Raises:
+      DamagedError: if the item cannot be read or has changed.
+    """
+    tree = _restore(checkpoint, item, ocp.StandardCheckpointHandler(), ocp.args.StandardRestore())
+    arrays = named_arrays(tree)
+    if digests and array_digest(arrays) != digests.get(item):
+        raise DamagedError(f"{item}: its content has changed")
+    return arrays
+
+
+def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
+    path = checkpoint.absolute() / item
+    try:
+        if not path.is_dir():
+            raise DamagedError(f"{item} is missing")
+        return handler.restore(path, args=arguments)
+    except DamagedError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise almost any type for a damaged file
+        reason = (str(error).strip().splitlines() or [""])[0][:120]
+        raise DamagedError(f"{item}: {type(error).__name__}: {reason}") from None
+
+
+def _json_digest(content: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([content, digests], sort_keys=True).encode()).hexdigest()
