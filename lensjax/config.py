@@ -53,8 +53,8 @@ class Field:
 BELOW_1 = 0.999999
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
 
-# Fields of earlier versions that are ignored in the config of a run: group, name, and the value for which it is
-# ignored, or None for any. They changed only where images were stored.
+# Fields of earlier versions that are ignored in the config of a run: group, name, and the value for which it
+# is ignored, or None for any. They changed only where images were stored.
 EARLIER_FIELDS = (("data", "device_share", None), ("data", "residence", "device"))
 
 FIELDS: dict[str, Field] = {

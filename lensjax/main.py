@@ -1,15 +1,16 @@
-"""The command `lensjax`; in a checkout, also `python -m lensjax.main --config configs/pinn.py`."""
+"""The command `lensjax`; in a checkout, also `python -m lensjax.main --config configs/pinn.py`.
 
-import logging
+JAX and the other packages are imported in the functions, so that Ctrl-C is handled during the import as well.
+"""
+
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
-from lensjax import workdir
-from lensjax.cli import commands, runner
-from lensjax.cli.help import COMMANDS, command_module, help_text
-from lensjax.cli.options import parse
-from lensjax.runtime.progress import log
-from lensjax.training import processes
+_STOPPED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,6 +25,14 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       UserError: if the command, the config or a file is invalid.
     """
+    import logging
+
+    from lensjax import workdir
+    from lensjax.cli import commands
+    from lensjax.cli.options import parse
+    from lensjax.runtime.progress import log
+    from lensjax.training import processes
+
     options = parse(arguments)
     if options.distributed:
         processes.initialize(options.coordinator, options.num_processes, options.process_id)
@@ -43,14 +52,49 @@ def run(arguments: Sequence[str] | None = None) -> int:
       arguments: the command-line arguments after the program name; `sys.argv[1:]` if None.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in COMMANDS:
-        command = command_module(arguments[0])
-        name = f"lensjax {arguments[0]}"
-        return runner.run(command.main, command.USAGE, name=name, arguments=arguments[1:])
-    code = runner.run(main, help_text(arguments), name="lensjax", arguments=arguments)
-    processes.exit_on_failure(code)
+    try:
+        from lensjax.cli import runner
+        from lensjax.cli.help import COMMANDS, command_module, help_text
+        from lensjax.training import processes
+
+        if arguments and arguments[0] in COMMANDS:
+            command = command_module(arguments[0])
+            name = f"lensjax {arguments[0]}"
+            return runner.run(command.main, command.USAGE, name=name, arguments=arguments[1:])
+        code = runner.run(main, help_text(arguments), name="lensjax", arguments=arguments)
+        processes.exit_on_failure(code)
+    except KeyboardInterrupt:
+        sys.stderr.write("lensjax: stopped\n")
+        return _STOPPED
     return code
 
 
+def entry(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and ends the process, with one line and exit code 130 on Ctrl-C at any moment.
+
+    Args:
+      arguments: see `run`.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit_at_once)  # an exception could be lost in a C++ module
+        import lensjax.cli.commands  # noqa: F401
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = run(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == _STOPPED:
+        # XLA's threads can still compute, and crash if Python shuts down under them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    sys.stderr.write("lensjax: stopped\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
+
+
 if __name__ == "__main__":
-    sys.exit(run())
+    entry()

@@ -2,7 +2,7 @@
 
 import sys
 
-from lensjax.main import run
+from lensjax.main import entry
 
 if __name__ == "__main__":
-    sys.exit(run(["simulate", *sys.argv[1:]]))
+    entry(["simulate", *sys.argv[1:]])

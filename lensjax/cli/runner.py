@@ -1,8 +1,10 @@
 """Runs any command: prints its help, and turns errors into exit codes."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import logging as absl_logging
 
 from lensjax.cli.console import terminal_output
@@ -20,8 +22,9 @@ def run(
 ) -> int:
     """Runs a command and returns its exit code.
 
-    Errors are reported in one line on standard error. The exit code is 2 for a `UserError`, 1 for a loss that
-    is not finite, and 128 plus the number of the signal if a signal stopped the run, as in shells.
+    Errors are reported in one line on standard error. The exit code is 2 for a `UserError`; 1 for an error of
+    the system, such as a full disk, for too little memory and for a loss that is not finite; and 128 plus the
+    number of the signal if a signal stopped the run, as in shells.
 
     Args:
       main: the command, a function of its command-line arguments; the result None means exit code 0.
@@ -49,6 +52,16 @@ def run(
         return _fail(name, message, 128 + request.signal_number)
     except KeyboardInterrupt:
         return _fail(name, "stopped", 130)
+    except BrokenPipeError:  # for example from `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(name, f"{place}{error.strerror or error}", 1)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(name, "out of memory; reduce config.batch_size or config.eval_batch_size", 1)
 
 
 def _fail(name: str, message: str, code: int) -> int:

@@ -118,6 +118,7 @@ def predict_files(
     finished = part.path
     if suffix == ".parquet":
         finished = output.with_name(output.name + ".part.parquet")
+        finished.unlink(missing_ok=True)  # may be a link
         table_files.write_parquet(part.path, finished, names)
     part_file.finish(part, output, finished)
     return part.progress.good, part.progress.bad

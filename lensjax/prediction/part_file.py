@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -50,6 +51,7 @@ class PartialTable:
     about: dict[str, object]
     progress: TableProgress
     _stream: BinaryIO
+    _hash: Any  # SHA-256 of the table so far
     _saved: float = -math.inf
 
     def append(self, text: bytes, progress: TableProgress) -> None:
@@ -60,6 +62,7 @@ class PartialTable:
           progress: progress after these rows; its `length` is set here.
         """
         self._stream.write(text)
+        self._hash.update(text)
         progress.length = self._stream.tell()
         self.progress = progress
         # fsync is slow, so the progress is not saved after every batch.
@@ -70,7 +73,9 @@ class PartialTable:
         """Flushes all rows to disk and records the progress."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        content = {"about": self.about, "done": dataclasses.asdict(self.progress)}
+        done = dataclasses.asdict(self.progress) | {"table_sha256": self._hash.hexdigest()}
+        content: dict[str, Any] = {"about": self.about, "done": done}
+        content["sha256"] = _digest(content)
         write_atomically(_progress_path(self.path), json.dumps(content, indent=2) + "\n")
         self._saved = time.monotonic()
 
@@ -103,13 +108,19 @@ def open_part(
         raise UserError(f"{output} exists; choose another --output, or add --overwrite")
     path = part_path(output)
     about = dict(about)
-    lock = FileLock(path.with_name(path.name + ".lock"))
+    lock_path = path.with_name(path.name + ".lock")
+    for each in (path, lock_path):
+        if each.is_symlink():
+            raise UserError(f"{each} is a link; delete it, or choose another --output")
     try:
-        with lock.acquire(blocking=False):
+        with FileLock(lock_path).acquire(blocking=False):
             progress = _read_progress(path, about, overwrite)
-            with path.open("r+b" if progress else "wb") as stream:
-                part = PartialTable(path, about, progress or TableProgress(), stream)
+            if not progress:
+                path.unlink(missing_ok=True)
+            with path.open("r+b" if progress else "xb") as stream:
+                part = PartialTable(path, about, progress or TableProgress(), stream, hashlib.sha256())
                 if progress:
+                    part._hash = _hash_start(path, progress.length)
                     stream.truncate(progress.length)
                     stream.seek(progress.length)
                 else:
@@ -143,14 +154,21 @@ def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> 
     if not path.exists() or not _progress_path(path).exists():
         return None
     try:
-        content = json.loads(_progress_path(path).read_text())
-        earlier, progress = content["about"], TableProgress(**content["done"])
+        content = json.loads(_progress_path(path).read_text(encoding="utf-8"))
+        if content.pop("sha256") != _digest(content):
+            raise ValueError("its record of the progress has changed")
+        earlier, done = content["about"], content["done"]
+        table_digest = done.pop("table_sha256")
+        progress = TableProgress(**done)
         if path.stat().st_size < progress.length:
             raise ValueError("it is shorter than recorded")
-    except (ValueError, TypeError, KeyError) as error:
+        if _hash_start(path, progress.length).hexdigest() != table_digest:
+            raise ValueError("its content has changed")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if overwrite:
             return None
-        raise UserError(f"{path}: damaged ({error}); delete it to start again") from None
+        reason = "no checksum" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: damaged ({reason}); delete it to start again, or add --overwrite") from None
     differences = [
         f"{name} was {earlier.get(name)!r} and is {about.get(name)!r}"
         for name in sorted({*earlier, *about})
@@ -164,3 +182,17 @@ def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> 
         f"{path} belongs to another prediction: {'; '.join(differences)}; delete it, add --overwrite, or "
         "choose another --output"
     )
+
+
+def _hash_start(path: Path, length: int) -> Any:
+    """SHA-256 of the first `length` bytes of a file, which can be continued."""
+    key = hashlib.sha256()
+    with path.open("rb") as stream:
+        while length and (block := stream.read(min(length, 1 << 20))):
+            key.update(block)
+            length -= len(block)
+    return key
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

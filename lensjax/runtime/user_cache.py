@@ -1,11 +1,11 @@
 """Cache files in the user's cache folder, for expensive results that depend only on their inputs."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import uuid
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import lensjax
 from lensjax.runtime.progress import log
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
+KINDS = ("simulated", "fits")  # folders of cache files
+_PART = ".part"  # suffix of files that are being written
 
 
 def folder(kind: str) -> Path:
@@ -59,12 +61,10 @@ def load(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
       The arrays by name; None if the file is missing, damaged or has different arrays.
     """
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            # Reading an array to its end verifies its checksum.
-            arrays = {name: stored[name] for name in shapes}
+        arrays = read(file, shapes)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy's parser raises almost any type for a damaged header
         log.warning("%s: damaged cache file (%s); recomputing its content", file, error)
         return None
     if any(array.shape != shapes[name] for name, array in arrays.items()):
@@ -73,13 +73,51 @@ def load(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
     return arrays
 
 
+def read(file: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Reads arrays of a cache file and verifies their checksums.
+
+    Args:
+      file: the cache file.
+      names: names of the arrays; all arrays if empty.
+
+    Raises:
+      Exception: of any type if the file is damaged.
+    """
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        for name in names or [member.removesuffix(".npy") for member in archive.namelist()]:
+            with archive.open(f"{name}.npy") as stream:
+                arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+                # The checksum is verified at the end of the stream.
+                if stream.read(1):
+                    raise ValueError(f"{name} has more bytes than its header states")
+    return arrays
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files in a cache folder that killed processes did not finish; processes lock the files they write."""
+    found = []
+    for path in sorted(folder.glob(f"*{_PART}")):
+        if not path.is_file():
+            continue
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            found.append(path)
+    return found
+
+
 def save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a cache file atomically. If the folder is not writable, only logs a warning."""
-    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}{_PART}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        for path in leftovers(file.parent):
+            path.unlink(missing_ok=True)
         with temporary.open("xb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
             np.savez(stream, allow_pickle=False, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
         log.warning(

@@ -255,7 +255,7 @@ class Checkpoints:
         if some_unreadable or len(logged) > len(progress.history) + 1:
             raise self._best_is_missing(logged)
         log.warning(
-            "%s has no checkpoint of epoch %d, the best in %s; rerun the training to complete it. Using epoch %d",
+            "%s has no checkpoint of epoch %d, the best in %s; rerun the training. Using epoch %d",
             *(self.folder, best, METRICS, best_epoch(progress.history)),
         )
 

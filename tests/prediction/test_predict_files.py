@@ -175,7 +175,7 @@ def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, 
 
     def open_interrupted(path, mode="r", *arguments, **options):
         stream = open_file(path, mode, *arguments, **options)
-        to_table = path == part_file.part_path(output) and mode in ("wb", "r+b")
+        to_table = path == part_file.part_path(output) and mode in ("xb", "r+b")
         return InterruptedFile(stream, writes, killed) if to_table else stream
 
     if killed:  # progress cannot be saved on a kill, so it is saved after every write
