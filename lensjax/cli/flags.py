@@ -40,9 +40,12 @@ def choice(value: str, description: str, choices: Sequence[str], default: str | 
     return Flag(value, description, modes, flags.DEFINE_enum, default, {"enum_values": list(choices)})
 
 
-def integer(description: str, default: int | None, low: int, *modes: str, value: str = "N") -> Flag:
-    """Flag whose value is an integer of at least `low`."""
-    return Flag(value, description, modes, flags.DEFINE_integer, default, {"lower_bound": low})
+def integer(
+    description: str, default: int | None, low: int, *modes: str, value: str = "N", high: int | None = None
+) -> Flag:
+    """Flag whose value is an integer from `low` to `high`; no upper limit if `high` is None."""
+    bounds = {"lower_bound": low, "upper_bound": high}
+    return Flag(value, description, modes, flags.DEFINE_integer, default, bounds)
 
 
 def real(
@@ -125,7 +128,8 @@ def usage(
       *notes: paragraphs after the flags, or lists of names and their descriptions.
       codes: a paragraph about exit codes; `EXIT_CODES` if empty.
     """
-    lines = [*wrap(summary), "", *(f"  {example}" for example in examples), "", "Flags:"]
+    lines = [*wrap(summary), "", *(f"  {example}" for example in examples)]
+    lines += ["", "Flags:"] if table else []
     for name, flag in table.items():
         lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)
     for note in (*notes, codes or EXIT_CODES):

@@ -16,6 +16,7 @@ COMMANDS = {
     "import": "convert DeepLenseSim's files to a data set with splits",
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
+    "verify": "check runs, model files and the cache for damage",
 }
 _MODULES = {"import": "import_deeplensesim"}  # a module cannot be named import
 _EXAMPLES = {

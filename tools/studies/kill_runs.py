@@ -1,0 +1,177 @@
+"""Stops training runs at random moments, and compares them with runs that were never stopped.
+
+    python tools/studies/kill_runs.py --kills 24
+    python tools/studies/kill_runs.py --kills 12 --signal INT
+
+Each run trains a tiny classifier and is stopped again and again, up to four times, then finished. It survives if
+`lensjax verify` finds no damage after each stop, and if in the end its metrics and the SHA-256 of its best model
+and of its whole training state equal those of the run that was never stopped. SIGINT and SIGTERM must also end
+with their exit code and at most one line of errors. The result is printed as a Markdown table and as JSON.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lensjax import workdir
+from lensjax.cli.verify import check
+from lensjax.training import checkpoint_files as files
+
+SIZE = 32
+TINY = {
+    "data.image_size": SIZE,
+    "model.name": "lens_fit_net",
+    "model.num_blocks": 0,
+    "model.width": 4,
+    "batch_size": 8,
+    "eval_batch_size": 8,
+    "num_epochs": 6,
+    "optimizer.learning_rate": 3e-3,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "moving average, accumulated gradients": {
+        "optimizer.ema_decay": 0.9,
+        "optimizer.accumulate_steps": 2,
+        "augmentation.max_shift": 2,
+    },
+    "a checkpoint after each step": {"checkpoint_minutes": 1e-9, "num_epochs": 3},
+    "two seeds": {"seeds": 2, "num_epochs": 3},
+}
+STOPS_PER_RUN = 4
+
+
+def main() -> None:
+    """Runs the study and prints its result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=24, help="number of stops, over all recipes")
+    parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = stop_runs(Path(folder), arguments.kills, arguments.signal, random.Random(arguments.seed))
+    print_table(rows)
+
+
+def stop_runs(folder: Path, number: int, name: str, moments: random.Random) -> list[dict[str, Any]]:
+    """Stops runs of each recipe.
+
+    Args:
+      folder: an empty folder.
+      number: total number of stops.
+      name: name of the signal, without SIG.
+      moments: generator of the random moments.
+
+    Returns:
+      The rows of the table.
+    """
+    write_images(folder / "data" / "train", 12, 0)
+    write_images(folder / "data" / "val", 4, 1)
+    rows = []
+    for index, (recipe, changes) in enumerate(RECIPES.items()):
+        share = number // len(RECIPES) + (index < number % len(RECIPES))
+        place = folder / str(index)
+        started = time.monotonic()
+        finish(command(folder, place / "whole", changes))
+        duration = time.monotonic() - started
+        expected = fingerprint(place / "whole")
+        survived, problems, run = 0, [], 0
+        while share:
+            one = place / f"run{run}"
+            run += 1
+            found = []
+            stops = min(STOPS_PER_RUN, share)
+            for _ in range(stops):
+                found += stop_once(command(folder, one, changes), one, name, moments.uniform(0, duration))
+            share -= stops
+            finish(command(folder, one, changes))
+            if fingerprint(one) != expected:
+                found.append("the results differ from those of the run that was never stopped")
+            survived += stops if not found else max(0, stops - len(found))
+            problems += found
+        tried = number // len(RECIPES) + (index < number % len(RECIPES))
+        row = {"attack": f"SIG{name}, {recipe}", "tried": tried, "survived": survived, "problems": problems}
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def command(folder: Path, run: Path, changes: dict[str, Any]) -> list[str]:
+    """The command that trains a run, or resumes it."""
+    settings = TINY | changes | {"data.source": folder / "data"}
+    words = [f"--config.{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "lensjax.main", "--config", "baseline", "--workdir", str(run), *words]
+
+
+def finish(words: list[str]) -> None:
+    """Runs a command to its end."""
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
+
+
+def stop_once(words: list[str], run: Path, name: str, seconds: float) -> list[str]:
+    """Starts a command, stops it after some time, and returns the problems found."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    _, errors = process.communicate()
+    problems = []
+    lines = errors.strip().splitlines()
+    number = getattr(signal, f"SIG{name}")
+    # Outside training, SIGTERM has its usual effect. A run can also be finished before the signal.
+    allowed = {"KILL": (-9, 0), "INT": (130, 0), "TERM": (143, -15, 0)}[name]
+    if process.returncode not in allowed or len(lines) != (process.returncode == 128 + number):
+        problems.append(f"exit code {process.returncode} after {seconds:.2f} s: {' / '.join(lines[-3:])}")
+    if run.is_dir() and (run / workdir.CONFIG).exists():
+        problems += [f"{each.path}: {each.text}" for each in check(run) if each.damaged]
+    return problems
+
+
+def fingerprint(run: Path) -> dict[str, Any]:
+    """Metrics without times, and the SHA-256 of the items of each checkpoint, of all runs in a folder."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob(workdir.METRICS)):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        timeless = [{key: row[key] for key in row if "second" not in key} for row in records]
+        checkpoints = path.parent / workdir.CHECKPOINTS
+        digests = {
+            step: files.read_progress(checkpoints / str(step))[1] for step in files.list_steps(checkpoints)
+        }
+        found[str(path.relative_to(run))] = timeless, digests
+    return found
+
+
+def write_images(folder: Path, per_class: int, seed: int) -> None:
+    """Writes noise images with a bright bar whose position depends on the class."""
+    generator = np.random.default_rng(seed)
+    for label, name in enumerate(("no", "sphere", "vort")):
+        (folder / name).mkdir(parents=True)
+        for index in range(per_class):
+            counts = generator.poisson(20, (SIZE, SIZE)).astype(float)
+            counts[8 + 6 * label] += 20
+            counts -= counts.min()
+            np.save(folder / name / f"{index}.npy", (counts / counts.max())[None])
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Prints the rows as a Markdown table and as JSON."""
+    print("| attack | tried | survived |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row['attack']} | {row['tried']} | {row['survived']} |")
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
