@@ -13,9 +13,10 @@ report/seeds.json, and a subfolder seed_0/, seed_1/, ... with the run of each se
 
 import contextlib
 import copy
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ CHECKPOINTS = "checkpoints"
 REPORT = "report"
 LOCK = ".lock"
 _TEMPORARY = ".tmp"  # suffix of files that are being written
+# Fields of the config that the checksum leaves out: the images can be moved.
+_UNSEALED = ("data.source", "data.residence")
 _LARGEST_CONFIG = 1_000_000  # bytes
 
 
@@ -77,7 +80,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{workdir} cannot be created: {error.strerror or error}") from None
-    write_atomically(workdir / CONFIG, config.to_json(indent=2, sort_keys=False) + "\n")
+    content = seal(json.loads(config.to_json(sort_keys=False)), _UNSEALED)
+    write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
 
 
 def check_same_config(workdir: Path, config: ConfigDict) -> None:
@@ -134,7 +138,10 @@ def parse_config(text: str, source: Path) -> ConfigDict:
     """
     config = default_config()
     try:
-        fields = flatten(_without_earlier_fields(json.loads(text)))
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        fields = flatten(_without_earlier_fields(unseal(content, _UNSEALED)))
         check_types(fields)
         config.update_from_flattened_dict(fields)
         check(config)
@@ -145,10 +152,8 @@ def parse_config(text: str, source: Path) -> ConfigDict:
     return config
 
 
-def _without_earlier_fields(content: Any) -> dict[str, Any]:
+def _without_earlier_fields(content: dict[str, Any]) -> dict[str, Any]:
     """Removes the fields and values of earlier versions that have no effect on a trained model."""
-    if not isinstance(content, dict):
-        raise ValueError("it is not a JSON object")
     for group, name, value in EARLIER_FIELDS:
         fields = content.get(group)
         if isinstance(fields, dict) and name in fields and value in (None, fields[name]):
@@ -226,6 +231,35 @@ def lock(workdir: Path) -> Iterator[None]:
         raise UserError(
             f"{workdir} is in use by another process; wait for it or choose another folder"
         ) from None
+
+
+def seal(content: Mapping[str, Any], omitted: Collection[str] = ()) -> dict[str, Any]:
+    """Adds the field `sha256`, by which `unseal` recognizes a changed content.
+
+    Args:
+      content: the content of a JSON file.
+      omitted: dotted names of fields that may change.
+    """
+    covered = {name: value for name, value in flatten(content).items() if name not in omitted}
+    digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+    return {**content, "sha256": digest}
+
+
+def unseal(content: Mapping[str, Any], omitted: Collection[str] = ()) -> dict[str, Any]:
+    """Removes the field `sha256`; files of earlier versions do not have it.
+
+    Args:
+      content, omitted: see `seal`.
+
+    Raises:
+      ValueError: if the content has changed.
+    """
+    fields = {name: value for name, value in content.items() if name != "sha256"}
+    if "sha256" in content and seal(fields, omitted)["sha256"] != content["sha256"]:
+        raise ValueError(
+            "its content has changed since it was written; undo the change, or delete sha256 to accept it"
+        )
+    return fields
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,10 +4,22 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lensjax.runtime.progress import log
+
+
+def hide_closed_loops() -> None:
+    """Hides tracebacks of TensorStore's threads, whose reads can end after the error of a damaged file."""
+    usual = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = show
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 import lensjax
 from lensjax import simulation
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
+from lensjax.config import LARGEST_SEED
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.data.output_folder import claim_folder, write_image
 from lensjax.errors import UserError
@@ -33,7 +34,7 @@ FLAGS = {
     ),
     "train": integer("Number of training images; the classes alternate.", 0, 0),
     "val": integer("Number of validation images.", 0, 0),
-    "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),
+    "seed": integer("Seed of the scenes; 0 if not given.", 0, 0, high=LARGEST_SEED),
     "output": Flag(
         "FOLDER",
         "Folder of the images: train/ and val/, each with the folders no, sphere and vort of .npy files, "

@@ -137,8 +137,8 @@ def check_checkpoints(folder: Path) -> Iterator[Finding]:
     if records[:both] != history[:both] or abs(len(records) - len(history)) > 1:
         yield Finding(
             path,
-            f"has {len(records)} readable epochs that do not agree with the {len(history)} of the newest whole "
-            "checkpoint; the training command writes it again",
+            f"has {len(records)} readable epochs that do not agree with the {len(history)} of the newest "
+            "whole checkpoint; the training command writes it again",
         )
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from lensjax.errors import UserError
-from lensjax.workdir import write_atomically
+from lensjax.workdir import seal, unseal, write_atomically
 
 CALIBRATION_FILE = "calibration.json"  # in the run's folder
 TEMPERATURE_RANGE = (0.05, 20.0)
@@ -77,7 +77,7 @@ def to_logits(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray
 
 def write_calibration(workdir: Path, calibration: Calibration) -> None:
     """Writes the calibration to the run's folder, replacing any earlier one."""
-    content = json.dumps(dataclasses.asdict(calibration), indent=2)
+    content = json.dumps(seal(dataclasses.asdict(calibration)), indent=2)
     write_atomically(workdir / CALIBRATION_FILE, content + "\n")
 
 
@@ -95,10 +95,10 @@ def read_temperature(workdir: Path, best_epoch: int) -> float | None:
     if not path.is_file():
         return None
     try:
-        calibration = Calibration(**json.loads(path.read_text()))
+        calibration = Calibration(**unseal(json.loads(path.read_text(encoding="utf-8"))))
         temperature = float(calibration.temperature)
         if not TEMPERATURE_RANGE[0] <= temperature <= TEMPERATURE_RANGE[1]:
             raise ValueError(f"temperature {temperature} is out of range")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and fit the temperature again") from None
     return temperature if calibration.best_epoch == best_epoch else None

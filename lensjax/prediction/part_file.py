@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from lensjax.errors import UserError
-from lensjax.workdir import write_atomically
+from lensjax.workdir import seal, unseal, write_atomically
 
 SAVE_INTERVAL = 1.0  # seconds between two saves of the progress
 
@@ -74,8 +74,7 @@ class PartialTable:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         done = dataclasses.asdict(self.progress) | {"table_sha256": self._hash.hexdigest()}
-        content: dict[str, Any] = {"about": self.about, "done": done}
-        content["sha256"] = _digest(content)
+        content = seal({"about": self.about, "done": done})
         write_atomically(_progress_path(self.path), json.dumps(content, indent=2) + "\n")
         self._saved = time.monotonic()
 
@@ -155,8 +154,9 @@ def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> 
         return None
     try:
         content = json.loads(_progress_path(path).read_text(encoding="utf-8"))
-        if content.pop("sha256") != _digest(content):
-            raise ValueError("its record of the progress has changed")
+        if "sha256" not in content:
+            raise ValueError("no checksum")
+        content = unseal(content)
         earlier, done = content["about"], content["done"]
         table_digest = done.pop("table_sha256")
         progress = TableProgress(**done)
@@ -167,8 +167,7 @@ def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> 
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if overwrite:
             return None
-        reason = "no checksum" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: damaged ({reason}); delete it to start again, or add --overwrite") from None
+        raise UserError(f"{path}: damaged ({error}); delete it to start again, or add --overwrite") from None
     differences = [
         f"{name} was {earlier.get(name)!r} and is {about.get(name)!r}"
         for name in sorted({*earlier, *about})
@@ -192,7 +191,3 @@ def _hash_start(path: Path, length: int) -> Any:
             key.update(block)
             length -= len(block)
     return key
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,15 @@ def read_arrays(checkpoint: Path, item: str, digests: Mapping[str, str]) -> Arra
 
 def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
     path = checkpoint.absolute() / item
-    try:
-        if not path.is_dir():
-            raise DamagedError(f"{item} is missing")
-        return handler.restore(path, args=arguments)
-    except DamagedError:
-        raise
-    except Exception as error:  # Orbax and TensorStore raise almost any type for a damaged file
-        reason = (str(error).strip().splitlines() or [""])[0][:120]
-        raise DamagedError(f"{item}: {type(error).__name__}: {reason}") from None
+    if not path.is_dir():
+        raise DamagedError(f"{item} is missing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that an error leaves behind
+        try:
+            return handler.restore(path, args=arguments)
+        except Exception as error:  # Orbax and TensorStore raise almost any type for a damaged file
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+    raise DamagedError(f"{item}: {reason}")
 
 
 def _json_digest(content: Mapping[str, Any], digests: Mapping[str, str]) -> str:

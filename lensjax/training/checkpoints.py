@@ -108,12 +108,7 @@ class Checkpoints:
             self._writer.wait_until_finished()
             sync_folder(self.folder / str(step))
             sync_folder(self.folder, deep=False)
-            best = self._find_best(progress)
-            for other in files.list_steps(self.folder):
-                if other not in (step, best):
-                    # Renamed first: a process that is killed here leaves no checkpoint with missing files.
-                    outdated = (self.folder / str(other)).rename(self.folder / f"{other}.outdated")
-                    shutil.rmtree(outdated)
+            self._delete_outdated(step, self._find_best(progress))
         except Exception as error:  # see `save`
             raise self._cannot_write(error) from None
 
@@ -279,6 +274,12 @@ class Checkpoints:
         leaves = [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in expected.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
+    def _delete_outdated(self, newest: int, best: int | None) -> None:
+        for step in files.list_steps(self.folder):
+            if step not in (newest, best):
+                # Renamed first: a process that is killed here leaves no checkpoint with missing files.
+                shutil.rmtree((self.folder / str(step)).rename(self.folder / f"{step}.outdated"))
+
     def _tidy(self, newest: _Newest | None) -> None:
         """Deletes what killed processes left, renames damaged checkpoints, and reports lost epochs."""
         for path in files.leftovers(self.folder):
@@ -288,6 +289,8 @@ class Checkpoints:
             moved = next(self.folder / name for name in names if not (self.folder / name).exists())
             (self.folder / str(step)).rename(moved)
             log.warning("%s/%d is damaged (%s); renamed to %s", self.folder, step, reason, moved.name)
+        if newest is not None:
+            self._delete_outdated(newest.step, self._find_best(newest.progress))
         logged = len(read_history(self.folder.parent / METRICS))
         completed = 0 if newest is None else newest.progress.epoch
         if logged > completed + 1:

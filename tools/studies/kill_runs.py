@@ -3,10 +3,10 @@
     python tools/studies/kill_runs.py --kills 24
     python tools/studies/kill_runs.py --kills 12 --signal INT
 
-Each run trains a tiny classifier and is stopped again and again, up to four times, then finished. It survives if
-`lensjax verify` finds no damage after each stop, and if in the end its metrics and the SHA-256 of its best model
-and of its whole training state equal those of the run that was never stopped. SIGINT and SIGTERM must also end
-with their exit code and at most one line of errors. The result is printed as a Markdown table and as JSON.
+Each run trains a tiny classifier and is stopped again and again, up to four times, then finished. It survives
+if `lensjax verify` finds no damage after each stop, and if in the end its metrics and the SHA-256 of its best
+model and of its whole training state equal those of the run that was never stopped. SIGINT and SIGTERM must
+also end with their exit code and one line of errors. The result is printed as a Markdown table and as JSON.
 """
 
 import argparse
