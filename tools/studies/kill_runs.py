@@ -96,8 +96,8 @@ def stop_runs(folder: Path, number: int, name: str, moments: random.Random) -> l
                 found += stop_once(command(folder, one, changes), one, name, moments.uniform(0, duration))
             share -= stops
             finish(command(folder, one, changes))
-            if fingerprint(one) != expected:
-                found.append("the results differ from those of the run that was never stopped")
+            if (results := fingerprint(one)) != expected:
+                found.append(f"{results} differs from the run that was never stopped, {expected}")
             survived += stops if not found else max(0, stops - len(found))
             problems += found
         tried = number // len(RECIPES) + (index < number % len(RECIPES))
