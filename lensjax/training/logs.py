@@ -1,7 +1,9 @@
 """Metrics of each epoch: metrics.jsonl, TensorBoard events, and a table in the terminal."""
 
+import contextlib
 import functools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,24 +44,40 @@ class EpochLog:
 
     def __exit__(self, *exception: object) -> None:
         if "_events" in self.__dict__:
-            self._events.close()
+            with contextlib.suppress(OSError):  # every record is flushed when it is written
+                self._events.close()
 
     @functools.cached_property
     def _events(self) -> Any:
-        # Imported at the first record: the import takes a second if PyTorch is installed.
-        from tensorboardX import SummaryWriter
+        # Imported at the first record: the import takes a second if PyTorch is installed. SummaryWriter is not
+        # used, since it writes from a thread, which stops at the first error and is then waited for forever.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        return SummaryWriter(str(self._workdir), purge_step=self._first)
+        events = EventsWriter(str(self._workdir / "events"))
+        events.write_event(Event(step=self._first, file_version="brain.Event:2"))
+        # Hides the records of an interrupted process from this epoch on.
+        events.write_event(Event(step=self._first, session_log=SessionLog(status=SessionLog.START)))
+        return events
 
     def write(self, record: Record) -> None:
-        """Appends the record of an epoch."""
+        """Appends the record of an epoch.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
         if self._path is None:
             return
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        now = time.time()
         for name, value in record.items():
             if name != "epoch":
-                self._events.add_scalar(name.replace("_", "/", 1), value, record["epoch"])
+                summary = scalar(name.replace("_", "/", 1), value)
+                self._events.write_event(Event(wall_time=now, step=record["epoch"], summary=summary))
         self._events.flush()
 
 
