@@ -82,8 +82,8 @@ def entry(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = run(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if code == _STOPPED:
-        # XLA's threads can still compute, and crash if Python shuts down under them.
+    if code:
+        # After an error or Ctrl-C, XLA's threads can still compute: they crash or block the usual shutdown.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,5 +1,6 @@
 """Runs any command: prints its help, and turns errors into exit codes."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -58,7 +59,8 @@ def run(
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(name, f"{place}{error.strerror or error}", 1)
+        advice = "; make room and rerun the same command" if error.errno == errno.ENOSPC else ""
+        return _fail(name, f"{place}{error.strerror or error}{advice}", 1)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

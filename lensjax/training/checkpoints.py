@@ -310,7 +310,8 @@ class Checkpoints:
         )
 
     def _cannot_write(self, error: Exception) -> UserError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        full = "No space left on device"
+        reason = full if full in str(error) else (str(error).splitlines() or [type(error).__name__])[0][:200]
         return UserError(
             f"{self.folder}: a checkpoint cannot be written: {reason}; earlier checkpoints are kept, and the "
             "same command resumes from them"

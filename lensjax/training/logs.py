@@ -49,8 +49,8 @@ class EpochLog:
 
     @functools.cached_property
     def _events(self) -> Any:
-        # Imported at the first record: the import takes a second if PyTorch is installed. SummaryWriter is not
-        # used, since it writes from a thread, which stops at the first error and is then waited for forever.
+        # Imported at the first record: the import takes a second if PyTorch is installed. SummaryWriter
+        # writes from a thread, which stops at the first error and is then waited for forever.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 

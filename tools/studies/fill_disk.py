@@ -3,10 +3,10 @@
     python tools/studies/fill_disk.py
 
 The folder of the run is a file system in memory (tmpfs) with 2 to 95 % of the room that a whole run needs, so
-that the disk is full at six different moments, from the first checkpoint to the figures of the report. The run
-survives if it stops with exit code 1 or 2 and one line, `lensjax verify` finds no damage, and the same command
-on the enlarged disk ends with the results of the run that had enough room. Needs Linux with user namespaces
-(unshare). The result is printed as a Markdown table and as JSON.
+that the disk is full at six different moments, from the first checkpoint to the figures of the report. The
+run survives if it stops with exit code 1 or 2 and one line, `lensjax verify` finds no damage, and the same
+command on the enlarged disk ends with the results of the run that had enough room. Needs Linux with user
+namespaces (unshare). The result is printed as a Markdown table and as JSON.
 """
 
 import argparse
