@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import pathlib
 
 import pytest
@@ -41,11 +42,68 @@ def test_file_instead_of_folder_is_rejected(tmp_path):
         claim(tmp_path / "run", default_config())
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"seed": "zero"}', "[1]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", '{"seed": "zero"}', "[1]", "[" * 100_000, '{"model": null}', '{"model": {"width": null}}'),
+        *('{"model": {"width": 0}}', '{"model": {"width": 4.0}}', '{"data": {"image_size": 10000000}}'),
+        *('{"preparation": {"crop": 9999}}', '{"model": {"widht": 4}}', '{"seed": 4294967296}'),
+        *('{"optimizer": {"learning_rate": Infinity}}', '{"augmentation": {"dihedral": 1}}'),
+        *('{"model": {"stage_sizes": [true, 2]}}', '{"optimizer": {"eps": -1}}', '{"batch_size": 100000}'),
+    ],
+)
 def test_damaged_config_is_reported(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json: invalid config"):
         read_config(tmp_path)
+
+
+def test_changed_config_is_reported_unless_images_moved(tmp_path):
+    claim(tmp_path / "run", default_config())
+    file = tmp_path / "run" / "config.json"
+    text = file.read_text()
+    file.write_text(text.replace("simulated:common_test", "/other/place"))
+    assert read_config(tmp_path / "run").data.source == "/other/place"
+    file.write_text(text.replace('"crop": 0', '"crop": 1'))
+    with pytest.raises(UserError, match=r"config\.json: invalid config: its content has changed"):
+        read_config(tmp_path / "run")
+
+
+def test_config_of_earlier_version_is_read(tmp_path):
+    """The fields changed only where images were stored."""
+    content = '{"seed": 3, "data": {"residence": "device", "device_share": 0.5}}'
+    (tmp_path / "config.json").write_text(content)
+    expected = default_config()
+    expected.seed = 3
+    assert read_config(tmp_path).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a[0]b", "a\nb", "a\udcffb"])
+def test_path_that_checkpoints_cannot_have_is_rejected(tmp_path, name):
+    with pytest.raises(UserError, match="choose another folder with --workdir"):
+        claim(tmp_path / name, default_config())
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_of_a_killed_start_is_claimed(tmp_path):
+    (tmp_path / "config.json.tmp").write_text('{"se')
+    (tmp_path / ".lock").touch()
+    claim(tmp_path, default_config())
+    assert read_config(tmp_path).seed == 0
+    assert not (tmp_path / "config.json.tmp").exists()
+
+
+def test_write_is_synced_and_replaces_links(tmp_path, monkeypatch):
+    """The file and its folder are on the disk before the function returns; a link's target is not changed."""
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "a.json.tmp").symlink_to(tmp_path / "mine")
+    write_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert synced == [(tmp_path / "a.json").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_missing_run_is_reported(tmp_path):

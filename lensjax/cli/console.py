@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +12,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lensjax.runtime.progress import log
 
 
-def hide_closed_loops() -> None:
-    """Hides tracebacks of TensorStore's threads, whose reads can end after the error of a damaged file."""
-    usual = sys.unraisablehook
+def hide_repeated_errors() -> None:
+    """Hides errors that threads of Orbax and TensorStore report a second time, with tracebacks."""
+    usual, usual_in_threads = sys.unraisablehook, threading.excepthook
 
     def show(unraisable: Any) -> None:
+        # A read that ends after the error of a damaged file.
         if str(unraisable.exc_value) != "Event loop is closed":
             usual(unraisable)
 
-    sys.unraisablehook = show
+    def show_in_threads(arguments: Any) -> None:
+        if not type(arguments.thread).__module__.startswith("orbax."):
+            usual_in_threads(arguments)
+
+    sys.unraisablehook, threading.excepthook = show, show_in_threads
 
 
 @contextlib.contextmanager

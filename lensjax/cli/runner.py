@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import logging as absl_logging
 
-from lensjax.cli.console import hide_closed_loops, terminal_output
+from lensjax.cli.console import hide_repeated_errors, terminal_output
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.runtime.compilation_cache import enable_compilation_cache
 from lensjax.runtime.host_memory import keep_freed_memory
@@ -41,7 +41,7 @@ def run(
     absl_logging.set_verbosity(absl_logging.ERROR)
     enable_compilation_cache()
     keep_freed_memory()
-    hide_closed_loops()
+    hide_repeated_errors()
     try:
         with terminal_output():
             return main(arguments) or 0

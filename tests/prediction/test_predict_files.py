@@ -190,6 +190,43 @@ def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, 
     assert not list(tmp_path.glob("out*.part*"))
 
 
+def unfinished(classifier, folder, output):
+    """Interrupts a prediction in its third batch."""
+    batches = iter(range(2))
+    predict = files.predict_batch
+
+    def stop(*arguments):
+        if next(batches, None) is None:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "predict_batch", stop)
+        with pytest.raises(Interrupted):
+            predict_files(classifier, str(folder), output)
+    return part_file.part_path(output), output.with_name(output.name + ".part.json")
+
+
+@pytest.mark.parametrize("damage", ["byte", "count", "minus", "type", "nested", "link"])
+def test_changed_part_of_table_is_refused(classifier, tmp_path, damage):
+    folder = write(tmp_path / "in", {"a.npy": npy_bytes(np.stack([bars(seed) for seed in range(20)]))})
+    part, record = unfinished(classifier, folder, tmp_path / "out.csv")
+    if damage == "byte":
+        content = bytearray(part.read_bytes())
+        content[-5] ^= 1
+        part.write_bytes(content)
+    elif damage == "link":
+        part.rename(tmp_path / "mine")
+        part.symlink_to(tmp_path / "mine")
+    else:
+        new = {"count": 10**9, "minus": -1, "type": "2", "nested": []}[damage]
+        content = json.loads(record.read_text())
+        content["done"]["image"] = new
+        record.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"out\.csv\.part.*(delete it to start again|is a link)"):
+        predict_files(classifier, str(folder), tmp_path / "out.csv")
+
+
 def test_existing_table_is_kept_until_replacement_is_complete(classifier, tmp_path, monkeypatch):
     folder = write(tmp_path / "in", {"a.npy": npy_bytes(bars(0))})
     other = write(tmp_path / "other", {"a.npy": npy_bytes(bars(1)), "b.npy": npy_bytes(bars(2))})

@@ -24,7 +24,7 @@ from absl import logging as absl_logging
 from kill_runs import print_table
 
 from lensjax import models, workdir
-from lensjax.cli.console import hide_closed_loops
+from lensjax.cli.console import hide_repeated_errors
 from lensjax.config import default_config
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import Calibration, read_temperature, write_calibration
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.disable(logging.WARNING)
-    hide_closed_loops()
+    hide_repeated_errors()
     with tempfile.TemporaryDirectory() as folder:
         print_table(flip_bits(Path(folder), arguments.flips, random.Random(arguments.seed)))
 

@@ -1,0 +1,256 @@
+"""Damaged, lost and unfinished checkpoints: what is used, what is refused, and with which words."""
+
+import functools
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+from helpers.tiny_runs import metrics_without_times, tiny_config
+
+from lensjax import models
+from lensjax.cli.verify import check
+from lensjax.errors import Interrupted, UserError
+from lensjax.prediction.trained_model import load_trained_model
+from lensjax.training import checkpoint_files as files
+from lensjax.training import seeds
+from lensjax.training.checkpoint_files import Progress
+from lensjax.training.checkpoints import Checkpoints
+from lensjax.training.parallel import AXIS
+from lensjax.training.state import initial_state
+from lensjax.workdir import claim
+
+# Threads of TensorStore and Orbax report errors a second time.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::pytest.Pytest{kind}ExceptionWarning")
+    for kind in ("Unraisable", "UnhandledThread")
+]
+
+SMALL = {"model.name": "lens_fit_net", "model.num_blocks": 0}
+SCORES = (0.7, 0.9, 0.8)
+
+
+@functools.cache
+def initial():
+    model = models.build(tiny_config(**SMALL))
+    return initial_state(model, optax.adam(1.0), jax.random.key(0), image_size=32, terms=(), with_ema=True)
+
+
+def state_after(step):
+    """A training state whose arrays all depend on the step."""
+    added = jax.tree.map(lambda leaf: np.asarray(leaf) + np.asarray(step, leaf.dtype), initial())
+    return added.replace(step=np.int32(step))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A run of three epochs, the second of which is the best."""
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    claim(folder, tiny_config(**SMALL))
+    records = [{"epoch": epoch, "validation_auc": score} for epoch, score in enumerate(SCORES, 1)]
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        for epoch in (1, 2, 3):
+            checkpoints.save(state_after(10 * epoch), Progress(epoch, 0, records[:epoch]))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture
+def run(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "run")
+
+
+BEST, NEWEST = "41", "61"  # twice the number of steps, plus 1 at the end of an epoch
+
+
+def best_model(run):
+    trained = load_trained_model(run, devices=jax.devices()[:1])
+    return trained.best_epoch, jax.tree.leaves(trained.variables)
+
+
+def resume(run):
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        return checkpoints.restore_newest(state_after(0))
+
+
+def truncate(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_best_and_newest_epoch_are_restored_unchanged(run):
+    epoch, leaves = best_model(run)
+    assert epoch == 2
+    jax.tree.map(np.testing.assert_array_equal, leaves, jax.tree.leaves(state_after(20).ema))
+    state, progress = resume(run)
+    assert (progress.epoch, progress.steps_in_epoch, len(progress.history)) == (3, 0, 3)
+    jax.tree.map(np.testing.assert_array_equal, state, state_after(30))
+    assert not list(check(run))
+
+
+def test_flipped_bits_are_never_used_without_a_word(run, tmp_path):
+    """Twenty of the flips of tools/studies/flip_bits.py, in the arrays and in the progress."""
+    places = random.Random(7)
+    expected = [leaf.tobytes() for leaf in best_model(run)[1]]
+    paths = [path for path in (run / "checkpoints" / BEST).rglob("*") if path.is_file()]
+    messages = []
+    for _ in range(20):
+        (path,) = places.choices(paths, [path.stat().st_size for path in paths])
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[places.randrange(len(content))] ^= 1 << places.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert [leaf.tobytes() for leaf in best_model(run)[1]] == expected
+        except UserError as error:
+            messages.append(str(error))
+        path.write_bytes(content)
+    assert messages
+    assert all(str(run / "checkpoints") in message and "\n" not in message for message in messages)
+
+
+@pytest.mark.parametrize("item", ["model", "rest", "progress"])
+def test_training_resumes_from_newest_whole_checkpoint(run, caplog, item):
+    truncate(run / "checkpoints" / NEWEST / item)
+    with caplog.at_level(logging.WARNING, "lensjax"):
+        state, progress = resume(run)
+    assert progress.epoch == 2
+    jax.tree.map(np.testing.assert_array_equal, state, state_after(20))
+    assert f"checkpoints/{NEWEST} is damaged ({item}" in caplog.text
+    assert (run / "checkpoints" / f"{NEWEST}.damaged").is_dir()  # kept
+    assert best_model(run)[0] == 2
+
+
+@pytest.mark.parametrize("loss", ["removed", "progress removed", "model truncated"])
+def test_lost_best_epoch_is_refused(run, loss):
+    best = run / "checkpoints" / BEST
+    if loss == "removed":
+        shutil.rmtree(best)
+    elif loss == "progress removed":
+        shutil.rmtree(best / "progress")
+    else:
+        truncate(best / "model")
+    for use in (best_model, resume):
+        with pytest.raises(
+            UserError, match=r"checkpoints.* (missing or damaged|is damaged).*delete the folder"
+        ):
+            use(run)
+    assert any(finding.damaged for finding in check(run))
+
+
+def test_lost_newest_and_best_epoch_is_refused(run):
+    """The metrics file names a better epoch than any checkpoint that is left."""
+    records = [{"epoch": epoch, "validation_auc": epoch / 10} for epoch in (1, 2, 3, 4)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    shutil.rmtree(run / "checkpoints" / NEWEST)
+    with pytest.raises(UserError, match="the checkpoint of the best epoch, 4, is missing"):
+        best_model(run)
+
+
+def test_empty_checkpoint_does_not_stop_prediction_or_training(run, caplog):
+    (run / "checkpoints" / "999").mkdir()
+    assert best_model(run)[0] == 2
+    assert "checkpoints/999 is damaged (progress is missing) and not used" in caplog.text
+    assert resume(run)[1].epoch == 3
+    assert not (run / "checkpoints" / "999").exists()
+
+
+def test_no_whole_checkpoint_is_one_line(run):
+    for step in (BEST, NEWEST):
+        truncate(run / "checkpoints" / step / "model")
+    with pytest.raises(UserError, match=rf"checkpoints/{NEWEST} is damaged \(model.*delete the folder"):
+        resume(run)
+
+
+def test_leftovers_of_killed_processes_are_removed(run):
+    for name in ("70.orbax-checkpoint-tmp", "7.outdated", "21"):
+        (run / "checkpoints" / name).mkdir()
+    assert len(list(check(run))) == 3
+    resume(run)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {BEST, NEWEST}
+
+
+def test_checkpoint_without_checksums_is_read(run, caplog):
+    """Checkpoints of version 0.2.0 have only the position and the history."""
+    for step in (BEST, NEWEST):
+        path = run / "checkpoints" / step / "progress" / "metadata"
+        content = json.loads(path.read_text())
+        del content["sha256"]
+        path.write_text(json.dumps(content))
+    assert best_model(run)[0] == 2
+    assert resume(run)[1].epoch == 3
+    assert not caplog.text
+    assert not any(finding.damaged for finding in check(run))
+
+
+def test_full_disk_keeps_earlier_checkpoints(run):
+    before = best_model(run)[1]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            checkpoints.save(state_after(40), Progress(4, 0, [{"epoch": 4, "validation_auc": 1.0}] * 4))
+            with pytest.raises(UserError, match=r"cannot be written: .*earlier checkpoints are kept"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    jax.tree.map(np.testing.assert_array_equal, best_model(run)[1], before)
+    assert resume(run)[1].epoch == 3
+
+
+def test_array_digest_covers_names_types_and_shapes():
+    array = np.arange(6, dtype=np.float32)
+    variants = [
+        {"a": array},
+        {"b": array},
+        {"a": array.reshape(2, 3)},
+        {"a": array.view(np.int32)},
+        {"a": -array},
+    ]
+    assert len({files.array_digest(each) for each in variants}) == len(variants)
+
+
+def test_signal_after_last_evaluation_stops_several_seeds(tmp_path):
+    """Two seeds one after another; the signal arrives in the log record of the first one's last epoch."""
+    from helpers.tiny_runs import TRAIN
+
+    config = tiny_config(**SMALL, num_epochs=1, seeds=2)
+    claim(tmp_path, config)
+    names = ("auc", "auc_no", "auc_sphere", "auc_vort", "accuracy", "loss")
+    calls = []
+
+    class Signaled(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().lstrip().startswith("1/1"):
+                calls.append(record)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = Signaled()
+    logger = logging.getLogger("lensjax")
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        with pytest.raises(Interrupted):
+            seeds.train(
+                config,
+                models.build(config, axis_name=AXIS),
+                TRAIN,
+                lambda variables: {f"validation_{name}": 0.5 for name in names},
+                tmp_path,
+                devices=jax.devices()[:1],
+            )
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert len(calls) == 1
+    assert len(metrics_without_times(tmp_path / "seed_0")) == 1
+    assert not (tmp_path / "seed_1" / "metrics.jsonl").exists()
