@@ -66,10 +66,10 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         created.
     """
     check_path(workdir)
-    if (workdir / CONFIG).exists():
-        check_same_config(workdir, config)
-        return
     try:
+        if (workdir / CONFIG).exists():
+            check_same_config(workdir, config)
+            return
         # A process that was killed here before leaves a folder without a config.
         own = {CONFIG + _TEMPORARY, LOCK}
         if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - own):

@@ -1,6 +1,7 @@
 """Commands end to end on small files: train, resume, evaluate, predict, and their errors."""
 
 import csv
+import errno
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from helpers.tiny_runs import metrics_without_times
 from lensjax.cli import convert_weights
 from lensjax.errors import UserError
 from lensjax.main import main
+from lensjax.main import run as run_command
 
 SIZE = 32
 CONFIG = """
@@ -240,6 +242,31 @@ def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
     _, errors = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, errors
     assert metrics_without_times(tmp_path / "interrupted") == expected
+
+
+def test_interrupt_while_jax_is_imported_is_one_line():
+    words = ["-X", "importtime", "-m", "lensjax.main", "--config", "baseline:quick"]
+    root = pathlib.Path(__file__).parent.parent
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        assert any("numpy" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        lines = [line for line in process.stderr if not line.startswith("import time:")]
+    assert process.returncode == 130
+    assert lines == ["lensjax: stopped\n"]
+
+
+def test_full_disk_and_missing_permission_are_one_line(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/metrics.jsonl")
+
+    monkeypatch.setattr("lensjax.cli.commands.train", fail)
+    assert run_command(["--config", "baseline:quick", "--workdir", str(tmp_path / "run")]) == 1
+    expected = (
+        "lensjax: runs/x/metrics.jsonl: No space left on device; make room and rerun the same command\n"
+    )
+    assert capsys.readouterr().err == expected
+    assert run_command(["--config", "baseline:quick", "--workdir", ""]) == 2
+    assert capsys.readouterr().err == "lensjax: --workdir is empty; give it a value\n"
 
 
 def test_user_error_is_one_line_with_code_2(tmp_path):

@@ -93,6 +93,15 @@ def test_folder_of_a_killed_start_is_claimed(tmp_path):
     assert not (tmp_path / "config.json.tmp").exists()
 
 
+@pytest.mark.parametrize("kind", ["in a file", "link", "long"])
+def test_folder_that_cannot_be_created_is_reported(tmp_path, kind):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    name = {"in a file": "file/run", "link": "link", "long": 300 * "x"}[kind]
+    with pytest.raises(UserError, match="cannot be created"):
+        claim(tmp_path / name, default_config())
+
+
 def test_write_is_synced_and_replaces_links(tmp_path, monkeypatch):
     """The file and its folder are on the disk before the function returns; a link's target is not changed."""
     synced = []

@@ -25,7 +25,7 @@ from pyarrow import parquet
 import lensjax
 from lensjax.errors import Interrupted, UserError
 from lensjax.main import main
-from lensjax.prediction import part_file, readers
+from lensjax.prediction import files, part_file, readers
 from lensjax.prediction.files import predict_files
 
 
