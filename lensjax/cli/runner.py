@@ -37,8 +37,8 @@ def run(
     if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
         sys.stdout.write(usage or "")
         return 0
-    # Silence absl's logging; lensjax has its own logger.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Silence absl's logging; lensjax has its own logger, and Orbax's errors are reported in one line.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     enable_compilation_cache()
     keep_freed_memory()
     hide_repeated_errors()

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from absl import logging as absl_logging
 from helpers.tiny_runs import metrics_without_times, tiny_config
 
 from lensjax import models
@@ -194,14 +195,20 @@ def test_checkpoint_without_checksums_is_read(run, caplog):
 def test_full_disk_keeps_earlier_checkpoints(run):
     before = best_model(run)[1]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Checkpoints(run / "checkpoints") as checkpoints:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-        try:
+
+    def save():
+        with Checkpoints(run / "checkpoints") as checkpoints:
             checkpoints.save(state_after(40), Progress(4, 0, [{"epoch": 4, "validation_auc": 1.0}] * 4))
-            with pytest.raises(UserError, match=r"cannot be written: .*earlier checkpoints are kept"):
-                checkpoints.wait()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # no larger files
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: .*earlier checkpoints are kept"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        absl_logging.set_verbosity(verbosity)
     jax.tree.map(np.testing.assert_array_equal, best_model(run)[1], before)
     assert resume(run)[1].epoch == 3
 
