@@ -4,6 +4,7 @@ The best epoch is the one with the highest validation AUC in the history of the 
 one if several are equal. A checkpoint whose content has changed is never used (`checkpoint_files`).
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -59,7 +60,8 @@ class Checkpoints:
             self.wait()
         finally:
             if self._writer is not None:
-                self._writer.close()
+                with contextlib.suppress(Exception):  # the same error that `wait` has raised
+                    self._writer.close()
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Saves a checkpoint in the background; returns once the state has been copied.
