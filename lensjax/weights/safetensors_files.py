@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from lensjax.errors import UserError
 from lensjax.weights.writing import write_file
@@ -82,6 +82,6 @@ def write_safetensors(
     """
     # order="C" copies only arrays that are not contiguous, and keeps scalars.
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_file(
-        path, lambda temporary: save_file(ready, temporary, metadata=dict(metadata)), overwrite=overwrite
-    )
+    # safetensors' save_file makes files that only their owner can read.
+    content = save(ready, metadata=dict(metadata))
+    write_file(path, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
