@@ -73,8 +73,8 @@ def read_torch(path: str | os.PathLike[str], *, entry: str | None = None) -> Sta
     part = re.search(PART_OF_MANY, path.name)
     if part is not None and int(part[2]) > 1:
         raise UserError(
-            f"{path} is part {int(part[1])} of {int(part[2])} of a sharded checkpoint; save all weights in one "
-            "file, such as with save_pretrained(FOLDER, max_shard_size='100GB')"
+            f"{path} is part {int(part[1])} of {int(part[2])} of a sharded checkpoint; save all weights in "
+            "one file, such as with save_pretrained(FOLDER, max_shard_size='100GB')"
         )
     if file_format == "safetensors":
         if entry is not None:
