@@ -13,9 +13,10 @@ from lensjax.main import run
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 PROGRAMS = sorted(str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py"))
+COMMAND_LINES = ["lensjax", *(f"lensjax {name}" for name in sorted([*MODES, *COMMANDS]))]
 # Without arguments, these need at least one; the others run with defaults.
 NEED_ARGUMENTS = {
-    *(f"lensjax {name}" for name in (*MODES, *COMMANDS)),
+    *COMMAND_LINES,
     *("convert_torch_weights.py", "export.py", "prepare_tfds.py", "simulate.py"),
     *("benchmarks/measured_process.py", "benchmarks/training_contestants.py"),
     *("studies/ablation.py", "studies/plot_physics.py", "studies/where_it_breaks.py"),
@@ -44,7 +45,7 @@ def program(monkeypatch, capsys, tmp_path):
     return run_program
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, *sorted(f"lensjax {name}" for name in (*MODES, *COMMANDS))])
+@pytest.mark.parametrize("name", [*PROGRAMS, *COMMAND_LINES])
 def test_help_and_wrong_arguments(program, name):
     code, output, errors = program(name, "--help")
     assert (code, errors) == (0, "")
