@@ -17,6 +17,7 @@ import numpy as np
 from lensjax.errors import UserError
 from lensjax.weights.placeholders import PLACEHOLDERS
 from lensjax.weights.safetensors_files import read_safetensors, write_safetensors
+from lensjax.weights.torch_archives import MAX_EXPANSION, check_archive
 from lensjax.weights.writing import write_file
 
 # Entries of a checkpoint that can contain the state dict. Of the two networks of DINO, the teacher is used.
@@ -85,10 +86,14 @@ def read_torch(path: str | os.PathLike[str], *, entry: str | None = None) -> Sta
     arrays, types = {}, {}
     others = list(skipped)
     torch = _import_torch(path)
+    room = MAX_EXPANSION * path.stat().st_size  # tensors can share values, but not arbitrarily many
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
             others.append(str(name))
             continue
+        room -= value.numel() * value.element_size()
+        if room < 0:
+            raise UserError(f"{path}: {name} and the tensors before it are much larger than the file")
         types[str(name)] = str(value.dtype).removeprefix("torch.")
         arrays[str(name)] = _as_numpy(torch, path, name, value)
     if not arrays:
@@ -171,6 +176,10 @@ def _import_torch(path: Path) -> ModuleType:
 def _torch_load(path: Path) -> Any:
     """Loads a checkpoint of tensors, plain containers, numbers and strings, with some placeholders."""
     torch = _import_torch(path)
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or not a PyTorch checkpoint ({error})") from None
     with warnings.catch_warnings(), torch.serialization.safe_globals(PLACEHOLDERS):
         warnings.simplefilter("ignore")
         try:
