@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class TrainedModel:
         return add_residuals(images, self.config.data.fit, keep=False)
 
 
-def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> TrainedModel:
+def load_trained_model(workdir: str | os.PathLike[str], *, devices: Sequence[jax.Device]) -> TrainedModel:
     """Loads the best epoch of a run, or a model file.
 
     Args:
@@ -113,6 +114,7 @@ def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> Train
     Raises:
       UserError: if there is no run or no complete epoch, or if the weights do not match the config.
     """
+    workdir = Path(workdir)
     if workdir.suffix == MODEL_SUFFIX:
         return _load_model_file(workdir, devices)
     config = read_config(workdir)

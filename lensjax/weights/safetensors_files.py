@@ -48,9 +48,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
     types: dict[str, str] = {}
     for name, tensor in tensors:
         kind = tensor["dtype"]
+        if not name.isprintable():
+            raise UserError(f"{path}: damaged (the name {name!a} contains control characters)")
         if kind not in TYPES:
             raise UserError(f"{path}: {name} has the unsupported type {kind}")
-        array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
+        try:
+            array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
+        except ValueError as error:  # too many axes, or an axis that is too long
+            raise UserError(f"{path}: {name} cannot be read ({error})") from None
         if kind == "BF16":
             # A bfloat16 has the bits of the upper half of a float32.
             array = (array.astype(np.uint32) << 16).view(np.float32)

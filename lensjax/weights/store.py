@@ -84,8 +84,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {metadata.get('format_version')}, but this version of lensjax reads "
-            f"version {FORMAT_VERSION}; convert or export the source again with this version"
+            f"{path} has format version {metadata.get('format_version')!r}, but this lensjax reads version "
+            f"{FORMAT_VERSION}; convert or export the source again with this version"
         )
     if metadata.get(CHECKSUM) != checksum(arrays, metadata):
         raise UserError(f"{path}: damaged (its content differs from its checksum); copy or create it again")

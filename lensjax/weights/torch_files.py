@@ -88,14 +88,16 @@ def read_torch(path: str | os.PathLike[str], *, entry: str | None = None) -> Sta
     torch = _import_torch(path)
     room = MAX_EXPANSION * path.stat().st_size  # tensors can share values, but not arbitrarily many
     for name, value in content.items():
-        if not isinstance(value, torch.Tensor):
-            others.append(str(name))
+        if not isinstance(value, torch.Tensor) or not isinstance(name, str):
+            others.append(_label(name))
             continue
+        if not name.isprintable():
+            raise UserError(f"{path}: damaged (the name {name!a} contains control characters)")
         room -= value.numel() * value.element_size()
         if room < 0:
             raise UserError(f"{path}: {name} and the tensors before it are much larger than the file")
-        types[str(name)] = str(value.dtype).removeprefix("torch.")
-        arrays[str(name)] = _as_numpy(torch, path, name, value)
+        types[name] = str(value.dtype).removeprefix("torch.")
+        arrays[name] = _as_numpy(torch, path, name, value)
     if not arrays:
         raise UserError(
             f"{path}: no tensors found at the top level or in a known entry; the entries are "
@@ -219,7 +221,9 @@ def _ends_in(path: Path, word: str) -> bool:
 def _unwrap(path: Path, content: Any, entry: str | None) -> tuple[Mapping[Any, Any], list[str]]:
     """Returns the state dict of a checkpoint, and the names of the other entries."""
     others: list[str] = []
-    while isinstance(content, Mapping):
+    seen: set[int] = set()  # a hostile checkpoint can contain itself
+    while isinstance(content, Mapping) and id(content) not in seen:
+        seen.add(id(content))
         inside = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
         if entry is not None:
             if not isinstance(content.get(entry), Mapping):
@@ -231,14 +235,21 @@ def _unwrap(path: Path, content: Any, entry: str | None) -> tuple[Mapping[Any, A
             raise UserError(
                 f"{path} has weights in {' and '.join(inside)}; choose one, such as --entry {inside[0]}"
             )
-        others += [str(name) for name in content if name != inside[0]]
+        others += [_label(name) for name in content if name != inside[0]]
         content = content[inside[0]]
     raise UserError(f"{path} contains a {type(content).__name__}, not a state dict")
 
 
 def _list_names(names: Iterable[Any]) -> str:
     """The first names of a checkpoint, for an error message."""
-    return ", ".join(repr(name)[:60] for name in itertools.islice(names, 8)) or "none"
+    return ", ".join(repr(_label(name)) for name in itertools.islice(names, 8)) or "none"
+
+
+def _label(name: Any) -> str:
+    """A name of an entry that fits in one line."""
+    if isinstance(name, str):
+        return name if name.isprintable() else ascii(name)
+    return str(name) if isinstance(name, int) else f"a {type(name).__name__}"
 
 
 def _as_numpy(torch: ModuleType, path: Path, name: Any, tensor: Any) -> np.ndarray:
@@ -246,7 +257,7 @@ def _as_numpy(torch: ModuleType, path: Path, name: Any, tensor: Any) -> np.ndarr
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor = tensor.float()
         return tensor.detach().numpy()
-    except (TypeError, RuntimeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):  # ValueError: the size of an axis overflows
         kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
         raise UserError(f"{path}: {name} is not a dense array ({kind})") from None
 
