@@ -18,7 +18,7 @@ from lensjax.prediction import export
 from lensjax.runtime import user_cache
 from lensjax.weights import store
 
-LONGEST = 2.0  # seconds for one file
+LONGEST = 2.0  # seconds of computing for one file
 SHAPES = {"pixels": (3, 8, 8), "scale": (3,)}
 
 
@@ -94,8 +94,8 @@ def load_classifier(path):
 # has checksums. Without them, a reader cannot notice that a number was changed.
 KINDS = [
     ("weights.safetensors", weight_file, weights.load, 500, True),
-    ("model.safetensors", model_file, load_classifier, 120, True),
-    ("zip.pth", checkpoint, read_arrays, 300, True),
+    ("model.safetensors", model_file, load_classifier, 80, True),
+    ("zip.pth", checkpoint, read_arrays, 200, True),
     ("old.pt", functools.partial(checkpoint, _use_new_zipfile_serialization=False), read_arrays, 300, False),
     ("other.safetensors", lambda path: save_file({"a": np.ones(3)}, path), read_arrays, 300, False),
     ("cache.npz", cache_file, lambda path: user_cache.load(path, SHAPES), 300, True),
@@ -115,7 +115,7 @@ def test_damaged_files_give_an_error_or_the_same_answer(
         generator = random.Random(seed)
         change = damage_header if file.suffix == ".safetensors" and seed % 4 == 0 else damage
         file.write_bytes(change(content, generator))
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             answer = read(file)
         except UserError as error:
@@ -123,7 +123,7 @@ def test_damaged_files_give_an_error_or_the_same_answer(
             answer = None
         else:
             message = ""
-        assert time.perf_counter() - started < LONGEST, f"seed {seed}"
+        assert time.process_time() - started < LONGEST, f"seed {seed}"
         assert "\n" not in message, f"seed {seed}"
         if answer is None:
             refused += 1
