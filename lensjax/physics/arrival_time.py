@@ -54,8 +54,8 @@ def time_delay(
     """Arrival time of light at theta relative to the unlensed light path, days.
 
     A constant in the potential adds a constant to the delay, so only differences are observable. In float32,
-    differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens, and NaN
-    for a source in front of it.
+    differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens, and
+    NaN for a source in front of it.
 
     Args:
       potential: function of x and y (arcsec) that returns the lensing potential, arcsec^2.

@@ -70,6 +70,5 @@ def check_image(name: str, image: Array, smallest: int = 1) -> None:
       ValueError: for any other shape.
     """
     if jnp.ndim(image) != 2 or min(jnp.shape(image)) < smallest:
-        raise ValueError(
-            f"{name} has shape {jnp.shape(image)}; expected (rows, columns) of at least {smallest} x {smallest}"
-        )
+        least = f"at least {smallest} x {smallest}"
+        raise ValueError(f"{name} has shape {jnp.shape(image)}; expected (rows, columns), {least}")

@@ -5,6 +5,7 @@ each axis.
 """
 
 import itertools
+from typing import SupportsIndex
 
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
@@ -12,10 +13,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape
+from lensjax.physics.types import Size
 
 
 def pixel_grid(
-    size: int | tuple[int, int], pixel_scale: float, *, subpixels: int = 1
+    size: Size, pixel_scale: float, *, subpixels: SupportsIndex = 1
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
     """Angular coordinates of the pixel centers of an image, or of the centers of subpixels.
 
