@@ -47,9 +47,7 @@ def check_number(
     if not (math.isfinite(number) and low <= number <= high) or (above and number == low):
         limits = [f"{'above' if above else 'of at least'} {low:g}"] if low > -math.inf else []
         limits += [f"of at most {high:g}"] if high < math.inf else []
-        raise UserError(
-            f"{name} is {value!r}; expected " + " ".join(["a finite number", " and ".join(limits)]).strip()
-        )
+        raise UserError(f"{name} is {value!r}; expected a finite number {' and '.join(limits)}".rstrip())
 
 
 def check_range(name: str, limits: Any, **bounds: Any) -> None:

@@ -166,9 +166,8 @@ def simulate_split(
     def finish() -> None:
         part = jax.device_get(pending.popleft())
         if not part[1].max() <= MAX_COUNT and part[0].dtype == np.uint16:
-            raise ValueError(
-                f"a pixel has {part[1].max():.0f} counts, but 16-bit images hold at most {MAX_COUNT:,}"
-            )
+            largest = f"{part[1].max():.0f}" if np.isfinite(part[1].max()) else "too many"
+            raise ValueError(f"a pixel has {largest} counts, but 16-bit images hold at most {MAX_COUNT:,}")
         number = min(BATCH_SIZE, num_images - len(parts) * BATCH_SIZE)
         parts.append(jax.tree.map(lambda leaf: leaf[:number], part))
         if report is not None:
