@@ -63,7 +63,7 @@ def fitted(counts):
 
 def test_fit_recovers_lens_within_uncertainties(fitted, truth):
     fit, scale = fitted
-    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
+    deviation = fit.standard_errors
     pulls = [(fit.parameters[n] - truth[n]) / deviation[:, i] for i, n in enumerate(NAMES)]
     pulls.append((fit.parameters["amp"] - 100 / scale) / deviation[:, -2])
     pulls = np.stack(pulls)
@@ -121,6 +121,21 @@ def test_residual_of_a_lens_is_the_same_in_any_unit(counts, fitted):
     assert np.std(expected) == pytest.approx(1, abs=0.05)
     for unit in (1e-30, 1e30):
         np.testing.assert_allclose(residual(image * np.float32(unit), free), expected, atol=0.01)
+
+
+def test_ray_through_the_center_stands_for_its_surroundings():
+    """Odd images with an odd number of rays have one at the singular center of the lens."""
+
+    def image(subpixels):
+        model = dataclasses.replace(fitting.COMMON_TEST, subpixels=subpixels, psf_sigma=0.0, psf_size=1)
+        free = np.array([1.27, 0.1, 0.0, 0.3, -0.1, 0.1, 0.0])
+        with jax.enable_x64(True):
+            resolution = fitting.Resolution.native(model, (5, 5))
+            return [np.asarray(part) for part in fitting.render_with_jacobian(model, resolution, free)]
+
+    (found, by_found), (truth, by_truth) = image(1), image(16)
+    np.testing.assert_allclose(found[2, 2], truth[2, 2], rtol=0.01)
+    np.testing.assert_allclose(by_found[:, 2, 2], by_truth[:, 2, 2], rtol=0.03, atol=1e-3)
 
 
 def test_empty_batch_has_an_empty_fit():

@@ -156,7 +156,9 @@ def test_rate_beyond_the_sampler_is_marked():
     rate = jnp.asarray([3.0, -1.0, np.nan, 1e7])
     image = simulation.add_noise(jax.random.key(0), rate, jnp.ones(()), COMMON_TEST.noise)
     np.testing.assert_array_equal(np.isnan(image), [False, True, True, True])
-    counts = simulation.add_noise(jax.random.key(0), jnp.asarray([3, 40]), jnp.ones(()), COMMON_TEST.noise)
+    counts = simulation.add_noise(
+        jax.random.key(0), jnp.asarray([3, 40, 7, 9]), jnp.ones(()), COMMON_TEST.noise
+    )
     assert counts.dtype == jnp.float32
 
 
