@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
 
 from lensjax.errors import UserError
 from lensjax.fitting.noise import Noise, unknown_noise
@@ -13,16 +12,14 @@ from lensjax.fitting.noise import Noise, unknown_noise
 MIN_SIZE = 3  # pixels; the noise is estimated from second differences
 
 
-def convert_inputs(
-    images: Any, noise: Noise | None, mask: Any
-) -> tuple[Float[Array, "batch height width 1"], Noise, Bool[Array, "batch height width 1"]]:
+def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, Noise, Any]:
     """Images in native byte order and at least float32, with one value of the noise for each, and a mask.
 
     Args:
       images, noise, mask: as for `fit_lens`.
 
     Returns:
-      The same as arrays: NumPy arrays, unless they are JAX arrays.
+      The images, the noise and the mask of booleans, as NumPy arrays unless they are JAX arrays.
 
     Raises:
       UserError: if a shape or a dtype does not fit, or a known value of the noise is not positive.

@@ -71,7 +71,7 @@ def lensing_distances(
       ValueError: if the convention is unknown.
     """
     z_lens, z_source, H0, Om0 = _broadcast(z_lens, z_source, H0, Om0)
-    lens, source, between = _lensing_distances(z_lens, z_source, H0, Om0, convention)
+    lens, source, between = _lensing_distances(convention, z_lens, z_source, H0, Om0)
     return lens, source, jnp.where(z_source >= z_lens, between, jnp.nan)
 
 
@@ -118,7 +118,7 @@ def einstein_radius(
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
     mass, *cosmology = _broadcast(mass, z_lens, z_source, H0, Om0)
-    return _safe_sqrt(_squared_radius_per_mass(*cosmology, convention)) / ARCSEC * jnp.sqrt(mass)
+    return _safe_sqrt(_squared_radius_per_mass(convention, *cosmology)) / ARCSEC * jnp.sqrt(mass)
 
 
 def einstein_mass(
@@ -147,7 +147,7 @@ def einstein_mass(
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
     theta_E, *cosmology = _broadcast(theta_E, z_lens, z_source, H0, Om0)
-    return (ARCSEC * theta_E) ** 2 / _squared_radius_per_mass(*cosmology, convention)
+    return (ARCSEC * theta_E) ** 2 / _squared_radius_per_mass(convention, *cosmology)
 
 
 def sis_einstein_radius(
@@ -174,7 +174,7 @@ def sis_einstein_radius(
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """
     velocity_dispersion, *cosmology = _broadcast(velocity_dispersion, z_lens, z_source, H0, Om0)
-    _, source, between = _lensing_distances(*cosmology, convention)
+    _, source, between = _lensing_distances(convention, *cosmology)
     ratio = jnp.maximum(between, 0) / source
     return 4 * np.pi / ARCSEC * (velocity_dispersion / SPEED_OF_LIGHT) ** 2 * ratio
 
@@ -232,7 +232,7 @@ def _comoving_distance_between(near: Array, far: Array, H0: Array, Om0: Array) -
 
 
 def _lensing_distances(
-    z_lens: Array, z_source: Array, H0: Array, Om0: Array, convention: Convention
+    convention: Convention, z_lens: Array, z_source: Array, H0: Array, Om0: Array
 ) -> tuple[Array, Array, Array]:
     """The distances of `lensing_distances`; D_LS is negative for a source in front of the lens."""
     lens = _comoving_distance_between(jnp.zeros_like(z_lens), z_lens, H0, Om0)
@@ -247,10 +247,10 @@ def _lensing_distances(
 
 
 def _squared_radius_per_mass(
-    z_lens: Array, z_source: Array, H0: Array, Om0: Array, convention: Convention
+    convention: Convention, z_lens: Array, z_source: Array, H0: Array, Om0: Array
 ) -> Array:
     """Squared Einstein radius of a point mass per unit mass, rad^2 per solar mass."""
-    lens, source, between = _lensing_distances(z_lens, z_source, H0, Om0, convention)
+    lens, source, between = _lensing_distances(convention, z_lens, z_source, H0, Om0)
     return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
 
 

@@ -151,7 +151,7 @@ def _edges(array: Array) -> tuple[Array, Array]:
     return starts, jnp.concatenate([array[:, 1:].ravel(), array[1:].ravel()])
 
 
-def _is_unresolved(mask: Array, fraction: Array, shape: tuple[int, int]) -> Bool[Array, " edges"]:
+def _is_unresolved(mask: Array, fraction: Array, shape: tuple[int, ...]) -> Bool[Array, " edges"]:
     """Mask of the edges that cross a curve around one grid point only, close to this point.
 
     Args:

@@ -104,13 +104,13 @@ def image_positions(
     cells, refinement = check_number("cells", cells, 2), check_number("refinement", refinement, 2)
     max_images, candidates = check_number("max_images", max_images), check_number("candidates", candidates)
     limit = _limit_of_images(deflection, source, center)
-    if search_window is None:
-        search_window = jnp.where(jnp.isfinite(limit), 2.1 * limit, DEFAULT_WINDOW)
-    else:
+    if search_window is not None:
         check_length("search_window", search_window)
-    axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * search_window
+    automatic = jnp.where(jnp.isfinite(limit), 2.1 * limit, DEFAULT_WINDOW)
+    window = automatic if search_window is None else jnp.asarray(search_window, dtype)
+    axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * window
     y, x = jnp.meshgrid(axis + center[1], axis + center[0], indexing="ij")
-    side = search_window / cells
+    side = window / cells
     numbers = min(candidates, cells**2), 4 * max_images
     start, is_candidate, all_searched = _starting_points(
         deflection, (x, y), source, side, refinement, numbers
@@ -118,20 +118,20 @@ def image_positions(
     fixed = _stop_parameter_gradients(deflection, start[0])
     x, y, distance = _newton(fixed, start, source, largest_step=side)
     determinant = _determinant(hessian(fixed, x, y))
-    precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * search_window
+    precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * window
     is_bright = abs(determinant) * min_magnification <= 1
-    is_inside = jnp.maximum(abs(x - center[0]), abs(y - center[1])) <= search_window / 2
+    is_inside = jnp.maximum(abs(x - center[0]), abs(y - center[1])) <= window / 2
     is_image = is_candidate & (distance <= precision) & is_bright & is_inside
     magnification = jnp.where(is_image, 1 / jnp.where(is_image, determinant, 1), 0)
     is_image &= ~_duplicates(x, y, magnification, is_image, precision, side / refinement)
     missing = max(max_images - is_image.size, 0)
     x, y, magnification, is_image = (jnp.pad(part, (0, missing)) for part in (x, y, magnification, is_image))
-    complete = all_searched & (is_image.sum() <= max_images) & (limit <= search_window / 2)
+    complete = all_searched & (is_image.sum() <= max_images) & (limit <= window / 2)
     _, brightest = lax.top_k(jnp.where(is_image, abs(magnification), -1), max_images)
     mask = is_image[brightest]
     # Entries without an image are set to a position with finite derivatives: a corner of the window.
     x, y = (
-        jnp.where(mask, coordinate[brightest], middle + search_window / 2)
+        jnp.where(mask, coordinate[brightest], middle + window / 2)
         for coordinate, middle in zip((x, y), center, strict=True)
     )
     return _with_derivatives(deflection, (x, y), mask, beta_x, beta_y)._replace(complete=complete)
