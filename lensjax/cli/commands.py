@@ -106,6 +106,7 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
         options.output,
         crop=options.crop,
         pixel_scale=options.pixel_scale,
+        extension=options.extension,
         overwrite=options.overwrite,
         calibrated=options.calibrated,
         tta=options.tta,

@@ -9,7 +9,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_fields, default_workdir, load_config
-from lensjax.cli.flags import Flag, choice, define_flags, integer, real, switch
+from lensjax.cli.flags import (
+    Flag,
+    choice,
+    define_flags,
+    describe_extra_word,
+    describe_flag_error,
+    integer,
+    real,
+    switch,
+)
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
@@ -51,7 +60,7 @@ FLAGS: dict[str, Flag] = {
     "input": Flag(
         "PATH",
         "Images: a file, a folder or zip of files at any depth, or a quoted glob; .npy .npz .fits .fits.gz "
-        ".png .tif .h5. The flag name can be omitted.",
+        ".fits.fz .png .tif .h5. The flag name can be omitted.",
         ("predict",),
     ),
     "output": Flag(
@@ -71,6 +80,11 @@ FLAGS: dict[str, Flag] = {
         1e-6,
         "predict",
         value="ARCSEC",
+    ),
+    "extension": Flag(
+        "NAME",
+        "Read only this extension of FITS files (name or number), dataset of .h5 or array of .npz files.",
+        ("predict",),
     ),
     "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
@@ -103,6 +117,7 @@ class Options:
       overwrite: whether to replace a finished output.
       crop: whether to crop images that are too large to the image size of the run.
       pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
+      extension: name of the only FITS extension, HDF5 dataset or .npz array to predict; None for all.
       calibrated: whether to apply the fitted temperature.
       tta: "none" or "d4".
       debug_nans: whether to stop at the operation that produces the first NaN.
@@ -122,6 +137,7 @@ class Options:
     overwrite: bool
     crop: bool
     pixel_scale: float | None
+    extension: str | None
     calibrated: bool
     tta: str
     debug_nans: bool
@@ -154,14 +170,18 @@ def parse(arguments: Sequence[str]) -> Options:
     try:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(str(error).removeprefix("flag ")) from None
+        raise UserError(describe_flag_error(error)) from None
     if values.mode == "predict" and rest[1:]:
         if values.input or len(rest) > 2:
-            raise UserError(f"predict takes one path, not also {rest[-1]}; give a folder or a quoted glob")
+            extra = rest[1 if values.input else 2]
+            raise UserError(
+                f"predict takes one path, not also {extra}; give a folder, or put a pattern such as "
+                "'new/*.fits' in quotes"
+            )
         values["input"].value = rest.pop()
         values["input"].present = 1
     if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+        raise UserError(describe_extra_word(rest[1]))
     if mode not in (None, values.mode):
         raise UserError(f"{mode} and --mode {values.mode}: give only one of them")
     if config is not None:
