@@ -84,7 +84,7 @@ class _FiniteParser(flags.FloatParser):
 def _define_real(
     name: str,
     default: float | None,
-    help: str,  # noqa: A002 (name of absl)
+    help: str,
     flag_values: flags.FlagValues,
     lower_bound: float,
     upper_bound: float | None,
@@ -143,9 +143,7 @@ def describe_flag_error(error: Exception) -> str:
 def describe_extra_word(word: str) -> str:
     """Error message for a word that is not a flag."""
     if os.path.lexists(word):
-        return (
-            f"{word}: only one path is accepted; give a folder, or put a pattern such as 'new/*.npy' in quotes"
-        )
+        return f"{word}: only one path is accepted; give a folder, or quote a pattern: 'new/*.npy'"
     return f"{word!r} is not a flag; see --help"
 
 

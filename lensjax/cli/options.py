@@ -29,7 +29,8 @@ MODES = {
     "predict": "classify image files",
     "compare": "compare runs on the same images",
 }
-
+SOURCE = "config.data.source"  # the only field that can be changed after training: data sets move
+MOVABLE = ("evaluate", "compare")
 
 FLAGS: dict[str, Flag] = {
     "workdir": Flag(
@@ -109,6 +110,7 @@ class Options:
     Attributes:
       mode: one of `MODES`.
       config: the whole config; None if not given.
+      source: new place of the images of a run to evaluate; None if it is that of the run's config.
       workdir: the run's folder, or a model file.
       workdirs: the folders of the runs to compare.
       split: images to evaluate.
@@ -129,6 +131,7 @@ class Options:
 
     mode: str
     config: ConfigDict | None
+    source: str | None
     workdir: Path
     workdirs: tuple[Path, ...]
     split: Split
@@ -165,6 +168,8 @@ def parse(arguments: Sequence[str]) -> Options:
         config = load_config(named)
         check_fields(config, words)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
+    elif _is_given(SOURCE, words):
+        flags.DEFINE_string(SOURCE, None, "Source of the images.", flag_values=values)
     flags.DEFINE_enum("mode", mode or "train", tuple(MODES), "Command.", flag_values=values)
     define_flags(FLAGS, values)
     try:
@@ -187,6 +192,9 @@ def parse(arguments: Sequence[str]) -> Options:
     if config is not None:
         check(config)
     _check_mode(values, named)
+    source = values[SOURCE].value if SOURCE in values else None
+    if source is not None and config is None and values.mode not in MOVABLE:
+        raise UserError(f"--{SOURCE} needs --config, or is for {' or '.join(MOVABLE)}; see --help")
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
@@ -202,6 +210,7 @@ def parse(arguments: Sequence[str]) -> Options:
         | {
             "mode": mode,
             "config": config,
+            "source": source if values.mode in MOVABLE and _is_given(SOURCE, words) else None,
             "workdir": workdir,
             "workdirs": _workdirs(given["workdir"], named) if mode == "compare" else (workdir,),
             "input": Path(given["input"]) if given["input"] else None,
@@ -220,6 +229,10 @@ def take_mode(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     if arguments and arguments[0] in MODES:
         return arguments[0], list(arguments[1:])
     return None, list(arguments)
+
+
+def _is_given(name: str, words: Sequence[str]) -> bool:
+    return any(word.lstrip("-").partition("=")[0] == name for word in words if word.startswith("-"))
 
 
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
