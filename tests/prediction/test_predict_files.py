@@ -27,6 +27,7 @@ from lensjax.errors import Interrupted, UserError
 from lensjax.main import main
 from lensjax.prediction import part_file, readers
 from lensjax.prediction.files import predict_files
+from lensjax.prediction.table_files import encode_rows
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,19 @@ def test_csv_json_lines_and_parquet_are_equal(classifier, tmp_path):
             assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
 
 
+def test_formulas_in_names_are_text(classifier, tmp_path):
+    names = {f"{start}cmd()|x.npy": b"" for start in "=+-@\t\r\n"} | {"a=b.npy": npy_bytes(bars(0))}
+    folder = write(tmp_path / "in", names)
+    for suffix in ("csv", "jsonl"):
+        assert predict_files(classifier, str(folder), tmp_path / f"out.{suffix}") == (1, 7)
+    rows = table(tmp_path / "out.csv")
+    assert set(rows) == {name if name == "a=b.npy" else f"'{name}" for name in names}
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert {json.loads(line)["file"] for line in lines} == set(names)
+    numbers = {"file": "=x", "class": None, "theta_E": -1.5, "gamma1": -0.25, "error": "-y"}
+    assert encode_rows([numbers], list(numbers), ".csv") == b"'=x,,-1.5,-0.25,'-y\r\n"
+
+
 class InterruptedFile:
     """A file in which every second write is interrupted halfway; after a kill, flushing fails too."""
 
@@ -168,6 +182,7 @@ class InterruptedFile:
 def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, monkeypatch, suffix, killed):
     images = np.stack([bars(seed) for seed in range(11)])
     files = {f"{seed}.npy": npy_bytes(bars(seed)) for seed in range(9)} | {"2.npy": b""}
+    files = {f"={name}": content for name, content in files.items()}  # escaped in CSV
     folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert predict_files(classifier, str(folder), whole) == (19, 1)

@@ -96,6 +96,8 @@ def find_images(source: str) -> Listing:
         top, archive = path, ZipArchive(path)
         found = _archive_members(archive)
     elif os.path.lexists(path):
+        if path.suffix.lower() == ".zip":
+            raise UserError(f"{source}: not a regular file; specify a zip archive or a folder")
         if not _is_image(path.name):
             known = ", ".join(SUFFIXES)
             lossy = "; its compression changes the noise" if path.suffix.lower() in _LOSSY else ""
