@@ -236,8 +236,7 @@ def test_links_to_folders_do_not_multiply(tmp_path):
 
 def test_recursive_pattern_matches_like_glob(tmp_path):
     write(
-        tmp_path,
-        {name: b"" for name in ("a.npy", "n/a.npy", "n/m/b.npy", "n/m/a.fits", ".h/a.npy", "n/c.txt")},
+        tmp_path, dict.fromkeys(("a.npy", "n/a.npy", "n/m/b.npy", "n/m/a.fits", ".h/a.npy", "n/c.txt"), b"")
     )
     expected = {
         "**/*.npy": ["a.npy", "n/a.npy", "n/m/b.npy"],
@@ -263,7 +262,7 @@ def test_named_pipes_do_not_block(tmp_path, name):
 
 
 def test_other_files_are_counted(tmp_path):
-    write(tmp_path, {name: b"" for name in ("a.npy", "b.jpg", "c.JPG", "notes.txt", "LICENSE")})
+    write(tmp_path, dict.fromkeys(("a.npy", "b.jpg", "c.JPG", "notes.txt", "LICENSE"), b""))
     assert find_images(str(tmp_path)).describe_skipped() == "2 .jpg, 1 without suffix, 1 .txt"
     with pytest.raises(UserError, match="its compression changes the noise"):
         find_images(str(tmp_path / "b.jpg"))
