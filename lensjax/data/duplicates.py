@@ -18,10 +18,12 @@ def warn_about_duplicates(sets: Mapping[str, ImageSet]) -> None:
     Args:
       sets: images of each split. Splits that are the same object are searched once.
     """
-    distinct = {id(images): (name, images) for name, images in reversed(sets.items())}
+    distinct: dict[int, tuple[str, ImageSet]] = {}
+    for name, images in sets.items():
+        distinct.setdefault(id(images), (name, images))
     across: dict[tuple[str, str], list[str]] = defaultdict(list)
     classes: list[str] = []
-    for (first, row), (second, other) in _pairs(dict(reversed(distinct.values()))):
+    for (first, row), (second, other) in _pairs(dict(distinct.values())):
         one, two = sets[first], sets[second]
         names = f"{one.names[row]} and {two.names[other]}"
         if first != second:

@@ -24,7 +24,7 @@ MAX_ROWS = 200
 
 
 def valid_files(folder: pathlib.Path) -> dict[str, bytes]:
-    """One valid file of each of 15 kinds, by a name whose suffix is that of the kind.
+    """One valid file of each kind, by a name whose suffix is that of the kind.
 
     Args:
       folder: folder for temporary files.
@@ -38,6 +38,8 @@ def valid_files(folder: pathlib.Path) -> dict[str, bytes]:
             archive.writestr(name, kinds[name.rpartition("/")[2]])
     packed = fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(stack.astype(np.int32), name="SCI")])
     packed.writeto(folder / "packed.fits.fz")
+    shrunk = fits.CompImageHDU(image.astype(np.int32), compression_type="HCOMPRESS_1", hcomp_scale=1)
+    fits.HDUList([fits.PrimaryHDU(), shrunk]).writeto(folder / "shrunk.fits.fz")
     return {
         "image.npy": npy_bytes(image),
         "stack.npy": npy_bytes(stack.astype(np.float32)),
@@ -46,6 +48,7 @@ def valid_files(folder: pathlib.Path) -> dict[str, bytes]:
         "image.fits.gz": kinds["one.fits.gz"],
         "image.fits.bz2": kinds["one.fits.bz2"],
         "packed.fits.fz": (folder / "packed.fits.fz").read_bytes(),
+        "shrunk.fits.fz": (folder / "shrunk.fits.fz").read_bytes(),
         "gray.png": picture_bytes("PNG", image),
         "color.png": png_bytes(np.repeat(image[..., None], 3, 2), 2),
         "image.tif": tiff_bytes(image.astype("<u2"), deflate=True),

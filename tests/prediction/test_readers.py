@@ -155,14 +155,6 @@ def forged_npy(description, shape):
     return stream.getvalue()
 
 
-def forged_fits(**values):
-    content = fits_bytes(np.zeros((2, 32, 32), np.uint8))
-    for name, value in values.items():
-        place = content.rindex(f"{name:<8}= ".encode())
-        content = content[:place] + f"{name:<8}= {value:>20}".encode() + content[place + 30 :]
-    return content
-
-
 def forged_npz():
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -170,14 +162,27 @@ def forged_npz():
     return stream.getvalue()
 
 
+def forged_card(content, name, value):
+    place = content.index(f"{name:<8}= ".encode())
+    return content[:place] + f"{name:<8}= {value:>20}".encode() + content[place + 30 :]
+
+
+PRIMARY = io.BytesIO()
+fits.PrimaryHDU(np.zeros((2, 32, 32), np.uint8)).writeto(PRIMARY)
+STACK = PRIMARY.getvalue()
+PACKED = packed_fits(bars(0).astype(np.int32))
 FALSE_SIZES = {
+    "bytes.fits.fz": (forged_card(PACKED, "ZVAL2", 10**6), "damaged header"),
+    "tile.fits.fz": (forged_card(PACKED, "ZTILE2", 2), "damaged header"),
+    "huge.fits.fz": (forged_card(PACKED, "ZNAXIS1", 10**9), "damaged header"),
+    "fields.fits.fz": (forged_card(PACKED, "TFIELDS", 10**18), "damaged header"),
     "void.npy": (forged_npy("|V0", (10**9, 32, 32)), "contains |V0 values"),
     "text.npy": (forged_npy("<U0", (10**9, 32, 32)), "contains <U0 values"),
     "long.npy": (forged_npy("<f4", (10**9, 32, 32)), "truncated: 0 of"),
     "long.npz": (forged_npz(), "claims 81,920,128 bytes of pixels in"),
-    "many.fits": (forged_fits(NAXIS3=10**9), "truncated: "),
-    "type.fits": (forged_fits(BITPIX=7), "damaged header"),
-    "negative.fits": (forged_fits(NAXIS3=-5), "damaged header"),
+    "many.fits": (forged_card(STACK, "NAXIS3", 10**9), "truncated: "),
+    "type.fits": (forged_card(STACK, "BITPIX", 7), "damaged header"),
+    "negative.fits": (forged_card(STACK, "NAXIS3", -5), "damaged header"),
     "chunks.h5": (h5_bytes(x=np.zeros((1, 32, 32)))[:-1], "cannot be read as .h5"),
     "bands.npy": (npy_bytes(np.ones((32, 32, 5))), "5 bands along the last axis"),
     "small.npy": (npy_bytes(np.ones((999, 9, 40))), "999 images of shape (9, 40), expected (32, 32)"),

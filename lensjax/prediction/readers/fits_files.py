@@ -4,9 +4,9 @@ import bz2
 import gzip
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedIOBase
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from astropy.io import fits
@@ -14,6 +14,7 @@ from astropy.io import fits
 from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import (
     ALWAYS_ALLOWED,
+    MAX_BLOCK,
     CheckSize,
     Entry,
     check_expansion,
@@ -68,14 +69,14 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
                 raise UserError("contains no image")
 
 
-def _unpack(stream: BufferedIOBase) -> IO[bytes]:
+def _unpack(stream: BufferedIOBase) -> BufferedIOBase:
     """The file, decompressed into memory or, if it is large, a temporary file."""
     length = stream_length(stream)
     start = stream.read(3)
     stream.seek(0)
     opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
-        return cast(IO[bytes], _KeptOpen(stream))
+        return cast(BufferedIOBase, _KeptOpen(stream))
     target = tempfile.SpooledTemporaryFile(ALWAYS_ALLOWED)  # noqa: SIM115 (closed by the caller)
     try:
         limit = expansion_limit(length)
@@ -91,7 +92,7 @@ def _unpack(stream: BufferedIOBase) -> IO[bytes]:
         if isinstance(error, EOFError):
             raise UserError("its compressed data are truncated; copy or download it again") from None
         raise
-    return cast(IO[bytes], target)
+    return cast(BufferedIOBase, target)
 
 
 class _KeptOpen:
@@ -110,7 +111,7 @@ class _KeptOpen:
         pass
 
 
-def _count_units(stream: IO[bytes], length: int) -> tuple[int, str]:
+def _count_units(stream: BufferedIOBase, length: int) -> tuple[int, str]:
     """Number of complete header-and-data units, and the problem with the next one, "" if there is none."""
     position = number = 0
     while position < length:
@@ -131,7 +132,7 @@ def _count_units(stream: IO[bytes], length: int) -> tuple[int, str]:
     return number, "" if number else "is not a FITS file; check the file"
 
 
-def _read_header(stream: IO[bytes], first_keyword: bytes) -> bytearray | None:
+def _read_header(stream: BufferedIOBase, first_keyword: bytes) -> bytearray | None:
     """The cards of a header up to END; empty if there is no END, None if there is no header."""
     header = bytearray()
     for number in range(MAX_HEADER_BLOCKS):
@@ -149,25 +150,51 @@ def _read_header(stream: IO[bytes], first_keyword: bytes) -> bytearray | None:
 
 def _data_size(header: bytearray) -> int | None:
     """Length of the data that a header describes, bytes; None if it is damaged."""
-    values: dict[str, int] = {}
-    groups = False
+    cards: dict[str, str] = {}
     for start in range(0, len(header), CARD):
-        card = header[start : start + CARD]
-        name, value = card[:8].decode("ascii", "replace").strip(), card[10:].partition(b"/")[0].strip()
-        if name in ("BITPIX", "PCOUNT", "GCOUNT") or name.startswith("NAXIS"):
-            try:
-                values.setdefault(name, int(value))
-            except ValueError:
-                return None
-        groups |= name == "GROUPS" and value == b"T"
-    if abs(values.get("BITPIX", 0)) not in (8, 16, 32, 64) or not 0 <= values.get("NAXIS", -1) <= 999:
+        card = header[start : start + CARD].decode("ascii", "replace")
+        if card[8] == "=":
+            cards.setdefault(card[:8].strip(), card[10:].partition("/")[0].strip(" '"))
+    try:
+        sides = [int(cards[f"NAXIS{axis}"]) for axis in _numbers(cards, "NAXIS")]
+        groups, parameters = int(cards.get("GCOUNT", 1)), int(cards.get("PCOUNT", 0))
+        bits = abs(int(cards["BITPIX"]))
+        if bits not in (8, 16, 32, 64) or min([*sides, groups, parameters]) < 0:
+            return None
+        if cards.get("ZIMAGE") == "T" and not _has_valid_tiles(cards):
+            return None
+        _numbers(cards, "TFIELDS")
+    except (ValueError, KeyError):
         return None
-    sides = [values.get(f"NAXIS{axis}", -1) for axis in range(1, values["NAXIS"] + 1)]
-    factors = values.get("GCOUNT", 1), values.get("PCOUNT", 0)
-    if min([*sides, *factors]) < 0:
-        return None
-    pixels = math.prod(sides[1:] if groups and sides and sides[0] == 0 else sides) if sides else 0
-    return abs(values["BITPIX"]) // 8 * factors[0] * (factors[1] + pixels)
+    if cards.get("GROUPS") == "T" and sides and sides[0] == 0:
+        sides = sides[1:]
+    return bits // 8 * groups * (parameters + (math.prod(sides) if sides else 0))
+
+
+def _numbers(cards: Mapping[str, str], name: str) -> range:
+    """Numbers of the keywords that a card counts: 1, 2, ..., at most 999."""
+    number = int(cards.get(name, 0))
+    if not 0 <= number <= 999:
+        raise ValueError
+    return range(1, number + 1)
+
+
+def _has_valid_tiles(cards: Mapping[str, str]) -> bool:
+    """Returns whether the tiles of a compressed image fit; the decoders do not check them."""
+    tiles, pixels = 1, 1
+    for axis in _numbers(cards, "ZNAXIS"):
+        side = int(cards[f"ZNAXIS{axis}"])
+        tile = int(cards.get(f"ZTILE{axis}", side if axis == 1 else 1))
+        if side < 1 or tile < 1:
+            return False
+        tiles, pixels = tiles * -(-side // tile), pixels * min(tile, side)
+    allowed = {"BLOCKSIZE": ("16", "32"), "BYTEPIX": ("1", "2", "4", "8")}
+    for name, parameter in cards.items():
+        if name.startswith("ZNAME") and parameter in allowed:
+            value = cards[f"ZVAL{name.removeprefix('ZNAME')}"]
+            if value.strip() not in allowed[parameter]:
+                return False
+    return tiles == int(cards["NAXIS2"]) and 8 * pixels <= MAX_BLOCK
 
 
 def _choose(names: dict[int, str], extension: str | None) -> list[int]:
