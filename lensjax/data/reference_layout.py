@@ -24,6 +24,7 @@ from lensjax.runtime.progress import progress_bar
 
 REQUIRED_SPLITS = ("train", "val")
 OPTIONAL_SPLITS = {"test"}
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 MAX_WRAPPERS = 20  # folders that contain only one folder, around train/ and val/
 # DeepLenseSim names the classes after the type of dark matter.
 ALIASES = {"no_sub": "no", "cdm": "sphere", "axion": "vort"}
@@ -113,15 +114,9 @@ def _find_root(tree: FileTree) -> FileTree:
     hint = "specify the folder or zip archive that contains train/ and val/"
     if set(folders) & {*CLASSES, *ALIASES}:
         hint = "divide the images into splits with lensjax import, and use its output"
-    misspelled = {
-        folder: near[0]
-        for folder in folders
-        if folder not in REQUIRED_SPLITS
-        and (near := difflib.get_close_matches(folder.casefold().strip(), ("train", "val", "valid"), n=1))
-    }
-    if misspelled:
-        renamed = ", ".join(f"{old} to {new.removesuffix('id')}" for old, new in misspelled.items())
-        hint = f"rename {renamed}"
+    others = {folder: SPLIT_NAMES.get(folder.casefold().strip()) for folder in folders}
+    if renamed := [f"{old} to {new}" for old, new in others.items() if new not in (None, old)]:
+        hint = f"rename {', '.join(renamed)}"
     if "dataset_info.json" in contents.files:
         hint = f"for a prepared data set, set config.data.source=tfds:{tree.path}"
     raise UserError(f"{tree.path}: no {missing} (found {found}); {hint}")
@@ -148,7 +143,7 @@ def list_images(
         name = ALIASES.get(folder, folder)
         if name not in CLASSES:
             known = (*CLASSES, *ALIASES)
-            near = difflib.get_close_matches(folder.casefold().strip(), known, n=1)
+            near = difflib.get_close_matches(folder.casefold().strip(), known, n=1, cutoff=0.7)
             advice = f"rename it to {near[0]}" if near else "move it elsewhere"
             message = f"not one of the classes {', '.join(known)}; {advice}"
             problems.append(Problem(f"{prefix}{folder}", message, stops_reading=bool(near)))

@@ -290,9 +290,13 @@ def test_misspelled_split_is_to_be_renamed(tmp_path, files):
 
 
 def test_classes_without_splits_are_to_be_imported(make_source, files):
-    found = {path.removeprefix("train/"): content for path, content in files.items() if "train/" in path}
+    found = {
+        path.removeprefix("train/").replace("vort/", "axion/"): content
+        for path, content in files.items()
+        if "train/" in path
+    }
     assert error_message(make_source(found)).endswith(
-        "(found no, sphere, vort); divide the images into splits with lensjax import, and use its output"
+        "(found axion, no, sphere); divide the images into splits with lensjax import, and use its output"
     )
 
 
