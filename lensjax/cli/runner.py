@@ -35,10 +35,10 @@ def run(
         return 0
     # Silence absl's logging; lensjax has its own logger.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    enable_compilation_cache()
     keep_freed_memory()
     try:
         with terminal_output():
+            enable_compilation_cache()
             return main(arguments) or 0
     except UserError as error:
         return _fail(name, str(error), 2)

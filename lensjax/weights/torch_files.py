@@ -138,6 +138,8 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; specify a weight file")
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise UserError(f"{path} is not a regular file; specify a weight file")
     try:
         with path.open("rb") as stream:
             start = stream.read(64)

@@ -383,3 +383,12 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
     with pytest.raises(UserError, match=r"y\.safetensors: cannot write"):
         weights.write_torch(file / "y.safetensors", ARRAYS, overwrite=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_named_pipe_does_not_block(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for read in (weights.read_torch, weights.load):
+        with pytest.raises(UserError, match="not a regular file"):
+            read(tmp_path / name)
