@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
     log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
     if options.mode != "train" and options.config is not None:
-        workdir.check_same_config(options.workdir, options.config)
+        moved = ("data.source",) if options.source is not None else ()
+        workdir.check_same_config(options.workdir, options.config, ignored=moved)
     return getattr(commands, options.mode)(options, devices)
 
 

@@ -84,8 +84,13 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
 
 
-def check_same_config(workdir: Path, config: ConfigDict) -> None:
+def check_same_config(workdir: Path, config: ConfigDict, *, ignored: Collection[str] = ()) -> None:
     """Checks that the run in `workdir` has the given config.
+
+    Args:
+      workdir: the folder of the run.
+      config: the complete config.
+      ignored: dotted names of fields that may differ.
 
     Raises:
       UserError: if there is no run, or its config is different. The message lists the differing fields.
@@ -95,7 +100,7 @@ def check_same_config(workdir: Path, config: ConfigDict) -> None:
     differences = [
         f"{name} = {existing[name]!r} in the existing run, {new[name]!r} in this command"
         for name in sorted(new)
-        if existing[name] != new[name]
+        if existing[name] != new[name] and name not in ignored
     ]
     if differences:
         raise UserError(

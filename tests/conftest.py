@@ -17,6 +17,7 @@ os.environ.setdefault(
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -38,6 +39,16 @@ for name, value in (
 ):
     os.environ[name] = str(value)  # for commands in subprocesses
     jax.config.update(name.lower(), value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_programs() -> Iterator[None]:
+    """Releases compiled programs after each module.
+
+    A process with many of them exceeds the limit of 65,530 memory maps of Linux and crashes.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Runs the core tests with the lowest versions of the direct dependencies that pyproject.toml allows.
 
-  python3.11 tools/test_lowest_versions.py [--venv FOLDER] [PYTEST_ARGUMENT ...]
+  python3.11 tools/test_lowest_versions.py [--venv FOLDER] [-- PYTEST_ARGUMENT ...]
 
   --venv FOLDER     where to create the virtual environment, which is kept; if not given, the
                     environment is temporary
@@ -68,7 +68,11 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--venv", type=Path)
-    options, pytest_arguments = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and rest[0] != "--":
+        sys.stderr.write(f"test_lowest_versions: {rest[0]!r} is not a flag; arguments of pytest follow --\n")
+        return 2
+    pytest_arguments = rest[1:]
     requirements = lowest_requirements(ROOT / "pyproject.toml")
     with contextlib.ExitStack() as stack:
         folder = options.venv or Path(stack.enter_context(tempfile.TemporaryDirectory()))

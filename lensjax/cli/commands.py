@@ -76,7 +76,8 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
     if options.tta == "d4":
         tta.check(config, options.workdir)
     runs = load_runs(options.workdir, config, devices)
-    images = load_split(config.data, options.split)
+    _set_source(runs, options.source)
+    images = load_split(runs[0].config.data, options.split)
     if len(runs) > 1:
         table = evaluate_seeds(options.workdir, runs, images, split=options.split, tta=options.tta)
     else:
@@ -88,6 +89,12 @@ def evaluate(options: Options, devices: Sequence[jax.Device]) -> int:
 def load_runs(folder: Path, config: ConfigDict, devices: Sequence[jax.Device]) -> list[TrainedModel]:
     """Loads the best epoch of each seed's run."""
     return [load_trained_model(each, devices=devices) for each in workdir.list_runs(folder, config)]
+
+
+def _set_source(runs: Sequence[TrainedModel], source: str | None) -> None:
+    """Changes the source of the images if the data set has moved; reports then name the new one."""
+    for run in runs if source is not None else ():
+        run.config.data.source = source
 
 
 def log_report(folder: Path, table: str) -> None:
@@ -106,6 +113,7 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
         options.output,
         crop=options.crop,
         pixel_scale=options.pixel_scale,
+        extension=options.extension,
         overwrite=options.overwrite,
         calibrated=options.calibrated,
         tta=options.tta,
@@ -120,12 +128,10 @@ def compare(options: Options, devices: Sequence[jax.Device]) -> int:
     """Compares the best epochs of runs on the same images."""
     from lensjax.report import comparison
 
+    runs = [load_trained_model(folder, devices=devices) for folder in options.workdirs]
+    _set_source(runs, options.source)
     table = comparison.compare_runs(
-        [load_trained_model(folder, devices=devices) for folder in options.workdirs],
-        options.output,
-        split=options.split,
-        d4=options.tta == "d4",
-        overwrite=options.overwrite,
+        runs, options.output, split=options.split, d4=options.tta == "d4", overwrite=options.overwrite
     )
     log.info("\n%s\n\n%s/: comparison.json, roc.png, roc.pdf", table, options.output)
     return 0

@@ -4,9 +4,11 @@ import contextlib
 import json
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lensjax import weights
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
@@ -36,6 +38,15 @@ FLAGS = {
         list(PUBLISHED_SIZES),
         None,
     ),
+    "entry": Flag(
+        "NAME",
+        "Entry of a checkpoint that contains the weights, such as model_ema; needed if several entries do.",
+    ),
+    "prefix": Flag(
+        "NAME",
+        "Module that contains the network, such as encoder_q; needed if the weights are those of several "
+        "networks, or of a network with further parts, which are left out.",
+    ),
     "to-torch": switch("Convert to PyTorch: write a state dict that load_state_dict(strict=True) accepts."),
     "download": choice(
         "NAME",
@@ -56,7 +67,8 @@ USAGE = usage(
     ],
     FLAGS,
     "Every array must be known and none may be missing. Code in a checkpoint is never run; a checkpoint "
-    "that contains more than tensors is refused. PyTorch's own formats need PyTorch (pip install "
+    "that contains objects other than tensors, numbers, texts and NumPy values is refused. "
+    "PyTorch's own formats need PyTorch (pip install "
     "'lensjax[torch]'); .safetensors does not.",
 )
 
@@ -103,6 +115,8 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
         raise UserError("--download can be combined only with --output, --sha256 and --overwrite; see --help")
     if not options.download and not (options.input and options.output):
         raise UserError("--input and --output are both required; see --help")
+    if options.to_torch and (options.entry or options.prefix):
+        raise UserError("--entry and --prefix are for checkpoints of PyTorch, not for --to-torch; see --help")
     if options.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", options.sha256):
         raise UserError(f"--sha256 {options.sha256}: a SHA-256 has 64 hex digits")
     suffixes = (".pth", ".pt", ".safetensors") if options.to_torch else (".safetensors",)
@@ -124,20 +138,20 @@ def from_torch(options: types.SimpleNamespace) -> None:
         raise UserError(f"{source} is a folder; --to-torch converts the folder of a run to a checkpoint")
     if is_lensjax_file(source):
         raise UserError(f"{source} is already a lensjax file; --to-torch converts it to a checkpoint")
-    read = weights.read_torch(source)
+    read = weights.read_torch(source, entry=options.entry)
     _check_sha256(source, read.sha256, options.sha256)
     with _name_in_errors(source):
-        converted = weights.convert_state_dict(read.arrays, options.arch)
+        converted = weights.convert_state_dict(read.arrays, options.arch, prefix=options.prefix)
     found = converted.source
     _log_arrays(found.architecture, converted.variables, converted.sizes, f"names of {found.naming_scheme}")
-    if found.prefix:
-        log.info("  removed from the names: %s", found.prefix)
+    if removed := [*found.wrappers, *([found.prefix] if found.prefix else [])]:
+        log.info("  removed from the names: %s", ", ".join(removed))
     if found.batch_counts:
         log.info("  not used: num_batches_tracked (%d)", len(found.batch_counts))
-    for name, what in found.unused.items():
-        log.info("  not used: %s (%s)", name, what)
+    for what, names in _by_value(found.unused).items():
+        log.info("  not used: %s (%s)", _shorten(names), what)
     if read.skipped:
-        log.info("  not read from the file: %s", ", ".join(read.skipped))
+        log.info("  not read from the file: %s", _shorten(read.skipped))
     for note in read.notes:
         log.info("  %s", note)
     metadata = {
@@ -168,7 +182,7 @@ def to_torch(options: types.SimpleNamespace) -> None:
         variables, metadata = weights.load(source)
         _check_sha256(source, weights.file_sha256(source), options.sha256)
         architecture = metadata.get("architecture", "")
-        counts = json.loads(metadata.get("num_batches_tracked", "{}"))
+        counts = _batch_counts(source, metadata)
     if architecture not in PUBLISHED_SIZES:
         raise UserError(f"{source} has the architecture {architecture!r}, which does not exist in PyTorch")
     if options.arch not in (None, architecture):
@@ -214,6 +228,31 @@ def _best_epoch(workdir: Path) -> tuple[str, dict[str, Any]]:
         settings = ", ".join(f"{name} {value}" for name, value in config.preparation.items())
         log.info("  not in the state dict: the preparation of the images (%s)", settings)
     return config.model.name, jax.device_get(trained.variables)
+
+
+def _batch_counts(source: Path, metadata: Mapping[str, str]) -> dict[str, int]:
+    """PyTorch's counters of batches in the metadata of a lensjax file."""
+    try:
+        counts = json.loads(metadata.get("num_batches_tracked", "{}"))
+        return {str(name): int(np.int64(count)) for name, count in counts.items()}
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError):
+        raise UserError(
+            f"{source}: num_batches_tracked in its metadata is invalid; convert the source again"
+        ) from None
+
+
+def _by_value(descriptions: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names that have each description."""
+    names: dict[str, list[str]] = {}
+    for name, description in descriptions.items():
+        names.setdefault(description, []).append(name)
+    return names
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """At most eight names."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def _log_arrays(architecture: str, variables: Any, sizes: Sizes, source: str) -> None:

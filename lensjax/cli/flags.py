@@ -1,6 +1,9 @@
 """Command-line flags: definition, parsing and help, from one table."""
 
 import dataclasses
+import math
+import os
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -56,9 +59,9 @@ def real(
     value: str = "X",
     high: float | None = None,
 ) -> Flag:
-    """Flag whose value is a real number from `low` to `high`; no upper limit if `high` is None."""
+    """Flag whose value is a finite number from `low` to `high`; no upper limit if `high` is None."""
     bounds = {"lower_bound": low, "upper_bound": high}
-    return Flag(value, description, modes, flags.DEFINE_float, default, bounds)
+    return Flag(value, description, modes, _define_real, default, bounds)
 
 
 def comma_list(description: str, default: Sequence[str] | None, *modes: str, value: str = "NAME,..") -> Flag:
@@ -69,6 +72,28 @@ def comma_list(description: str, default: Sequence[str] | None, *modes: str, val
 def switch(description: str, *modes: str) -> Flag:
     """Flag without a value."""
     return Flag("", description, modes, flags.DEFINE_boolean, False)
+
+
+class _FiniteParser(flags.FloatParser):
+    """Parser of numbers that rejects NaN, which is outside no bounds, and infinity."""
+
+    def convert(self, argument: int | float | str) -> float:
+        value = super().convert(argument)
+        if not math.isfinite(value):
+            raise ValueError(f"{argument} is not a finite number")
+        return value
+
+
+def _define_real(
+    name: str,
+    default: float | None,
+    help: str,
+    flag_values: flags.FlagValues,
+    lower_bound: float,
+    upper_bound: float | None,
+) -> None:
+    parser = _FiniteParser(lower_bound, upper_bound)
+    flags.DEFINE(parser, name, default, help, flag_values, flags.ArgumentSerializer())
 
 
 def define_flags(table: Mapping[str, Flag], values: flags.FlagValues) -> None:
@@ -103,13 +128,26 @@ def parse_flags(
     try:
         rest = values(["", *arguments])
     except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
+        raise UserError(f"{describe_flag_error(error)}; see --help") from error
     if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+        raise UserError(describe_extra_word(rest[1]))
     found = {name: values[name].value for name in table}
     if missing := [f"--{name}" for name in required if not found[name]]:
         raise UserError(f"{' and '.join(missing)} must be given; see --help")
     return found
+
+
+def describe_flag_error(error: Exception) -> str:
+    """Message of an error of absl, which prints a tuple for a switch that is neither true nor false."""
+    text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "must be true or false", str(error))
+    return text.removeprefix("flag ")
+
+
+def describe_extra_word(word: str) -> str:
+    """Error message for a word that is not a flag."""
+    if os.path.lexists(word):
+        return f"{word}: only one path is accepted; give a folder, or quote a pattern: 'new/*.npy'"
+    return f"{word!r} is not a flag; see --help"
 
 
 def usage(

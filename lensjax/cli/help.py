@@ -7,7 +7,7 @@ from typing import Any
 
 from lensjax.cli.configs import names
 from lensjax.cli.flags import entry, wrap
-from lensjax.cli.options import FLAGS, MODES, take_mode
+from lensjax.cli.options import FLAGS, MODES, MOVABLE, SOURCE, take_mode
 from lensjax.config import FIELDS
 
 COMMANDS = {
@@ -69,6 +69,8 @@ def _command_help(mode: str) -> str:
             f"Config: a Python file, or one of {', '.join(names())}; optionally a variant, such as quick.",
         )
         lines += entry("--config.FIELD=VALUE", "Override the value of a field; see below.")
+    if mode in MOVABLE:
+        lines += entry(f"--{SOURCE} SOURCE", "New place of the images, if the data set has moved.")
     for name, flag in FLAGS.items():
         if mode in flag.modes:
             lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)

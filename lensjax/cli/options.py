@@ -9,7 +9,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_fields, default_workdir, load_config
-from lensjax.cli.flags import Flag, choice, define_flags, integer, real, switch
+from lensjax.cli.flags import (
+    Flag,
+    choice,
+    define_flags,
+    describe_extra_word,
+    describe_flag_error,
+    integer,
+    real,
+    switch,
+)
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
@@ -20,7 +29,8 @@ MODES = {
     "predict": "classify image files",
     "compare": "compare runs on the same images",
 }
-
+SOURCE = "config.data.source"  # the only field that can be changed after training: data sets move
+MOVABLE = ("evaluate", "compare")
 
 FLAGS: dict[str, Flag] = {
     "workdir": Flag(
@@ -51,7 +61,7 @@ FLAGS: dict[str, Flag] = {
     "input": Flag(
         "PATH",
         "Images: a file, a folder or zip of files at any depth, or a quoted glob; .npy .npz .fits .fits.gz "
-        ".png .tif .h5. The flag name can be omitted.",
+        ".fits.fz .png .tif .h5. The flag name can be omitted.",
         ("predict",),
     ),
     "output": Flag(
@@ -71,6 +81,11 @@ FLAGS: dict[str, Flag] = {
         1e-6,
         "predict",
         value="ARCSEC",
+    ),
+    "extension": Flag(
+        "NAME",
+        "Read only this extension of FITS files (name or number), dataset of .h5 or array of .npz files.",
+        ("predict",),
     ),
     "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
@@ -95,6 +110,7 @@ class Options:
     Attributes:
       mode: one of `MODES`.
       config: the whole config; None if not given.
+      source: new place of the images of a run to evaluate; None if it is that of the run's config.
       workdir: the run's folder, or a model file.
       workdirs: the folders of the runs to compare.
       split: images to evaluate.
@@ -103,6 +119,7 @@ class Options:
       overwrite: whether to replace a finished output.
       crop: whether to crop images that are too large to the image size of the run.
       pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
+      extension: name of the only FITS extension, HDF5 dataset or .npz array to predict; None for all.
       calibrated: whether to apply the fitted temperature.
       tta: "none" or "d4".
       debug_nans: whether to stop at the operation that produces the first NaN.
@@ -114,6 +131,7 @@ class Options:
 
     mode: str
     config: ConfigDict | None
+    source: str | None
     workdir: Path
     workdirs: tuple[Path, ...]
     split: Split
@@ -122,6 +140,7 @@ class Options:
     overwrite: bool
     crop: bool
     pixel_scale: float | None
+    extension: str | None
     calibrated: bool
     tta: str
     debug_nans: bool
@@ -149,24 +168,33 @@ def parse(arguments: Sequence[str]) -> Options:
         config = load_config(named)
         check_fields(config, words)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
+    elif _is_given(SOURCE, words):
+        flags.DEFINE_string(SOURCE, None, "Source of the images.", flag_values=values)
     flags.DEFINE_enum("mode", mode or "train", tuple(MODES), "Command.", flag_values=values)
     define_flags(FLAGS, values)
     try:
         rest = values(["lensjax", *words])
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(str(error).removeprefix("flag ")) from None
+        raise UserError(describe_flag_error(error)) from None
     if values.mode == "predict" and rest[1:]:
         if values.input or len(rest) > 2:
-            raise UserError(f"predict takes one path, not also {rest[-1]}; give a folder or a quoted glob")
+            extra = rest[1 if values.input else 2]
+            raise UserError(
+                f"predict takes one path, not also {extra}; give a folder, or put a pattern such as "
+                "'new/*.fits' in quotes"
+            )
         values["input"].value = rest.pop()
         values["input"].present = 1
     if rest[1:]:
-        raise UserError(f"{rest[1]!r} is not a flag; see --help")
+        raise UserError(describe_extra_word(rest[1]))
     if mode not in (None, values.mode):
         raise UserError(f"{mode} and --mode {values.mode}: give only one of them")
     if config is not None:
         check(config)
     _check_mode(values, named)
+    source = values[SOURCE].value if SOURCE in values else None
+    if source is not None and config is None and values.mode not in MOVABLE:
+        raise UserError(f"--{SOURCE} needs --config, or is for {' or '.join(MOVABLE)}; see --help")
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
@@ -182,6 +210,7 @@ def parse(arguments: Sequence[str]) -> Options:
         | {
             "mode": mode,
             "config": config,
+            "source": source if values.mode in MOVABLE and _is_given(SOURCE, words) else None,
             "workdir": workdir,
             "workdirs": _workdirs(given["workdir"], named) if mode == "compare" else (workdir,),
             "input": Path(given["input"]) if given["input"] else None,
@@ -200,6 +229,10 @@ def take_mode(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     if arguments and arguments[0] in MODES:
         return arguments[0], list(arguments[1:])
     return None, list(arguments)
+
+
+def _is_given(name: str, words: Sequence[str]) -> bool:
+    return any(word.lstrip("-").partition("=")[0] == name for word in words if word.startswith("-"))
 
 
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:

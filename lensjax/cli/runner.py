@@ -39,11 +39,11 @@ def run(
         return 0
     # Silence absl's logging; lensjax has its own logger, and Orbax's errors are reported in one line.
     absl_logging.set_verbosity(absl_logging.FATAL)
-    enable_compilation_cache()
     keep_freed_memory()
     hide_repeated_errors()
     try:
         with terminal_output():
+            enable_compilation_cache()
             return main(arguments) or 0
     except UserError as error:
         return _fail(name, str(error), 2)

@@ -24,7 +24,14 @@ from lensjax.data.file_tree import FileTree, Subtree, natural_key, open_tree
 from lensjax.data.images import CLASSES
 from lensjax.data.output_folder import check_folder, claim_folder, write_file, write_image
 from lensjax.data.problems import Problem, raise_problems
-from lensjax.data.reference_layout import ALIASES, FILES_PER_TASK, THREADS, LabeledFile, list_images
+from lensjax.data.reference_layout import (
+    ALIASES,
+    FILES_PER_TASK,
+    MAX_WRAPPERS,
+    THREADS,
+    LabeledFile,
+    list_images,
+)
 from lensjax.errors import UserError
 from lensjax.runtime.progress import progress_bar
 
@@ -199,7 +206,7 @@ def _find_classes(source: Path) -> tuple[FileTree, list[str]]:
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; check --input")
     tree = open_tree(source)
-    while True:
+    for _ in range(MAX_WRAPPERS):
         folders = tree.contents("").folders
         if {"train", "val"} <= set(folders):
             return tree, [split for split in SPLITS if split in folders]

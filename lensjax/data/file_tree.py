@@ -1,16 +1,15 @@
 """A common read-only interface to folders and zip archives."""
 
 import dataclasses
-import lzma
 import os
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from lensjax.errors import UserError
 
+MAX_DEPTH = 100  # folders in the path of a zip entry
 ENCRYPTED = 0x1  # flag bit of a zip entry
 
 
@@ -56,6 +55,8 @@ def open_tree(path: Path) -> FileTree:
         return Folder(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; check config.data.source")
+    if not path.is_file():  # opening a pipe would block
+        raise UserError(f"{path}: not a regular file; specify a folder or a zip archive")
     return ZipArchive(path)
 
 
@@ -131,13 +132,13 @@ class ZipArchive:
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except OSError as error:
+            raise UserError(f"{path}: cannot read: {error.strerror}") from error
+        except Exception as error:  # zipfile raises many kinds of errors for a damaged archive
             raise UserError(
                 f"{path}: not a zip archive, or truncated ({error}); specify a dataset.zip or a folder with "
                 "train/ and val/"
             ) from error
-        except OSError as error:
-            raise UserError(f"{path}: cannot read: {error.strerror}") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._contents: dict[str, Contents] = {"": Contents()}
         for entry in self._archive.infolist():
@@ -157,14 +158,19 @@ class ZipArchive:
         try:
             with self._archive.open(entry) as stream:
                 return stream.read(limit)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            raise UserError(
-                f"damaged in the archive ({error}); copy or download the archive again"
-            ) from error
         except NotImplementedError as error:  # raised by zipfile for unknown compression methods
             raise UserError(
                 f"cannot decompress ({error}); create the archive again with deflate compression"
             ) from error
+        except Exception as error:  # zipfile and its decompressors raise many kinds of errors
+            raise UserError(
+                f"damaged in the archive ({error}); copy or download the archive again"
+            ) from error
+
+    def sizes(self, file: str) -> tuple[int, int]:
+        """Length of `file` and of its compressed form, bytes, according to the archive."""
+        entry = self._entries[file]
+        return entry.file_size, entry.compress_size
 
     def _add(self, entry: zipfile.ZipInfo) -> None:
         name = entry.filename.replace("\\", "/")
@@ -176,6 +182,11 @@ class ZipArchive:
             )
         if not parts or any(is_hidden(part) for part in parts):
             return
+        if len(parts) > MAX_DEPTH:
+            raise UserError(
+                f"{self.path}: the entry {entry.filename[:40]!r}... is in more than {MAX_DEPTH} folders; "
+                "create the archive again"
+            )
         folders = parts if name.endswith("/") else parts[:-1]
         for depth, folder in enumerate(folders):
             path = "/".join(folders[: depth + 1])

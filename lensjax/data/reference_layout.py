@@ -4,6 +4,7 @@ The source is a folder or a zip archive. It may also contain test/.
 """
 
 import concurrent.futures
+import difflib
 import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from lensjax.runtime.progress import progress_bar
 
 REQUIRED_SPLITS = ("train", "val")
 OPTIONAL_SPLITS = {"test"}
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+MAX_WRAPPERS = 20  # folders that contain only one folder, around train/ and val/
 # DeepLenseSim names the classes after the type of dark matter.
 ALIASES = {"no_sub": "no", "cdm": "sphere", "axion": "vort"}
 FILES_PER_TASK = 32
@@ -98,7 +101,7 @@ def _read_parts(tree: FileTree, image_size: int, splits: Collection[str]) -> dic
 
 def _find_root(tree: FileTree) -> FileTree:
     """Descends through folders that contain only one folder, to the tree with train/ and val/."""
-    while True:
+    for _ in range(MAX_WRAPPERS):
         contents = tree.contents("")
         folders = contents.folders
         if set(REQUIRED_SPLITS) <= set(folders):
@@ -109,6 +112,11 @@ def _find_root(tree: FileTree) -> FileTree:
     found = ", ".join(folders[:10]) or "no folders"
     missing = " and ".join(f"{split}/" for split in REQUIRED_SPLITS if split not in folders)
     hint = "specify the folder or zip archive that contains train/ and val/"
+    if set(folders) & {*CLASSES, *ALIASES}:
+        hint = "divide the images into splits with lensjax import, and use its output"
+    others = {folder: SPLIT_NAMES.get(folder.casefold().strip()) for folder in folders}
+    if renamed := [f"{old} to {new}" for old, new in others.items() if new not in (None, old)]:
+        hint = f"rename {', '.join(renamed)}"
     if "dataset_info.json" in contents.files:
         hint = f"for a prepared data set, set config.data.source=tfds:{tree.path}"
     raise UserError(f"{tree.path}: no {missing} (found {found}); {hint}")
@@ -134,10 +142,11 @@ def list_images(
     for folder in contents.folders:
         name = ALIASES.get(folder, folder)
         if name not in CLASSES:
-            known = ", ".join((*CLASSES, *ALIASES))
-            problems.append(
-                Problem(f"{prefix}{folder}", f"not one of the classes {known}; move it elsewhere")
-            )
+            known = (*CLASSES, *ALIASES)
+            near = difflib.get_close_matches(folder.casefold().strip(), known, n=1, cutoff=0.7)
+            advice = f"rename it to {near[0]}" if near else "move it elsewhere"
+            message = f"not one of the classes {', '.join(known)}; {advice}"
+            problems.append(Problem(f"{prefix}{folder}", message, stops_reading=bool(near)))
         elif name in folder_of_class:
             message = f"same class as {prefix}{folder_of_class[name]}; keep only one of them"
             problems.append(Problem(f"{prefix}{folder}", message))

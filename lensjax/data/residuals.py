@@ -117,7 +117,7 @@ def _fit_chunk(
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
     values: dict[str, Any] = {name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")}
     place = model.names.index("theta_E")
-    values["theta_E_sigma"] = np.sqrt(np.maximum(fit.covariance[:, place, place], 0))
+    values["theta_E_sigma"] = fit.standard_errors[:, place]
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from lensjax.config import FIT_CHOICES, check_choice
+from lensjax.data.duplicates import warn_about_duplicates
 from lensjax.data.fresh import FreshImages
 from lensjax.data.images import CLASSES, ImageSet, Split
 from lensjax.data.reference_layout import open_reference_layout
@@ -42,6 +43,10 @@ def load_splits(data_config: ConfigDict) -> Splits:
     splits = Splits(images["train"], validation=_load(images["validation"]), test=_load(images["test"]))
     for name, part in vars(splits).items():
         log.info("%-10s %s", name, describe(part))
+    if not data_config.source.startswith("simulated:"):
+        warn_about_duplicates(
+            {name: part for name, part in vars(splits).items() if isinstance(part, ImageSet)}
+        )
     return fit_splits(splits, data_config.fit)
 
 
@@ -62,6 +67,8 @@ def load_split(data_config: ConfigDict, split: Split) -> ImageSet:
     """
     images = _load(_read_splits(data_config, (split,))[split])
     log.info("%-10s %s", split, describe(images))
+    if not data_config.source.startswith("simulated:"):
+        warn_about_duplicates({split: images})
     return add_residuals(images, data_config.fit, name=split)
 
 

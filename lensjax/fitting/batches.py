@@ -8,9 +8,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from lensjax.errors import UserError
 from lensjax.fitting.fit import fit_lens
+from lensjax.fitting.inputs import convert_inputs
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
-from lensjax.fitting.noise import Noise, unknown_noise
+from lensjax.fitting.noise import Noise
 from lensjax.fitting.result import LensFit
 
 # On a CPU, the working set of a batch should fit in the cache; accelerators need many images at once.
@@ -43,20 +45,21 @@ def fit_in_batches(
       The fits, as NumPy arrays.
 
     Raises:
-      UserError: if the images are not a batch of one-channel images of floating-point numbers.
+      UserError: for the input that `fit_lens` rejects, and for a batch size below 1.
     """
     if devices is None:
         devices = jax.local_devices()
         devices = devices[:1] if devices[0].platform == "cpu" else devices
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1")
     default_size = _CPU_BATCH_SIZE if devices[0].platform == "cpu" else _ACCELERATOR_BATCH_SIZE
     size = (batch_size or default_size) * len(devices)
-    number = len(images)
-    if noise is None:
-        noise = unknown_noise((number,), images.dtype)
-    mask = np.ones(images.shape, bool) if mask is None else np.broadcast_to(mask, images.shape)
-    inputs = jax.tree.map(np.asarray, (images, noise, mask))
+    inputs = jax.tree.map(np.asarray, convert_inputs(images, noise, mask))
+    number = len(inputs[0])
+    if not number:
+        return jax.tree.map(np.asarray, fit_lens(inputs[0], model))
     parts = []
-    for first in range(0, max(number, 1), size):
+    for first in range(0, number, size):
         # The last batch is padded with copies of its first image, to avoid a second compilation.
         rows = np.arange(first, first + size)
         rows[rows >= number] = first

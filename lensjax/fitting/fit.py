@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from lensjax.errors import UserError
 from lensjax.fitting.implicit import attach_image_derivative
+from lensjax.fitting.inputs import convert_inputs
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
-from lensjax.fitting.noise import Noise, estimate_noise, noise_from_high_frequencies, unknown_noise, variance
+from lensjax.fitting.noise import Noise, estimate_noise, noise_from_high_frequencies, variance
 from lensjax.fitting.rendering import parameter_values, render, render_with_jacobian, source_positions
 from lensjax.fitting.resolution import Resolution, bin_valid, unbin
 from lensjax.fitting.result import LensFit
@@ -47,7 +47,8 @@ def fit_lens(
     A pure function that works under `jax.jit` and `jax.vmap`; it is compiled once per batch shape.
 
     Args:
-      images: float32 or float64, in any unit and with any offset; non-finite pixels are masked.
+      images: floating-point numbers in any unit, with any offset and of any byte order; float16 is converted
+        to float32. Non-finite pixels are masked.
       model: smooth model to fit.
       noise: known properties of the noise; if None, the noise is estimated from each image.
       mask: 1 or True for valid pixels; if None, all pixels are valid.
@@ -57,24 +58,17 @@ def fit_lens(
       other values are finite.
 
     Raises:
-      UserError: if the images are not a batch of one-channel images of floating-point numbers.
+      UserError: if the images are not a batch of one-channel images of floating-point numbers with at least
+        3 x 3 pixels, the noise or the mask has another shape, or a known value of the noise is not positive.
     """
-    images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 1:
-        raise UserError(f"images have shape {images.shape}; expected (batch, height, width, 1)")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f"images have dtype {images.dtype}; convert them with images.astype('float32')")
-    dtype = images.dtype
-    if noise is None:
-        noise = unknown_noise(images.shape[:1], dtype)
-    noise = Noise(
-        jnp.broadcast_to(noise.gain, images.shape[:1]).astype(dtype),
-        jnp.broadcast_to(noise.background_variance, images.shape[:1]).astype(dtype),
-        jnp.broadcast_to(noise.from_counts, images.shape[:1]),
-    )
-    valid = jnp.ones(images.shape, bool) if mask is None else jnp.broadcast_to(mask > 0, images.shape)
+    images, noise, valid = convert_inputs(images, noise, mask)
+    images, noise, valid = jax.tree.map(jnp.asarray, (images, noise, valid))
+    if not len(images):
+        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+        shapes = jax.eval_shape(lambda images: fit_lens(images, model), one)
+        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
     coarse = _coarse_resolution(model, images.shape[1:3])
-    return _fit_batch(model, images, valid, noise, lens_bank(model, coarse, str(dtype)))
+    return _fit_batch(model, images, valid, noise, lens_bank(model, coarse, str(images.dtype)))
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -98,12 +92,19 @@ def _fit_one(
     varied = jnp.isfinite(contrast) & (contrast > 0)
     minimum, contrast = jnp.where(varied, minimum, 0), jnp.where(varied, contrast, 1)
     usable = varied & ((valid & (image == maximum)).sum() <= _MAX_SATURATED)
+    usable &= valid.sum() > len(model.names)
+    for known in (noise.gain, noise.background_rms):
+        usable &= jnp.isnan(known) | ((known > 0) & jnp.isfinite(known))
     minimum, contrast, noise = jax.lax.stop_gradient((minimum, contrast, noise))
     scaled = jnp.where(valid, image - minimum, 0) / contrast
     # The sky of the scaled image is relative to the minimum, which is also an integer number of counts.
-    scaled_noise = dataclasses.replace(
-        noise, gain=noise.gain / contrast, background_variance=noise.background_variance / contrast**2
+    # Noise below the rounding of the image would have a variance of 0.
+    rms, gain = (
+        jnp.where((known > 0) & jnp.isfinite(known), known, jnp.nan)
+        for known in (noise.background_rms, noise.gain)
     )
+    rms = jnp.maximum(rms / contrast, jnp.finfo(image.dtype).eps)
+    scaled_noise = dataclasses.replace(noise, gain=gain / contrast, background_rms=rms)
     flags = valid.astype(image.dtype)
     optimum = _optimize(model, bank, jax.lax.stop_gradient(scaled), flags, scaled_noise)
     solution = _solution(model, scaled, valid, optimum)
@@ -224,15 +225,18 @@ def _lens_fit(
     native = Resolution.native(model, source.shape)
     amp, sky = solution.amp * contrast, solution.sky * contrast + minimum
     unit = jnp.concatenate([jnp.ones_like(free), jnp.stack([contrast, contrast])])
+    deviations = jnp.sqrt(jnp.maximum(jnp.diagonal(solution.covariance), 0))
+    positive = jnp.where(deviations > 0, deviations, 1)
     return LensFit(
         parameters=parameter_values(model, free) | {"amp": amp, "sky": sky},
-        covariance=solution.covariance * unit[:, None] * unit[None, :],
+        standard_errors=deviations * unit,
+        correlation=solution.covariance / positive[:, None] / positive[None, :],
         reduced_chi_square=solution.reduced_chi_square,
         model_image=(amp * source + sky)[..., None],
         residual=solution.residual[..., None],
         source_plane=jnp.stack(source_positions(model, native, free), axis=-1),
         gain=optimum.gain * contrast,
-        background_variance=optimum.background * contrast**2,
+        background_rms=jnp.sqrt(optimum.background) * contrast,
         converged=converged,
     )
 

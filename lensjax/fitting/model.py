@@ -1,6 +1,7 @@
 """The smooth lens model as plain data: fixed and fitted parameters with their bounds."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from lensjax.errors import UserError
@@ -33,6 +34,8 @@ class Parameter:
     @classmethod
     def fixed(cls, value: float) -> "Parameter":
         """Creates a parameter with a known value."""
+        if not math.isfinite(value):
+            raise UserError(f"the value of a fixed parameter is {value}; expected a finite number")
         return cls(value=value)
 
     @classmethod
@@ -51,7 +54,7 @@ class Parameter:
         """
         if not bounds[0] <= start[0] <= start[1] <= bounds[1]:
             raise UserError(f"start={start} of a parameter is not within bounds={bounds}")
-        if prior is not None and prior[1] <= 0:
+        if prior is not None and not prior[1] > 0:
             raise UserError(f"the standard deviation of a prior is {prior[1]}; it must be positive")
         return cls((start[0] + start[1]) / 2, True, start, bounds, prior)
 
@@ -105,6 +108,14 @@ class SmoothModel:
     def __post_init__(self) -> None:
         if self.main_lens not in ("sis", "sie", "epl"):
             raise UserError(f"main_lens is {self.main_lens!r}; expected 'sis', 'sie' or 'epl'")
+        if not 0 < self.pixel_scale < math.inf:
+            raise UserError(f"pixel_scale is {self.pixel_scale}; expected a positive number of arcsec")
+        if not 0 <= self.psf_sigma < math.inf:
+            raise UserError(f"psf_sigma is {self.psf_sigma}; expected 0 or a positive number of arcsec")
+        if self.subpixels != int(self.subpixels) or self.subpixels < 1:
+            raise UserError(f"subpixels is {self.subpixels}; expected a positive whole number")
+        if not self.nonlinear:
+            raise UserError("no parameter is fitted; use Parameter.fitted for at least one")
         if self.psf_size % 2 != 1 or self.psf_size < 1:
             raise UserError(f"psf_size is {self.psf_size}; expected an odd number of pixels")
         for name in self.nonlinear:

@@ -15,25 +15,29 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from lensjax.physics.checks import as_float
+
 _MIN_VARIANCE = 1e-10  # in units of the squared contrast of the image
 _ROUNDS = 4
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise:
     """Known properties of the noise of each image.
 
+    All values are in the unit of the image, not in its square, which float32 cannot hold for units of
+    1e-20 and the like.
+
     Attributes:
       gain: variance per unit of the source's flux, in the unit of the image; NaN if unknown.
-      background_variance: variance without source flux, in the squared unit of the image; NaN if
-        unknown.
+      background_rms: standard deviation without source flux, in the unit of the image; NaN if unknown.
       from_counts: True if image / gain is photon counts minus an integer, such as the minimum of an
         image that was scaled to [0, 1]. The background variance then follows from the sky.
     """
 
     gain: Float[Array, "*batch"]
-    background_variance: Float[Array, "*batch"]
+    background_rms: Float[Array, "*batch"]
     from_counts: Bool[Array, "*batch"]
 
 
@@ -44,24 +48,25 @@ def photon_noise(scale: Float[ArrayLike, "*batch"]) -> Noise:
       scale: counts per unit of the image; 1 for images in counts, NaN if unknown.
 
     Returns:
-      The noise, with gain `1 / scale` and unknown background variance.
+      The noise, with gain `1 / scale` and unknown background.
     """
-    scale = jnp.asarray(scale)
-    return Noise(1 / scale, jnp.full_like(scale, jnp.nan), jnp.isfinite(scale))
+    scale = as_float(scale)
+    unknown = jnp.full_like(scale, jnp.nan)
+    return Noise(gain=1 / scale, background_rms=unknown, from_counts=jnp.isfinite(scale))
 
 
 def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
-    """Noise of unknown gain and background variance, which are then estimated from each image.
+    """Noise of unknown gain and background, which are then estimated from each image.
 
     Args:
       shape: batch shape.
       dtype: dtype of the images.
 
     Returns:
-      The noise, with gain and background variance NaN.
+      The noise, with gain and background NaN.
     """
     unknown = jnp.full(shape, jnp.nan, dtype)
-    return Noise(unknown, unknown, jnp.zeros(shape, bool))
+    return Noise(gain=unknown, background_rms=unknown, from_counts=jnp.zeros(shape, bool))
 
 
 def variance(
@@ -153,8 +158,8 @@ def estimate_noise(
     subtracted = jnp.round(background / gain**2 - counts)
     from_sky = jnp.maximum(counts + subtracted, 0.1) * gain**2
     background = jnp.where(known.from_counts, from_sky, background)
-    given = known.background_variance
-    return gain, jnp.where(jnp.isnan(given), background, given)
+    given = known.background_rms
+    return gain, jnp.where(jnp.isnan(given), background, given**2)
 
 
 def _second_difference(image: Array, axis: int) -> Array:

@@ -13,6 +13,10 @@ from lensjax import physics
 from lensjax.fitting.model import LENS, SOURCE, SmoothModel
 from lensjax.fitting.resolution import Resolution
 
+# Rays along each axis of the square that stands for a ray through the center of a lens; even.
+CENTRAL_RAYS = 16
+AT_CENTER = 1e-5  # largest distance of such a ray from the center, in pixels
+
 
 def render(
     model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
@@ -164,8 +168,15 @@ def _render_quantities(
     steps = ((np.arange(resolution.subpixels) + 0.5) / resolution.subpixels - 0.5) * side
     offsets = jnp.asarray(list(itertools.product(steps, repeat=2)), dtype)
 
+    center = _center_on_a_ray(model, resolution, len(kernel) // 2, steps)
+    around = None if center is None else _mean_around(shoot, center, side / resolution.subpixels, dtype)
+
     def add(total: tuple[Array, ...], offset: Array) -> tuple[tuple[Array, ...], None]:
         rays = shoot(x + offset[0], y + offset[1])
+        if center is not None and around is not None:
+            distance = jnp.hypot(x + offset[0] - center[0], y + offset[1] - center[1])
+            at_center = distance < AT_CENTER * side
+            rays = [jnp.where(at_center, mean, ray) for mean, ray in zip(around, rays, strict=True)]
         return tuple(a + b for a, b in zip(total, rays, strict=True)), None
 
     total, _ = jax.lax.scan(add, (jnp.zeros_like(x),) * number, offsets)
@@ -173,16 +184,43 @@ def _render_quantities(
     return jax.lax.map(functools.partial(_blur, kernel=kernel), mean)
 
 
-def _pixel_centers(
-    model: SmoothModel, resolution: Resolution, margin: int, dtype: jnp.dtype
-) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
-    """Coordinates of the pixel centers, with a margin around the image."""
+def _center_on_a_ray(
+    model: SmoothModel, resolution: Resolution, margin: int, steps: np.ndarray
+) -> tuple[float, float] | None:
+    """Center of the lens if it is fixed and on a ray; a singular lens has no deflection there."""
+    if model.lens_x.free or model.lens_y.free:
+        return None
+    side = resolution.binning * model.pixel_scale
+    center = model.lens_x.value, model.lens_y.value
+    for along, axis in zip(center, reversed(_axes(model, resolution, margin)), strict=True):
+        if abs(axis[:, None] + steps - along).min() > AT_CENTER * side:
+            return None
+    return center
+
+
+def _mean_around(
+    shoot: Callable[[Array, Array], list[Array]], center: tuple[float, float], side: float, dtype: jnp.dtype
+) -> list[Array]:
+    """Means of the quantities of the rays in a square around the center of the lens."""
+    x, y = physics.pixel_grid(CENTRAL_RAYS, side / CENTRAL_RAYS)
+    return [rays.mean() for rays in shoot((x + center[0]).astype(dtype), (y + center[1]).astype(dtype))]
+
+
+def _axes(model: SmoothModel, resolution: Resolution, margin: int) -> list[np.ndarray]:
+    """Coordinates of the pixel centers along y and along x, with a margin around the image."""
     side = resolution.binning * model.pixel_scale
     axes = []
     for length, number in zip(resolution.shape, resolution.size, strict=True):
         pixel = np.arange(-margin, number + margin) + 0.5
         axes.append((pixel - length / (2 * resolution.binning)) * side)
-    y, x = np.meshgrid(*axes, indexing="ij", copy=False)
+    return axes
+
+
+def _pixel_centers(
+    model: SmoothModel, resolution: Resolution, margin: int, dtype: jnp.dtype
+) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+    """Coordinates of the pixel centers, with a margin around the image."""
+    y, x = np.meshgrid(*_axes(model, resolution, margin), indexing="ij", copy=False)
     return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
 
 

@@ -12,6 +12,7 @@ from lensjax.fitting.noise import noise_from_high_frequencies, variance
 from lensjax.fitting.rendering import render, render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds, solve_linear
+from lensjax.physics.checks import as_float
 
 _TOLERANCE = 0.3  # largest expected decrease in chi-square of the last step
 
@@ -32,6 +33,7 @@ def standardized_residual(
     Returns:
       The residual of each pixel.
     """
+    image = _scale(image)
     source = render(model, Resolution.native(model, image.shape), free)
     weight = _inverse_variance(image, source)
     amp, sky = solve_linear(source, image, weight)
@@ -58,7 +60,7 @@ def refine_parameters(
     Returns:
       The refined parameters.
     """
-    image, start = jax.lax.stop_gradient((image, start))
+    image, start = jax.lax.stop_gradient((_scale(image), start))
     resolution = Resolution.native(model, image.shape)
     weight = _inverse_variance(image, render(model, resolution, start))
 
@@ -71,6 +73,13 @@ def refine_parameters(
         model, evaluate, jnp.clip(start, low, high), max_steps=max_steps, tolerance=_TOLERANCE, damping=1e-3
     )
     return free
+
+
+def _scale(image: Array) -> Array:
+    """The image in units of its contrast, for which no square is out of float32's range."""
+    image = as_float(image)
+    contrast = jax.lax.stop_gradient(image.max() - image.min())
+    return image / jnp.where(contrast > 0, contrast, 1)
 
 
 def _inverse_variance(image: Array, source: Array) -> Array:

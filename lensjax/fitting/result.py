@@ -1,8 +1,10 @@
 """Result of the lens fits of a batch."""
 
 import dataclasses
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
@@ -16,24 +18,41 @@ class LensFit:
     Attributes:
       parameters: value of every fixed and fitted parameter of the model by name, and of `amp` and `sky`
         in the unit of the image.
-      covariance: covariance of the fitted parameters, in the order of `SmoothModel.names`.
+      standard_errors: standard deviations of the fitted parameters, in the order of `SmoothModel.names`.
+      correlation: their correlation matrix.
       reduced_chi_square: chi-square of the valid pixels per degree of freedom.
       model_image: image of the smooth model, in the unit of the image.
       residual: image minus model, in standard deviations of the noise; 0 for masked pixels.
       source_plane: source-plane position (x and y) of the ray through each pixel center, arcsec.
       gain: variance per unit of the source's flux, in the unit of the image.
-      background_variance: variance without source flux, in the squared unit of the image.
+      background_rms: standard deviation without source flux, in the unit of the image.
       converged: True if the fit reached its optimum and the image contains a lens that the model
         describes: the last step was expected to reduce chi-square by less than 0.3, no parameter is at
         a bound, the source is detected, and the reduced chi-square is below 8.
     """
 
     parameters: dict[str, Float[Array, "*batch"]]
-    covariance: Float[Array, "*batch free free"]
+    standard_errors: Float[Array, "*batch free"]
+    correlation: Float[Array, "*batch free free"]
     reduced_chi_square: Float[Array, "*batch"]
     model_image: Float[Array, "*batch height width 1"]
     residual: Float[Array, "*batch height width 1"]
     source_plane: Float[Array, "*batch height width 2"]
     gain: Float[Array, "*batch"]
-    background_variance: Float[Array, "*batch"]
+    background_rms: Float[Array, "*batch"]
     converged: Bool[Array, "*batch"]
+
+    @property
+    def covariance(self) -> Float[Array, "*batch free free"]:
+        """Covariance of the fitted parameters; in float64, except under `jit`, so that it is in range."""
+        deviations = _widen(self.standard_errors)
+        return _widen(self.correlation) * deviations[..., :, None] * deviations[..., None, :]
+
+    @property
+    def background_variance(self) -> Float[Array, "*batch"]:
+        """Square of `background_rms`; in float64, except under `jit`, so that it is in range."""
+        return _widen(self.background_rms) ** 2
+
+
+def _widen(values: Any) -> Any:
+    return values if isinstance(values, jax.core.Tracer) else np.asarray(values, np.float64)

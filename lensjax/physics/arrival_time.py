@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lensjax.physics.checks import as_float
 from lensjax.physics.cosmology import ARCSEC, MEGAPARSEC, SPEED_OF_LIGHT, time_delay_distance
 from lensjax.physics.types import Grid, Scalar
 
@@ -34,6 +35,7 @@ def fermat_potential(potential: Potential, x: Grid, y: Grid, beta_x: Scalar, bet
     Returns:
       The Fermat potential, arcsec^2.
     """
+    x, y = as_float(x), as_float(y)
     return ((x - beta_x) ** 2 + (y - beta_y) ** 2) / 2 - potential(x, y)
 
 
@@ -52,7 +54,8 @@ def time_delay(
     """Arrival time of light at theta relative to the unlensed light path, days.
 
     A constant in the potential adds a constant to the delay, so only differences are observable. In float32,
-    differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens.
+    differences are accurate to seconds. The delay is infinite for a source at the redshift of the lens, and
+    NaN for a source in front of it.
 
     Args:
       potential: function of x and y (arcsec) that returns the lensing potential, arcsec^2.
@@ -81,6 +84,7 @@ def arrival_time_differences(
     Returns:
       Differences in the unit of `delay`; 0 for the first image and for masked entries.
     """
+    delay = as_float(delay)
     is_image = jnp.ones_like(delay, bool) if mask is None else mask
     first = jnp.min(jnp.where(is_image, delay, jnp.inf))
     return jnp.where(is_image, delay - jnp.where(is_image.any(), first, 0), 0)

@@ -1,7 +1,8 @@
 """Cosmological distances in flat LCDM, and conversions between Einstein radius, mass and velocity dispersion.
 
 Distances are in Mpc, masses in solar masses, radii in arcsec. The functions are differentiable in all
-arguments, including the redshifts.
+arguments, including the redshifts. Arguments may be arrays, which are broadcast against each other. Results
+without a meaning are NaN: those for a redshift or `Om0` below 0, and for an `H0` that is not positive.
 """
 
 from typing import Literal
@@ -9,9 +10,9 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
-from lensjax.physics.types import Scalar
+from lensjax.physics.checks import as_float
 
 SPEED_OF_LIGHT = 299_792.458  # km / s
 GM_SUN = 1.32712440018e20  # G times the mass of the Sun, m^3 / s^2
@@ -20,37 +21,40 @@ FOUR_G_OVER_C2 = 4 * GM_SUN / (SPEED_OF_LIGHT * 1e3) ** 2 / MEGAPARSEC  # Mpc pe
 ARCSEC = np.pi / (180 * 3600)  # rad
 
 Convention = Literal["angular_diameter", "deeplensesim"]
+# Numbers or arrays; all arguments of a call are broadcast against each other.
+Values = Real[ArrayLike, "..."]
+Result = Float[Array, "..."]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
-def comoving_distance(z: Scalar, *, H0: Scalar = 70.0, Om0: Scalar = 0.3) -> Float[Array, ""]:
+def comoving_distance(z: Values, *, H0: Values = 70.0, Om0: Values = 0.3) -> Result:
     """Comoving distance in flat LCDM without radiation.
 
     Args:
-      z: redshift; the quadrature is accurate to 1e-10 up to z = 10.
+      z: redshift.
       H0: Hubble constant, km / s / Mpc.
       Om0: matter density today in units of the critical density.
 
     Returns:
-      The distance, Mpc.
+      The distance, Mpc, accurate to 1e-10 in float64; NaN for a redshift above 100 if Om0 is below 0.001, for
+      which the quadrature is less accurate. Radiation, which is not included, matters at redshifts of about
+      100 and more.
 
     Reference: Hogg 1999, "Distance measures in cosmology", eq. 15.
     """
-    redshift = jnp.asarray(z, jnp.result_type(float))
-    nodes, weights = (jnp.asarray(array, redshift.dtype) for array in (_NODES, _WEIGHTS))
-    expansion = jnp.sqrt(Om0 * (1 + redshift * (nodes + 1) / 2) ** 3 + (1 - Om0))
-    return jnp.asarray(SPEED_OF_LIGHT / H0 * redshift / 2 * jnp.sum(weights / expansion))
+    z, H0, Om0 = _broadcast(z, H0, Om0)
+    return _comoving_distance_between(jnp.zeros_like(z), z, H0, Om0)
 
 
 def lensing_distances(
-    z_lens: Scalar,
-    z_source: Scalar,
+    z_lens: Values,
+    z_source: Values,
     *,
-    H0: Scalar = 70.0,
-    Om0: Scalar = 0.3,
+    H0: Values = 70.0,
+    Om0: Values = 0.3,
     convention: Convention = "angular_diameter",
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Result, Result, Result]:
     """Distances to the lens, to the source, and from lens to source.
 
     Args:
@@ -61,49 +65,42 @@ def lensing_distances(
         data published with it: luminosity distances, and their difference as the distance between the planes.
 
     Returns:
-      D_L, D_S and D_LS, Mpc.
+      D_L, D_S and D_LS, Mpc; D_LS is NaN for a source in front of the lens.
 
     Raises:
       ValueError: if the convention is unknown.
     """
-    lens = comoving_distance(z_lens, H0=H0, Om0=Om0)
-    source = comoving_distance(z_source, H0=H0, Om0=Om0)
-    lens_factor, source_factor = 1 + jnp.asarray(z_lens), 1 + jnp.asarray(z_source)
-    if convention == "angular_diameter":
-        return lens / lens_factor, source / source_factor, (source - lens) / source_factor
-    if convention == "deeplensesim":
-        return (lens * lens_factor, source * source_factor, source * source_factor - lens * lens_factor)
-    raise ValueError(f"unknown convention {convention!r}; use 'angular_diameter' or 'deeplensesim'")
+    z_lens, z_source, H0, Om0 = _broadcast(z_lens, z_source, H0, Om0)
+    lens, source, between = _lensing_distances(convention, z_lens, z_source, H0, Om0)
+    return lens, source, jnp.where(z_source >= z_lens, between, jnp.nan)
 
 
-def time_delay_distance(
-    z_lens: Scalar, z_source: Scalar, *, H0: Scalar = 70.0, Om0: Scalar = 0.3
-) -> Float[Array, ""]:
+def time_delay_distance(z_lens: Values, z_source: Values, *, H0: Values = 70.0, Om0: Values = 0.3) -> Result:
     """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
 
     Args:
-      z_lens, z_source: redshifts; the distance is infinite if they are equal.
+      z_lens, z_source: redshifts.
       H0: Hubble constant, km / s / Mpc.
       Om0: matter density today in units of the critical density.
 
     Returns:
-      The distance, Mpc.
+      The distance, Mpc; infinite if the redshifts are equal, and NaN for a source in front of the lens.
 
     Reference: Refsdal 1964; Suyu et al. 2010, ApJ 711, 201, eq. 2.
     """
     lens, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0)
-    return (1 + jnp.asarray(z_lens)) * lens * source / between
+    return _broadcast(1 + as_float(z_lens), lens)[0] * lens * source / between
 
 
 def einstein_radius(
-    mass: Float[ArrayLike, "*shape"],
-    z_lens: Scalar = 0.5,
-    z_source: Scalar = 1.0,
+    mass: Values,
+    z_lens: Values = 0.5,
+    z_source: Values = 1.0,
     *,
-    H0: Scalar = 70.0,
-    Om0: Scalar = 0.3,
+    H0: Values = 70.0,
+    Om0: Values = 0.3,
     convention: Convention = "angular_diameter",
-) -> Float[Array, "*shape"]:
+) -> Result:
     """Einstein radius of a point mass.
 
     Args:
@@ -120,19 +117,19 @@ def einstein_radius(
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
-    squared = _squared_radius_per_mass(z_lens, z_source, H0, Om0, convention)
-    return _safe_sqrt(squared) / ARCSEC * jnp.sqrt(jnp.asarray(mass))
+    mass, *cosmology = _broadcast(mass, z_lens, z_source, H0, Om0)
+    return _safe_sqrt(_squared_radius_per_mass(convention, *cosmology)) / ARCSEC * jnp.sqrt(mass)
 
 
 def einstein_mass(
-    theta_E: Float[ArrayLike, "*shape"],
-    z_lens: Scalar = 0.5,
-    z_source: Scalar = 1.0,
+    theta_E: Values,
+    z_lens: Values = 0.5,
+    z_source: Values = 1.0,
     *,
-    H0: Scalar = 70.0,
-    Om0: Scalar = 0.3,
+    H0: Values = 70.0,
+    Om0: Values = 0.3,
     convention: Convention = "angular_diameter",
-) -> Float[Array, "*shape"]:
+) -> Result:
     """Mass of a point mass with a given Einstein radius; the inverse of `einstein_radius`.
 
     For any circularly symmetric lens, this is the mass within the Einstein radius.
@@ -149,19 +146,19 @@ def einstein_mass(
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
-    squared = _squared_radius_per_mass(z_lens, z_source, H0, Om0, convention)
-    return (ARCSEC * jnp.asarray(theta_E)) ** 2 / squared
+    theta_E, *cosmology = _broadcast(theta_E, z_lens, z_source, H0, Om0)
+    return (ARCSEC * theta_E) ** 2 / _squared_radius_per_mass(convention, *cosmology)
 
 
 def sis_einstein_radius(
-    velocity_dispersion: Float[ArrayLike, "*shape"],
-    z_lens: Scalar = 0.5,
-    z_source: Scalar = 1.0,
+    velocity_dispersion: Values,
+    z_lens: Values = 0.5,
+    z_source: Values = 1.0,
     *,
-    H0: Scalar = 70.0,
-    Om0: Scalar = 0.3,
+    H0: Values = 70.0,
+    Om0: Values = 0.3,
     convention: Convention = "angular_diameter",
-) -> Float[Array, "*shape"]:
+) -> Result:
     """Einstein radius of a singular isothermal sphere: 4 pi (sigma / c)^2 D_LS / D_S.
 
     Args:
@@ -176,20 +173,21 @@ def sis_einstein_radius(
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """
-    _, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0, convention=convention)
+    velocity_dispersion, *cosmology = _broadcast(velocity_dispersion, z_lens, z_source, H0, Om0)
+    _, source, between = _lensing_distances(convention, *cosmology)
     ratio = jnp.maximum(between, 0) / source
-    return 4 * np.pi / ARCSEC * (jnp.asarray(velocity_dispersion) / SPEED_OF_LIGHT) ** 2 * ratio
+    return 4 * np.pi / ARCSEC * (velocity_dispersion / SPEED_OF_LIGHT) ** 2 * ratio
 
 
 def sis_velocity_dispersion(
-    theta_E: Float[ArrayLike, "*shape"],
-    z_lens: Scalar = 0.5,
-    z_source: Scalar = 1.0,
+    theta_E: Values,
+    z_lens: Values = 0.5,
+    z_source: Values = 1.0,
     *,
-    H0: Scalar = 70.0,
-    Om0: Scalar = 0.3,
+    H0: Values = 70.0,
+    Om0: Values = 0.3,
     convention: Convention = "angular_diameter",
-) -> Float[Array, "*shape"]:
+) -> Result:
     """Velocity dispersion of a singular isothermal sphere; the inverse of `sis_einstein_radius`.
 
     Args:
@@ -207,18 +205,56 @@ def sis_velocity_dispersion(
     at_light_speed = sis_einstein_radius(
         SPEED_OF_LIGHT, z_lens, z_source, H0=H0, Om0=Om0, convention=convention
     )
-    return SPEED_OF_LIGHT * jnp.sqrt(jnp.asarray(theta_E) / at_light_speed)
+    theta_E, at_light_speed = _broadcast(theta_E, at_light_speed)
+    return SPEED_OF_LIGHT * jnp.sqrt(theta_E / at_light_speed)
+
+
+def _broadcast(*values: Values) -> tuple[Array, ...]:
+    arrays = [as_float(value).astype(jnp.result_type(float)) for value in values]
+    return tuple(jnp.broadcast_arrays(*arrays))
+
+
+def _comoving_distance_between(near: Array, far: Array, H0: Array, Om0: Array) -> Array:
+    """Comoving distance between two redshifts, without the cancellation of a difference of distances.
+
+    With u = 1 / sqrt(1 + z), it is c / H0 times the integral of 2 / sqrt(Om0 + (1 - Om0) u^6), which is
+    smooth at any redshift.
+    """
+    near_root, far_root = jnp.sqrt(1 + near), jnp.sqrt(1 + far)
+    interval = (far - near) / (near_root * far_root * (near_root + far_root))
+    axes = (1,) * near.ndim
+    nodes, weights = (jnp.asarray(array, near.dtype).reshape(*axes, -1) for array in (_NODES, _WEIGHTS))
+    u = (1 / near_root)[..., None] - interval[..., None] * ((1 + nodes) / 2)
+    matter = Om0[..., None]
+    distance = SPEED_OF_LIGHT / H0 * interval * jnp.sum(weights / jnp.sqrt(matter + (1 - matter) * u**6), -1)
+    is_known = (near >= 0) & (far >= 0) & (H0 > 0) & (Om0 >= 0) & ((Om0 >= 0.001) | (far <= 100))
+    return jnp.where(is_known, distance, jnp.nan)
+
+
+def _lensing_distances(
+    convention: Convention, z_lens: Array, z_source: Array, H0: Array, Om0: Array
+) -> tuple[Array, Array, Array]:
+    """The distances of `lensing_distances`; D_LS is negative for a source in front of the lens."""
+    lens = _comoving_distance_between(jnp.zeros_like(z_lens), z_lens, H0, Om0)
+    source = _comoving_distance_between(jnp.zeros_like(z_source), z_source, H0, Om0)
+    between = _comoving_distance_between(z_lens, z_source, H0, Om0)
+    if convention == "angular_diameter":
+        return lens / (1 + z_lens), source / (1 + z_source), between / (1 + z_source)
+    if convention == "deeplensesim":
+        difference = between * (1 + z_source) + lens * (z_source - z_lens)
+        return lens * (1 + z_lens), source * (1 + z_source), difference
+    raise ValueError(f"unknown convention {convention!r}; use 'angular_diameter' or 'deeplensesim'")
 
 
 def _squared_radius_per_mass(
-    z_lens: ArrayLike, z_source: ArrayLike, H0: ArrayLike, Om0: ArrayLike, convention: Convention
+    convention: Convention, z_lens: Array, z_source: Array, H0: Array, Om0: Array
 ) -> Array:
     """Squared Einstein radius of a point mass per unit mass, rad^2 per solar mass."""
-    lens, source, between = lensing_distances(z_lens, z_source, H0=H0, Om0=Om0, convention=convention)
+    lens, source, between = _lensing_distances(convention, z_lens, z_source, H0, Om0)
     return FOUR_G_OVER_C2 * jnp.maximum(between, 0) / (lens * source)
 
 
 def _safe_sqrt(square: Array) -> Array:
     """Square root with derivative 0 at 0, for sources in front of the lens."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    not_positive = square <= 0
+    return jnp.where(not_positive, 0, jnp.sqrt(jnp.where(not_positive, 1, square)))

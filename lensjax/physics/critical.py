@@ -14,8 +14,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lensjax.physics.checks import as_float, check_image
 from lensjax.physics.jacobian import inverse_magnification
 from lensjax.physics.rays import Deflection, ray_shooting
+
+UNRESOLVED = 0.05  # largest radius of a curve that is omitted, in steps of the grid
 
 
 class CriticalPoints(NamedTuple):
@@ -44,9 +47,10 @@ def critical_points(
     """Finds points on critical curves and caustics: the crossings of grid edges with critical curves.
 
     An edge has a crossing if the magnifications at its ends have opposite signs. The position of the crossing
-    is found by bisection to machine precision. Curves between grid points are missed: the softened center of
-    a singular profile has such a curve, of radius (core^2 theta_E)^(1/3) for an isothermal sphere.
-    Derivatives with respect to the parameters of the deflection are those of the crossing along its edge.
+    is found by bisection to machine precision. Curves smaller than the grid are missed, those between grid
+    points as well as those around a single point, within a twentieth of a step: the softened center of a
+    singular profile has such a curve, of radius (core^2 theta_E)^(1/3) for an isothermal sphere. Derivatives
+    with respect to the parameters of the deflection are those of the crossing along its edge.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
@@ -55,7 +59,12 @@ def critical_points(
 
     Returns:
       Points and mask, in arrays of length rows * (columns - 1) + (rows - 1) * columns.
+
+    Raises:
+      ValueError: if the grid is smaller than 2 x 2 points.
     """
+    x, y = as_float(x), as_float(y)
+    check_image("x", x, 2)
     (start_x, end_x), (start_y, end_y) = _edges(x), _edges(y)
     start_sign, end_sign = _edges(inverse_magnification(deflection, x, y) < 0)
     mask = start_sign != end_sign
@@ -75,6 +84,7 @@ def critical_points(
     ends = jnp.zeros_like(start_x), jnp.ones_like(start_x)
     # The bisection is not a differentiable function of the lens; a final Newton step provides the derivative.
     (low, high), _ = lax.scan(bisect, lax.stop_gradient(ends), length=iterations)
+    mask &= ~_is_unresolved(mask, (low + high) / 2, x.shape)
     fraction = lax.stop_gradient(jnp.where(mask, (low + high) / 2, 0.5))
     value, slope = jax.jvp(determinant, (fraction,), (jnp.ones_like(fraction),))
     step = value / lax.stop_gradient(jnp.where(mask & (slope != 0), slope, 1))
@@ -97,7 +107,12 @@ def critical_curves(
     Returns:
       The x and y of the points along each curve, of shape (points, 2), arcsec, longest curve first. The last
       point of a closed curve equals its first; a curve that leaves the grid is open.
+
+    Raises:
+      ValueError: if the grid is smaller than 2 x 2 points.
     """
+    x, y = as_float(x), as_float(y)
+    check_image("x", x, 2)
 
     @jax.jit
     def find_points(x: Array, y: Array) -> tuple[CriticalPoints, Array, Array]:
@@ -134,6 +149,34 @@ def _edges(array: Array) -> tuple[Array, Array]:
     """Values at both ends of each edge; first the edges along rows."""
     starts = jnp.concatenate([array[:, :-1].ravel(), array[:-1].ravel()])
     return starts, jnp.concatenate([array[:, 1:].ravel(), array[1:].ravel()])
+
+
+def _is_unresolved(mask: Array, fraction: Array, shape: tuple[int, ...]) -> Bool[Array, " edges"]:
+    """Mask of the edges that cross a curve around one grid point only, close to this point.
+
+    Args:
+      mask: True for edges with a crossing.
+      fraction: position of each crossing along its edge, from 0 to 1.
+      shape: rows and columns of the grid.
+    """
+    rows, columns = shape
+    starts, ends = mask & (fraction < UNRESOLVED), mask & (fraction > 1 - UNRESOLVED)
+
+    def split(edges: Array) -> tuple[Array, Array]:
+        along_rows, along_columns = jnp.split(edges, [rows * (columns - 1)])
+        return along_rows.reshape(rows, columns - 1), along_columns.reshape(rows - 1, columns)
+
+    def count(start: tuple[Array, Array], end: tuple[Array, Array]) -> Array:
+        """Number of marked edges at each grid point: those that start there, and those that end there."""
+        (right, down), (left, up) = start, end
+        pads = ((0, 0), (0, 1)), ((0, 1), (0, 0)), ((0, 0), (1, 0)), ((1, 0), (0, 0))
+        parts = zip((right, down, left, up), pads, strict=True)
+        return sum((jnp.pad(edges.astype(int), pad) for edges, pad in parts), jnp.zeros(shape, int))
+
+    every = split(jnp.ones_like(mask))
+    isolated = count(split(starts), split(ends)) == count(every, every)
+    at_start, at_end = _edges(isolated)
+    return (starts & at_start) | (ends & at_end)
 
 
 def _neighbors(

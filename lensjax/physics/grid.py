@@ -5,14 +5,19 @@ each axis.
 """
 
 import itertools
+from typing import SupportsIndex
 
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num
+
+from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape
+from lensjax.physics.types import Size
 
 
 def pixel_grid(
-    size: int | tuple[int, int], pixel_scale: float, *, subpixels: int = 1
+    size: Size, pixel_scale: float, *, subpixels: SupportsIndex = 1
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
     """Angular coordinates of the pixel centers of an image, or of the centers of subpixels.
 
@@ -22,9 +27,15 @@ def pixel_grid(
       subpixels: number of subpixels per pixel along each axis.
 
     Returns:
-      x and y, arcsec, with `subpixels` times as many rows and columns.
+      x and y, arcsec, with `subpixels` times as many rows and columns. If the number of rows and that of
+      columns are odd, one point is exactly at the origin, where the deflection of a singular lens is 0 by
+      convention.
+
+    Raises:
+      ValueError: if a number is not a positive whole number, or the pixel size is not positive.
     """
-    shape = (size, size) if isinstance(size, int) else size
+    shape, subpixels = image_shape(size), check_number("subpixels", subpixels)
+    check_length("pixel_scale", pixel_scale)
     rows, columns = (
         (jnp.arange(number * subpixels) - (number * subpixels - 1) / 2) * (pixel_scale / subpixels)
         for number in shape
@@ -34,7 +45,7 @@ def pixel_grid(
 
 
 def mean_over_subpixels(
-    image: Float[Array, "fine_rows fine_columns"], subpixels: int
+    image: Num[ArrayLike, "fine_rows fine_columns"], subpixels: int
 ) -> Float[Array, "rows columns"]:
     """Mean over the `subpixels` x `subpixels` subpixels of each pixel.
 
@@ -44,7 +55,14 @@ def mean_over_subpixels(
 
     Returns:
       One value per pixel, in the unit of `image`.
+
+    Raises:
+      ValueError: if the number of rows or columns is not a multiple of `subpixels`.
     """
+    image, subpixels = as_float(image), check_number("subpixels", subpixels)
+    check_image("image", image)
+    if any(length % subpixels for length in image.shape):
+        raise ValueError(f"image has shape {image.shape}, which is not a multiple of subpixels={subpixels}")
     # On a CPU, sums of strided slices are ten times as fast as the mean over axes of a reshaped array.
     offsets = itertools.product(range(subpixels), repeat=2)
     parts = [image[row::subpixels, column::subpixels] for row, column in offsets]
@@ -68,7 +86,7 @@ def pixel_coordinate(
 
 
 def interpolate(
-    image: Float[Array, "rows columns"],
+    image: Num[ArrayLike, "rows columns"],
     x: Float[Array, "*points"],
     y: Float[Array, "*points"],
     pixel_scale: float,
@@ -83,8 +101,14 @@ def interpolate(
       pixel_scale: pixel size, arcsec.
 
     Returns:
-      The interpolated values, in the unit of `image`.
+      The interpolated values, in the unit of `image`; NaN at positions that are not finite.
+
+    Raises:
+      ValueError: if the image does not have two axes, or the pixel size is not positive.
     """
+    image = as_float(image)
+    check_image("image", image)
+    check_length("pixel_scale", pixel_scale)
     rows, columns = image.shape
     coordinates = [pixel_coordinate(y, rows, pixel_scale), pixel_coordinate(x, columns, pixel_scale)]
     return map_coordinates(image, coordinates, order=1, mode="constant")

@@ -11,15 +11,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from lensjax.physics.checks import check_length, check_number
 from lensjax.physics.jacobian import hessian
 from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.types import Scalar
 
 NEWTON_STEPS = 30
+# Circles on which the size of the search window is decided: radii in arcsec, and points on each.
+RADII = 1e-6 * 1.25 ** np.arange(104)
+ANGLES = 2 * np.pi * (np.arange(32) + 0.5) / 32
+DEFAULT_WINDOW = 6.0  # arcsec, for a lens that has images at any distance
 
 
 class PointImages(NamedTuple):
@@ -30,6 +36,8 @@ class PointImages(NamedTuple):
       magnification: signed magnifications, dimensionless.
       parity: 1 at minima and maxima of the arrival time, -1 at saddle points, where images are mirrored.
       mask: True for entries that are images.
+      complete: False if images may be missing: outside the window, or because there are more than
+        `max_images`, or more places to search than `candidates`.
     """
 
     x: Float[Array, " images"]
@@ -37,6 +45,7 @@ class PointImages(NamedTuple):
     magnification: Float[Array, " images"]
     parity: Float[Array, " images"]
     mask: Bool[Array, " images"]
+    complete: Bool[Array, ""]
 
 
 def image_positions(
@@ -44,7 +53,7 @@ def image_positions(
     beta_x: Scalar,
     beta_y: Scalar,
     *,
-    search_window: float = 6.0,
+    search_window: float | None = None,
     cells: int = 60,
     center_x: Scalar = 0.0,
     center_y: Scalar = 0.0,
@@ -58,14 +67,16 @@ def image_positions(
     Use it inside `jax.jit`, with `jax.vmap` over sources, lenses or both. Positions and magnifications have
     derivatives of any order with respect to the source and the parameters of the deflection, by the implicit
     function theorem. The derivatives are infinite where two images merge, on a critical curve. Two images
-    closer than search_window / (cells * refinement) may be missed. For a source just outside a caustic,
-    within rounding error, an image may be found that does not exist. For an image that is a ring, some of its
-    points are found.
+    closer than search_window / (cells * refinement) may be missed, as may those of a mass with an Einstein
+    radius below a cell. For a source just outside a caustic, within rounding error, an image may be found
+    that does not exist. For an image that is a ring, some of its points are found.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       beta_x, beta_y: position of the source, arcsec.
-      search_window: side of the square search window, arcsec.
+      search_window: side of the square search window, arcsec. By default it contains all images: outside, all
+        rays are deflected past the source. It is 6 for a lens without such a limit, such as a sheet of
+        convergence 1; `complete` is then False.
       cells: number of cells along each side of the window.
       center_x, center_y: center of the window, arcsec.
       max_images: number of entries in the result; the brightest images are kept.
@@ -75,7 +86,11 @@ def image_positions(
       candidates: maximum number of cells that are refined; lenses with many small masses need more.
 
     Returns:
-      Positions, magnifications, parities and a mask, each of length `max_images`.
+      Positions, magnifications, parities and a mask, each of length `max_images`, and whether they are
+      complete.
+
+    Raises:
+      ValueError: if a number is too small (cells and refinement 2, others 1), or the window is not positive.
 
     References: Keeton 2001, "Computational methods for gravitational lensing", for the tiling;
     Blondel et al. 2022, "Efficient and Modular Implicit Differentiation", for the derivatives.
@@ -86,38 +101,69 @@ def image_positions(
         lax.stop_gradient((jnp.asarray(x, dtype), jnp.asarray(y, dtype)))
         for x, y in ((beta_x, beta_y), (center_x, center_y))
     )
-    axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * search_window
+    cells, refinement = check_number("cells", cells, 2), check_number("refinement", refinement, 2)
+    max_images, candidates = check_number("max_images", max_images), check_number("candidates", candidates)
+    limit = _limit_of_images(deflection, source, center)
+    if search_window is not None:
+        check_length("search_window", search_window)
+    automatic = jnp.where(jnp.isfinite(limit), 2.1 * limit, DEFAULT_WINDOW)
+    window = automatic if search_window is None else jnp.asarray(search_window, dtype)
+    axis = (jnp.arange(cells + 1, dtype=dtype) / cells - 0.5) * window
     y, x = jnp.meshgrid(axis + center[1], axis + center[0], indexing="ij")
-    side = search_window / cells
+    side = window / cells
     numbers = min(candidates, cells**2), 4 * max_images
-    start, is_candidate = _starting_points(deflection, (x, y), source, side, refinement, numbers)
+    start, is_candidate, all_searched = _starting_points(
+        deflection, (x, y), source, side, refinement, numbers
+    )
     fixed = _stop_parameter_gradients(deflection, start[0])
     x, y, distance = _newton(fixed, start, source, largest_step=side)
     determinant = _determinant(hessian(fixed, x, y))
-    precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * search_window
+    precision = max(16 * float(jnp.finfo(dtype).eps), 1e-11) * window
     is_bright = abs(determinant) * min_magnification <= 1
-    is_inside = jnp.maximum(abs(x - center[0]), abs(y - center[1])) <= search_window / 2
+    is_inside = jnp.maximum(abs(x - center[0]), abs(y - center[1])) <= window / 2
     is_image = is_candidate & (distance <= precision) & is_bright & is_inside
     magnification = jnp.where(is_image, 1 / jnp.where(is_image, determinant, 1), 0)
     is_image &= ~_duplicates(x, y, magnification, is_image, precision, side / refinement)
+    missing = max(max_images - is_image.size, 0)
+    x, y, magnification, is_image = (jnp.pad(part, (0, missing)) for part in (x, y, magnification, is_image))
+    complete = all_searched & (is_image.sum() <= max_images) & (limit <= window / 2)
     _, brightest = lax.top_k(jnp.where(is_image, abs(magnification), -1), max_images)
     mask = is_image[brightest]
     # Entries without an image are set to a position with finite derivatives: a corner of the window.
     x, y = (
-        jnp.where(mask, coordinate[brightest], middle + search_window / 2)
+        jnp.where(mask, coordinate[brightest], middle + window / 2)
         for coordinate, middle in zip((x, y), center, strict=True)
     )
-    return _with_derivatives(deflection, (x, y), mask, beta_x, beta_y)
+    return _with_derivatives(deflection, (x, y), mask, beta_x, beta_y)._replace(complete=complete)
+
+
+def _limit_of_images(
+    deflection: Deflection, source: tuple[Array, Array], center: tuple[Array, Array]
+) -> Float[Array, ""]:
+    """Radius, around the center of the window, that contains all images; infinite if there is none.
+
+    At an image, the ray arrives at the source. A circle has no image if all of its rays arrive outward of the
+    source, seen from the center, or all inward. Beyond the returned radius, all circles are of one kind.
+    """
+    radius, angle = jnp.asarray(RADII, source[0].dtype)[:, None], jnp.asarray(ANGLES, source[0].dtype)[None]
+    out_x, out_y = jnp.cos(angle), jnp.sin(angle)
+    x, y = center[0] + radius * out_x, center[1] + radius * out_y
+    beta_x, beta_y = ray_shooting(_stop_parameter_gradients(deflection, x), x, y)
+    outward = out_x * (beta_x - source[0]) + out_y * (beta_y - source[1])
+    kind = (outward > 0).all(1).astype(int) - (outward < 0).all(1).astype(int)
+    differs = (kind != kind[-1]).at[0].set(True)
+    last = differs.shape[0] - 1 - jnp.argmax(differs[::-1])
+    return jnp.where(kind[-1] == 0, jnp.inf, radius[last + 1, 0])
 
 
 def _starting_points(
     deflection: Deflection,
     grid: tuple[Array, Array],
     source: tuple[Array, Array],
-    side: float,
+    side: Scalar,
     refinement: int,
     numbers: tuple[int, int],
-) -> tuple[tuple[Array, Array], Array]:
+) -> tuple[tuple[Array, Array], Array, Array]:
     """Centers of the small cells that may contain an image, most likely first.
 
     Args:
@@ -129,28 +175,31 @@ def _starting_points(
       numbers: number of cells to refine, and number of small cells to return.
 
     Returns:
-      x and y, arcsec, and a mask of the cells that may contain an image.
+      x and y, arcsec, a mask of the cells that may contain an image, and True if no other cell may.
     """
     x, y = (coordinate[None] for coordinate in grid)
-    _, (left, bottom) = _select_cells(deflection, (x, y), source, numbers[0])
+    _, (left, bottom), all_cells = _select_cells(deflection, (x, y), source, numbers[0])
     side = side / refinement
     offsets = jnp.arange(refinement + 1, dtype=left.dtype) * side
     shape = (left.size, refinement + 1, refinement + 1)
     x = jnp.broadcast_to(left[:, None, None] + offsets[None, None, :], shape)
     y = jnp.broadcast_to(bottom[:, None, None] + offsets[None, :, None], shape)
-    is_candidate, (left, bottom) = _select_cells(deflection, (x, y), source, numbers[1])
-    return (left + side / 2, bottom + side / 2), is_candidate
+    is_candidate, (left, bottom), all_small = _select_cells(deflection, (x, y), source, numbers[1])
+    return (left + side / 2, bottom + side / 2), is_candidate, all_cells & all_small
 
 
 def _select_cells(
     deflection: Deflection, grids: tuple[Array, Array], source: tuple[Array, Array], number: int
-) -> tuple[Array, tuple[Array, Array]]:
-    """For the most likely cells: mask of those that may contain an image, and first corner of each."""
+) -> tuple[Array, tuple[Array, Array], Array]:
+    """For the most likely cells: mask of those that may contain an image, and first corner of each.
+
+    The last value is True if all cells that contain an image are among them.
+    """
     beta = ray_shooting(_stop_parameter_gradients(deflection, grids[0]), *grids)
     score = _cell_score(beta, source).ravel()
     _, best = lax.top_k(-score, min(number, score.size))
     x, y = (coordinate[:, :-1, :-1].ravel()[best] for coordinate in grids)
-    return score[best] <= 1, (x, y)
+    return score[best] <= 1, (x, y), (score == 0).sum() <= number
 
 
 def _stop_parameter_gradients(deflection: Deflection, x: Array) -> Deflection:
@@ -188,6 +237,7 @@ def _with_derivatives(
         magnification=jnp.where(mask, 1 / determinant, 0),
         parity=jnp.where(mask, jnp.sign(determinant), 0),
         mask=mask,
+        complete=jnp.asarray(True),
     )
 
 
@@ -211,7 +261,7 @@ def _newton_step(
 
 
 def _newton(
-    deflection: Deflection, start: tuple[Array, Array], source: tuple[Array, Array], largest_step: float
+    deflection: Deflection, start: tuple[Array, Array], source: tuple[Array, Array], largest_step: Scalar
 ) -> tuple[Array, Array, Array]:
     """Damped Newton iteration; returns x, y and the source-plane distance of the ray from the source."""
 
@@ -240,7 +290,7 @@ def _newton(
 
 
 def _duplicates(
-    x: Array, y: Array, magnification: Array, is_image: Array, precision: float, side: float
+    x: Array, y: Array, magnification: Array, is_image: Array, precision: Scalar, side: Scalar
 ) -> Array:
     """Mask of the images that an earlier starting point also reached.
 

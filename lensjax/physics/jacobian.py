@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from lensjax.physics.checks import as_float
 from lensjax.physics.rays import Deflection
 from lensjax.physics.types import Grid
 
@@ -43,6 +44,7 @@ def hessian(deflection: Deflection, x: Grid, y: Grid) -> Hessian:
     Returns:
       The four derivatives, each of the shape of x.
     """
+    x, y = as_float(x), as_float(y)
     one, zero = jnp.ones_like(x), jnp.zeros_like(x)
     _, (f_xx, f_yx) = jax.jvp(deflection, (x, y), (one, zero))
     _, (f_xy, f_yy) = jax.jvp(deflection, (x, y), (zero, one))
@@ -89,8 +91,8 @@ def inverse_magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
     Returns:
       The determinant, dimensionless: 0 on critical curves, negative where images are mirrored.
     """
-    f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
-    return (1 - f_xx) * (1 - f_yy) - f_xy * f_yx
+    determinant, scale = _scaled_determinant(hessian(deflection, x, y))
+    return determinant * scale * scale
 
 
 def magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
@@ -107,10 +109,18 @@ def magnification(deflection: Deflection, x: Grid, y: Grid) -> Grid:
       The magnification, dimensionless: positive at minima and maxima of the arrival time, negative at
       saddle points, where images are mirrored.
     """
-    f_xx, f_xy, f_yx, f_yy = hessian(deflection, x, y)
-    # At singular centers, products of the derivatives overflow float32; products of their ratios to the
-    # largest derivative do not. The result, and hence its gradient, does not depend on the scale.
+    determinant, scale = _scaled_determinant(hessian(deflection, x, y))
+    return 1 / determinant / scale / scale
+
+
+def _scaled_determinant(derivatives: Hessian) -> tuple[Array, Array]:
+    """Determinant of d beta / d theta over the square of a scale, and the scale.
+
+    At singular centers, products of the derivatives overflow float32; products of their ratios to the largest
+    derivative do not. The product with the squared scale, and its gradient, do not depend on the scale.
+    """
+    f_xx, f_xy, f_yx, f_yy = derivatives
     largest = jnp.maximum(jnp.maximum(abs(f_xx), abs(f_yy)), jnp.maximum(abs(f_xy), abs(f_yx)))
     scale = lax.stop_gradient(jnp.maximum(largest, 1))
     a_xx, a_yy = (1 - f_xx) / scale, (1 - f_yy) / scale
-    return 1 / (a_xx * a_yy - (f_xy / scale) * (f_yx / scale)) / scale / scale
+    return a_xx * a_yy - (f_xy / scale) * (f_yx / scale), scale

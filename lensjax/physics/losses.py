@@ -6,9 +6,11 @@ unphysical cases for which the loss is also 0. A loss takes one image, pair or m
 """
 
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
+from lensjax.physics.checks import as_float
 from lensjax.physics.grid import interpolate
 from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.source_plane import sis_image_pair
@@ -48,7 +50,7 @@ def same_source_loss(
 
 
 def sis_brightness_loss(
-    image: Float[Array, "rows columns"],
+    image: Num[ArrayLike, "rows columns"],
     pixel_scale: float,
     theta_E: Scalar,
     *,
@@ -82,15 +84,19 @@ def sis_brightness_loss(
     beta_y = radius * jnp.sin(angle) + jnp.asarray(center_y)
     pair = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
     outer, inner = (interpolate(image, *position, pixel_scale) for position in pair)
+    # Scale first, then square: squares of small or large units are out of float32's range.
+    largest = lax.stop_gradient(jnp.maximum(jnp.abs(outer).max(), jnp.abs(inner).max()))
+    unit = jnp.where(largest > 0, largest, 1)
+    outer, inner = outer / unit, inner / unit
     size = jnp.mean(outer**2 + inner**2) / 2
     difference = jnp.mean((outer - inner) ** 2)
-    return jnp.where(size > 0, difference / jnp.where(size > 0, size, 1), 0)
+    return jnp.where(largest > 0, difference / jnp.where(largest > 0, size, 1), 0)
 
 
 def chi_square_loss(
-    image: Float[Array, "rows columns"],
-    model: Float[Array, "rows columns"],
-    variance: Float[ArrayLike, "..."],
+    image: Num[ArrayLike, "rows columns"],
+    model: Num[ArrayLike, "rows columns"],
+    variance: Num[ArrayLike, "..."],
     mask: Bool[Array, "rows columns"] | None = None,
 ) -> Float[Array, ""]:
     """Chi-square per pixel of an image and a model of it, such as a `lensed_image`.
@@ -107,8 +113,11 @@ def chi_square_loss(
     Returns:
       Mean over the pixels of the squared residual over the variance.
     """
+    image, model, variance = as_float(image), as_float(model), as_float(variance)
     weight = jnp.ones_like(image) if mask is None else mask.astype(image.dtype)
-    square = weight * (image - model) ** 2 / variance
+    # Scale first, then square: the variance of small units is out of float32's range.
+    residual = jnp.where(weight > 0, image - model, 0) / jnp.sqrt(variance)
+    square = weight * residual**2
     return square.sum() / jnp.maximum(weight.sum(), 1)
 
 

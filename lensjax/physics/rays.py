@@ -3,7 +3,8 @@
 from typing import Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Num
 
 from lensjax.physics.grid import interpolate
 from lensjax.physics.mass import sis_deflection
@@ -77,7 +78,7 @@ def ray_shooting(deflection: Deflection, x: Grid, y: Grid) -> tuple[Grid, Grid]:
 
 
 def lensed_image(
-    source: Light | Float[Array, "source_rows source_columns"],
+    source: Light | Num[ArrayLike, "source_rows source_columns"],
     deflection: Deflection,
     x: Grid,
     y: Grid,
@@ -96,7 +97,8 @@ def lensed_image(
       source_scale: pixel size of a sampled source, arcsec.
 
     Returns:
-      Surface brightness at x and y, in the unit of the source.
+      Surface brightness at x and y, in the unit of the source. A point exactly at the center of a singular
+      lens shows the source undeflected, because the deflection there is 0 by convention.
 
     Raises:
       ValueError: if the source is sampled and `source_scale` is not given.

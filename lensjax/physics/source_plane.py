@@ -13,13 +13,20 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num
 
+from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape
 from lensjax.physics.grid import interpolate, pixel_coordinate, pixel_grid
 from lensjax.physics.rays import Deflection, ray_shooting
-from lensjax.physics.types import Scalar
+from lensjax.physics.types import Scalar, Size
 
 Method = Literal["fixed_point", "cloud_in_cell"]
+
+# First step of the iteration, arcsec. At the center of a lens, the deflection is 0, and the iteration would
+# stay there; from a symmetry axis it would stay on the axis, which may lead to a saddle point.
+FIRST_STEP = (5e-4, 8e-4)
+MAX_MISS = 0.1  # largest distance of a ray from its source, relative to its deflection
 
 
 def sis_image_pair(
@@ -53,11 +60,11 @@ def sis_image_pair(
 
 
 def sis_source_image(
-    image: Float[Array, "rows columns"],
+    image: Num[ArrayLike, "rows columns"],
     pixel_scale: float,
     theta_E: Scalar,
     *,
-    source_size: int | tuple[int, int],
+    source_size: Size,
     source_scale: float,
     center_x: Scalar = 0.0,
     center_y: Scalar = 0.0,
@@ -84,11 +91,11 @@ def sis_source_image(
 
 
 def source_image(
-    image: Float[Array, "rows columns"],
+    image: Num[ArrayLike, "rows columns"],
     deflection: Deflection,
     pixel_scale: float,
     *,
-    source_size: int | tuple[int, int],
+    source_size: Size,
     source_scale: float,
     method: Method = "fixed_point",
     iterations: int = 100,
@@ -109,11 +116,14 @@ def source_image(
       iterations: number of fixed-point iterations.
 
     Returns:
-      Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image.
+      Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image; NaN where
+      "fixed_point" finds no image.
 
     Raises:
-      ValueError: if the method is unknown.
+      ValueError: if the method is unknown, or a size or a length is not positive.
     """
+    image = as_float(image)
+    check_image("image", image)
     if method == "fixed_point":
         beta_x, beta_y = pixel_grid(source_size, source_scale)
         theta = outer_image_position(deflection, beta_x, beta_y, iterations=iterations)
@@ -138,9 +148,10 @@ def outer_image_position(
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
     """Finds one image of each source position by the fixed-point iteration theta = beta + alpha(theta).
 
-    It converges to an image at a minimum of the arrival time. The rate is the larger eigenvalue of
-    d alpha / d theta at the image: one step suffices for an isothermal sphere, and convergence is slow near
-    critical curves. `image_positions` finds all images of a position to machine precision.
+    It converges to an image at a minimum of the arrival time, also for the position exactly behind the lens,
+    whose image may be any point of a ring. The rate is the larger eigenvalue of d alpha / d theta at the
+    image: few steps suffice for an isothermal sphere, and convergence is slow near critical curves.
+    `image_positions` finds all images of a position to machine precision.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
@@ -148,23 +159,33 @@ def outer_image_position(
       iterations: number of iterations.
 
     Returns:
-      x and y of the image, arcsec.
+      x and y of the image, arcsec. Both are NaN if the iteration does not end near an image: if the ray
+      misses its source by more than a tenth of its deflection.
+
+    Raises:
+      ValueError: if the number of iterations is not positive.
     """
+    beta_x, beta_y = as_float(beta_x), as_float(beta_y)
 
     def iterate(theta: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         alpha_x, alpha_y = deflection(*theta)
         return (beta_x + alpha_x, beta_y + alpha_y), None
 
-    theta, _ = lax.scan(iterate, (beta_x, beta_y), length=iterations)
-    return theta
+    start = beta_x + FIRST_STEP[0], beta_y + FIRST_STEP[1]
+    theta, _ = lax.scan(iterate, start, length=check_number("iterations", iterations))
+    alpha_x, alpha_y = lax.stop_gradient(deflection(*theta))
+    miss = jnp.hypot(beta_x + alpha_x - theta[0], beta_y + alpha_y - theta[1])
+    rounding = 8 * jnp.finfo(miss.dtype).eps * (abs(theta[0]) + abs(theta[1]))
+    is_image = miss <= MAX_MISS * jnp.hypot(alpha_x, alpha_y) + lax.stop_gradient(rounding)
+    return jnp.where(is_image, theta[0], jnp.nan), jnp.where(is_image, theta[1], jnp.nan)
 
 
 def cloud_in_cell(
-    light: Float[Array, "*points"],
+    light: Num[ArrayLike, "*points"],
     x: Float[Array, "*points"],
     y: Float[Array, "*points"],
     *,
-    source_size: int | tuple[int, int],
+    source_size: Size,
     source_scale: float,
 ) -> tuple[Float[Array, "source_rows source_columns"], Float[Array, "source_rows source_columns"]]:
     """Distributes the light of each point over the four nearest pixels, with bilinear weights.
@@ -179,8 +200,13 @@ def cloud_in_cell(
 
     Returns:
       The light in each pixel, and the sum of its weights.
+
+    Raises:
+      ValueError: if the size or the pixel size is not positive.
     """
-    rows, columns = (source_size, source_size) if isinstance(source_size, int) else source_size
+    light, x, y = as_float(light), as_float(x), as_float(y)
+    rows, columns = image_shape(source_size, "source_size")
+    check_length("source_scale", source_scale)
     # Clip distant points, so that their indices fit an integer; they are dropped below.
     row = jnp.clip(pixel_coordinate(y, rows, source_scale), -2, rows + 1).ravel()
     column = jnp.clip(pixel_coordinate(x, columns, source_scale), -2, columns + 1).ravel()

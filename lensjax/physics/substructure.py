@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from lensjax.physics.checks import check_number
 from lensjax.physics.types import Scalar
 
 
@@ -68,7 +69,8 @@ class VortexPrior:
       center_sigma: standard deviation of each coordinate of the center of the line, arcsec.
 
     Raises:
-      ValueError: if a range is empty or includes 0, or `center_sigma` is not positive.
+      ValueError: if there are fewer than two masses, a range is empty or includes 0, or `center_sigma` is not
+        positive.
     """
 
     number: int
@@ -77,6 +79,7 @@ class VortexPrior:
     center_sigma: float
 
     def __post_init__(self) -> None:
+        check_number("number of masses of the vortex", self.number, 2)
         _check_range("mass_fraction of the vortex", self.mass_fraction)
         _check_range("length of the vortex", self.length)
         if not self.center_sigma > 0:
@@ -104,7 +107,8 @@ class AxionVortexPrior:
         to the axion mass.
 
     Raises:
-      ValueError: if `theta_E_squared` or `length` is not positive.
+      ValueError: if there are fewer than two masses, `theta_E_squared` or `length` is not positive, or the
+        range is not finite or in descending order.
     """
 
     number: int
@@ -113,6 +117,10 @@ class AxionVortexPrior:
     length: float
 
     def __post_init__(self) -> None:
+        check_number("number of masses of the axion vortex", self.number, 2)
+        low, high = self.log10_axion_mass
+        if not -float("inf") < low <= high < float("inf"):
+            raise ValueError(f"log10_axion_mass is {self.log10_axion_mass}; expected lower end <= upper end")
         for name in ("theta_E_squared", "length"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} of the axion vortex is {getattr(self, name)}; it must be positive")
@@ -153,5 +161,5 @@ def _uniform(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, "
 
 
 def _check_range(name: str, limits: tuple[float, float]) -> None:
-    if not 0 < limits[0] < limits[1]:
+    if not 0 < limits[0] < limits[1] < float("inf"):
         raise ValueError(f"{name} has the range {limits}; expected 0 < lower end < upper end")

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import signal
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
 
 import jax
@@ -16,9 +17,11 @@ from lensjax.prediction import part_file, readers, table_files
 from lensjax.prediction.classifier import Classifier
 from lensjax.prediction.part_file import TableProgress
 from lensjax.prediction.readers.listing import Listing, find_images
-from lensjax.prediction.readers.sizes import TargetSize, match_size
+from lensjax.prediction.readers.sizes import TargetSize, check_size, find_zoom, match_size
 from lensjax.prediction.trained_model import PredictionOptions
 from lensjax.runtime.progress import log, progress_bar
+
+MAX_FAILURES = 10  # in a row that have rows of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class LoadedImage:
       error: error message, or "".
       file: index of the file.
       num_read: number of images read from the file, including this image.
+      number: number of images that this row stands for.
     """
 
     name: str
@@ -38,6 +42,7 @@ class LoadedImage:
     error: str
     file: int
     num_read: int
+    number: int = 1
 
 
 def predict_files(
@@ -47,6 +52,7 @@ def predict_files(
     *,
     crop: bool = False,
     pixel_scale: float | None = None,
+    extension: str | None = None,
     overwrite: bool = False,
     calibrated: bool = False,
     tta: str = "none",
@@ -63,6 +69,7 @@ def predict_files(
       crop: if True, the center of larger images is used.
       pixel_scale: pixel scale of the images, arcsec; they are resampled to the classifier's pixel scale. If
         None, images are not resampled.
+      extension: name of the only FITS extension, HDF5 dataset or .npz array to classify; None for all.
       overwrite: if True, an existing `output` is replaced.
       calibrated, tta: see `Classifier.predict`.
 
@@ -78,9 +85,11 @@ def predict_files(
     suffix = output.suffix.lower()
     table_files.check_output(output)
     options = classifier.prediction_options(calibrated=calibrated, tta=tta)
-    zoom = None if pixel_scale is None else pixel_scale / run_pixel_scale(config.data)
+    zoom = None if pixel_scale is None else find_zoom(pixel_scale, run_pixel_scale(config.data))
     target = TargetSize(config.data.image_size, crop, zoom)
     listing = find_images(source)
+    if listing.skipped:
+        log.warning("%s: skipped %s, which are not images", source, listing.describe_skipped())
     names = table_files.column_names(config.data.fit != "none")
     about = {
         "run": str(classifier.trained.workdir.absolute()),
@@ -91,6 +100,7 @@ def predict_files(
         "columns": names,
         **dataclasses.asdict(options),
         **dataclasses.asdict(target),
+        "extension": extension,
     }
     header = table_files.encode_header(names, suffix)
     try:
@@ -100,15 +110,16 @@ def predict_files(
         ):
             if part.progress.file or part.progress.image:
                 log.info("%s: resuming after %s files", output, f"{part.progress.file:,}")
-            images = read_images(listing, target, part.progress.file, part.progress.image)
+            images = read_images(listing, target, extension, part.progress.file, part.progress.image)
             for batch in in_batches(images, config.eval_batch_size):
                 table = predict_batch(classifier, batch, target.size, options)
-                bad = sum(row["error"] is not None for row in table)
+                failed = [row["error"] is not None for row in table]
+                bad = sum(image.number for image, is_bad in zip(batch, failed, strict=True) if is_bad)
                 last = batch[-1]
                 progress = TableProgress(
                     last.file,
                     last.num_read,
-                    good=part.progress.good + len(batch) - bad,
+                    good=part.progress.good + failed.count(False),
                     bad=part.progress.bad + bad,
                 )
                 bar.update(last.file - part.progress.file)
@@ -151,13 +162,20 @@ def in_batches(images: Iterator[LoadedImage], size: int) -> Iterator[list[Loaded
 
 
 def read_images(
-    listing: Listing, target: TargetSize, first_file: int = 0, first_image: int = 0
+    listing: Listing,
+    target: TargetSize,
+    extension: str | None = None,
+    first_file: int = 0,
+    first_image: int = 0,
 ) -> Iterator[LoadedImage]:
     """Reads the images of the listed files, one at a time.
+
+    After `MAX_FAILURES` failures in a row, the further failures in a row share one row.
 
     Args:
       listing: the files.
       target: image size of the classifier.
+      extension: name of the only FITS extension, HDF5 dataset or .npz array to read; None for all.
       first_file: index of the first file to read.
       first_image: number of images of that file to skip.
     """
@@ -171,14 +189,52 @@ def read_images(
                 yield LoadedImage(name, None, str(error), file, 1)
             continue
         with stream:
-            for index, entry in enumerate(readers.entries(stream, name)):
-                if index < skipped:
-                    continue
-                try:
-                    pixels, message = match_size(readers.load(entry), target), ""
-                except UserError as error:
-                    pixels, message = None, str(error)
-                yield LoadedImage(name + entry.part, pixels, message, file, index + 1)
+            images = _read_file(stream, name, file, target, extension, skipped)
+            yield from _join_failures(images, skipped)
+
+
+def _read_file(
+    stream: BufferedIOBase, name: str, file: int, target: TargetSize, extension: str | None, skipped: int
+) -> Iterator[LoadedImage]:
+    """Reads the images of a file. Some of those to skip are read again, to know whether they failed."""
+
+    def check(shape: tuple[int, int]) -> None:
+        check_size(shape, target)
+
+    for index, entry in enumerate(readers.entries(stream, name, check, extension)):
+        if index < skipped - MAX_FAILURES:
+            continue
+        try:
+            pixels, message = match_size(readers.load(entry), target), ""
+        except UserError as error:
+            pixels, message = None, str(error)
+        yield LoadedImage(name + entry.part, pixels, message, file, index + 1)
+
+
+def _join_failures(images: Iterator[LoadedImage], skipped: int) -> Iterator[LoadedImage]:
+    """Joins failures after `MAX_FAILURES` in a row to one row; yields only images after `skipped`."""
+    failures, joined = 0, None
+    for image in images:
+        failures = failures + 1 if image.error else 0
+        if image.num_read <= skipped:
+            continue
+        if failures > MAX_FAILURES:
+            first = joined or image
+            joined = dataclasses.replace(first, num_read=image.num_read, number=first.number + bool(joined))
+            continue
+        if joined:
+            yield _describe_joined(joined)
+            joined = None
+        yield image
+    if joined:
+        yield _describe_joined(joined)
+
+
+def _describe_joined(joined: LoadedImage) -> LoadedImage:
+    if joined.number == 1:
+        return joined
+    others = f"; the next {joined.number - 1:,} images of the file failed, too"
+    return dataclasses.replace(joined, error=joined.error + others)
 
 
 def weights_digest(classifier: Classifier) -> str:

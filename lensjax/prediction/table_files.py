@@ -13,6 +13,7 @@ from lensjax.errors import UserError
 from lensjax.prediction.classifier import FIT_VALUES, Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")  # spreadsheets run such cells of .csv files
 _ROW_GROUP_SIZE = 20_000  # rows per Parquet row group
 
 Row = dict[str, str | float | bool | None]
@@ -102,7 +103,8 @@ def _csv_cell(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if not isinstance(value, float):
-        return str(value)
+        text = str(value)
+        return f"'{text}" if text.startswith(FORMULA_STARTS) else text
     return f"{value:.6g}" if name in FIT_VALUES else f"{value:.6f}"
 
 

@@ -8,7 +8,9 @@ part of the package.
 import dataclasses
 import difflib
 import json
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,7 @@ class TrainedModel:
         return add_residuals(images, self.config.data.fit, keep=False)
 
 
-def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> TrainedModel:
+def load_trained_model(workdir: str | os.PathLike[str], *, devices: Sequence[jax.Device]) -> TrainedModel:
     """Loads the best epoch of a run, or a model file.
 
     Args:
@@ -112,6 +114,7 @@ def load_trained_model(workdir: Path, *, devices: Sequence[jax.Device]) -> Train
     Raises:
       UserError: if there is no run or no complete epoch, or if the weights do not match the config.
     """
+    workdir = Path(workdir)
     if workdir.suffix == MODEL_SUFFIX:
         return _load_model_file(workdir, devices)
     config = read_config(workdir)
@@ -163,9 +166,10 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
             f"{path} has weights but no config of a run; write it with lensjax export --format safetensors"
         )
     config = parse_config(metadata["config"], path)
+    best_epoch, temperature = _read_epoch_and_temperature(path, metadata)
     model = models.build(config)
     expected, found = (
-        jax.tree.map(lambda leaf: leaf.shape, tree)
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
         for tree in (_abstract_variables(config, model), variables)
     )
     if expected != found:
@@ -174,12 +178,23 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
         config,
         model.clone(dtype=None),
         variables,
-        int(metadata["best_epoch"]),
+        best_epoch,
         [],
         path,
         make_predictor(config, model, devices=devices),
-        json.loads(metadata["temperature"]),
+        temperature,
     )
+
+
+def _read_epoch_and_temperature(path: Path, metadata: Mapping[str, str]) -> tuple[int, float | None]:
+    """Best epoch of a model file, and its temperature if it has one."""
+    try:
+        best_epoch, temperature = int(metadata["best_epoch"]), json.loads(metadata["temperature"])
+        if temperature is None or (0 < float(temperature) < math.inf):
+            return best_epoch, temperature and float(temperature)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        pass
+    raise UserError(f"{path}: the best epoch or temperature in the file is invalid; export the run again")
 
 
 def _abstract_variables(config: ConfigDict, model: models.ClassifierModule) -> Any:

@@ -70,7 +70,7 @@ def fit_view(images: ImageSet, model_name: str) -> View:
     light = (pixels - fit.parameters["sky"][:, None, None, None])[..., 0]
     beta, rendered, residual = map(np.asarray, (fit.source_plane, fit.model_image, fit.residual))
     index = model.names.index("theta_E")
-    sigma = np.sqrt(np.maximum(fit.covariance[:, index, index], 0))
+    sigma = fit.standard_errors[:, index]
     notes = tuple(
         f"θ_E = {fit.parameters['theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
         f"shear = ({fit.parameters['gamma1'][row]:.3f}, {fit.parameters['gamma2'][row]:.3f}), "

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import lensjax
 from lensjax.config import default_config, flatten
 from lensjax.data.images import Split
+from lensjax.workdir import CONFIG, read_config
 
 PACKAGES = ("jax", "flax", "optax", "numpy")
 
@@ -68,6 +69,8 @@ def collect_provenance(config: ConfigDict, workdir: Path, *, split: Split, tta: 
     words = ["--mode", "evaluate", "--workdir", str(workdir)]
     words += [] if split == "test" else ["--split", split]
     words += [] if tta == "none" else ["--tta", tta]
+    moved = (workdir / CONFIG).is_file() and read_config(workdir).data.source != config.data.source
+    words += ["--config.data.source", config.data.source] if moved else []
     command = ["python", "-m", "lensjax.main"]
     program = Path(sys.argv[0])
     is_lensjax = program.name == "lensjax" or program.parts[-2:] == ("lensjax", "main.py")

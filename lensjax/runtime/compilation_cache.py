@@ -3,11 +3,13 @@
 import hashlib
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import jax
 
 from lensjax.runtime import user_cache
+from lensjax.runtime.progress import log
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # JAX's own variable; "" disables the cache
 _MIN_COMPILE_SECONDS = 0.5  # programs that compile faster are not stored
@@ -22,7 +24,21 @@ def enable_compilation_cache() -> None:
     """
     if VARIABLE in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
-    jax.config.update("jax_compilation_cache_dir", str(user_cache.folder("compiled") / _processor()))
+    folder = user_cache.folder("compiled") / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        log.warning(
+            "%s: cannot write compiled programs (%s), so each run compiles them again; set %s to a writable "
+            "folder",
+            folder,
+            error.strerror or error,
+            user_cache.CACHE_VARIABLE,
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

@@ -10,11 +10,12 @@ def gaussian_kernel(sigma: float, size: int) -> Float[np.ndarray, " size"]:
     """One axis of a truncated Gaussian kernel, normalized to a sum of 1.
 
     Args:
-      sigma: standard deviation, pixels.
+      sigma: standard deviation, pixels; 0 for no blurring.
       size: number of weights, odd.
     """
     distance = np.arange(size) - size // 2
-    kernel = np.exp(-0.5 * (distance / sigma) ** 2)
+    # A smaller standard deviation does not change the kernel, but its square may be out of range.
+    kernel = np.exp(-0.5 * (distance / max(sigma, 1e-3)) ** 2)
     return kernel / kernel.sum()
 
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, Shaped
 
+from lensjax.errors import UserError
 from lensjax.simulation import presets
+from lensjax.simulation.checks import check_count
 from lensjax.simulation.noise import add_noise
 from lensjax.simulation.presets import ExposureNoise, PhotonNoise, Preset
 from lensjax.simulation.render import expected_counts
@@ -109,7 +111,8 @@ def fresh_batch(
 
     Returns:
       The inputs of a training step: `pixels` `[batch, height, width]` (uint16, or float32 for
-      Gaussian or no noise), `scale`, `labels` (int32) and `weights` (all 1), each `[batch]`.
+      Gaussian or no noise), `scale`, `labels` (int32) and `weights` (all 1), each `[batch]`. The scale
+      is NaN for an image with a pixel above 65,535, which 16 bits cannot hold.
     """
     label_key, scene_key = jax.random.split(key)
     positions = first + jnp.arange(batch_size, dtype=jnp.int32)
@@ -118,7 +121,7 @@ def fresh_batch(
     pixels, scale, _ = _observe_batch(keys, preset, labels)
     return {
         "pixels": _to_storage_dtype(pixels, preset),
-        "scale": scale,
+        "scale": jnp.where(scale > MAX_COUNT, jnp.nan, scale) if _is_counted(preset) else scale,
         "labels": labels,
         "weights": jnp.ones(batch_size, jnp.float32),
     }
@@ -149,10 +152,11 @@ def simulate_split(
       The images and their scenes.
 
     Raises:
-      UserError: if no preset has that name.
+      UserError: if no preset or split has that name, the seed is negative or the number is not positive.
       ValueError: if `first` is not a multiple of `BATCH_SIZE`, or a pixel exceeds 16 bits.
     """
-    if first % BATCH_SIZE:
+    check_count("num_images", num_images)
+    if first % BATCH_SIZE or first < 0:
         raise ValueError(f"first={first} is not a multiple of {BATCH_SIZE}")
     definition = presets.preset(preset) if isinstance(preset, str) else preset
     key = _split_key(seed, split)
@@ -161,10 +165,9 @@ def simulate_split(
 
     def finish() -> None:
         part = jax.device_get(pending.popleft())
-        if part[1].max() > MAX_COUNT and part[0].dtype == np.uint16:
-            raise ValueError(
-                f"a pixel has {part[1].max():.0f} counts, but 16-bit images hold at most {MAX_COUNT:,}"
-            )
+        if not part[1].max() <= MAX_COUNT and part[0].dtype == np.uint16:
+            largest = f"{part[1].max():.0f}" if np.isfinite(part[1].max()) else "too many"
+            raise ValueError(f"a pixel has {largest} counts, but 16-bit images hold at most {MAX_COUNT:,}")
         number = min(BATCH_SIZE, num_images - len(parts) * BATCH_SIZE)
         parts.append(jax.tree.map(lambda leaf: leaf[:number], part))
         if report is not None:
@@ -194,8 +197,9 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
       The scenes; the first axis of every array runs over the images.
 
     Raises:
-      UserError: if no preset has that name.
+      UserError: if no preset or split has that name, the seed is negative or the number is not positive.
     """
+    check_count("num_images", num_images)
     definition = presets.preset(preset) if isinstance(preset, str) else preset
     key = _split_key(seed, split)
     parts = [
@@ -206,6 +210,10 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
 
 
 def _split_key(seed: int, split: Split) -> Key[Array, ""]:
+    if split not in SPLITS:
+        raise UserError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1")
     return jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
 
 
@@ -241,8 +249,12 @@ def _observe_batch(
     return jax.vmap(observe, (0, None, 0))(keys, preset, labels)
 
 
+def _is_counted(preset: Preset) -> bool:
+    return isinstance(preset.noise, PhotonNoise | ExposureNoise)
+
+
 def _to_storage_dtype(pixels: Array, preset: Preset) -> Array:
     """Converts whole counts to 16-bit integers; leaves other pixels unchanged."""
-    if isinstance(preset.noise, PhotonNoise | ExposureNoise):
+    if _is_counted(preset):
         return jnp.minimum(pixels, MAX_COUNT).astype(jnp.uint16)
     return pixels

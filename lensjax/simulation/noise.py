@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lensjax.simulation.photons import poisson
+from lensjax.simulation.photons import LARGEST, poisson
 from lensjax.simulation.presets import ExposureNoise, GaussianNoise, PhotonNoise
 
 Noise = PhotonNoise | ExposureNoise | GaussianNoise | None
@@ -23,12 +23,14 @@ def add_noise(
 
     Returns:
       The recorded image, with the dtype of `expected`: whole counts for `PhotonNoise` and
-      `ExposureNoise`, any real numbers for `GaussianNoise`; `expected` itself without noise.
+      `ExposureNoise`, any real numbers for `GaussianNoise`; `expected` itself without noise. Whole counts are
+      NaN where their rate is NaN or above `photons.LARGEST`, and for `PhotonNoise` also where it is negative.
     """
+    expected = jnp.asarray(expected, jnp.result_type(expected, 1.0))
     if noise is None:
         return expected
     if isinstance(noise, PhotonNoise):
-        return poisson(key, expected).astype(expected.dtype)
+        return jnp.where(expected >= 0, _counts(key, expected), jnp.nan)
     normal_key, count_key = jax.random.split(key)
     normal = jax.random.normal(normal_key, expected.shape, expected.dtype)
     # The sum of two independent Gaussian variables is Gaussian, with the sum of their variances.
@@ -36,4 +38,9 @@ def add_noise(
         return expected + normal * jnp.sqrt(jnp.maximum(expected, 0) + noise.background_rms**2)
     counts = exposure * expected
     sigma = jnp.sqrt(jnp.maximum(counts, 0) + (exposure * noise.background_rms) ** 2)
-    return poisson(count_key, jnp.maximum(counts + normal * sigma, 0)).astype(expected.dtype)
+    return _counts(count_key, jnp.maximum(counts + normal * sigma, 0))
+
+
+def _counts(key: Key[Array, ""], rate: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Poisson counts; NaN for rates that the sampler would clip."""
+    return jnp.where(rate <= LARGEST, poisson(key, rate).astype(rate.dtype), jnp.nan)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from lensjax.errors import UserError
 from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
+from lensjax.simulation.checks import check_count, check_number, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +22,12 @@ class Instrument:
       image_size: height and width of the image, pixels.
       pixel_scale: side of a pixel, arcsec.
       subpixels: rays per pixel along each axis.
-      psf_sigma: standard deviation of the Gaussian point-spread function, arcsec.
+      psf_sigma: standard deviation of the Gaussian point-spread function, arcsec; 0 for no blurring.
       psf_size: height and width of its kernel, pixels; odd.
       sky: expected background counts per pixel.
+
+    Raises:
+      UserError: if a number is out of its range.
     """
 
     image_size: int
@@ -32,6 +36,14 @@ class Instrument:
     psf_sigma: float
     psf_size: int
     sky: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("image_size", self.image_size)
+        check_count("subpixels", self.subpixels)
+        check_count("psf_size", self.psf_size, odd=True)
+        check_number("pixel_scale", self.pixel_scale, low=0, above=True)
+        check_number("psf_sigma", self.psf_sigma, low=0)
+        check_number("sky", self.sky, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +61,17 @@ class ExposureNoise:
     Attributes:
       log10_exposure: range of log10 of the exposure time in seconds; uniform.
       background_rms: standard deviation of the background noise, counts per pixel per second.
+
+    Raises:
+      UserError: if a number is out of its range.
     """
 
     log10_exposure: tuple[float, float]
     background_rms: float
+
+    def __post_init__(self) -> None:
+        check_range("log10_exposure", self.log10_exposure)
+        check_number("background_rms", self.background_rms, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +80,15 @@ class GaussianNoise:
 
     Attributes:
       background_rms: standard deviation of the background noise, counts per pixel.
+
+    Raises:
+      UserError: if it is negative or not finite.
     """
 
     background_rms: float
+
+    def __post_init__(self) -> None:
+        check_number("background_rms", self.background_rms, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +103,9 @@ class SourcePrior:
       angle: range of the position angle, radians; uniform.
       max_offset: largest offset from the lens, arcsec.
       offset: "radial" for a uniform distance in a random direction, "square" for uniform coordinates.
+
+    Raises:
+      UserError: if a setting is out of its range.
     """
 
     amp: float
@@ -87,6 +115,17 @@ class SourcePrior:
     angle: tuple[float, float]
     max_offset: float
     offset: Literal["radial", "square"] = "radial"
+
+    def __post_init__(self) -> None:
+        check_number("amp of the source", self.amp, low=0)
+        check_number("R_sersic of the source", self.R_sersic, low=0, above=True)
+        # Below 0.17, b_n of the profile is negative, and the light grows outward.
+        check_number("n_sersic of the source", self.n_sersic, low=0.2)
+        check_range("axis_ratio of the source", self.axis_ratio, low=0, high=1, above=True)
+        check_range("angle of the source", self.angle)
+        check_number("max_offset of the source", self.max_offset, low=0)
+        if self.offset not in ("radial", "square"):
+            raise UserError(f"offset of the source is {self.offset!r}; expected 'radial' or 'square'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +140,10 @@ class Preset:
       substructure: priors on the point masses of the classes `sphere` and `vort`.
       instrument: camera, point-spread function and sky.
       noise: noise model; None for noise-free images.
-      lens_e1, lens_e2: ellipticity of the lens; both 0 for a spherical lens.
+      lens_e1, lens_e2: ellipticity of the lens, of a modulus up to 0.9; both 0 for a spherical lens.
+
+    Raises:
+      UserError: if a number is out of its range.
     """
 
     theta_E: tuple[float, float]
@@ -113,6 +155,13 @@ class Preset:
     noise: PhotonNoise | ExposureNoise | GaussianNoise | None = PhotonNoise()
     lens_e1: float = 0.0
     lens_e2: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("mean of theta_E", self.theta_E[0])
+        check_number("standard deviation of theta_E", self.theta_E[1], low=0)
+        check_range("shear", self.shear)
+        check_range("shear_angle", self.shear_angle)
+        check_number("ellipticity of the lens", math.hypot(self.lens_e1, self.lens_e2), high=0.9)
 
 
 # In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,

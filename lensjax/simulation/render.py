@@ -23,6 +23,7 @@ from lensjax.simulation.transposes import apply_pointwise
 
 # Matrix products are faster than sums for kernels with at least this number of weights.
 MATMUL_KERNEL_SIZE = 9
+CENTRAL_RAYS = 16  # along each axis, around a ray through the center of the lens; even
 
 
 def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"]:
@@ -43,16 +44,22 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
     x, y = physics.pixel_grid(instrument.image_size + 2 * margin, instrument.pixel_scale)
     x, y = x.astype(scene.theta_E.dtype), y.astype(scene.theta_E.dtype)
 
+    central = _central_brightness(scene, preset, x.dtype)
+
+    def ray_brightness(x: Array, y: Array) -> Array:
+        light = brightness(scene, preset, x, y)
+        return light if central is None else jnp.where((x == 0) & (y == 0), central, light)
+
     # Loop over the subpixels instead of rendering a finer grid: the working set of one iteration
     # stays in the CPU cache, and the mean needs no strided access. The backward pass recomputes
     # each iteration.
     @jax.checkpoint
     def add_subpixel(total: Array, offset: Array) -> tuple[Array, None]:
-        return total + brightness(scene, preset, x + offset[0], y + offset[1]), None
+        return total + ray_brightness(x + offset[0], y + offset[1]), None
 
     offsets = jnp.asarray(subpixel_offsets(instrument), x.dtype)
     if len(offsets) == 1:
-        image = brightness(scene, preset, x, y)
+        image = ray_brightness(x, y)
     else:
         image = lax.scan(add_subpixel, jnp.zeros_like(x), offsets)[0] / len(offsets)
     kernel = gaussian_kernel(instrument.psf_sigma / instrument.pixel_scale, instrument.psf_size)
@@ -61,6 +68,20 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
     else:
         blurred = convolve_by_matmul(image, kernel)
     return blurred + instrument.sky
+
+
+def _central_brightness(scene: Scene, preset: Preset, dtype: jnp.dtype) -> Float[Array, ""] | None:
+    """Mean brightness of the area around a ray through the center of the lens; None if there is no such ray.
+
+    The deflection of a singular lens has no value at its center. An odd number of rays along an image has a
+    ray exactly there; it stands for the rays around it.
+    """
+    instrument = preset.instrument
+    if instrument.image_size * instrument.subpixels % 2 == 0:
+        return None
+    side = instrument.pixel_scale / instrument.subpixels
+    x, y = physics.pixel_grid(CENTRAL_RAYS, side / CENTRAL_RAYS)
+    return brightness(scene, preset, x.astype(dtype), y.astype(dtype)).mean()
 
 
 def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "subpixels 2"]:

@@ -112,6 +112,8 @@ def _class_index(substructure: str | Int[Array, ""]) -> Int[Array, ""]:
         return jnp.asarray(CLASSES.index(substructure), jnp.int32)
     if isinstance(substructure, str | int):
         raise UserError(f"substructure is {substructure!r}; expected one of {', '.join(map(repr, CLASSES))}")
+    if not isinstance(substructure, jax.core.Tracer) and not 0 <= int(substructure) < len(CLASSES):
+        raise UserError(f"substructure is {substructure}; expected an index from 0 to {len(CLASSES) - 1}")
     return jnp.asarray(substructure, jnp.int32)
 
 

@@ -1,6 +1,7 @@
 """Initial weights from published networks or earlier runs."""
 
-import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,10 @@ def _load_file(
     problems += [f"{key} in the file is not in the model" for key in sorted(unused)]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        sizes = json.loads(metadata.get("sizes", "{}"))
-        described = ", ".join(f"{size}={value}" for size, value in sizes.items())
+        sizes = re.sub(r'[{}"]', "", metadata.get("sizes", ""))
         raise UserError(
             f"{field}={path}: does not fit the model: {'; '.join(problems[:3])}{more}. "
-            f"The file is of {described or architecture}"
+            f"The file is of {architecture}{f' with {sizes}' if sizes else ''}"
         )
     inside = [name for name in result if not module or name.split("/")[1] == module]
     number = len(inside) - len(new) - len(adapted)
@@ -119,12 +119,16 @@ def _adapt(key: str, value: np.ndarray, shape: tuple[int, ...]) -> tuple[Any, st
     Returns:
       The array, and a description of the change; "" if there is none.
     """
-    if value.shape == shape:
+    if value.shape == shape or value.ndim != len(shape):
         return value, ""
     if key == "params/patch_embed/kernel" and shape[2] == 1:
         return value.mean(2, keepdims=True), f"mean over {value.shape[2]} channels"
-    if key == "params/pos_embed" and value.shape[2] == shape[2]:
+    if key == "params/pos_embed" and _is_square(value.shape[1] - 1) and value.shape[2] == shape[2]:
         side = round((shape[1] - 1) ** 0.5)
         resized = resize_position_embeddings(jnp.asarray(value), side, side)
         return resized, f"resized to {side} x {side}"
     return value, ""
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number

@@ -12,7 +12,7 @@ from lensjax.weights.shapes import Shape, Sizes, infer_sizes, torch_shapes
 from lensjax.weights.tables import TABLES, ParameterMapping
 from lensjax.weights.trees import flatten, unflatten
 
-MAX_PROBLEMS = 40
+MAX_LINES = 10
 BATCH_COUNT = "num_batches_tracked"
 
 
@@ -32,7 +32,7 @@ class ConvertedStateDict:
 
 
 def convert_state_dict(
-    state_dict: Mapping[str, np.ndarray], architecture: str | None = None
+    state_dict: Mapping[str, np.ndarray], architecture: str | None = None, *, prefix: str | None = None
 ) -> ConvertedStateDict:
     """Converts a published or reference PyTorch state dict to Flax variables.
 
@@ -43,12 +43,13 @@ def convert_state_dict(
     Args:
       state_dict: arrays by PyTorch name, see `read_torch`.
       architecture: one of `tables.TABLES`; None to detect it from the names.
+      prefix: module that contains the network, if the state dict contains several; see `names.rename`.
 
     Raises:
-      UserError: if the architecture is unknown, or arrays are missing, unexpected, not finite, or of the
-        wrong shape or type. One message lists up to 40 problems.
+      UserError: if the architecture is unknown, the network is ambiguous, or arrays are missing, unexpected,
+        not finite, or of the wrong shape or type. One message lists up to 10 problems, or counts them.
     """
-    source = rename(state_dict, architecture)
+    source = rename(state_dict, architecture, prefix)
     sizes = infer_sizes(source.architecture, source.arrays)
     with_classifier = any(key.startswith("fc.") for key in source.arrays)
     expected = torch_shapes(source.architecture, sizes, with_classifier=with_classifier)
@@ -80,8 +81,8 @@ def load_state_dict(
       template: variables of the module, or their shapes; only the paths and shapes are used.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 40
-        problems.
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
+        problems, or counts them.
     """
     expected: dict[str, Shape] = {}
     problems = []
@@ -134,8 +135,8 @@ def check_complete(state_dict: Mapping[str, np.ndarray], architecture: str) -> S
       The sizes of the network.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 40
-        problems.
+      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
+        problems, or counts them.
     """
     arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
     with_classifier = any(key.startswith("fc.") for key in arrays)
@@ -195,7 +196,13 @@ def _find_mapping(path: str, architecture: str) -> tuple[str, ParameterMapping] 
 def _raise_problems(problems: list[str], architecture: str) -> None:
     if not problems:
         return
-    shown = "\n  ".join(problems[:MAX_PROBLEMS])
-    more = len(problems) - MAX_PROBLEMS
-    tail = f"\n  and {more} more" if more > 0 else ""
-    raise UserError(f"the weights do not match {architecture}:\n  {shown}{tail}")
+    if len(problems) <= MAX_LINES:
+        raise UserError("\n  ".join([f"the weights do not match {architecture}:", *problems]))
+    missing = [problem for problem in problems if problem.endswith(" is missing")]
+    others = [problem for problem in problems if problem not in missing]
+    hint = "" if others else "; it may be one part of a sharded checkpoint"
+    shown = "; ".join([*others[:2], *missing[:1]])
+    raise UserError(
+        f"the weights do not match {architecture}: {len(missing)} arrays are missing and {len(others)} are "
+        f"unexpected or of the wrong shape or type ({shown}; ...){hint}"
+    )

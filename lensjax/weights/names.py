@@ -1,7 +1,7 @@
 """Naming schemes of PyTorch state dicts, and renaming to the names of `tables`.
 
 Known schemes are those of torchvision, DINO and timm, Hugging Face's ViTModel, and the reference's two
-models, with or without the prefixes of wrapper modules.
+models. The network may be a module of a larger one, with any prefix, and may be inside wrapper modules.
 """
 
 import dataclasses
@@ -11,9 +11,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from lensjax.errors import UserError
+from lensjax.weights.other_networks import recognize
 from lensjax.weights.tables import TABLES, translate
 
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
+# Modules that PyTorch's wrappers (DataParallel, torch.compile, FSDP) insert anywhere in a name.
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# A name inside a network of any scheme, after the prefix of the network.
+NETWORK = (
+    r"(?P<prefix>(?:[^.]+\.)*?)(?:(?:vit|cnn|resnet)\.)?"
+    r"(?:layer\d+\.\d+\.|blocks\.\d+\.|encoder\.layer\.\d+\.|(?:embeddings|patch_embed|alpha_proj)\.|"
+    r"(?:cls_token|pos_embed)$)"
+)
 HUGGING_FACE_PREFIX = "vit."
 
 # Patterns of the names of each architecture. The two architectures that contain the others come first.
@@ -25,16 +33,18 @@ PATTERNS = {
 }
 
 # Known arrays in the files of an architecture that do not belong to it, with a description.
+AVERAGED = {"n_averaged": "the counter of AveragedModel"}
 UNUSED_PATTERNS: dict[str, dict[str, str]] = {
-    "resnet18": {},
-    "dino_vits16": {
+    "resnet18": AVERAGED,
+    "dino_vits16": AVERAGED
+    | {
         r"head\..*": "the head that was trained with the network",
         r"(fc|classifier)\..*": "a classifier head",
         r"pooler\..*": "Hugging Face's pooler",
         r"embeddings\.mask_token": "Hugging Face's mask token",
     },
-    "baseline_cnn": {},
-    "lens_vit_pinn": {},
+    "baseline_cnn": AVERAGED,
+    "lens_vit_pinn": AVERAGED,
 }
 
 # DINO's names by Hugging Face's. Hugging Face has separate query, key and value; see `_concatenate_qkv`.
@@ -68,7 +78,8 @@ class RenamedStateDict:
       architecture: one of `tables.TABLES`.
       arrays: arrays by name, without unused arrays and `num_batches_tracked`.
       naming_scheme: naming scheme of the source.
-      prefix: prefix of the names in the source.
+      prefix: prefix of the network's names in the source, without wrapper modules.
+      wrappers: wrapper modules in the names of the source.
       unused: descriptions of the known arrays that are not used, by name without prefix.
       batch_counts: PyTorch's `num_batches_tracked`, by name.
       problems: errors in the names.
@@ -78,6 +89,7 @@ class RenamedStateDict:
     arrays: dict[str, np.ndarray]
     naming_scheme: str
     prefix: str
+    wrappers: tuple[str, ...]
     unused: dict[str, str]
     batch_counts: dict[str, int]
     problems: list[str]
@@ -105,17 +117,23 @@ def detect_architecture(keys: Iterable[str]) -> str | None:
     return None
 
 
-def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None) -> RenamedStateDict:
+def rename(
+    state_dict: Mapping[str, np.ndarray], architecture: str | None = None, prefix: str | None = None
+) -> RenamedStateDict:
     """Renames the arrays of a state dict to the names of `tables`.
 
     Args:
       state_dict: arrays by PyTorch name.
       architecture: one of `tables.TABLES`; None to detect it from the names.
+      prefix: module that contains the network, such as "encoder_q"; "." for the top level. Arrays outside it
+        are not used. None to detect it from the names.
 
     Raises:
-      UserError: if the architecture is unknown, or the names belong to a different one.
+      UserError: if the architecture is unknown, the names belong to a different one or to a known network
+        that lensjax does not have, or if there are several networks.
     """
-    prefix, stripped = _strip_prefixes(state_dict)
+    wrappers, stripped = _remove_wrappers(state_dict)
+    found_prefix, stripped, outside = _select_network(stripped, prefix)
     found = detect_architecture(stripped)
     if architecture is None and found is None:
         some = ", ".join(list(state_dict)[:3])
@@ -128,13 +146,16 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
 
     naming_scheme = {"resnet18": "torchvision", "dino_vits16": "DINO or timm"}.get(known, "the reference")
     if known == "dino_vits16":
-        vit_prefix, stripped = _strip_prefix(stripped, HUGGING_FACE_PREFIX)
-        prefix += vit_prefix
+        if any(key.startswith(HUGGING_FACE_PREFIX) for key in stripped):
+            stripped = _strip_prefix(stripped, HUGGING_FACE_PREFIX)
+            found_prefix += HUGGING_FACE_PREFIX
         if any(key.startswith(("embeddings.", "encoder.layer.")) for key in stripped):
             naming_scheme = "Hugging Face"
-    renamed = RenamedStateDict(known, {}, naming_scheme, prefix, {}, {}, [])
+    if (other := recognize(known, stripped)) is not None:
+        raise UserError(f"the weights are those of {other}, not of {known}, which lensjax needs")
+    renamed = RenamedStateDict(known, {}, naming_scheme, found_prefix, wrappers, outside, {}, [])
     for key, array in stripped.items():
-        if key.endswith("num_batches_tracked") and array.size == 1:
+        if key.endswith("num_batches_tracked") and array.size == 1 and array.dtype.kind in "iu":
             renamed.batch_counts[key] = int(array.item())
             continue
         unused = UNUSED_PATTERNS[known].items()
@@ -148,30 +169,60 @@ def rename(state_dict: Mapping[str, np.ndarray], architecture: str | None = None
     return renamed
 
 
-def _strip_prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-    """Removes the prefixes of wrapper modules; returns them and the arrays by the remaining names."""
-    removed, arrays = "", dict(state_dict)
-    while True:
-        for prefix in PREFIXES:
-            found, arrays = _strip_prefix(arrays, prefix)
-            removed += found
-            if found:
-                break
-        else:
-            return removed, arrays
+def _remove_wrappers(state_dict: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Removes wrapper modules anywhere in the names; returns them and the arrays by the remaining names."""
+    removed: set[str] = set()
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in state_dict.items():
+        parts = [f"{part}." for part in name.split(".")]
+        short = "".join(part for part in parts if part not in WRAPPERS).removesuffix(".")
+        removed |= {*WRAPPERS} & {*parts}
+        if short in arrays:
+            found = " or ".join(sorted(removed))
+            raise UserError(f"the file contains {short} both with and without the prefix {found}")
+        arrays[short] = array
+    return tuple(wrapper for wrapper in WRAPPERS if wrapper in removed), arrays
 
 
-def _strip_prefix(arrays: dict[str, np.ndarray], prefix: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Removes a prefix; returns it, or "" if no name has it, and the arrays by the remaining names."""
-    if not any(key.startswith(prefix) for key in arrays):
-        return "", arrays
+def _select_network(
+    arrays: dict[str, np.ndarray], given: str | None
+) -> tuple[str, dict[str, np.ndarray], dict[str, str]]:
+    """Selects the network in the module `given`, or the only network if `given` is None.
+
+    Returns:
+      The prefix of its names, with a final dot; the arrays by the names after it; and descriptions of the
+      arrays outside the given module.
+    """
+    matches = (re.match(NETWORK, key) for key in arrays)
+    prefixes = sorted({match["prefix"] for match in matches if match is not None})
+    if given is None:
+        if len(prefixes) > 1:
+            shown = " and ".join(prefix or "the top level (.)" for prefix in prefixes[:4])
+            raise UserError(
+                f"the file contains {len(prefixes)} networks, in {shown}; choose one, such as "
+                f"--prefix {prefixes[-1].removesuffix('.')}"
+            )
+        prefix = prefixes[0] if prefixes else ""
+        return prefix, _strip_prefix(arrays, prefix), {}
+    parts = [f"{part}." for part in given.split(".") if part]
+    prefix = "".join(part for part in parts if part not in WRAPPERS)
+    others = () if prefix else tuple(filter(None, prefixes))
+    outside = {key for key in arrays if not key.startswith(prefix) or key.startswith(others)}
+    if len(outside) == len(arrays):
+        raise UserError(f"no name begins with {prefix}; the names are {', '.join(list(arrays)[:3])}, ...")
+    inside = {key.removeprefix(prefix): array for key, array in arrays.items() if key not in outside}
+    return prefix, inside, {key: f"outside --prefix {given}" for key in arrays if key in outside}
+
+
+def _strip_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Removes a prefix from the names that have it."""
     stripped: dict[str, np.ndarray] = {}
     for key, array in arrays.items():
         short = key.removeprefix(prefix)
         if short in stripped:
             raise UserError(f"the file contains {short} both with and without the prefix {prefix}")
         stripped[short] = array
-    return prefix, stripped
+    return stripped
 
 
 def _rename_hugging_face(source: RenamedStateDict) -> dict[str, np.ndarray]:

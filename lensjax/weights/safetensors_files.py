@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from lensjax.errors import UserError
 from lensjax.weights.writing import write_file
@@ -48,9 +48,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str],
     types: dict[str, str] = {}
     for name, tensor in tensors:
         kind = tensor["dtype"]
+        if not name.isprintable():
+            raise UserError(f"{path}: damaged (the name {name!a} contains control characters)")
         if kind not in TYPES:
             raise UserError(f"{path}: {name} has the unsupported type {kind}")
-        array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
+        try:
+            array = np.frombuffer(tensor["data"], TYPES[kind]).reshape(tensor["shape"])
+        except ValueError as error:  # too many axes, or an axis that is too long
+            raise UserError(f"{path}: {name} cannot be read ({error})") from None
         if kind == "BF16":
             # A bfloat16 has the bits of the upper half of a float32.
             array = (array.astype(np.uint32) << 16).view(np.float32)
@@ -82,6 +87,6 @@ def write_safetensors(
     """
     # order="C" copies only arrays that are not contiguous, and keeps scalars.
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_file(
-        path, lambda temporary: save_file(ready, temporary, metadata=dict(metadata)), overwrite=overwrite
-    )
+    # safetensors' save_file makes files that only their owner can read.
+    content = save(ready, metadata=dict(metadata))
+    write_file(path, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)

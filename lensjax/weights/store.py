@@ -4,10 +4,13 @@ Keys are the paths of the variables, such as `params/conv1/kernel` or `batch_sta
 strings: format and format_version; architecture; sizes (JSON, by the config's names); source_file,
 source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counters); lensjax, jax and flax
 (versions). Files written by `lensjax export` have best_epoch, classes, image_shape, config and temperature
-(JSON) in place of the sizes, the source and the counters.
+(JSON) in place of the sizes, the source and the counters. The entry checksum is the SHA-256 of the arrays and
+of all other metadata, see `checksum`; a file whose content differs from it is refused.
 """
 
+import hashlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +25,8 @@ from lensjax.weights.torch_files import detect_format
 from lensjax.weights.trees import flatten, unflatten
 
 FORMAT = "lensjax weights"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
+CHECKSUM = "checksum"
 CONVERT_COMMAND = "lensjax convert-weights --input {} --output NEW.safetensors"
 
 
@@ -37,8 +41,8 @@ def save(
 
     Args:
       path: the file.
-      variables: parameters and running statistics.
-      metadata: at least "architecture". The format and versions are added.
+      variables: parameters and running statistics. Half-precision arrays are stored as float32.
+      metadata: at least "architecture". The format, the versions and the checksum are added.
       overwrite: whether to replace an existing file.
 
     Raises:
@@ -52,7 +56,8 @@ def save(
         "jax": importlib.metadata.version("jax"),
         "flax": importlib.metadata.version("flax"),
     }
-    arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
+    arrays = {name: _without_half_precision(array) for name, array in flatten(variables).items()}
+    written[CHECKSUM] = checksum(arrays, written)
     write_safetensors(Path(path), arrays, written, overwrite=overwrite)
 
 
@@ -60,8 +65,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads the variables and metadata of a file written by `save`.
 
     Raises:
-      UserError: if the file is missing, damaged, or not written by lensjax. The message says how to convert
-        it.
+      UserError: if the file is missing, damaged, or not written by lensjax, or if it contains NaN or infinite
+        values. The message says how to convert it.
     """
     path = Path(path)
     if not path.exists():
@@ -79,10 +84,41 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {metadata.get('format_version')}, but this version of lensjax reads "
-            f"version {FORMAT_VERSION}; convert the source again with this version"
+            f"{path} has format version {metadata.get('format_version')!r}, but this lensjax reads version "
+            f"{FORMAT_VERSION}; convert or export the source again with this version"
         )
-    return unflatten(arrays), metadata
+    if metadata.get(CHECKSUM) != checksum(arrays, metadata):
+        raise UserError(f"{path}: damaged (its content differs from its checksum); copy or create it again")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} contains NaN or infinite values; such weights cannot be used")
+    if "architecture" not in metadata:
+        raise UserError(f"{path} does not name its architecture; convert or export the source again")
+    try:
+        return unflatten(arrays), metadata
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """SHA-256, as hex digits, of the names, types, shapes and values of arrays and of the metadata.
+
+    The order of the entries and an entry "checksum" of the metadata are ignored.
+    """
+    names = sorted(arrays)
+    header = {
+        "arrays": [(name, arrays[name].dtype.str, arrays[name].shape) for name in names],
+        "metadata": sorted((name, value) for name, value in metadata.items() if name != CHECKSUM),
+    }
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name in names:
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _without_half_precision(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else array
 
 
 def is_lensjax_file(path: str | os.PathLike[str]) -> bool:

@@ -1,13 +1,13 @@
 """Reading and writing of PyTorch state dicts in .pth and .safetensors files."""
 
-import argparse
 import dataclasses
 import hashlib
+import itertools
 import os
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 
 from lensjax.errors import UserError
+from lensjax.weights.placeholders import PLACEHOLDERS
 from lensjax.weights.safetensors_files import read_safetensors, write_safetensors
+from lensjax.weights.torch_archives import MAX_EXPANSION, check_archive
 from lensjax.weights.writing import write_file
 
-# Keys of a checkpoint that can contain the state dict. Of the two networks of DINO, the teacher is used.
-WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model")
+# Entries of a checkpoint that can contain the state dict. Of the two networks of DINO, the teacher is used.
+ENTRIES = (
+    *("state_dict", "model_state_dict", "teacher", "model", "net", "network", "weights"),
+    *("model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema"),
+)
+PART_OF_MANY = r"-(\d+)-of-(\d+)\.\w+$"  # Hugging Face's names of sharded files
 
 # Largest header that the safetensors format allows, bytes.
 MAX_HEADER = 100_000_000
@@ -47,37 +53,55 @@ class StateDict:
     notes: tuple[str, ...] = ()
 
 
-def read_torch(path: str | os.PathLike[str]) -> StateDict:
+def read_torch(path: str | os.PathLike[str], *, entry: str | None = None) -> StateDict:
     """Reads the state dict in a PyTorch or safetensors file.
 
     Half-precision arrays are converted to float32, which represents their values exactly.
 
     Args:
       path: a .pth, .pt or .bin file of PyTorch, or a .safetensors file, which does not need torch.
+      entry: entry of the checkpoint that contains the state dict, such as "model_ema"; needed only if several
+        of `ENTRIES` do, or if its name is not one of them.
 
     Raises:
-      UserError: if the file is missing, damaged or not a checkpoint, or if torch is needed and not installed.
-        Also if the file contains objects other than tensors, plain containers, numbers and strings; their
-        code is never run.
+      UserError: if the file is missing, damaged, not a checkpoint, or one of several parts of one, if it
+        contains several state dicts, or if torch is needed and not installed. Also if the file contains
+        objects other than tensors, plain containers, numbers, strings and those of `placeholders`; code in
+        the file is never run.
     """
     path = Path(path)
-    if detect_format(path) == "safetensors":
+    file_format = detect_format(path)
+    part = re.search(PART_OF_MANY, path.name)
+    if part is not None and int(part[2]) > 1:
+        raise UserError(
+            f"{path} is part {int(part[1])} of {int(part[2])} of a sharded checkpoint; save all weights in "
+            "one file, such as with save_pretrained(FOLDER, max_shard_size='100GB')"
+        )
+    if file_format == "safetensors":
+        if entry is not None:
+            raise UserError(f"{path} is a safetensors file, which has no entry {entry!r}")
         arrays, _, types = read_safetensors(path)
         return StateDict(arrays, file_sha256(path), (), _half_precision_notes(types))
-    content, skipped = _unwrap(path, _torch_load(path))
+    content, skipped = _unwrap(path, _torch_load(path), entry)
     arrays, types = {}, {}
     others = list(skipped)
     torch = _import_torch(path)
+    room = MAX_EXPANSION * path.stat().st_size  # tensors can share values, but not arbitrarily many
     for name, value in content.items():
-        if not isinstance(value, torch.Tensor):
-            others.append(str(name))
+        if not isinstance(value, torch.Tensor) or not isinstance(name, str):
+            others.append(_label(name))
             continue
-        types[str(name)] = str(value.dtype).removeprefix("torch.")
-        arrays[str(name)] = _as_numpy(torch, path, name, value)
+        if not name.isprintable():
+            raise UserError(f"{path}: damaged (the name {name!a} contains control characters)")
+        room -= value.numel() * value.element_size()
+        if room < 0:
+            raise UserError(f"{path}: {name} and the tensors before it are much larger than the file")
+        types[name] = str(value.dtype).removeprefix("torch.")
+        arrays[name] = _as_numpy(torch, path, name, value)
     if not arrays:
         raise UserError(
-            f"{path}: no tensors found at the top level or in {', '.join(WRAPPERS)}; the entries are "
-            f"{', '.join(map(repr, others[:8])) or 'none'}"
+            f"{path}: no tensors found at the top level or in a known entry; the entries are "
+            f"{_list_names(others)}; choose one with --entry"
         )
     return StateDict(arrays, file_sha256(path), tuple(others), _half_precision_notes(types))
 
@@ -114,6 +138,8 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; specify a weight file")
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise UserError(f"{path} is not a regular file; specify a weight file")
     try:
         with path.open("rb") as stream:
             start = stream.read(64)
@@ -152,10 +178,13 @@ def _import_torch(path: Path) -> ModuleType:
 
 
 def _torch_load(path: Path) -> Any:
-    """Loads a checkpoint that contains only tensors, plain containers, numbers and strings."""
+    """Loads a checkpoint of tensors, plain containers, numbers and strings, with some placeholders."""
     torch = _import_torch(path)
-    # DINO's full checkpoints contain their command line as a Namespace, which is safe to load.
-    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or not a PyTorch checkpoint ({error})") from None
+    with warnings.catch_warnings(), torch.serialization.safe_globals(PLACEHOLDERS):
         warnings.simplefilter("ignore")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -191,18 +220,38 @@ def _ends_in(path: Path, word: str) -> bool:
     return word.encode() in (end[1:], end[:-1])
 
 
-def _unwrap(path: Path, content: Any) -> tuple[Mapping[Any, Any], list[str]]:
+def _unwrap(path: Path, content: Any, entry: str | None) -> tuple[Mapping[Any, Any], list[str]]:
     """Returns the state dict of a checkpoint, and the names of the other entries."""
     others: list[str] = []
-    while isinstance(content, Mapping):
-        inside = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+    seen: set[int] = set()  # a hostile checkpoint can contain itself
+    while isinstance(content, Mapping) and id(content) not in seen:
+        seen.add(id(content))
+        inside = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
+        if entry is not None:
+            if not isinstance(content.get(entry), Mapping):
+                raise UserError(f"{path} has no state dict {entry!r}; its entries are {_list_names(content)}")
+            inside, entry = [entry], None
         if not inside:
             return content, others
         if len(inside) > 1:
-            raise UserError(f"{path} has weights in {' and '.join(inside)}; save only one of them")
-        others += [str(name) for name in content if name != inside[0]]
+            raise UserError(
+                f"{path} has weights in {' and '.join(inside)}; choose one, such as --entry {inside[0]}"
+            )
+        others += [_label(name) for name in content if name != inside[0]]
         content = content[inside[0]]
     raise UserError(f"{path} contains a {type(content).__name__}, not a state dict")
+
+
+def _list_names(names: Iterable[Any]) -> str:
+    """The first names of a checkpoint, for an error message."""
+    return ", ".join(repr(_label(name)) for name in itertools.islice(names, 8)) or "none"
+
+
+def _label(name: Any) -> str:
+    """A name of an entry that fits in one line."""
+    if isinstance(name, str):
+        return name if name.isprintable() else ascii(name)
+    return str(name) if isinstance(name, int) else f"a {type(name).__name__}"
 
 
 def _as_numpy(torch: ModuleType, path: Path, name: Any, tensor: Any) -> np.ndarray:
@@ -210,7 +259,7 @@ def _as_numpy(torch: ModuleType, path: Path, name: Any, tensor: Any) -> np.ndarr
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor = tensor.float()
         return tensor.detach().numpy()
-    except (TypeError, RuntimeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):  # ValueError: the size of an axis overflows
         kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
         raise UserError(f"{path}: {name} is not a dense array ({kind})") from None
 

@@ -10,13 +10,21 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries from leaves by path; the inverse of `flatten`."""
+    """Nested dictionaries from leaves by path; the inverse of `flatten`.
+
+    Raises:
+      ValueError: if a path is both a leaf and the beginning of another path.
+    """
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")
         branch = tree
         for folder in folders:
             branch = branch.setdefault(folder, {})
+            if not isinstance(branch, dict):
+                break
+        if not isinstance(branch, dict) or name in branch:
+            raise ValueError(f"{path} is part of two names")
         branch[name] = leaf
     return tree
 

@@ -24,7 +24,7 @@ def check_output_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise UserError(f"{path} already exists; choose another file, or replace it with --overwrite")
 
 
-def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], *, overwrite: bool) -> None:
+def write_file(path: str | os.PathLike[str], write: Callable[[Path], object], *, overwrite: bool) -> None:
     """Writes a file atomically, through a temporary file. Creates its folder if needed.
 
     Args:
@@ -41,6 +41,8 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], *, o
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # otherwise a power cut could leave an empty file
         check_output_path(path, overwrite=overwrite)
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -149,6 +149,26 @@ def test_unused_arrays_and_changes_are_reported(tool, tmp_path):
     assert "198 arrays converted from float16 to float32" in output
 
 
+def test_one_of_several_networks_is_chosen_by_flags(tool, tmp_path):
+    own, other = pinn().state_dict(), {name: 0 * tensor for name, tensor in pinn().state_dict().items()}
+    both = add_prefix("net.", own) | add_prefix("momentum.", other)
+    source, file = tmp_path / "ssl.pth", tmp_path / "x.safetensors"
+    torch.save({"model": {}, "model_ema": both, "best": np.float64(0.5)}, source)
+    words = ("--input", source, "--output", file, "--entry", "model_ema")
+    code, output = tool(*words)
+    assert code == 2
+    assert output.startswith(
+        f"lensjax convert-weights: {source}: the file contains 2 networks, in momentum. and net."
+    )
+    code, output = tool(*words, "--prefix", "net")
+    assert code == 0, output
+    assert "removed from the names: net." in output
+    assert "more (outside --prefix net)" in output
+    assert "not read from the file: model, best" in output
+    kernel = load(file)[0]["params"]["cnn"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, np.transpose(own["cnn.conv1.weight"].numpy(), (2, 3, 1, 0)))
+
+
 def test_existing_file_is_overwritten_only_on_request(tool, checkpoint, tmp_path):
     file = tmp_path / "x.safetensors"
     file.write_text("mine")
@@ -183,6 +203,7 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
         (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: no such file"),
         (("--to-torch", "--input", "none", "--output", "x.pth"), "none: no such file; create one"),
         (("--download", "resnet18", "--input", "x"), "--download can be combined only with --output"),
+        (("--to-torch", "--prefix", "net", "--input", "x", "--output", "x.pth"), "not for --to-torch"),
         (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
     ],
 )

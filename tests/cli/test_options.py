@@ -102,6 +102,24 @@ BAD = {
         "lens_fit_net has no such input; use 'image_and_residual'",
     ),
     "field without config": (["--workdir", "x", "--config.seed=1"], "'config.seed'"),
+    "switch": (
+        ["--config", PINN, "--config.augmentation.dihedral=yes"],
+        r"dihedral=yes: must be true or false$",
+    ),
+    "unquoted glob": (
+        ["predict", "--workdir", "x", "--input", str(CONFIGS), PINN, "--output=y"],
+        "also .*pinn.*quotes",
+    ),
+    "unquoted glob of a word": (
+        ["--config", PINN, str(CONFIGS)],
+        "configs: only one path .* quote a pattern",
+    ),
+    "nan": (["predict", "--model=common_test", "x", "--pixel-scale=nan"], "nan is not a finite number"),
+    "infinity": (["predict", "--model=common_test", "x", "--pixel-scale=inf"], "inf is not a finite number"),
+    "source to predict": (
+        ["predict", "--workdir", "x", "y", "--config.data.source=z"],
+        "evaluate or compare",
+    ),
     "predict without input": (["--mode", "predict", "--workdir", "x"], "needs --input"),
     "evaluate without run": (["--mode", "evaluate"], "needs --workdir FOLDER"),
 }

@@ -271,3 +271,36 @@ def test_unreadable_folder_is_reported(tmp_path, files, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert error_message(source) == f"{source}/train/sphere: cannot read: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("name", "right"), [("No", "no"), ("Vort", "vort"), ("spheres", "sphere"), ("CDM ", "cdm")]
+)
+def test_misspelled_class_folder_is_to_be_renamed(tmp_path, files, name, right):
+    found = {path.replace("train/no/", f"train/{name}/"): content for path, content in files.items()}
+    message = error_message(write_folder(tmp_path / "dataset", found))
+    assert f"train/{name}: not one of the classes" in message
+    assert f"; rename it to {right}" in message
+
+
+def test_misspelled_split_is_to_be_renamed(tmp_path, files):
+    found = {path.replace("val/", "Valid/").replace("train/", "Train/"): data for path, data in files.items()}
+    message = error_message(write_folder(tmp_path / "dataset", found))
+    assert message.endswith("rename Train to train, Valid to val")
+
+
+def test_classes_without_splits_are_to_be_imported(make_source, files):
+    found = {
+        path.removeprefix("train/").replace("vort/", "axion/"): content
+        for path, content in files.items()
+        if "train/" in path
+    }
+    assert error_message(make_source(found)).endswith(
+        "(found axion, no, sphere); divide the images into splits with lensjax import, and use its output"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_named_pipe_as_source_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "dataset.zip")
+    assert "not a regular file" in error_message(tmp_path / "dataset.zip")

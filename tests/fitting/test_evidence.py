@@ -65,13 +65,14 @@ def fit_of(smooths, amp=AMP):
     ones = np.ones(number, np.float32)
     return LensFit(
         parameters=values | {"amp": amp * ones, "sky": 10 * ones},
-        covariance=np.zeros((number, 9, 9), np.float32),
+        standard_errors=np.zeros((number, 9), np.float32),
+        correlation=np.zeros((number, 9, 9), np.float32),
         reduced_chi_square=ones,
         model_image=zeros,
         residual=zeros,
         source_plane=np.zeros((number, SIZE, SIZE, 2), np.float32),
         gain=ones,
-        background_variance=10 * ones,
+        background_rms=10**0.5 * ones,
         converged=ones > 0,
     )
 

@@ -63,7 +63,7 @@ def fitted(counts):
 
 def test_fit_recovers_lens_within_uncertainties(fitted, truth):
     fit, scale = fitted
-    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
+    deviation = fit.standard_errors
     pulls = [(fit.parameters[n] - truth[n]) / deviation[:, i] for i, n in enumerate(NAMES)]
     pulls.append((fit.parameters["amp"] - 100 / scale) / deviation[:, -2])
     pulls = np.stack(pulls)
@@ -87,6 +87,92 @@ def test_unknown_noise_is_estimated_from_image(fitted, counts):
     np.testing.assert_allclose(fit.gain, 0.01, rtol=0.15)
     np.testing.assert_allclose(fit.background_variance, 10e-4, rtol=0.06)
     np.testing.assert_allclose(fit.parameters["theta_E"], known.parameters["theta_E"][:8], rtol=2e-3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_fit_is_the_same_in_any_unit(counts, known):
+    """In float32; the squares of these units are out of its range."""
+    units = np.repeat([1.0, 1e-17, 1e-30, 1e30], 2)
+    images = (np.tile(counts[:2], (4, 1, 1)) * units[:, None, None]).astype(">f4")[..., None]
+    noise = None
+    if known:
+        noise = fitting.Noise(gain=units, background_rms=10**0.5 * units, from_counts=False)
+    fit = fitting.fit_lens(images, noise=noise)
+    assert np.asarray(fit.converged).all()
+    for name, values in fit.parameters.items():
+        values = np.asarray(values, np.float64) / (units if name in ("amp", "sky") else 1)
+        np.testing.assert_allclose(values, np.tile(values[:2], 4), rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(fit.reduced_chi_square, np.tile(fit.reduced_chi_square[:2], 4), rtol=1e-4)
+    for name, power in (("gain", 1), ("background_rms", 1), ("background_variance", 2)):
+        values = np.asarray(getattr(fit, name), np.float64) / units**power
+        np.testing.assert_allclose(values, np.tile(values[:2], 4), rtol=1e-3, err_msg=name)
+    errors = fit.standard_errors[:, -2] / units
+    np.testing.assert_allclose(errors, np.tile(errors[:2], 4), rtol=1e-3)
+    np.testing.assert_allclose(fit.covariance[:, -2, -2] / units**2, errors**2, rtol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit))
+
+
+def test_residual_of_a_lens_is_the_same_in_any_unit(counts, fitted):
+    fit, _ = fitted
+    free = np.stack([fit.parameters[name][0] for name in NAMES])
+    residual = jax.jit(functools.partial(fitting.standardized_residual, fitting.COMMON_TEST))
+    image = counts[0].astype(np.float32)
+    expected = residual(image, free)
+    assert np.std(expected) == pytest.approx(1, abs=0.05)
+    for unit in (1e-30, 1e30):
+        np.testing.assert_allclose(residual(image * np.float32(unit), free), expected, atol=0.01)
+
+
+def test_ray_through_the_center_stands_for_its_surroundings():
+    """Odd images with an odd number of rays have one at the singular center of the lens."""
+
+    def image(subpixels):
+        model = dataclasses.replace(fitting.COMMON_TEST, subpixels=subpixels, psf_sigma=0.0, psf_size=1)
+        free = np.array([1.27, 0.1, 0.0, 0.3, -0.1, 0.1, 0.0])
+        with jax.enable_x64(True):
+            resolution = fitting.Resolution.native(model, (5, 5))
+            return [np.asarray(part) for part in fitting.render_with_jacobian(model, resolution, free)]
+
+    (found, by_found), (truth, by_truth) = image(1), image(16)
+    np.testing.assert_allclose(found[2, 2], truth[2, 2], rtol=0.01)
+    np.testing.assert_allclose(by_found[:, 2, 2], by_truth[:, 2, 2], rtol=0.03, atol=1e-3)
+
+
+def test_empty_batch_has_an_empty_fit():
+    for images in (np.zeros((0, 150, 150, 1), np.float32), np.zeros((0, 150, 150, 1), np.float16)):
+        fit = fitting.fit_in_batches(images)
+        assert fit.model_image.shape == (0, 150, 150, 1)
+        assert fit.covariance.shape == (0, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((2, 1, 150, 1), {}, "images have 1 x 150 pixels; a fit needs 3 x 3 or more"),
+        ((2, 9, 9), {}, r"images have shape \(2, 9, 9\); expected"),
+        ((2, 9, 9, 1), {"mask": np.ones((3, 9, 9, 1))}, r"mask has shape \(3, 9, 9, 1\); expected"),
+        ((2, 9, 9, 1), {"noise": fitting.photon_noise(np.ones(3))}, r"noise.gain has shape \(3,\); expected"),
+        ((2, 9, 9, 1), {"noise": fitting.photon_noise(-5)}, "noise.gain is -0.2 for image 0; expected a pos"),
+        ((2, 9, 9, 1), {"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_impossible_input_raises_one_clear_error(shape, options, message):
+    with pytest.raises(UserError, match=message):
+        fitting.fit_in_batches(np.ones(shape, np.float32), **options)
+
+
+def test_whole_numbers_are_a_scale():
+    noise = fitting.photon_noise(np.array([893]))
+    np.testing.assert_allclose(noise.gain, 1 / 893, rtol=1e-6)
+    assert np.isnan(noise.background_rms).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("pixel_scale", 0.0), ("psf_sigma", np.nan), ("subpixels", 0), ("psf_size", 4)]
+)
+def test_impossible_model_raises_one_clear_error(setting, value):
+    with pytest.raises(UserError, match=f"{setting} is .*; expected"):
+        dataclasses.replace(fitting.COMMON_TEST, **{setting: value})
 
 
 def test_masked_and_missing_pixels_do_not_bias_fit(fitted, counts):
@@ -140,7 +226,9 @@ def test_fit_gradients_match_finite_differences():
         image = expected + np.sqrt(expected) * rng.normal(size=expected.shape)
         direction = np.sqrt(expected) * rng.normal(size=expected.shape)
         weights = rng.normal(size=expected.shape)
-        noise = fitting.Noise(np.ones(1), np.full(1, 10.0), np.zeros(1, bool))
+        noise = fitting.Noise(
+            gain=np.ones(1), background_rms=np.full(1, 10.0**0.5), from_counts=np.zeros(1, bool)
+        )
 
         @jax.jit
         @functools.partial(jax.jacrev, has_aux=True)

@@ -1,5 +1,6 @@
 """One image in every file format that prediction reads."""
 
+import bz2
 import gzip
 import io
 import pathlib
@@ -67,7 +68,8 @@ def every_kind(image: np.ndarray) -> dict[str, bytes]:
         "one.npz": npz_bytes(image=image, labels=np.arange(3)),
         "one.fits": fits_bytes(image),
         "one.fits.gz": gzip.compress(fits_bytes(image.astype(np.float32))),
-        "packed.fits": packed.getvalue(),
+        "one.fits.bz2": bz2.compress(fits_bytes(image.astype(np.float32))),
+        "packed.fits.fz": packed.getvalue(),
         "hubble.fits": fits_bytes(image, 0.1 * image, names=("SCI", "ERR")),
         "sixteen.png": picture_bytes("PNG", image),
         "sixteen.tif": picture_bytes("TIFF", image),
@@ -98,10 +100,10 @@ def bad_files(image: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "small.npy": (npy_bytes(image[:9, :9]), "shape (9, 9), expected (32, 32)"),
         "none.npy": (npy_bytes(np.zeros((0, 32, 32))), "contains no pixels"),
         "row.npy": (npy_bytes(np.arange(9)), "shape (9,): not images"),
-        "cut.fits": (stack[: len(stack) - 1000], "cannot be read"),
-        "cut_early.fits": (stack[:4000], "is truncated before it"),
-        "text.fits": (b"SIMPLE, or not", "cannot be read as .fits"),
-        "cut.fits.gz": (gzip.compress(stack)[:200], "cannot be read as .fits"),
+        "cut.fits": (stack[: len(stack) - 1000], "truncated: 1,880 of 2,048 bytes of pixels"),
+        "cut_early.fits": (stack[:2900], "a header has no END"),
+        "text.fits": (b"not SIMPLE", "is not a FITS file"),
+        "cut.fits.gz": (gzip.compress(stack)[:200], "compressed data are truncated"),
         "cut.png": (picture_bytes("PNG", image)[:300], "truncated"),
         "text.tif": (b"II*", "is not a PNG or TIFF image"),
         "colors.png": (picture_bytes("PNG", colors), "is a color image"),

@@ -105,10 +105,51 @@ def test_float32_mass_is_accurate_to_rounding():
     np.testing.assert_allclose(found, expected, rtol=3e-6)
 
 
-@pytest.mark.parametrize("z", [0.1, 0.5, 1.0, 3.0, 10.0])
-def test_comoving_distance_matches_quadrature(z):
-    expected, _ = quad(lambda t: 299_792.458 / 70 / np.sqrt(0.3 * (1 + t) ** 3 + 0.7), 0, z)
-    np.testing.assert_allclose(physics.comoving_distance(z), expected, rtol=1e-10)
+@pytest.mark.parametrize("Om0", [0.01, 0.3, 1.0])
+def test_comoving_distances_match_quadrature_at_any_redshift(Om0):
+    redshifts = np.array([[1e-6, 0.5], [10.0, 1100.0]])
+
+    def integrand(log):
+        return np.exp(log) * 299_792.458 / 70 / np.sqrt(Om0 * np.exp(3 * log) + 1 - Om0)
+
+    options = {"epsabs": 0, "epsrel": 1e-12}
+    expected = [[quad(integrand, 0, np.log1p(z), **options)[0] for z in row] for row in redshifts]
+    found = physics.comoving_distance(redshifts, Om0=Om0)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_arrays_of_redshifts_are_broadcast(flat):
+    lenses, sources = np.array([[0.3], [0.5], [1.0]]), np.array([0.4, 1.2, 2.0, 3.0])
+    found = physics.time_delay_distance(lenses, sources, H0=67.4, Om0=0.315)
+    lens, source = (flat.comoving_distance(z).value for z in (lenses, sources))
+    expected = lens * source / (source - lens)  # the factors 1 + z cancel in a flat universe
+    np.testing.assert_allclose(found, np.where(sources > lenses, expected, np.nan), rtol=1e-8)
+    radii = physics.einstein_radius(np.array([10**12, 10**11]), lenses, 2, H0=67.4, Om0=0.315)
+    one = physics.einstein_radius(1e11, 0.5, 2.0, H0=67.4, Om0=0.315)
+    assert radii.shape == (3, 2)
+    np.testing.assert_allclose(radii[1, 1], one, rtol=1e-12)
+
+
+def test_float32_distance_between_neighbors_is_accurate():
+    """The difference of two distances would lose four digits."""
+    near = physics.lensing_distances(0.5, 0.5001)[2]
+    with jax.enable_x64(False):
+        found = physics.lensing_distances(0.5, 0.5001)[2]
+    step = float(np.float32(0.5001) - np.float32(0.5)) / 1e-4
+    np.testing.assert_allclose(found, near * step, rtol=1e-6)
+
+
+def test_results_without_a_meaning_are_nan():
+    distance = physics.lensing_distances
+    assert np.isnan(distance(0.5, 0.3)[2])
+    assert np.isnan(distance(0.5, 0.3, convention="deeplensesim")[2])
+    assert np.isnan(physics.time_delay_distance(0.5, 0.3))
+    assert np.isinf(physics.time_delay_distance(0.5, 0.5))
+    assert np.isnan(physics.comoving_distance(-0.1))
+    assert np.isnan(physics.comoving_distance(1.0, H0=0.0))
+    assert np.isnan(physics.comoving_distance(1.0, Om0=-0.1))
+    assert np.isnan(physics.comoving_distance(1100.0, Om0=0.0))
+    assert np.isnan(physics.einstein_radius(1e12, -0.1, 1.0))
 
 
 def test_einstein_radius_of_known_mass_in_both_conventions():

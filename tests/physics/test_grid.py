@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lensjax import physics
 
@@ -25,6 +26,34 @@ def test_grid_may_be_rectangular():
     assert x.shape == y.shape == (6, 8)
     np.testing.assert_allclose(x[2], (np.arange(8) - 3.5) * 0.25)
     np.testing.assert_allclose(y[:, 2], (np.arange(6) - 2.5) * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("size", "pixel_scale", "options"),
+    [
+        (0, 0.1, {}),
+        (2.5, 0.1, {}),
+        ((3, 4, 5), 0.1, {}),
+        (3, -0.1, {}),
+        (3, np.nan, {}),
+        (3, 0.1, {"subpixels": 0}),
+    ],
+)
+def test_impossible_grid_raises_an_error(size, pixel_scale, options):
+    # The runtime type checks of the tests raise a TypeError first for some.
+    with pytest.raises((ValueError, TypeError), match=r" is .*; expected |Type-check"):
+        physics.pixel_grid(size, pixel_scale, **options)
+
+
+def test_sizes_may_be_numpy_integers_and_pixels_integers():
+    x, _ = physics.pixel_grid(np.int64(4), 0.1, subpixels=np.int64(2))
+    np.testing.assert_array_equal(x, physics.pixel_grid(4, 0.1, subpixels=2)[0])
+    image = np.full((4, 4), 255, np.uint8)
+    np.testing.assert_array_equal(physics.mean_over_subpixels(image, 2), np.full((2, 2), 255.0))
+    half = physics.interpolate(np.asarray([[0, 1], [1, 0]]), jnp.zeros(1), jnp.zeros(1), 0.5)
+    np.testing.assert_array_equal(half, [0.5])
+    with pytest.raises(ValueError, match="not a multiple of subpixels=3"):
+        physics.mean_over_subpixels(image, 3)
 
 
 def test_interpolation_is_exact_for_bilinear_images():

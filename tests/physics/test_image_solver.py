@@ -69,6 +69,50 @@ def test_images_of_sheared_spheres_match_polynomial_roots(dtype, number, toleran
         # The parities of minima and saddle points cancel, unless there is only one image.
         assert found.parity[index].sum() == (1 if len(expected) == 1 else 0)
     assert {1, 2, 4} == set(numbers)
+    assert found.complete.all()
+
+
+def test_window_contains_the_images_of_a_lens_of_any_size():
+    @jax.jit
+    @jax.vmap
+    def images(theta_E, center_x):  # the window is around the origin
+        deflection = functools.partial(physics.sis_deflection, theta_E=theta_E, center_x=center_x)
+        return physics.image_positions(deflection, 0.55 * theta_E + center_x, 0.0)
+
+    theta_E = np.array([1e-4, 0.3, 2.0, 30.0, 0.3, 30.0])
+    center_x = np.array([0.0, 0.0, 0.0, 0.0, 1.5, 150.0])
+    found = images(theta_E, center_x)
+    np.testing.assert_array_equal(found.mask.sum(1), 2)
+    np.testing.assert_allclose(found.x[:, 0], center_x + 1.55 * theta_E, rtol=1e-7)
+    np.testing.assert_allclose(found.x[:, 1], center_x - 0.45 * theta_E, rtol=1e-7)
+    assert found.complete.all()
+
+
+@pytest.mark.parametrize(
+    ("theta_E", "beta", "options"),
+    [
+        (2.0, 1.1, {"search_window": 6.0}),  # one of two images
+        (5.0, 0.1, {"search_window": 6.0}),  # none
+        (1.2, 0.3, {"max_images": 1}),
+        (1.2, 0.3, {"candidates": 1}),
+        (1.2, 0.0, {}),  # a ring
+        (np.nan, 0.1, {}),
+    ],
+)
+def test_missing_images_are_reported(theta_E, beta, options):
+    deflection = functools.partial(physics.sis_deflection, theta_E=theta_E)
+    found = jax.jit(lambda beta: physics.image_positions(deflection, beta, 0.0, **options))(beta)
+    assert not found.complete
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cells": 1}, {"refinement": 1}, {"max_images": 0}, {"candidates": 0}, {"search_window": -1.0}],
+)
+def test_impossible_search_raises_one_clear_error(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} is -?[01].*; expected"):
+        physics.image_positions(lambda x, y: (0 * x, 0 * y), 0.1, 0.0, **options)
 
 
 def test_images_of_a_sphere_match_closed_form():
@@ -196,10 +240,13 @@ def images_of_mass_sheet(kappa, beta):
 
 @pytest.mark.parametrize(
     ("kappa", "beta", "number"),
-    [(0.0, 0.2, 1), (1.0, 0.2, 0), (0.5, 40.0, 0)],
-    ids=["no lens", "all rays focused", "source outside the window"],
+    [(0.0, 0.2, 1), (1.0, 0.2, 0), (0.5, 40.0, 1), (1.5, 0.2, 1)],
+    ids=["no lens", "all rays focused", "distant source", "rays cross"],
 )
 def test_padding_and_its_gradients_are_finite(kappa, beta, number):
     (_, found), gradients = images_of_mass_sheet(jnp.asarray(kappa), jnp.asarray(beta))
     assert found.mask.sum() == number
+    assert found.complete == (kappa != 1)
+    if number:
+        np.testing.assert_allclose(found.x[0], beta / (1 - kappa), rtol=1e-10)
     assert all(np.isfinite(part).all() for part in (*found, *gradients))

@@ -132,3 +132,20 @@ def test_float32_losses_of_physical_lens_are_small():
         assert physics.curl_loss(alpha_x, alpha_y, 0.1) < 1e-10
         images = jnp.asarray([1.5, -0.9]), jnp.zeros(2)
         assert physics.same_source_loss(sphere(1.2), *images) < 1e-12
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_losses_are_the_same_in_any_unit_in_float32(unit):
+    with jax.enable_x64(False):
+        generator = np.random.default_rng(8)
+        image = jnp.asarray(generator.normal(5, 1, (20, 20)), jnp.float32)
+        expected = physics.sis_brightness_loss(image, 0.2, 1.2)
+        np.testing.assert_allclose(physics.sis_brightness_loss(image * unit, 0.2, 1.2), expected, rtol=1e-5)
+
+
+def test_losses_of_unsigned_counts_and_masked_missing_pixels():
+    image, model = np.full((4, 4), 3, np.uint8), np.full((4, 4), 5, np.uint8)
+    assert physics.chi_square_loss(image, model, 4) == 1
+    mask = jnp.arange(16).reshape(4, 4) > 0
+    missing = jnp.where(mask, 3.0, jnp.nan)
+    assert physics.chi_square_loss(missing, model, 4, mask) == 1

@@ -71,6 +71,8 @@ def test_float32_deflections_are_accurate_to_three_microarcseconds(profile):
         (0.3, 1e-12, {}),
         (0.2, 1e-8, {}),
         (0.1, 2e-5, {}),
+        (0.05, 1e-3, {}),
+        (0.05, 1e-12, {"terms": 180}),
         (0.3, 1e-12, {"terms": 90}),
         (0.2, 1e-12, {"terms": 90}),
         (0.1, 1e-12, {"terms": 90}),

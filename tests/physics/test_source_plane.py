@@ -78,6 +78,58 @@ def test_source_behind_sheared_sphere_is_reconstructed(method, tolerance):
     assert relative(found, truth()) < tolerance
 
 
+def test_source_behind_the_center_is_reconstructed():
+    """The deflection at the center of a lens, and on its axes, is 0 by symmetry."""
+
+    def ellipsoid(x, y):
+        lens = physics.sie_deflection(x, y, 1.2, e1=0.1, e2=0.0)
+        shear = physics.external_shear_deflection(x, y, 0.05, 0.02)
+        return lens[0] + shear[0], lens[1] + shear[1]
+
+    def gaussian(x, y):
+        return physics.gaussian_light(x, y, 1.0, sigma=0.15)
+
+    image = physics.lensed_image(gaussian, ellipsoid, *physics.pixel_grid(200, 0.02))
+    found = physics.source_image(image, ellipsoid, 0.02, source_size=41, source_scale=0.04)
+    truth = gaussian(*physics.pixel_grid(41, 0.04))
+    np.testing.assert_allclose(found, truth, atol=0.005 * truth.max())
+
+
+def test_position_behind_the_center_has_an_image_with_a_gradient():
+    def position(theta_E):
+        zero = jnp.zeros(())
+        return jnp.stack(
+            physics.outer_image_position(lambda x, y: physics.sis_deflection(x, y, theta_E), zero, zero)
+        )
+
+    theta = position(1.2)
+    np.testing.assert_allclose(jnp.linalg.norm(theta), 1.2, rtol=1e-12)
+    np.testing.assert_allclose(jax.jacfwd(position)(1.2), theta / 1.2, rtol=1e-6)
+
+
+def test_iteration_without_an_image_is_nan():
+    """Behind a sheet of convergence 2, the iteration diverges."""
+    theta = physics.outer_image_position(lambda x, y: (2 * x, 2 * y), jnp.ones(2), jnp.zeros(2))
+    assert np.isnan(theta).all()
+
+
+def test_images_may_be_integers_of_any_byte_order():
+    image = np.random.default_rng(4).integers(0, 200, (12, 12)).astype(">u2")
+    options = {"source_size": np.int64(6), "source_scale": 0.1}
+    for method in ("fixed_point", "cloud_in_cell"):
+        found, expected = (
+            physics.source_image(pixels, sheared, 0.25, method=method, **options)
+            for pixels in (image, jnp.asarray(image.astype(float)))
+        )
+        np.testing.assert_array_equal(found, expected)
+    x, y = jnp.asarray([0.03, -0.2]), jnp.zeros(2)
+    found, expected = (
+        physics.lensed_image(pixels, sheared, x, y, source_scale=0.5)
+        for pixels in (image, jnp.asarray(image.astype(float)))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_image_sampled_at_beta_is_not_the_source():
     """A common mistake: sampling the image at theta - alpha(theta)."""
     beta = physics.ray_shooting(sheared, *physics.pixel_grid(120, SCALE))

@@ -49,6 +49,17 @@ def test_predict_accepts_model_and_images_without_input_flag(model_file, tmp_pat
     assert [row["class"] for row in rows] == list(expected)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"best_epoch": "x"}, {"temperature": "[" * 9999}, {"temperature": "-1"}, {"temperature": "{}"}],
+)
+def test_invalid_metadata_gives_one_line(model_file, tmp_path, changes):
+    variables, metadata = weights.load(model_file)
+    weights.save(tmp_path / "x.safetensors", variables, metadata | changes)
+    with pytest.raises(UserError, match=r"x\.safetensors: the best epoch or temperature .* is invalid"):
+        lensjax.load(tmp_path / "x.safetensors")
+
+
 def test_wrong_sizes_and_missing_config_are_rejected(model_file, tmp_path):
     variables, metadata = weights.load(model_file)
     bare = tmp_path / "bare.safetensors"

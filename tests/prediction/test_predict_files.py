@@ -27,6 +27,7 @@ from lensjax.errors import Interrupted, UserError
 from lensjax.main import main
 from lensjax.prediction import files, part_file, readers
 from lensjax.prediction.files import predict_files
+from lensjax.prediction.table_files import encode_rows
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def probability(row):
 def test_prediction_does_not_depend_on_file_format(classifier, tmp_path):
     image = bars(0)
     folder = write(tmp_path / "in", every_kind(image))
-    assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (14, 0)
+    assert predict_files(classifier, str(folder), tmp_path / "out.csv") == (15, 0)
     expected = classifier.predict(image)
     other = classifier.predict(bars(1)).probabilities[0, 0]
     assert abs(expected.probabilities[0, 0] - other) > 1e-3  # predictions of different images differ
@@ -101,11 +102,11 @@ def test_mixed_folder_gives_one_row_per_image(run, tmp_path, capsys):
         wrong[name] = "No such file"
     (folder / "0" / "up").symlink_to("..")
     (folder / "again").symlink_to("1")
-    wrong |= {"self.npy": "symbolic links", "0/up": "link to a parent folder"}
+    wrong |= {"self.npy": "symbolic links", "0/up": "link to a parent folder or"}
     words = ["--mode=predict", f"--workdir={run}", f"--input={folder}"]
     assert main([*words, f"--output={tmp_path / 'out.csv'}"]) == 1
     rows = table(tmp_path / "out.csv")
-    assert len(rows) == 89 * 14 + 35 * 21 + 5 + 14 == 2000
+    assert len(rows) == 89 * 15 + 35 * 21 + 5 + 15 == 2090
     assert [row["file"] for row in rows.values()] == sorted(rows)
     for name, row in rows.items():
         if name in wrong:
@@ -132,6 +133,19 @@ def test_csv_json_lines_and_parquet_are_equal(classifier, tmp_path):
         assert row["error"] == (line["error"] or "")
         if not line["error"]:
             assert probability(row) == pytest.approx(line["probability_no"], abs=1e-6)
+
+
+def test_formulas_in_names_are_text(classifier, tmp_path):
+    names = {f"{start}cmd()|x.npy": b"" for start in "=+-@\t\r\n"} | {"a=b.npy": npy_bytes(bars(0))}
+    folder = write(tmp_path / "in", names)
+    for suffix in ("csv", "jsonl"):
+        assert predict_files(classifier, str(folder), tmp_path / f"out.{suffix}") == (1, 7)
+    rows = table(tmp_path / "out.csv")
+    assert set(rows) == {name if name == "a=b.npy" else f"'{name}" for name in names}
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert {json.loads(line)["file"] for line in lines} == set(names)
+    numbers = {"file": "=x", "class": None, "theta_E": -1.5, "gamma1": -0.25, "error": "-y"}
+    assert encode_rows([numbers], list(numbers), ".csv") == b"'=x,,-1.5,-0.25,'-y\r\n"
 
 
 class InterruptedFile:
@@ -168,6 +182,7 @@ class InterruptedFile:
 def test_interrupted_prediction_resumes_to_identical_file(classifier, tmp_path, monkeypatch, suffix, killed):
     images = np.stack([bars(seed) for seed in range(11)])
     files = {f"{seed}.npy": npy_bytes(bars(seed)) for seed in range(9)} | {"2.npy": b""}
+    files = {f"={name}": content for name, content in files.items()}  # escaped in CSV
     folder = write(tmp_path / "in", files | {"b.h5": h5_bytes(x=images)})
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert predict_files(classifier, str(folder), whole) == (19, 1)
@@ -257,7 +272,7 @@ def test_zip_glob_and_folder_give_identical_predictions(classifier, tmp_path):
     sources = {"folder": folder, "zip": tmp_path / "packed.zip", "glob": f"{folder}/**/*"}
     found = {}
     for name, source in sources.items():
-        assert predict_files(classifier, str(source), tmp_path / f"{name}.csv") == (15, 0)
+        assert predict_files(classifier, str(source), tmp_path / f"{name}.csv") == (16, 0)
         rows = table(tmp_path / f"{name}.csv")
         found[name] = {key.removeprefix(f"{folder}/"): row["probability_no"] for key, row in rows.items()}
     assert found["zip"] == found["folder"] == found["glob"]

@@ -1,6 +1,7 @@
 """Evaluation of a run on a split: content of the report, and which splits are read."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers.random_runs import SIZE, make_run
 from scipy.special import softmax
 from sklearn import metrics
 
+from lensjax import workdir
 from lensjax.config import default_config
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.errors import UserError
@@ -58,6 +60,23 @@ def test_splits_are_independent_and_validation_sets_temperature(run):
     assert after == before
     with pytest.raises(UserError, match=r"train/no/0\.npy"):
         evaluate(run, "--split=train")
+
+
+def test_moved_data_set_is_evaluated(run, tmp_path):
+    evaluate(run)
+    before = report(run)
+    config = workdir.read_config(run)
+    old, new = pathlib.Path(config.data.source), tmp_path / "moved"
+    old.rename(new)
+    try:
+        with pytest.raises(UserError, match="no such file or folder"):
+            evaluate(run)
+        evaluate(run, f"--config.data.source={new}")
+    finally:
+        new.rename(old)
+    assert report(run) == before
+    assert f"--config.data.source {new}" in (run / "report" / "index.html").read_text()
+    assert workdir.read_config(run).data.source == str(old)
 
 
 def test_report_has_every_score_with_interval(run):

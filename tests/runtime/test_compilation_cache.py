@@ -30,3 +30,14 @@ def test_cache_folder_is_set_unless_jax_has_one(tmp_path, given):
         assert after.strip().startswith(str(tmp_path / "compiled"))
     else:
         assert after.strip() == before == (given or "")
+
+
+def test_unwritable_cache_is_one_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"LENSJAX_CACHE": str(tmp_path / "file"), "JAX_PLATFORMS": "cpu"}
+    program = PROGRAM + "jax.jit(lambda x: x + 1)(1.0)"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "None None\n")
+    assert done.stderr.count("\n") == 1
+    assert "set LENSJAX_CACHE to a writable folder" in done.stderr

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lensjax import physics, simulation
+from lensjax.errors import UserError
 
 COMMON_TEST = simulation.preset("common_test")
 
@@ -149,3 +150,38 @@ def test_too_many_counts_raise_an_error():
     bright = dataclasses.replace(tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6))
     with pytest.raises(ValueError, match="16-bit images hold at most 65,535"):
         simulation.simulate_split(bright, seed=0, split="train", num_images=3)
+
+
+def test_rate_beyond_the_sampler_is_marked():
+    rate = jnp.asarray([3.0, -1.0, np.nan, 1e7])
+    image = simulation.add_noise(jax.random.key(0), rate, jnp.ones(()), COMMON_TEST.noise)
+    np.testing.assert_array_equal(np.isnan(image), [False, True, True, True])
+    counts = simulation.add_noise(
+        jax.random.key(0), jnp.asarray([3, 40, 7, 9]), jnp.ones(()), COMMON_TEST.noise
+    )
+    assert counts.dtype == jnp.float32
+
+
+def test_image_too_bright_for_a_fresh_batch_is_marked():
+    bright = dataclasses.replace(tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6))
+    batch = jax.jit(simulation.fresh_batch, static_argnums=(1, 2))(jax.random.key(0), bright, 3)
+    assert np.isnan(batch["scale"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "val"}, "split is 'val'; expected one of train"),
+        ({"seed": -1}, "seed is -1; expected"),
+        ({"num_images": 0}, "num_images is 0; expected"),
+    ],
+)
+def test_impossible_split_raises_one_clear_error(options, message):
+    for function in (simulation.simulate_split, simulation.draw_scenes):
+        with pytest.raises(UserError, match=message):
+            function(COMMON_TEST, **({"seed": 0, "split": "train", "num_images": 3} | options))
+
+
+def test_index_of_no_class_raises_an_error():
+    with pytest.raises(UserError, match="substructure is 3; expected an index from 0 to 2"):
+        simulation.draw_scene(jax.random.key(0), COMMON_TEST, jnp.asarray(3))

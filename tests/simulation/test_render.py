@@ -10,6 +10,7 @@ from oracles import numpy_lens
 from scipy import signal
 
 from lensjax import simulation
+from lensjax.errors import UserError
 from lensjax.simulation.blur import convolve, convolve_by_matmul, gaussian_kernel
 
 COMMON_TEST = simulation.preset("common_test")
@@ -76,6 +77,75 @@ def test_expected_counts_match_lenstronomy(name):
         blurred = signal.convolve2d(binned, kernel / kernel.sum(), mode="valid")
         expected = blurred + instrument.sky
         np.testing.assert_allclose(images[label], expected, rtol=0, atol=2e-6 * expected.max())
+
+
+def test_ray_through_the_center_stands_for_its_surroundings():
+    """With an odd number of rays, one is at the singular center, whose deflection is 0 by convention."""
+    drawn = dataclasses.replace(scene("no"), gamma1=jnp.float32(0.1))
+
+    def image(subpixels):
+        sharp = dataclasses.replace(
+            COMMON_TEST.instrument, image_size=5, subpixels=subpixels, psf_sigma=0.0, psf_size=1, sky=0.0
+        )
+        preset = dataclasses.replace(COMMON_TEST, instrument=sharp)
+        return jax.jit(lambda scene: simulation.expected_counts(scene, preset))(drawn)
+
+    truth = image(16)
+    np.testing.assert_allclose(image(1)[2, 2], truth[2, 2], rtol=0.01)
+    undeflected = simulation.render.brightness(drawn, COMMON_TEST, jnp.zeros(1), jnp.zeros(1))
+    assert undeflected[0] > 2 * truth[2, 2]
+
+
+def test_point_spread_function_of_width_zero_does_not_blur():
+    instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=20, psf_sigma=0.0)
+    found, expected = (
+        simulation.expected_counts(
+            scene("no"),
+            dataclasses.replace(COMMON_TEST, instrument=dataclasses.replace(instrument, psf_size=size)),
+        )
+        for size in (11, 1)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.max() > 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("image_size", 0),
+        ("image_size", (40, 60)),
+        ("image_size", 2.5),
+        ("subpixels", 0),
+        ("psf_size", 0),
+        ("psf_size", 4),
+        ("psf_sigma", -0.1),
+        ("psf_sigma", np.nan),
+        ("pixel_scale", 0.0),
+        ("sky", -1.0),
+    ],
+)
+def test_impossible_instrument_raises_one_clear_error(setting, value):
+    with pytest.raises(UserError, match=f"^{setting} is .*; expected"):
+        dataclasses.replace(COMMON_TEST.instrument, **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [
+        ("source", "amp", np.inf),
+        ("source", "R_sersic", 0.0),
+        ("source", "n_sersic", 0.1),
+        ("source", "axis_ratio", (0.0, 1.0)),
+        ("source", "offset", "round"),
+        (None, "shear", (0.3, 0.1)),
+        (None, "theta_E", (1.2, -0.1)),
+        (None, "lens_e1", 1.0),
+    ],
+)
+def test_impossible_prior_raises_one_clear_error(part, setting, value):
+    owner = COMMON_TEST if part is None else getattr(COMMON_TEST, part)
+    with pytest.raises(UserError, match=r" is .*; expected"):
+        dataclasses.replace(owner, **{setting: value})
 
 
 def test_blur_conserves_flux_and_variance():

@@ -112,7 +112,77 @@ def test_all_naming_schemes_give_equal_variables(dino, prefix, is_hugging_face, 
     assert_same(flatten(found.variables), flatten(convert_state_dict(dino).variables))
     assert found.source.architecture == "dino_vits16"
     assert set(found.source.unused) == set(unused)
+    assert "".join([*found.source.wrappers, found.source.prefix]) == prefix
+
+
+@pytest.mark.parametrize("prefix", ["net.", "encoder.", "model.encoder_q."])
+def test_any_prefix_is_removed(baseline, prefix):
+    expected = flatten(convert_state_dict(baseline).variables)
+    found = convert_state_dict(add_prefix(prefix, baseline))
+    assert_same(flatten(found.variables), expected)
     assert found.source.prefix == prefix
+    del baseline["resnet.fc.bias"]
+    with pytest.raises(UserError, match=rf"{prefix}resnet\.fc\.bias is missing"):
+        convert_state_dict(add_prefix(prefix, baseline))
+
+
+def test_wrapper_modules_inside_names_are_removed(pinn):
+    expected = flatten(convert_state_dict(pinn).variables)
+    wrapped = {
+        "_orig_mod." + name.replace("vit.", "vit._orig_mod.").replace("layer1.", "module.layer1."): array
+        for name, array in pinn.items()
+    }
+    found = convert_state_dict(wrapped | {"n_averaged": np.array(7)})
+    assert_same(flatten(found.variables), expected)
+    assert found.source.wrappers == ("module.", "_orig_mod.")
+    assert found.source.unused == {"n_averaged": "the counter of AveragedModel"}
+
+
+def test_one_of_several_networks_must_be_chosen(baseline):
+    other = {name: 2 * array for name, array in baseline.items()}
+    both = add_prefix("student.", baseline) | add_prefix("module.teacher.", other) | {"queue": np.zeros(3)}
+    with pytest.raises(UserError, match=r"2 networks, in student\. and teacher\.; .* --prefix teacher$"):
+        convert_state_dict(both)
+    for prefix, state in (("student", baseline), ("module.teacher.", other)):
+        found = convert_state_dict(both, prefix=prefix)
+        assert_same(flatten(found.variables), flatten(convert_state_dict(state).variables))
+        assert set(found.source.unused) > {"queue"}
+    top = baseline | add_prefix("ema.", other)
+    found = convert_state_dict(top, prefix=".")
+    assert_same(flatten(found.variables), flatten(convert_state_dict(baseline).variables))
+    with pytest.raises(UserError, match=r"no name begins with techer\.; the names are"):
+        convert_state_dict(both, prefix="techer")
+    with pytest.raises(UserError, match="projector is unexpected"):
+        convert_state_dict(add_prefix("net.", baseline) | {"projector": np.zeros(3)})
+    assert convert_state_dict(add_prefix("net.", baseline) | {"projector": np.zeros(3)}, prefix="net")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks.0.ls1.gamma": (384,)}, "those of DINOv2"),
+        ({"cls_token": (1, 1, 768)}, "a ViT with embedding size 768, patch size 16 and 12 blocks"),
+        ({"patch_embed.proj.weight": (384, 3, 8, 8)}, "patch size 8"),
+        ({"blocks.12.norm1.weight": (384,)}, "13 blocks"),
+        ({"layer1.0.conv3.weight": (256, 64, 1, 1)}, "bottleneck blocks, such as ResNet50"),
+    ],
+)
+def test_other_networks_are_named_in_one_line(dino, resnet18, changes, message):
+    state = resnet18 if "layer1.0.conv3.weight" in changes else dino
+    changed = {name: np.broadcast_to(np.float32(0), shape) for name, shape in changes.items()}
+    with pytest.raises(UserError, match=message) as error:
+        convert_state_dict(add_prefix("net.", state | changed))
+    assert "\n" not in str(error.value)
+
+
+def test_many_problems_are_counted_in_one_line(dino):
+    part = dict(list(dino.items())[:40])
+    with pytest.raises(UserError) as error:
+        convert_state_dict(part)
+    assert str(error.value) == (
+        "the weights do not match dino_vits16: 110 arrays are missing and 0 are unexpected or of the wrong "
+        f"shape or type ({list(dino)[40]} is missing; ...); it may be one part of a sharded checkpoint"
+    )
 
 
 def test_resnet18_keeps_its_optional_classifier(resnet18):

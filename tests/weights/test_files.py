@@ -1,9 +1,12 @@
 """Reading and writing of weight files, and refusal of unsafe or damaged ones."""
 
 import argparse
+import json
 import os
+import pathlib
 import pickle
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -65,6 +68,56 @@ def test_teacher_of_full_dino_checkpoint_is_read(tmp_path):
     read = weights.read_torch(save(tmp_path / "full.pth", content))
     assert_same(read.arrays, ARRAYS)
     assert read.skipped == ("student", "optimizer", "epoch", "args")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float64(0.5),
+        np.int64(3),
+        np.random.RandomState(0).get_state(),
+        np.array([{"a": 1}], object),
+        pathlib.Path("x"),
+    ],
+    ids=["float64", "int64", "random state", "objects", "path"],
+)
+def test_numpy_values_beside_tensors_are_not_created(tmp_path, monkeypatch, value, zipped):
+    content = {"state_dict": STATE, "best": value, "more": [value]}
+    file = save(tmp_path / "x.pth", content, _use_new_zipfile_serialization=zipped)
+
+    def refuse(*arguments):
+        raise AssertionError("NumPy was called")
+
+    for name in ("scalar", "_reconstruct"):
+        monkeypatch.setattr(f"numpy._core.multiarray.{name}", refuse)
+    read = weights.read_torch(file)
+    assert_same(read.arrays, ARRAYS)
+    assert read.skipped == ("best", "more")
+
+
+def test_averaged_weights_beside_others_must_be_chosen(tmp_path):
+    doubled = {name: 2 * tensor for name, tensor in STATE.items()}
+    file = save(tmp_path / "x.pth", {"model": STATE, "model_ema": doubled, "student": STATE, "epoch": 3})
+    with pytest.raises(
+        UserError, match=r"weights in model and model_ema; choose one, such as --entry model$"
+    ):
+        weights.read_torch(file)
+    assert_same(weights.read_torch(file, entry="model").arrays, ARRAYS)
+    found = weights.read_torch(file, entry="model_ema")
+    assert found.arrays["a.weight"].tolist() == (2 * ARRAYS["a.weight"]).tolist()
+    assert found.skipped == ("model", "student", "epoch")
+    assert weights.read_torch(file, entry="student").arrays.keys() == STATE.keys()
+    with pytest.raises(UserError, match=r"no state dict 'epoch'; its entries are 'model', 'model_ema',"):
+        weights.read_torch(file, entry="epoch")
+
+
+def test_part_of_sharded_checkpoint_is_named(tmp_path):
+    file = tmp_path / "model-00002-of-00003.safetensors"
+    save_file(ARRAYS, file)
+    with pytest.raises(UserError, match="is part 2 of 3 of a sharded checkpoint; save all weights in one"):
+        weights.read_torch(file)
+    assert weights.read_torch(file.rename(tmp_path / "model-00001-of-00001.safetensors")).arrays
 
 
 def test_safetensors_do_not_need_torch(tmp_path, monkeypatch):
@@ -158,9 +211,9 @@ def test_other_file_types_are_identified(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3, "student": STATE}, "no tensors found .*; the entries are 'epoch', 'student'"),
+        ({"epoch": 3, "student": STATE}, "no tensors found .*; the entries are 'epoch', 'student'; choose"),
         (torch.ones(2), "contains a Tensor, not a state dict"),
-        ({"model": STATE, "teacher": STATE}, "weights in teacher and model"),
+        ({"model": STATE, "teacher": STATE}, "weights in teacher and model; choose one"),
         ({"a": torch.eye(2).to_sparse()}, r"a is not a dense array \(torch\.sparse_coo"),
     ],
     ids=["no tensors", "a tensor", "two state dicts", "a sparse tensor"],
@@ -168,6 +221,52 @@ def test_other_file_types_are_identified(tmp_path, content, message):
 def test_checkpoint_without_state_dict_is_rejected(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         weights.read_torch(save(tmp_path / "x.pth", content))
+
+
+HEADERS = {
+    "overlap": {"a": ("F32", [16], [0, 64]), "b": ("F32", [16], [0, 64])},
+    "hole": {"a": ("F32", [4], [0, 16]), "b": ("F32", [4], [48, 64])},
+    "unknown type": {"a": ("F8_E4M3", [64], [0, 64])},
+    "many axes": {"a": ("F32", [1] * 100 + [16], [0, 64])},
+    "endless axis": {"a": ("F32", [0, 2**62], [0, 0]), "b": ("F32", [16], [0, 64])},
+    "overflow": {"a": ("F32", [2**62, 2**62], [0, 64])},
+    "control characters": {"a\n\x1b[31m": ("F32", [16], [0, 64])},
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS.keys())
+def test_hostile_safetensors_header_gives_one_line(tmp_path, header):
+    fields = ("dtype", "shape", "data_offsets")
+    text = json.dumps({name: dict(zip(fields, entry, strict=True)) for name, entry in header.items()})
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(64))
+    with pytest.raises(UserError) as error:
+        weights.read_torch(file)
+    assert "\n" not in str(error.value)
+
+
+def test_hostile_checkpoint_gives_one_line(tmp_path):
+    """Tensors larger than the file, a checkpoint that contains itself, and names with control characters."""
+    endless, loop = torch.zeros(1).expand(10**6, 10**6, 10**6), {}
+    loop["model"] = loop
+    for content in ({"a": endless}, loop, {"a\n\x1b[31m": torch.ones(2)}, {1: torch.ones(2)}):
+        with pytest.raises(UserError) as error:
+            weights.read_torch(save(tmp_path / "x.pth", content))
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_values_in_an_archive_are_noticed(tmp_path):
+    file = save(tmp_path / "x.pth", STATE)
+    content = file.read_bytes()
+    place = content.index(ARRAYS["a.weight"].tobytes())
+    file.write_bytes(content[:place] + b"\1" + content[place + 1 :])
+    assert torch.load(file)["a.weight"][0, 0] != 0  # PyTorch does not notice it
+    with pytest.raises(UserError, match=r"damaged .* \(the checksum of \S+ is wrong"):
+        weights.read_torch(file)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(10**6))
+    with pytest.raises(UserError, match="claim to be much larger than the file"):
+        weights.read_torch(file)
 
 
 def test_paths_may_be_strings(tmp_path):
@@ -197,6 +296,54 @@ def test_saved_variables_and_metadata_are_loaded(tmp_path):
     assert {"lensjax", "jax", "flax"} <= metadata.keys()
 
 
+def test_changed_content_is_never_loaded_silently(tmp_path):
+    """Every flipped bit of a file gives an error or the same variables and metadata."""
+    file = tmp_path / "x.safetensors"
+    variables = {"params": {"fc": {"kernel": ARRAYS["a.weight"], "bias": ARRAYS["a.bias"]}}}
+    weights.save(file, variables, {"architecture": "resnet18", "best_epoch": "8"})
+    content, expected = file.read_bytes(), weights.load(file)
+    refused = 0
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        file.write_bytes(changed)
+        try:
+            found, metadata = weights.load(file)
+        except UserError:
+            refused += 1
+            continue
+        assert metadata == expected[1]
+        assert_same(found["params"]["fc"], expected[0]["params"]["fc"])
+    assert refused > 0.95 * len(content)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    file = tmp_path / "x.safetensors"
+    weights.save(file, {"params": {"a": np.float32([1, value])}}, {"architecture": "resnet18"})
+    with pytest.raises(UserError, match=r"x\.safetensors: params/a contains NaN or infinite values"):
+        weights.load(file)
+
+
+def test_inconsistent_names_and_missing_metadata_are_refused(tmp_path):
+    file = tmp_path / "x.safetensors"
+    weights.save(
+        file, {"params": {"a": ARRAYS["a.bias"]}, "params/a/b": ARRAYS["a.bias"]}, {"architecture": "x"}
+    )
+    with pytest.raises(UserError, match="is part of two names"):
+        weights.load(file)
+    weights.save(file, {"params": {"a": ARRAYS["a.bias"]}}, {}, overwrite=True)
+    with pytest.raises(UserError, match="does not name its architecture"):
+        weights.load(file)
+
+
+def test_written_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").touch()
+    weights.write_torch(tmp_path / "x.safetensors", ARRAYS)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_load_error_has_command_for_conversion(tmp_path):
     other = tmp_path / "other.safetensors"
     save_file(ARRAYS, other, metadata={"format": "pt"})
@@ -204,7 +351,7 @@ def test_load_error_has_command_for_conversion(tmp_path):
         with pytest.raises(UserError, match=rf"lensjax convert-weights --input {file} --output"):
             weights.load(file)
     save_file(ARRAYS, other, metadata={"format": "lensjax weights", "format_version": "9"})
-    with pytest.raises(UserError, match="has format version 9"):
+    with pytest.raises(UserError, match="has format version '9'"):
         weights.load(other)
     with pytest.raises(UserError, match="no such file"):
         weights.load(tmp_path / "none.safetensors")
@@ -236,3 +383,12 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
     with pytest.raises(UserError, match=r"y\.safetensors: cannot write"):
         weights.write_torch(file / "y.safetensors", ARRAYS, overwrite=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_named_pipe_does_not_block(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for read in (weights.read_torch, weights.load):
+        with pytest.raises(UserError, match="not a regular file"):
+            read(tmp_path / name)

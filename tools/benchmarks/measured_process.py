@@ -120,7 +120,20 @@ def _write_to(file: Path, result: dict[str, Any]) -> None:
     file.write_text(json.dumps(result), "utf-8")
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """Runs the function that the arguments name, and returns its exit code."""
     functions = {each.__name__: each for each in (machine, images, cost, first_step, run)}
-    write = functools.partial(_write_to, Path(sys.argv[2]))
-    sys.exit(functions[sys.argv[1]](sys.argv[3:], write))
+    if "--help" in arguments[:1]:
+        sys.stdout.write(__doc__ or "")
+        return 0
+    if len(arguments) < 2 or arguments[0] not in functions:
+        sys.stderr.write(
+            f"measured_process: expected one of {', '.join(functions)}, then a file; see --help\n"
+        )
+        return 2
+    function, file, *words = arguments
+    return functions[function](words, functools.partial(_write_to, Path(file)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -85,7 +85,7 @@ def problems(number: int, away: float) -> tuple[Array, Array, tuple[np.ndarray, 
     fit = fitting.fit_in_batches(images[..., None], noise=noise)
     names = MODEL.nonlinear
     best = np.stack([fit.parameters[name] for name in names], axis=1)
-    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))[:, : len(names)]
+    deviation = np.asarray(fit.standard_errors)[:, : len(names)]
     signs = np.random.default_rng(0).choice([-1, 1], best.shape)
     start = (best + away * signs * deviation).astype(np.float32)
     flux = fit.model_image[..., 0] - fit.parameters["sky"][:, None, None]

@@ -24,9 +24,18 @@ ROOT = Path(__file__).parent.parent.parent
 Jobs = dict[str, Callable[[], Any]]
 
 
-def main() -> None:
-    """Runs the jobs named on standard input."""
-    task = json.loads(sys.stdin.readline())
+def main(arguments: list[str]) -> int:
+    """Runs the jobs named on standard input, and returns the exit code."""
+    if "--help" in arguments:
+        sys.stdout.write(__doc__ or "")
+        return 0
+    try:
+        task = json.loads("" if arguments else sys.stdin.readline())
+    except ValueError:
+        sys.stderr.write(
+            "training_contestants: expected no arguments and a task on standard input; see --help\n"
+        )
+        return 2
     replies = sys.stdout
     sys.stdout = sys.stderr  # libraries also write to standard output
     with tempfile.TemporaryDirectory() as folder:
@@ -37,11 +46,12 @@ def main() -> None:
         for line in sys.stdin:
             if line.strip() == "end":
                 print(json.dumps({"peak_bytes": peak_bytes()}), file=replies, flush=True)
-                return
+                return 0
             started = time.perf_counter()
             jobs[line.strip()]()
             seconds = time.perf_counter() - started
             print(json.dumps({"seconds": seconds}), file=replies, flush=True)
+    return 0
 
 
 def random_images(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,4 +248,4 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

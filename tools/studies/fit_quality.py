@@ -83,7 +83,7 @@ def report_pulls(
 ) -> None:
     """Prints the pulls for images without substructure, which test the uncertainties."""
     smooth = images.labels == 0
-    deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
+    deviation = fit.standard_errors
     log.info("pulls on `no`          mean  width  largest    standard deviation")
     for column, name in enumerate(model.names[:-1]):
         truth = true_value(name, images)
@@ -142,7 +142,7 @@ def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
         log.info(
             "  %-8s %6.3f %5s  %.4f %.4f  %s",
             *(CLASSES[label], fit.reduced_chi_square[row], fit.converged[row]),
-            *(fit.parameters["theta_E"][row], np.sqrt(fit.covariance[row, 0, 0]), rings),
+            *(fit.parameters["theta_E"][row], fit.standard_errors[row, 0], rings),
         )
 
 

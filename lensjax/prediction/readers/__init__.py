@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import Entry, error_entry
+from lensjax.prediction.readers.entry import CheckSize, Entry, check_type, describe_error, error_entry
 
 # Reader module and optional package of each file kind.
 _READERS = {
@@ -25,23 +25,35 @@ _READERS = {
     ".h5": ("hdf5", "h5py"),
     ".hdf5": ("hdf5", "h5py"),
 }
-SUFFIXES = (*_READERS, ".fits.gz", ".fit.gz", ".fts.gz")
+_COMPRESSED = (".gz", ".bz2", ".fz")  # of FITS files
+SUFFIXES = (*_READERS, *(fits + packed for fits in (".fits", ".fit", ".fts") for packed in _COMPRESSED))
 
 
 def file_kind(name: str) -> str | None:
-    """Suffix that determines the reader, without .gz; None if it is not an image file."""
+    """Suffix that determines the reader, without that of a compression; None if it is not an image file."""
     lowered = name.lower()
     if not lowered.endswith(SUFFIXES):
         return None
-    return PurePosixPath(lowered.removesuffix(".gz")).suffix
+    for suffix in _COMPRESSED:
+        lowered = lowered.removesuffix(suffix)
+    return PurePosixPath(lowered).suffix
 
 
-def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
+def accept_any_size(shape: tuple[int, int]) -> None:
+    """Accepts images of any height and width."""
+
+
+def entries(
+    stream: BufferedIOBase, name: str, check_size: CheckSize = accept_any_size, extension: str | None = None
+) -> Iterator[Entry]:
     """The images in a file, in order; an unreadable file gives a single entry that raises the error.
 
     Args:
       stream: the file; must stay open and seekable while entries are loaded.
       name: name of the file; its suffix, one of `SUFFIXES`, determines the reader.
+      check_size: raises UserError if images of a height and width cannot be used, so that a stack of such
+        images gives only one error.
+      extension: name of the only FITS extension, HDF5 dataset or .npz array to read; None for all.
     """
     kind = file_kind(name)
     assert kind is not None  # for the type checker: other files are not listed
@@ -50,7 +62,7 @@ def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
     try:
         read = importlib.import_module(f"lensjax.prediction.readers.{module}").read
         with suppress_warnings():
-            for entry in read(stream):
+            for entry in read(stream, check_size, extension):
                 found = True
                 yield entry
     except UserError as error:
@@ -58,7 +70,9 @@ def entries(stream: BufferedIOBase, name: str) -> Iterator[Entry]:
     except ImportError as error:
         yield error_entry(f'needs {package or error.name}: pip install "lensjax[formats]"')
     except Exception as error:  # decoders can raise any exception for a damaged file
-        yield error_entry(f"cannot be read as {kind}: {_reason(error)}; check the file or copy it again")
+        yield error_entry(
+            f"cannot be read as {kind}: {describe_error(error)}; check the file or copy it again"
+        )
     else:
         if not found:
             yield error_entry("contains no image")
@@ -76,7 +90,9 @@ def load(entry: Entry) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # as in `entries`
-        raise UserError(f"cannot be read: {_reason(error)}; check the file or copy it again") from error
+        raise UserError(
+            f"cannot be read: {describe_error(error)}; check the file or copy it again"
+        ) from error
     return validate_pixels(pixels)
 
 
@@ -86,10 +102,9 @@ def validate_pixels(pixels: np.ndarray) -> np.ndarray:
     Raises:
       UserError: if they are not real numbers of at most 64 bits.
     """
+    check_type(pixels.dtype)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
-    if pixels.dtype.kind not in "iuf" or pixels.dtype.itemsize > 8:
-        raise UserError(f"contains {pixels.dtype} values; save them as floats or integers of at most 64 bits")
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -99,8 +114,3 @@ def suppress_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,7 +1,6 @@
 """Images in .npy files: single images, or stacks that are read one image at a time. Nothing is unpickled."""
 
 import math
-import os
 from collections.abc import Iterator
 from io import BufferedIOBase
 
@@ -9,22 +8,32 @@ import numpy as np
 
 from lensjax.data.npy import MAX_HEADER, PICKLE_MESSAGE, PREAMBLE, parse_header
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import Entry, stack_entries, stack_shape
+from lensjax.prediction.readers.entry import (
+    CheckSize,
+    Entry,
+    check_type,
+    stack_entries,
+    stack_shape,
+    stream_length,
+)
 
 
-def read(stream: BufferedIOBase) -> Iterator[Entry]:
-    """The images of a .npy file."""
-    length = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    yield from array_entries(stream, length)
+def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = None) -> Iterator[Entry]:
+    """The images of a .npy file, which has no extensions."""
+    del extension
+    length = stream_length(stream)
+    yield from array_entries(stream, length, check_size)
 
 
-def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterator[Entry]:
+def array_entries(
+    stream: BufferedIOBase, length: int, check_size: CheckSize, part: str = ""
+) -> Iterator[Entry]:
     """The images of one array.
 
     Args:
       stream: seekable stream at the start of the .npy data.
       length: length of the .npy data, bytes.
+      check_size: raises UserError if images of a height and width cannot be used.
       part: name of the array within its file, with a leading colon; "" if it has none.
 
     Raises:
@@ -33,6 +42,7 @@ def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterat
     shape, fortran_order, dtype, offset = parse_header(stream.read(PREAMBLE + MAX_HEADER))
     if dtype.hasobject:
         raise UserError(PICKLE_MESSAGE)
+    check_type(dtype)
     number, height, width = stack_shape(shape)
     expected, found = math.prod(shape) * dtype.itemsize, length - offset
     if found < expected:
@@ -52,4 +62,4 @@ def array_entries(stream: BufferedIOBase, length: int, part: str = "") -> Iterat
         pixels = np.frombuffer(stream.read(size), dtype)
         return pixels.reshape((height, width), order="F" if fortran_order else "C")
 
-    yield from stack_entries(shape, load, part)
+    yield from stack_entries(shape, dtype, load, check_size, part)

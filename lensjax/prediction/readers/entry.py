@@ -2,14 +2,34 @@
 
 import dataclasses
 import functools
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedIOBase
 
 import numpy as np
 
 from lensjax.errors import UserError
 
 COLOR_CHANNELS = (2, 3, 4)
+MAX_BANDS = 16  # along the last axis of an array of one image in several filters
 MAX_PIXELS = 2**26  # per image; limits the memory that a damaged header can request
+MAX_BLOCK = 8 * MAX_PIXELS  # bytes that are decompressed at once
+# Data may be larger than their compressed file by this factor; images of lenses reach about 20. Smaller data
+# are never refused.
+MAX_EXPANSION = 250
+ALWAYS_ALLOWED = 2**26  # bytes
+# Planes that accompany an image: words in their names, and whole names.
+_WORDS = (
+    "psf rms wht weight weights wt ivar invvar var variance err error errors sigma std stdev noise uncert "
+    "uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage seg segm "
+    "segmentation"
+)
+AUXILIARY_WORDS = frozenset(_WORDS.split(" "))
+AUXILIARY_NAMES = frozenset({"bkg", "background", "sky", "con", "exp", "time", "samp"})
+
+CheckSize = Callable[[tuple[int, int]], None]
+"""Raises UserError if images of a height and width cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +54,51 @@ def error_entry(message: str, part: str = "") -> Entry:
     return Entry(part, load)
 
 
+def describe_error(error: Exception) -> str:
+    """First line of an exception's message; all characters that a terminal could interpret are escaped."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:200])
+
+
+def stream_length(stream: BufferedIOBase) -> int:
+    """Length of a seekable stream, bytes; its position becomes 0."""
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return length
+
+
+def expansion_limit(length: int) -> int:
+    """Number of bytes that a compressed file of this length may contain."""
+    return max(ALWAYS_ALLOWED, MAX_EXPANSION * length)
+
+
+def check_expansion(claimed: int, length: int) -> None:
+    """Refuses data that are far larger than their file.
+
+    Args:
+      claimed: number of bytes according to the header.
+      length: length of the file, bytes.
+
+    Raises:
+      UserError: if the data are larger than `expansion_limit`.
+    """
+    if claimed > expansion_limit(length):
+        raise UserError(
+            f"claims {claimed:,} bytes of pixels in {length:,} bytes of file; it is damaged or empty"
+        )
+
+
+def check_type(dtype: np.dtype) -> None:
+    """Checks that pixels of a type can be used.
+
+    Raises:
+      UserError: if they are not real numbers of 8 to 64 bits.
+    """
+    if dtype.kind not in "iufb" or dtype.itemsize > 8:
+        raise UserError(f"contains {dtype} values; save them as floats or integers of at most 64 bits")
+
+
 def stack_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Number of images in an array, and their height and width.
 
@@ -52,6 +117,8 @@ def stack_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
             return (1, *shape[:2])
         if shape[2] in COLOR_CHANNELS and min(shape[:2]) > max(COLOR_CHANNELS):
             raise UserError(f"shape {shape}: a color image; save a single channel")
+        if shape[2] <= MAX_BANDS < min(shape[:2]):
+            raise UserError(f"shape {shape}: {shape[2]} bands along the last axis; {hint}")
         return shape
     if len(shape) == 4 and shape[3] == 1:
         return shape[:3]
@@ -61,35 +128,113 @@ def stack_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def stack_entries(
-    shape: tuple[int, ...], read: Callable[[int], np.ndarray], part: str = ""
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    read: Callable[[int], np.ndarray],
+    check_size: CheckSize,
+    part: str = "",
 ) -> Iterator[Entry]:
     """The images of one array.
 
     Args:
       shape: shape of the array.
+      dtype: type of the pixels.
       read: returns the pixels of the image at an index, in any shape; the index is 0 for an array that is
         a single image.
+      check_size: raises UserError if images of a height and width cannot be used.
       part: name of the array within its file, with a leading colon; "" if it has none.
 
     Raises:
-      UserError: if the array does not contain images, or an image has too many pixels.
+      UserError: if the array does not contain images that can be used.
     """
+    check_type(dtype)
     number, height, width = stack_shape(shape)
     if height * width > MAX_PIXELS:
         raise UserError(f"shape {shape}: more than {MAX_PIXELS:,} pixels per image; crop to the lens")
+    try:
+        check_size((height, width))
+    except UserError as error:
+        raise UserError(f"{number:,} images of {error}" if number > 1 else str(error)) from None
     for index in range(number):
         name = f"{part}[{index}]" if number > 1 else part
         yield Entry(name, functools.partial(_plane, read, index, (height, width)))
 
 
-def image_arrays(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def read_in_blocks(
+    read: Callable[[int, int], np.ndarray], number: int, rows: int, size: int
+) -> Callable[[int], np.ndarray]:
+    """A function that reads one image of a stack whose images are compressed together.
+
+    Each block is decompressed only once if the images are read in order.
+
+    Args:
+      read: returns the images from one index to another.
+      number: number of images.
+      rows: number of images in a block.
+      size: size of an image, bytes.
+
+    Raises:
+      UserError: if a block is too large to be decompressed at once.
+    """
+    rows = max(1, min(rows, number))
+    if rows * size > MAX_BLOCK:
+        raise UserError(
+            f"{rows:,} images are compressed together, {rows * size:,} bytes; compress each image by itself"
+        )
+
+    @functools.lru_cache(maxsize=1)
+    def block(index: int) -> np.ndarray:
+        return read(index * rows, min((index + 1) * rows, number))
+
+    return lambda index: block(index // rows)[index % rows]
+
+
+def select_names(shapes: Mapping[str, tuple[int, ...]], chosen: str | None) -> list[str]:
     """Names of the arrays that contain images, for files with several arrays.
 
     These are the arrays with three or more axes or, if there are none, those with two. All others are assumed
-    to be labels and tables.
+    to be labels and tables. Planes such as masks, by their names, are left out.
+
+    Args:
+      shapes: shape of each array, by name.
+      chosen: name of the only array to read; None for all.
+
+    Raises:
+      UserError: if there is no array `chosen`, or all arrays are such planes.
     """
-    least = 3 if any(len(shape) >= 3 for shape in shapes.values()) else 2
-    return [name for name, shape in shapes.items() if len(shape) >= least]
+    if chosen is not None:
+        found = [name for name in shapes if name.casefold() == chosen.casefold()]
+        return found or no_extension(chosen, list(shapes))
+    images = leave_out_planes([name for name, shape in shapes.items() if len(shape) >= 2])
+    least = 3 if any(len(shapes[name]) >= 3 for name in images) else 2
+    return [name for name in images if len(shapes[name]) >= least]
+
+
+def leave_out_planes(names: list[str]) -> list[str]:
+    """The names that do not belong to planes such as masks and point-spread functions.
+
+    Raises:
+      UserError: if none is left.
+    """
+    images = [name for name in names if not is_auxiliary(name)]
+    if names and not images:
+        raise UserError(f"contains only {_listed(names)}; choose one with --extension if it is an image")
+    return images
+
+
+def is_auxiliary(name: str) -> bool:
+    """Returns whether a name belongs to a plane that accompanies an image, such as "VIS_PSF" or "DQ"."""
+    words = [word for word in re.split("[^a-z]+", name.casefold()) if word]
+    return not AUXILIARY_WORDS.isdisjoint(words) or (len(words) == 1 and words[0] in AUXILIARY_NAMES)
+
+
+def no_extension(chosen: str, names: list[str]) -> list[str]:
+    """Raises the error for an `--extension` that a file does not have."""
+    raise UserError(f"has no extension {chosen}, but {_listed(names) or 'none'}; correct --extension")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
 
 
 def _plane(read: Callable[[int], np.ndarray], index: int, shape: tuple[int, int]) -> np.ndarray:

@@ -1,42 +1,143 @@
-"""Images in PNG and TIFF files of 1 to 32 bits, one page at a time."""
+"""Images in PNG and TIFF files of 1 to 32 bits, one page at a time, with all bits of their pixels."""
 
 import functools
+import itertools
+import sys
 from collections.abc import Iterator
 from io import BufferedIOBase
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import MAX_PIXELS, Entry
+from lensjax.prediction.readers.entry import (
+    MAX_PIXELS,
+    CheckSize,
+    Entry,
+    check_expansion,
+    error_entry,
+    stream_length,
+)
 
-GRAY_MODES = ("1", "L", "I", "F")
-SAMPLE_FORMAT = 339  # TIFF tag; (1,) means unsigned
+MAX_PAGES = 10_000  # Pillow's time grows with the square of the number of pages
+PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
+UNSIGNED, SIGNED = (1,), (2,)  # values of SAMPLE_FORMAT
+# Modes whose conversion to gray or RGB keeps the stored values. Pillow opens other colors, such as CMYK.
+COLOR_MODES = ("P", "PA", "LA", "RGB", "RGBA")
 
 
-def read(stream: BufferedIOBase) -> Iterator[Entry]:
-    """The images of a PNG or TIFF file. Gray images stored as color are accepted; transparency is ignored."""
+def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = None) -> Iterator[Entry]:
+    """The images of a PNG or TIFF file, which has no extensions.
+
+    Gray images stored as color are accepted; transparency is ignored.
+    """
+    del extension
+    length = stream_length(stream)
+    with _open(stream) as picture:
+        if picture.format == "PNG" and getattr(picture, "is_animated", False):
+            raise UserError("is an animation; save each image to a file of its own")
+        several = _has_page(picture, 1)
+        for index in itertools.count():
+            if index == MAX_PAGES:
+                yield error_entry(f"more than {MAX_PAGES:,} pages; divide the file", f"[{index}]")
+                return
+            if not _has_page(picture, index):
+                return
+            load = functools.partial(_load, stream, picture, index, length, check_size)
+            yield Entry(f"[{index}]" if several else "", load)
+
+
+def _open(stream: BufferedIOBase) -> Image.Image:
     try:
-        opened = Image.open(cast(IO[bytes], stream), formats=("PNG", "TIFF"))
+        return Image.open(cast(IO[bytes], stream), formats=("PNG", "TIFF"))
     except UnidentifiedImageError:
         raise UserError("is not a PNG or TIFF image of at most 32 bits; save it as .npy") from None
-    with opened as picture:
-        number = getattr(picture, "n_frames", 1)
 
-        def load(index: int) -> np.ndarray:
-            picture.seek(index)
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(f"more than {MAX_PIXELS:,} pixels per image; crop to the lens")
-            if picture.mode in GRAY_MODES or picture.mode.startswith("I;16"):
-                pixels = np.asarray(picture)
-                unsigned = getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,)
-                return pixels.view(np.uint32) if picture.mode == "I" and unsigned else pixels
-            colors = np.asarray(picture.convert("RGB"))
-            if (colors != colors[..., :1]).any():
-                raise UserError("is a color image; save a single channel")
-            return colors[..., 0]
 
-        for index in range(number):
-            name = f"[{index}]" if number > 1 else ""
-            yield Entry(name, functools.partial(load, index))
+def _has_page(picture: Image.Image, index: int) -> bool:
+    try:
+        picture.seek(index)
+    except EOFError:
+        return False
+    return True
+
+
+def _load(
+    stream: BufferedIOBase, picture: Image.Image, index: int, length: int, check_size: CheckSize
+) -> np.ndarray:
+    picture.seek(index)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise UserError(f"more than {MAX_PIXELS:,} pixels per image; crop to the lens")
+    check_size((picture.height, picture.width))
+    check_expansion(4 * picture.width * picture.height, length)
+    if picture.mode in COLOR_MODES:
+        colors = _colors(stream, picture, index)
+        if (colors != colors[..., :1]).any():
+            raise UserError("is a color image; save a single channel")
+        return colors[..., 0]
+    if picture.mode not in ("1", "L", "I", "F") and not picture.mode.startswith("I;16"):
+        raise UserError(f"has colors of the kind {picture.mode}; save a single channel")
+    return _gray(picture)
+
+
+def _gray(picture: Any) -> np.ndarray:
+    """Pixels of one channel, as stored; 0 is black."""
+    tags = getattr(picture, "tag_v2", {})
+    sample_format = tags.get(SAMPLE_FORMAT)
+    _set_raw_mode(picture, lambda codec, mode: mode.replace("B", "N") if codec == "libtiff" else mode)
+    pixels = np.asarray(picture)
+    if picture.mode == "I" and sample_format == UNSIGNED:
+        pixels = pixels.view(np.uint32)
+    elif picture.mode == "L" and sample_format == SIGNED:
+        pixels = pixels.view(np.int8)
+    if tags.get(PHOTOMETRIC) == 0 and picture.mode not in ("1", "L"):  # Pillow inverts these two itself
+        if not picture.mode.startswith("I;16"):
+            raise UserError("has 0 as white and values without a maximum; save it with 0 as black")
+        pixels = np.iinfo(np.uint16).max - pixels
+    return pixels
+
+
+def _colors(stream: BufferedIOBase, picture: Any, index: int) -> np.ndarray:
+    """Pixels of gray or of red, green and blue, `[height, width, channels]`."""
+    raw_mode = _raw_mode(picture)
+    if ";16" not in raw_mode:
+        return np.asarray(picture.convert("RGB"))
+    # Pillow keeps one byte of two. Both are read, one after the other; 16-bit gray with alpha has the
+    # layout of 8-bit RGBA.
+    if raw_mode == "LA;16B":
+        _set_raw_mode(picture, lambda _, mode: "RGBA")
+        high, low = np.asarray(picture)[..., 0:1], np.asarray(picture)[..., 1:2]
+    elif raw_mode.startswith(("RGB;16", "RGBA;16", "RGBX;16")):
+        high = np.asarray(picture)[..., :3]
+        other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+        with _open(stream) as second:
+            second.seek(index)
+            _set_raw_mode(second, lambda _, mode: mode[:-1] + other[mode[-1]])
+            low = np.asarray(second)[..., :3]
+    else:
+        raise UserError("has 16-bit colors of an unusual kind; save a single channel")
+    return high.astype(np.uint16) << 8 | low
+
+
+def _raw_mode(picture: Any) -> str:
+    """Layout of the stored pixels, as Pillow names it."""
+    arguments = picture.tile[0].args if picture.tile else ""
+    return arguments if isinstance(arguments, str) else str(arguments[0])
+
+
+def _set_raw_mode(picture: Any, change: Any) -> None:
+    """Changes the layout from which Pillow decodes the pixels.
+
+    libtiff converts pixels to the byte order of the machine, which Pillow does not know of all types; "N" is
+    this order.
+    """
+    tiles = []
+    for tile in picture.tile:
+        arguments = tile.args
+        if isinstance(arguments, str):
+            arguments = change(tile.codec_name, arguments)
+        else:
+            arguments = (change(tile.codec_name, arguments[0]), *arguments[1:])
+        tiles.append(tile._replace(args=arguments))
+    picture.tile = tiles

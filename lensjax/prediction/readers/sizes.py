@@ -9,6 +9,7 @@ from scipy.interpolate import CubicSpline
 from lensjax.data.npy import min_max_scale
 from lensjax.errors import UserError
 
+FINEST, COARSEST = 0.01, 4.0  # pixel scales of images, divided by the run's
 _MARGIN = 4  # input pixels beyond the field of the result that the spline includes
 
 
@@ -28,6 +29,24 @@ class TargetSize:
     zoom: float | None = None
 
 
+def find_zoom(pixel_scale: float, run_scale: float) -> float:
+    """Pixel scale of images divided by that of the run.
+
+    Args:
+      pixel_scale, run_scale: pixel scales of the images and of the run, arcsec.
+
+    Raises:
+      UserError: if the pixel scale is not a number, or too different from that of the run.
+    """
+    low, high = FINEST * run_scale, COARSEST * run_scale
+    if not low <= pixel_scale <= high:  # also true for NaN
+        raise UserError(
+            f"--pixel-scale={pixel_scale:g}: must be from {low:g} to {high:g} arcsec for a run with pixels "
+            f"of {run_scale:g} arcsec"
+        )
+    return pixel_scale / run_scale
+
+
 def match_size(
     image: Shaped[np.ndarray, "height width"], target: TargetSize
 ) -> Float[np.ndarray, "{target.size} {target.size}"]:
@@ -40,17 +59,31 @@ def match_size(
     Raises:
       UserError: if the size differs and may not be changed, or if pixels are not finite or all equal.
     """
+    check_size(image.shape, target)
     if target.zoom is not None:
         return min_max_scale(resample(image, target.zoom, target.size))
-    size = (target.size, target.size)
-    if image.shape != size:
-        mismatch = f"shape {image.shape}, expected {size}"
-        if min(image.shape) < target.size:
+    return min_max_scale(crop_center(image, target.size, target.size))
+
+
+def check_size(shape: tuple[int, int], target: TargetSize) -> None:
+    """Checks that images of a height and width can be cropped or resampled to the classifier's size.
+
+    Raises:
+      UserError: if the size differs and may not be changed.
+    """
+    if target.zoom is not None:
+        if target.size / target.zoom > min(shape) * (1 + 1e-9):
+            raise UserError(
+                f"shape {shape} covers only {min(shape) * target.zoom:.1f} of the run's {target.size} "
+                "pixels; use a larger field"
+            )
+        return
+    if shape != (target.size, target.size):
+        mismatch = f"shape {shape}, expected {(target.size, target.size)}"
+        if min(shape) < target.size:
             raise UserError(f"{mismatch}; use --pixel-scale to resample images with larger pixels")
         if not target.crop:
             raise UserError(f"{mismatch}; use --fit-size=crop to crop, --pixel-scale to resample")
-        image = crop_center(image, *size)
-    return min_max_scale(image)
 
 
 def crop_center(
@@ -82,12 +115,8 @@ def resample(
     Raises:
       UserError: if the image does not cover the result, or its pixels there are not finite.
     """
+    check_size(image.shape, TargetSize(size, zoom=zoom))
     side = size / zoom  # of the result, in input pixels
-    if side > min(image.shape) * (1 + 1e-9):
-        raise UserError(
-            f"shape {image.shape} covers only {min(image.shape) * zoom:.1f} of the run's {size} pixels; use "
-            "a larger field"
-        )
     # The same number of pixels is removed on both sides, so that the center stays in place.
     excess = [max(0, (have - int(np.ceil(side)) - 2 * _MARGIN) // 2) for have in image.shape]
     rows, columns = (slice(cut, have - cut) for cut, have in zip(excess, image.shape, strict=True))

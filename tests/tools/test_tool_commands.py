@@ -1,0 +1,59 @@
+"""Every program in tools/ and every command has a help text, and refuses wrong arguments in one line."""
+
+import io
+import pathlib
+import runpy
+import sys
+
+import pytest
+
+from lensjax.cli.help import COMMANDS
+from lensjax.cli.options import MODES
+from lensjax.main import run
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
+PROGRAMS = sorted(str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py"))
+COMMAND_LINES = ["lensjax", *(f"lensjax {name}" for name in sorted([*MODES, *COMMANDS]))]
+# Without arguments, these need at least one; the others run with defaults.
+NEED_ARGUMENTS = {
+    *COMMAND_LINES,
+    *("convert_torch_weights.py", "export.py", "prepare_tfds.py", "simulate.py"),
+    *("benchmarks/measured_process.py", "benchmarks/training_contestants.py"),
+    *("studies/ablation.py", "studies/plot_physics.py", "studies/where_it_breaks.py"),
+}
+
+
+@pytest.fixture
+def program(monkeypatch, capsys, tmp_path):
+    """Runs a program in this process; returns its exit code and its output on both streams."""
+
+    def run_program(name, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        if name.startswith("lensjax"):
+            code = run([*name.split()[1:], *words])
+        else:
+            path = TOOLS / name
+            monkeypatch.syspath_prepend(str(path.parent))
+            monkeypatch.setattr(sys, "argv", [str(path), *words])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(path), run_name="__main__")
+            code = ended.value.code
+        assert not any(tmp_path.iterdir())
+        return code, *capsys.readouterr()
+
+    return run_program
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, *COMMAND_LINES])
+def test_help_and_wrong_arguments(program, name):
+    code, output, errors = program(name, "--help")
+    assert (code, errors) == (0, "")
+    assert len(output.splitlines()) > 4
+    wrong = [["--no-such-flag"], ["--no-such-flag=1", "word"]]
+    for words in [*wrong, []] if name in NEED_ARGUMENTS else wrong:
+        code, output, errors = program(name, *words)
+        assert code == 2, words
+        assert output == ""
+        assert errors.count("\n") == 1, errors
+        assert errors.endswith("\n")

@@ -1,0 +1,119 @@
+"""Damages files of every kind in seeded ways, and counts how many of them the readers survive.
+
+Each file is read in another process, so that crashes and hangs are counted, too. A file is survived
+if it is read or refused with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
+
+    python tools/studies/mutate_files.py --number 10000 --output mutated.json
+"""
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
+SECONDS = 2.0
+OUTCOMES = ("read", "refused", "error", "hang", "crash")
+
+
+def main() -> None:
+    """Writes the table as JSON, and prints it as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--number", type=int, default=2_000, help="number of damaged files")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the damage")
+    parser.add_argument("--output", type=pathlib.Path, help="JSON file of the table")
+    options = parser.parse_args()
+    counts, failures, peak = attack(options.number, options.seed)
+    lines = ["| file | damage | tried | survived | read |", "|---|---|---:|---:|---:|"]
+    table = []
+    for (name, kind), found in sorted(counts.items()):
+        tried, survived = found.total(), found["read"] + found["refused"]
+        outcomes = {outcome: found[outcome] for outcome in OUTCOMES}
+        table.append({"file": name, "damage": kind, "tried": tried, "survived": survived, **outcomes})
+        lines.append(f"| {name} | {kind} | {tried} | {survived} | {found['read']} |")
+    total = sum(counts.values(), Counter())
+    survived = total["read"] + total["refused"]
+    lines.append(f"| all | all | {total.total()} | {survived} | {total['read']} |")
+    content = {"seed": options.seed, "table": table, "failures": failures, "peak_mib": round(peak)}
+    if options.output:
+        options.output.write_text(json.dumps(content, indent=1) + "\n")
+    print("\n".join(lines))
+    print(f"\npeak memory of a reader: {peak:,.0f} MiB")
+    for failure in failures:
+        print(*failure)
+
+
+def attack(
+    number: int, seed: int
+) -> tuple[dict[tuple[str, str], Counter[str]], list[tuple[Any, ...]], float]:
+    """Counts of outcomes by file and damage, failures with their seeds, and the peak memory, MiB."""
+    files = importlib.import_module("helpers.fuzzed_files")
+    damage = importlib.import_module("helpers.mutations")
+    with tempfile.TemporaryDirectory() as folder:
+        valid = files.valid_files(pathlib.Path(folder))
+    pairs = [(name, kind) for name in valid for kind in damage.MUTATIONS]
+    counts: dict[tuple[str, str], Counter[str]] = {pair: Counter() for pair in pairs}
+    failures: list[tuple[Any, ...]] = []
+    peak = 0.0
+    worker, pipe = start_worker()
+    for place in range(number):
+        name, kind = pairs[place % len(pairs)]
+        pipe.send((name, damage.mutate(valid[name], kind, seed + place)))
+        outcome, detail = "crash", ""
+        try:
+            if pipe.poll(30):
+                outcome, detail, memory = pipe.recv()
+                peak = max(peak, memory)
+            else:
+                outcome = "hang"
+        except EOFError:
+            pass
+        counts[name, kind][outcome] += 1
+        if outcome not in ("read", "refused"):
+            failures.append((name, kind, seed + place, outcome, detail))
+        if not detail:  # the process does not answer
+            worker.kill()
+            worker, pipe = start_worker()
+    pipe.close()
+    worker.join()
+    return counts, failures, peak
+
+
+def start_worker() -> tuple[Any, multiprocessing.connection.Connection]:
+    """A process that reads the files that are sent to it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    worker = context.Process(target=read_files, args=(there,), daemon=True)
+    worker.start()
+    there.close()
+    return worker, here
+
+
+def read_files(pipe: multiprocessing.connection.Connection) -> None:
+    """Reads files and sends the outcome, a detail and the peak memory, MiB, of each."""
+    survive = importlib.import_module("helpers.fuzzed_files").survive
+    while True:
+        try:
+            name, content = pipe.recv()
+        except EOFError:
+            return
+        start = time.process_time()
+        try:
+            outcome, detail = survive(name, content), "ok"
+        except Exception as error:
+            outcome, detail = "error", f"{type(error).__name__}: {error}"[:300]
+        if time.process_time() - start > SECONDS:
+            outcome, detail = "hang", f"{time.process_time() - start:.1f} s"
+        pipe.send((outcome, detail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+if __name__ == "__main__":
+    main()
