@@ -75,14 +75,14 @@ BAD = {
         "no such field; did you mean --config.optimizer.learning_rate?",
     ),
     "type": (["--config", PINN, "--config.seed=abc"], "--config.seed=abc: invalid literal"),
-    "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: must be at least 1"),
+    "range": (["--config", PINN, "--config.batch_size=0"], "batch_size=0: must be 1 to 65536"),
     "rate": (["--config", PINN, "--config.model.dropout_rate=1.5"], "dropout_rate=1.5: .* 0 to 0.99"),
     "no stages": (["--config", PINN, "--config.model.stage_sizes=()"], r"stage_sizes=\(\): must be"),
     "empty stage": (
         ["--config", PINN, "--config.model.stage_sizes=2,0"],
-        r"stage_sizes=\(2, 0\): must be integers of at least 1, such as \(2, 2, 2, 2\)",
+        r"stage_sizes=\(2, 0\): must be 1 to 8 integers from 1 to 1000, such as \(2, 2, 2, 2\)",
     ),
-    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "integers of at least"),
+    "words for stages": (["--config", PINN, "--config.model.stage_sizes=a"], "1 to 8 integers from 1"),
     "heads": (["--config", PINN, "--config.model.num_heads=7"], "must be a multiple of"),
     "fit": (["--config", LENS_FIT, "--config.data.fit=comon"], "fit='comon': .*mean 'common_test'"),
     "residuals without a fit": (
