@@ -5,6 +5,7 @@ metrics.jsonl    one line per epoch
 events.out.*     the same metrics for TensorBoard
 checkpoints/     the latest and the best epoch
 calibration.json the temperature that calibrates the best epoch's probabilities
+domain.safetensors the range of the validation images, for which predictions are reliable
 report/          final metrics and figures; start with index.html
 
 If the config has several seeds, the folder contains config.json, the metrics of all seeds in
@@ -204,11 +205,12 @@ def describe(workdir: Path) -> str:
         METRICS: "metrics of every epoch",
         CHECKPOINTS + "/": "the best and the latest epoch",
         "calibration.json": "the temperature that calibrates the best epoch's probabilities",
+        "domain.safetensors": "the range of the validation images",
         "comparison/": "comparison of this run with others",
         CONFIG: "the config of the run",
     }
     existing = {name: text for name, text in contents.items() if (workdir / name).exists()}
-    lines = [f"  {name:<18}{text}" for name, text in existing.items()]
+    lines = [f"  {name:<20}{text}" for name, text in existing.items()]
     if (config := read_config(workdir)).seeds > 1:
         first, *_, last = (folder.name for folder in list_runs(workdir, config))
         lines = [

@@ -10,6 +10,7 @@ from lensjax import weights, workdir
 from lensjax.cli.flags import parse_flags, usage
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import read_temperature
+from lensjax.prediction.domain import read_domain
 from lensjax.prediction.trained_model import MODEL_SUFFIX
 from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log
@@ -165,11 +166,12 @@ def check_cache(folder: Path) -> Iterator[Finding]:
 
 
 def _check_results(folder: Path) -> Iterator[Finding]:
-    """Yields the findings about the calibration and the reports of a run."""
-    try:
-        read_temperature(folder, 0)
-    except UserError as error:
-        yield Finding(folder, str(error))
+    """Yields the findings about the calibration, the domain and the reports of a run."""
+    for read in (read_temperature, read_domain):
+        try:
+            read(folder, 0)
+        except UserError as error:
+            yield Finding(folder, str(error))
     for file in sorted((folder / workdir.REPORT).rglob("*.json")):
         try:
             json.loads(file.read_text(encoding="utf-8"))

@@ -5,8 +5,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
+from scipy import ndimage
 
 from lensjax import fitting
 from lensjax.data.counts import recover_counts
@@ -19,8 +22,13 @@ from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log, progress_bar
 
 CODE_FOLDERS = ("fitting", "physics")
-FIT_VALUES = ("theta_E", "theta_E_sigma", "gamma1", "gamma2", "reduced_chi_square", "fit_converged")
+FIT_VALUES = (
+    *("theta_E", "theta_E_sigma", "gamma1", "gamma2", "lens_x", "lens_y"),
+    *("sky_noise", "reduced_chi_square", "fit_converged"),
+)
 NO_FIT = "none"
+# Estimated divided by true gain: 0.89 to 1.09 in 600 simulated images, and 0.94 to 1.07 in 12 published ones.
+_AGREEMENT = (0.7, 1.4)
 _CHUNK = 1024  # images per cache file; an interrupted run keeps the chunks it has finished
 
 
@@ -75,7 +83,7 @@ def add_residuals(
     with progress_bar(len(image_set), f"fitting {name}") as bar:
         for first in range(0, max(len(image_set), 1), _CHUNK):
             chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
-            fit = functools.partial(_fit_chunk, chunk, model, bar.update)
+            fit = functools.partial(fit_images, chunk, model, bar.update)
             parts.append(_load_or_fit(chunk, model_name, model, fit, bar.update) if keep else fit())
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     residuals = arrays.pop("residuals")
@@ -109,15 +117,27 @@ def _load_or_fit(
     return arrays
 
 
-def _fit_chunk(
-    chunk: ImageSet, model: fitting.SmoothModel, report: Callable[[int], object]
+def fit_images(
+    chunk: ImageSet, model: fitting.SmoothModel, report: Callable[[int], object] | None = None
 ) -> dict[str, np.ndarray]:
-    """Residuals and `FIT_VALUES` of a chunk of images."""
+    """Fits a smooth lens to each image, without the cache.
+
+    Args:
+      chunk: the images.
+      model: smooth model to fit.
+      report: called with the number of images completed since the last call.
+
+    Returns:
+      `FIT_VALUES` and the `residuals`, which are 0 if a fit did not converge.
+    """
     noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
-    values: dict[str, Any] = {name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2")}
+    values: dict[str, Any] = {
+        name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2", "lens_x", "lens_y")
+    }
     place = model.names.index("theta_E")
     values["theta_E_sigma"] = fit.standard_errors[:, place]
+    values["sky_noise"] = fit.background_rms
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
@@ -127,12 +147,37 @@ def _fit_chunk(
 
 
 def counts_per_unit(image_set: ImageSet) -> Float32[np.ndarray, " n"]:
-    """Photon counts per unit brightness of each image; NaN if unknown."""
-    if image_set.pixels.dtype == np.uint16:
-        return image_set.scale.astype(np.float32)
+    """Photon counts per unit brightness of each image; NaN if unknown.
+
+    Pixels that are all k / N need not be counts: images stored with 8 or 16 bits are such quotients, too. N
+    is accepted if the noise of the image agrees with it.
+    """
     found = np.full(len(image_set), np.nan, np.float32)
-    for row, image in enumerate(image_set.images()[..., 0]):
-        if image.min() == 0 and image.max() == 1:
-            counts = recover_counts(image)
-            found[row] = np.nan if counts is None else counts[1]
+    images = image_set.images()[..., 0].astype(np.float32)
+    if image_set.pixels.dtype == np.uint16:
+        found = image_set.scale.astype(np.float32)
+    else:
+        for row, image in enumerate(images):
+            if image.min() == 0 and image.max() == 1:
+                counts = recover_counts(image)
+                found[row] = np.nan if counts is None else counts[1]
+    known = np.flatnonzero(np.isfinite(found))
+    if not len(known):
+        return found
+    agreement = _gains(images[known]) * found[known]
+    found[known[(agreement <= _AGREEMENT[0]) | (agreement >= _AGREEMENT[1])]] = np.nan
     return found
+
+
+def _gains(images: Float32[np.ndarray, "n height width"]) -> Float32[np.ndarray, " n"]:
+    """Variance of the noise per unit brightness, estimated from each image."""
+    blurred = ndimage.uniform_filter(images, (0, 5, 5))
+    flux = blurred - np.percentile(blurred, 10, axis=(1, 2), keepdims=True).astype(np.float32)
+    return np.asarray([_gain(image, light) for image, light in zip(images, flux, strict=True)], np.float32)
+
+
+@jax.jit
+def _gain(image: jax.Array, flux: jax.Array) -> jax.Array:
+    valid = ~fitting.find_bad_pixels(image, jnp.ones(image.shape, bool))
+    unknown = jnp.full((), jnp.nan, image.dtype)
+    return fitting.noise_from_high_frequencies(image, flux, valid.astype(image.dtype), unknown)[0]

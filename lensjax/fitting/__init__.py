@@ -1,10 +1,11 @@
 """Least-squares fits of a smooth lens to images, and the evidence for substructure."""
 
+from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
 from lensjax.fitting.fit import fit_lens
 from lensjax.fitting.model import COMMON_TEST, GENERAL, Parameter, SmoothModel, smooth_model
-from lensjax.fitting.noise import Noise, photon_noise, unknown_noise
+from lensjax.fitting.noise import Noise, noise_from_high_frequencies, photon_noise, unknown_noise
 from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
 from lensjax.fitting.residual import refine_parameters, standardized_residual
 from lensjax.fitting.resolution import Resolution
@@ -21,9 +22,11 @@ __all__ = [
     "Resolution",
     "SmoothModel",
     "class_evidence",
+    "find_bad_pixels",
     "fit_in_batches",
     "fit_lens",
     "mass_nodes",
+    "noise_from_high_frequencies",
     "parameter_bounds",
     "photon_noise",
     "refine_parameters",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.fitting.inputs import convert_inputs
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
@@ -48,7 +49,8 @@ def fit_lens(
 
     Args:
       images: floating-point numbers in any unit, with any offset and of any byte order; float16 is converted
-        to float32. Non-finite pixels are masked.
+        to float32. Pixels that are not finite, isolated outliers and a constant border are masked
+        (`find_bad_pixels`).
       model: smooth model to fit.
       noise: known properties of the noise; if None, the noise is estimated from each image.
       mask: 1 or True for valid pixels; if None, all pixels are valid.
@@ -86,6 +88,7 @@ def _fit_one(
 ) -> LensFit:
     """Fits an image scaled to a contrast of 1, and converts the result to the unit of the image."""
     valid = valid & jnp.isfinite(image)
+    valid = valid & ~find_bad_pixels(image, valid)
     minimum = jnp.where(valid, image, jnp.inf).min()
     maximum = jnp.where(valid, image, -jnp.inf).max()
     contrast = maximum - minimum

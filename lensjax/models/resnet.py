@@ -78,7 +78,10 @@ class ResNet(nn.Module):
         train: bool,
         weights: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch classes"]:
-        """Logits; see `BatchNorm` for the arguments."""
+        """Logits; see `BatchNorm` for the arguments.
+
+        The inputs of the linear layer are stored as `features` in the collection `intermediates`.
+        """
         x = StemConv(self.width, self.dtype, name="conv1")(x, train=train)
         norm = BatchNorm(self.axis_name, dtype=self.dtype, name="bn1")
         x = max_pool(nn.relu(norm(x, train=train, weights=weights)))
@@ -92,4 +95,5 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{block}",
                 )(x, train=train, weights=weights)
         x = x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+        self.sow("intermediates", "features", x)
         return dense(self.num_classes, fan_in=x.shape[-1], name="fc")(x)

@@ -11,9 +11,12 @@ from jaxtyping import Bool, Float, Shaped
 
 from lensjax.config import check_choice
 from lensjax.data.images import CLASSES, ImageSet
+from lensjax.data.residuals import FIT_VALUES
 from lensjax.errors import UserError
 from lensjax.prediction import readers
 from lensjax.prediction import tta as test_time
+from lensjax.prediction.centering import add_centered_residuals
+from lensjax.prediction.domain import find_reasons
 from lensjax.prediction.readers.entry import stack_shape
 from lensjax.prediction.readers.sizes import TargetSize, match_size
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel, find_model, load_trained_model
@@ -32,8 +35,13 @@ class Predictions:
         are None for classifiers without a lens fit.
       theta_E_sigma: standard deviation of `theta_E`, arcsec.
       gamma1, gamma2: external shear.
+      lens_x, lens_y: center of the lens relative to that of the image, arcsec.
+      sky_noise: standard deviation of the noise without light, in units of the contrast of the image.
       reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens describes the image.
       fit_converged: True if the fit converged; the lens parameters are meaningless otherwise.
+      in_domain: True for images like those that the classifier was validated on; a prediction for another
+        image is not reliable. None if the classifier has no record of its validation images.
+      reasons: why an image is outside the domain; "" for the others.
       errors: reason why an image has no prediction; "" for the others.
     """
 
@@ -44,15 +52,17 @@ class Predictions:
     theta_E_sigma: Float[np.ndarray, " n"] | None
     gamma1: Float[np.ndarray, " n"] | None
     gamma2: Float[np.ndarray, " n"] | None
+    lens_x: Float[np.ndarray, " n"] | None
+    lens_y: Float[np.ndarray, " n"] | None
+    sky_noise: Float[np.ndarray, " n"] | None
     reduced_chi_square: Float[np.ndarray, " n"] | None
     fit_converged: Bool[np.ndarray, " n"] | None
+    in_domain: Bool[np.ndarray, " n"] | None
+    reasons: tuple[str, ...]
     errors: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.classes)
-
-
-FIT_VALUES = tuple(field.name for field in dataclasses.fields(Predictions))[3:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +153,13 @@ class Classifier:
           errors: reason why an image cannot be classified; "" for the others.
           options: temperature and test-time augmentation.
         """
+        errors = list(errors)
         good = np.array([not error for error in errors], bool)
         probabilities = np.full((len(pixels), len(CLASSES)), np.nan)
         has_fit = self.trained.config.data.fit != "none"
         values = {name: np.full(len(pixels), np.nan) for name in FIT_VALUES} if has_fit else {}
+        reasons = [""] * len(pixels)
+        domain = self.trained.domain
         if good.any():
             number = int(good.sum())
             images = ImageSet(
@@ -155,12 +168,20 @@ class Classifier:
                 labels=np.zeros(number, np.int32),
                 names=("",) * number,
             )
-            images = self.trained.add_residuals(images)
+            images = add_centered_residuals(images, self.trained.config.data.fit)
             predictions = self.trained.predict(images, options, quiet=True)
             probabilities[good] = predictions.probabilities
             for name, column in values.items():
-                assert images.fit is not None  # for the type checker: set by add_residuals
+                assert images.fit is not None  # for the type checker: set by add_centered_residuals
                 column[good] = images.fit[name]
+            if domain is not None:
+                found = find_reasons(domain, images, predictions)
+                for row, reason in zip(np.flatnonzero(good), found, strict=True):
+                    reasons[row] = reason
+        if has_fit:
+            for row in np.flatnonzero(good & (values["fit_converged"] != 1)):
+                errors[row] = "no lens was found: the fit of a smooth lens did not converge"
+                good[row], probabilities[row], reasons[row] = False, np.nan, ""
         best = np.array(CLASSES)[probabilities.argmax(1)]
         fit_values = {name: values.get(name) for name in FIT_VALUES}
         if has_fit:
@@ -169,6 +190,8 @@ class Classifier:
             classes=np.where(good, best, ""),
             probabilities=probabilities,
             entropy=entropy(probabilities),
+            in_domain=None if domain is None else np.array([not reason for reason in reasons]) & good,
+            reasons=tuple(reasons),
             errors=tuple(errors),
             **fit_values,
         )

@@ -27,6 +27,7 @@ from lensjax import weights
 from lensjax.data.images import CLASSES
 from lensjax.data.preparation import num_channels
 from lensjax.errors import UserError
+from lensjax.prediction.domain import Domain
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.training.recipe import Recipe
 from lensjax.weights.tables import TABLES
@@ -48,6 +49,7 @@ class ModelFunction:
       temperature: divisor of the logits that calibrates the probabilities; None if it was not fitted.
       image_shape: height, width and channels of an image.
       variables: parameters and running statistics.
+      domain: record of the validation images (`prediction.domain`); None if the run has none.
       logits: logits as a function of variables and images, including the preparation of the images.
     """
 
@@ -57,6 +59,7 @@ class ModelFunction:
     temperature: float | None
     image_shape: tuple[int, int, int]
     variables: dict[str, Any]
+    domain: Domain | None
     logits: Callable[[Any, Array], Array]
 
     def logits_and_probabilities(
@@ -95,6 +98,7 @@ def load_model_function(workdir: Path) -> ModelFunction:
         temperature=trained.temperature,
         image_shape=(*2 * (config.data.image_size,), num_channels(config.data.fit)),
         variables=jax.device_get(trained.variables),
+        domain=trained.domain,
         logits=logits,
     )
 
@@ -238,12 +242,14 @@ def read_onnx(function: ModelFunction, path: Path) -> LogitsFunction:
 def write_safetensors(function: ModelFunction, path: Path) -> None:
     """Writes a model file, which `lensjax.load` and `lensjax predict` read."""
     own = {"config": function.config, "temperature": json.dumps(function.temperature)}
-    weights.save(path, function.variables, _metadata(function) | own)
+    stored = {} if function.domain is None else {"domain": dataclasses.asdict(function.domain)}
+    weights.save(path, function.variables | stored, _metadata(function) | own)
 
 
 def read_safetensors(function: ModelFunction, path: Path) -> LogitsFunction:
     """A function that computes logits with the variables from the file."""
     variables, _ = weights.load(path)
+    variables.pop("domain", None)
     return functools.partial(jax.jit(function.logits), variables)
 
 

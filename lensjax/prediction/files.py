@@ -85,7 +85,11 @@ def predict_files(
     suffix = output.suffix.lower()
     table_files.check_output(output)
     options = classifier.prediction_options(calibrated=calibrated, tta=tta)
-    zoom = None if pixel_scale is None else find_zoom(pixel_scale, run_pixel_scale(config.data))
+    zoom = (
+        None
+        if pixel_scale is None
+        else find_zoom(pixel_scale, run_pixel_scale(config.data), has_fit=config.data.fit != "none")
+    )
     target = TargetSize(config.data.image_size, crop, zoom)
     listing = find_images(source)
     if listing.skipped:
@@ -121,6 +125,7 @@ def predict_files(
                     last.num_read,
                     good=part.progress.good + failed.count(False),
                     bad=part.progress.bad + bad,
+                    marked=part.progress.marked + sum(row["in_domain"] is False for row in table),
                 )
                 bar.update(last.file - part.progress.file)
                 part.append(table_files.encode_rows(table, names, suffix), progress)
@@ -132,6 +137,13 @@ def predict_files(
         finished.unlink(missing_ok=True)  # may be a link
         table_files.write_parquet(part.path, finished, names)
     part_file.finish(part, output, finished)
+    if part.progress.marked:
+        log.warning(
+            "%s of %s images are unlike the training images; do not trust their predictions: the column "
+            "'in_domain' marks them, and 'reasons' explains why",
+            f"{part.progress.marked:,}",
+            f"{part.progress.good:,}",
+        )
     return part.progress.good, part.progress.bad
 
 

@@ -27,6 +27,7 @@ class TableProgress:
       file: index of the file that the last row belongs to.
       image: number of images of that file that have rows.
       good, bad: number of images with and without a prediction.
+      marked: number of images with a prediction that are outside the classifier's domain.
       length: length of the table so far, bytes.
     """
 
@@ -34,6 +35,7 @@ class TableProgress:
     image: int = 0
     good: int = 0
     bad: int = 0
+    marked: int = 0
     length: int = 0
 
 

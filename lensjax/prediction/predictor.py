@@ -34,11 +34,13 @@ class ModelPredictions:
       probabilities: class probabilities.
       theta_E: Einstein radius in the model's own units; None if the model has none.
       losses: loss terms by name; empty if not requested.
+      features: inputs of the last layer; None if not requested.
     """
 
     probabilities: Float[np.ndarray, "n classes"]
     theta_E: Float[np.ndarray, " n"] | None
     losses: dict[str, Float[np.ndarray, " n"]]
+    features: Float[np.ndarray, "n channels"] | None = None
 
 
 class Predictor(Protocol):
@@ -54,6 +56,7 @@ def make_predictor(
     *,
     devices: Sequence[jax.Device],
     with_loss: bool = False,
+    with_features: bool = False,
     profiler: Profiler | None = None,
 ) -> Predictor:
     """Makes a prediction function that is compiled once and works for all image sets.
@@ -64,6 +67,7 @@ def make_predictor(
       devices: devices to run on. Each device of this process gets an equal share of a batch; if other
         processes own some of the devices, the images are shared among the processes.
       with_loss: if True, the predictions include the loss terms.
+      with_features: if True, the predictions include the inputs of the last layer.
       profiler: if given, measures the time of each step.
 
     Raises:
@@ -72,7 +76,13 @@ def make_predictor(
     here = processes.local_devices(devices)
     check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
     step = parallelize(
-        functools.partial(eval_step, model=model, recipe=Recipe.from_config(config), with_loss=with_loss),
+        functools.partial(
+            eval_step,
+            model=model,
+            recipe=Recipe.from_config(config),
+            with_loss=with_loss,
+            with_features=with_features,
+        ),
         here,
         in_axes=(None, 0),
         out_axes=0,
@@ -96,7 +106,8 @@ def make_predictor(
             for name in parts[0]
         }
         logits = values.pop("logits").astype(np.float64)
-        return ModelPredictions(softmax(logits, axis=1), values.pop("theta_E", None), values)
+        theta_E, features = values.pop("theta_E", None), values.pop("features", None)
+        return ModelPredictions(softmax(logits, axis=1), theta_E, values, features)
 
     return predict
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lensjax.data.images import CLASSES
+from lensjax.data.residuals import FIT_VALUES
 from lensjax.errors import UserError
-from lensjax.prediction.classifier import FIT_VALUES, Predictions
+from lensjax.prediction.classifier import Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")  # spreadsheets run such cells of .csv files
@@ -43,7 +44,7 @@ def column_names(has_fit: bool) -> list[str]:
       has_fit: True if the classifier fits lenses.
     """
     numbers = [*(f"probability_{name}" for name in CLASSES), "entropy"]
-    return ["file", "class", *numbers, *(FIT_VALUES if has_fit else ()), "error"]
+    return ["file", "class", *numbers, *(FIT_VALUES if has_fit else ()), "in_domain", "reasons", "error"]
 
 
 def table_rows(names: Iterable[str], predictions: Predictions) -> list[Row]:
@@ -64,6 +65,10 @@ def table_rows(names: Iterable[str], predictions: Predictions) -> list[Row]:
                 row[value] = None if error else _finite_or_none(values[index])
         if row.get("fit_converged") is not None:
             row["fit_converged"] = bool(row["fit_converged"])
+        row["in_domain"] = (
+            None if error or predictions.in_domain is None else bool(predictions.in_domain[index])
+        )
+        row["reasons"] = predictions.reasons[index] or None
         result.append(row | {"error": to_valid_utf8(error) or None})
     return result
 
@@ -120,9 +125,8 @@ def write_parquet(lines: Path, output: Path, names: list[str]) -> None:
     from pyarrow import parquet
 
     types = dict.fromkeys(names, arrow.float64())
-    types |= dict.fromkeys(("file", "class", "error"), arrow.string())
-    if "fit_converged" in types:
-        types["fit_converged"] = arrow.bool_()
+    types |= dict.fromkeys(("file", "class", "reasons", "error"), arrow.string())
+    types |= {name: arrow.bool_() for name in ("fit_converged", "in_domain") if name in types}
     schema = arrow.schema(list(types.items()))
     with lines.open(encoding="utf-8") as stream, parquet.ParquetWriter(output, schema) as writer:
         while block := list(itertools.islice(stream, _ROW_GROUP_SIZE)):

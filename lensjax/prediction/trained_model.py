@@ -7,6 +7,7 @@ part of the package.
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from lensjax.data.residuals import add_residuals
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import apply_temperature, read_temperature
 from lensjax.prediction import tta
+from lensjax.prediction.domain import Domain, from_arrays, read_domain
 from lensjax.prediction.predictor import ModelPredictions, Predictor, make_predictor
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.workdir import CHECKPOINTS, CONFIG, check_single_run, parse_config, read_config
@@ -68,6 +70,7 @@ class TrainedModel:
     workdir: Path
     _predict: Predictor
     _stored_temperature: float | None = None
+    _stored_domain: Domain | None = None
 
     @property
     def temperature(self) -> float | None:
@@ -75,6 +78,13 @@ class TrainedModel:
         if self.workdir.suffix == MODEL_SUFFIX:
             return self._stored_temperature
         return read_temperature(self.workdir, self.best_epoch)
+
+    @functools.cached_property
+    def domain(self) -> Domain | None:
+        """Range of images for which the predictions are reliable; None if it was not measured."""
+        if self.workdir.suffix == MODEL_SUFFIX:
+            return self._stored_domain
+        return read_domain(self.workdir, self.best_epoch)
 
     def predict(
         self, images: ImageSet, options: PredictionOptions = PredictionOptions(), *, quiet: bool = False
@@ -97,6 +107,7 @@ class TrainedModel:
             np.mean(probabilities, axis=0) if options.d4 else probabilities[0],
             np.mean(radii, axis=0) if radii else None,
             parts[0].losses,
+            parts[0].features,
         )
 
     def add_residuals(self, images: ImageSet) -> ImageSet:
@@ -132,7 +143,7 @@ def load_trained_model(workdir: str | os.PathLike[str], *, devices: Sequence[jax
         best_epoch,
         history,
         workdir,
-        make_predictor(config, model, devices=devices),
+        make_predictor(config, model, devices=devices, with_features=True),
     )
 
 
@@ -168,6 +179,7 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
     config = parse_config(metadata["config"], path)
     best_epoch, temperature = _read_epoch_and_temperature(path, metadata)
     model = models.build(config)
+    domain = from_arrays(variables.pop("domain", None), path)
     expected, found = (
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
         for tree in (_abstract_variables(config, model), variables)
@@ -181,8 +193,9 @@ def _load_model_file(path: Path, devices: Sequence[jax.Device]) -> TrainedModel:
         best_epoch,
         [],
         path,
-        make_predictor(config, model, devices=devices),
+        make_predictor(config, model, devices=devices, with_features=True),
         temperature,
+        domain,
     )
 
 

@@ -3,6 +3,7 @@
 from lensjax import workdir
 from lensjax.data.images import ImageSet, Split
 from lensjax.evaluation.calibration import Calibration, fit_temperature, read_temperature, write_calibration
+from lensjax.prediction.domain import find_reasons, measure_domain, write_domain
 from lensjax.prediction.predictor import ModelPredictions
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
 from lensjax.report.explanations import explanation_panels
@@ -25,6 +26,7 @@ def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: 
     Returns:
       A table of the metrics and the path of the page, for the terminal.
     """
+    images = trained.add_residuals(images)
     predictions = trained.predict(images, PredictionOptions(d4=tta == "d4"))
     if split == "validation" and tta == "none":
         save_temperature(trained, images, predictions)
@@ -40,6 +42,7 @@ def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: 
         history=trained.history,
         # The temperature was fitted to predictions without test-time augmentation.
         temperature=read_temperature(trained.workdir, trained.best_epoch) if tta == "none" else None,
+        reasons=None if trained.domain is None else find_reasons(trained.domain, images, predictions),
         detail_panels=explanation_panels(trained, images, predictions.probabilities, rows, split=split),
     )
     return f"{table}\n\nReport: {folder / PAGE}"
@@ -52,11 +55,12 @@ def calibrate_run(trained: TrainedModel, images: ImageSet) -> None:
       trained: best epoch of the run.
       images: the validation images.
     """
+    images = trained.add_residuals(images)
     save_temperature(trained, images, trained.predict(images))
 
 
 def save_temperature(trained: TrainedModel, images: ImageSet, predictions: ModelPredictions) -> None:
-    """Fits a temperature to existing predictions and saves it in the run's folder.
+    """Fits a temperature to existing predictions, measures the domain, and saves both in the run's folder.
 
     Args:
       trained: best epoch of the run.
@@ -66,3 +70,9 @@ def save_temperature(trained: TrainedModel, images: ImageSet, predictions: Model
     temperature = fit_temperature(images.labels, predictions.probabilities)
     calibration = Calibration(temperature, "validation", len(images), trained.best_epoch)
     write_calibration(trained.workdir, calibration)
+    write_domain(
+        trained.workdir,
+        measure_domain(images, predictions),
+        architecture=trained.config.model.name,
+        best_epoch=trained.best_epoch,
+    )

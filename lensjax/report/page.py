@@ -83,11 +83,13 @@ def _header(metrics: Mapping[str, Any], provenance: Provenance, name: str) -> st
     views = ", mean over eight views" if provenance.tta == "d4" else ""
     after = metrics["calibration"]
     scaled = "" if after is None else f"; {after['ece_after']:.4f} calibrated"
+    outside = metrics["outside_domain"]
+    unlike = "" if outside is None else f"; {outside:,} unlike the training images"
     tiles = [
         ("mean AUC", _value(metrics, "auc"), _range(metrics, "auc")),
         ("accuracy", f"{100 * metrics['accuracy']:.2f} %", _range(metrics, "accuracy", 100)),
         ("calibration error", _value(metrics, "ece"), _range(metrics, "ece") + scaled),
-        (f"{provenance.split} images", f"{total:,}", epoch + views),
+        (f"{provenance.split} images", f"{total:,}", epoch + views + unlike),
     ]
     keys = "".join(
         f'<div><dt>{title}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'

@@ -44,6 +44,7 @@ def write_report(
     best_epoch: int,
     history: Sequence[dict[str, Any]],
     temperature: float | None = None,
+    reasons: Sequence[str] | None = None,
     detail_panels: Sequence[Panel] = (),
 ) -> str:
     """Writes index.html, metrics.json and, in figures/, each figure of the page as PNG and PDF.
@@ -63,6 +64,7 @@ def write_report(
       best_epoch: number of the epoch, from 1; 0 for a model that was not trained here.
       history: metrics of each epoch.
       temperature: temperature fitted to the validation images; None if there is none.
+      reasons: why each image is outside the classifier's domain, "" if it is inside; None if unknown.
       detail_panels: panels that explain the predictions for a few images.
 
     Returns:
@@ -90,6 +92,7 @@ def write_report(
         },
         "ece_bins": ECE_BINS,
         "calibration": calibration_summary(labels, probabilities, temperature),
+        "outside_domain": None if reasons is None else sum(map(bool, reasons)),
     }
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
     split = provenance.split
@@ -184,4 +187,6 @@ def format_table(content: Mapping[str, Any]) -> str:
             f"  {'  calibrated':<25}  {after['ece_after']:.4f}, T = {after['temperature']:.3f}; "
             f"log loss {after['nll_after']:.4f}"
         ]
+    if (number := content["outside_domain"]) is not None:
+        lines += [f"  {'unlike the training':<25}  {number:,} of {total} images (validation sets the limits)"]
     return "\n".join(lines)

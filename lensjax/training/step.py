@@ -128,7 +128,13 @@ def train_step(
 
 
 def eval_step(
-    variables: PyTree, batch: Batch, *, model: ClassifierModule, recipe: Recipe, with_loss: bool
+    variables: PyTree,
+    batch: Batch,
+    *,
+    model: ClassifierModule,
+    recipe: Recipe,
+    with_loss: bool,
+    with_features: bool = False,
 ) -> dict[str, Float[Array, "batch ..."]]:
     """A model's outputs for this device's share of a batch, including padding.
 
@@ -138,15 +144,21 @@ def eval_step(
       model: the classifier.
       recipe: preparation and loss settings; augmentation and label smoothing are not applied.
       with_loss: whether to compute the loss terms, which can cost more than the logits.
+      with_features: whether to return the inputs of the classifier's last layer.
 
     Returns:
-      `logits` `[batch, classes]`, `theta_E` `[batch]` if the model predicts it, and each loss term `[batch]`
-      if `with_loss`.
+      `logits` `[batch, classes]`, `theta_E` `[batch]` if the model predicts it, each loss term `[batch]` if
+      `with_loss`, and `features` `[batch, channels]` if `with_features`.
     """
     with jax.default_matmul_precision(recipe.precision):
         images = recipe.prepare(decode(batch))
-        outputs = cast(Outputs, model.apply(variables, images, train=False, with_physics_loss=with_loss))
+        answer, stored = model.apply(
+            variables, images, train=False, with_physics_loss=with_loss, mutable=["intermediates"]
+        )
+    outputs = cast(Outputs, answer)
     result = {"logits": outputs.logits}
+    if with_features:
+        (result["features"],) = stored["intermediates"]["resnet"]["features"]
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E
     if with_loss:

@@ -305,4 +305,4 @@ def test_odd_archives_are_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e9, 0.0, -1.0, 1e-6])
 def test_impossible_pixel_scales_are_refused(scale):
     with pytest.raises(UserError, match=r"must be from 0\.0005 to 0\.2 arcsec"):
-        find_zoom(scale, 0.05)
+        find_zoom(scale, 0.05, has_fit=False)

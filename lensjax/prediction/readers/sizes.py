@@ -8,6 +8,7 @@ from scipy.interpolate import CubicSpline
 
 from lensjax.data.npy import min_max_scale
 from lensjax.errors import UserError
+from lensjax.prediction.repair import repair
 
 FINEST, COARSEST = 0.01, 4.0  # pixel scales of images, divided by the run's
 _MARGIN = 4  # input pixels beyond the field of the result that the spline includes
@@ -29,11 +30,12 @@ class TargetSize:
     zoom: float | None = None
 
 
-def find_zoom(pixel_scale: float, run_scale: float) -> float:
+def find_zoom(pixel_scale: float, run_scale: float, *, has_fit: bool) -> float:
     """Pixel scale of images divided by that of the run.
 
     Args:
       pixel_scale, run_scale: pixel scales of the images and of the run, arcsec.
+      has_fit: whether the run fits lenses.
 
     Raises:
       UserError: if the pixel scale is not a number, or too different from that of the run.
@@ -44,13 +46,19 @@ def find_zoom(pixel_scale: float, run_scale: float) -> float:
             f"--pixel-scale={pixel_scale:g}: must be from {low:g} to {high:g} arcsec for a run with pixels "
             f"of {run_scale:g} arcsec"
         )
+    if has_fit and pixel_scale > run_scale * (1 + 1e-9):
+        raise UserError(
+            f"--pixel-scale={pixel_scale:g}: larger than that of the run, {run_scale:g} arcsec. Interpolated "
+            "pixels have correlated noise, to which the run's lens fit does not apply; train on images with "
+            "this pixel scale"
+        )
     return pixel_scale / run_scale
 
 
 def match_size(
     image: Shaped[np.ndarray, "height width"], target: TargetSize
 ) -> Float[np.ndarray, "{target.size} {target.size}"]:
-    """Crops or resamples an image to the classifier's size and scales it to [0, 1].
+    """Crops or resamples an image to the classifier's size, repairs it and scales it to [0, 1].
 
     Args:
       image: brightness.
@@ -61,8 +69,8 @@ def match_size(
     """
     check_size(image.shape, target)
     if target.zoom is not None:
-        return min_max_scale(resample(image, target.zoom, target.size))
-    return min_max_scale(crop_center(image, target.size, target.size))
+        return min_max_scale(resample(repair(image), target.zoom, target.size))
+    return min_max_scale(repair(crop_center(image, target.size, target.size)))
 
 
 def check_size(shape: tuple[int, int], target: TargetSize) -> None:

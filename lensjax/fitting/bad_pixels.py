@@ -1,0 +1,74 @@
+"""Pixels that cannot be data of a telescope: isolated outliers and a constant border."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# The brightest neighbor of a point source's brightest pixel, for the narrowest Gaussian point-spread function
+# considered, of standard deviation 0.8 pixels, has exp(-1 / (2 * 0.8^2)) = 1 / 2.2 of its brightness.
+_SHARPEST = 2.2
+_NUM_SIGMA = 10.0
+_CONTRAST_SHARE = 0.05
+
+
+def find_bad_pixels(
+    image: Float[Array, "height width"], valid: Bool[Array, "height width"]
+) -> Bool[Array, "height width"]:
+    """Finds isolated outliers and a constant border, such as hot and dead pixels and a border of zeros.
+
+    An outlier is brighter than the second-brightest of its eight neighbors by more than the
+    point-spread function of a telescope permits, and by more than ten standard deviations of the noise; or
+    it is that much fainter than the second-faintest. Larger clusters than pairs are not found.
+
+    Args:
+      image: the image, in any unit.
+      valid: True for valid pixels; the others are ignored.
+
+    Returns:
+      True for bad pixels, which are valid pixels.
+    """
+    image = jax.lax.stop_gradient(image)
+    bad = valid & constant_border(image)
+    return bad | _outliers(image, valid & ~bad)
+
+
+def constant_border(image: Float[Array, "height width"]) -> Bool[Array, "height width"]:
+    """Finds rows and columns at the edges of an image whose pixels are all equal.
+
+    Args:
+      image: the image.
+
+    Returns:
+      True for the pixels of the border; False everywhere if the whole image is constant.
+    """
+
+    def leading(lines: Array) -> Array:
+        constant = (lines == lines[:, :1]).all(1)
+        return jnp.cumprod(constant) + jnp.cumprod(constant[::-1])[::-1] > 0
+
+    border = leading(image)[:, None] | leading(image.T)[None, :]
+    return border & ~border.all()
+
+
+def _outliers(image: Array, valid: Array) -> Array:
+    height, width = image.shape
+    number = jnp.pad(valid, 1).astype(image.dtype)
+    bright = [jnp.full_like(image, -jnp.inf)] * 2  # the two brightest neighbors
+    faint = [jnp.full_like(image, jnp.inf)] * 2
+    padded = jnp.pad(image, 1)
+    for row, column in [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]:
+        part = (slice(row, row + height), slice(column, column + width))
+        high = jnp.where(number[part] > 0, padded[part], -jnp.inf)
+        low = jnp.where(number[part] > 0, padded[part], jnp.inf)
+        bright = [jnp.maximum(bright[0], high), jnp.maximum(bright[1], jnp.minimum(bright[0], high))]
+        faint = [jnp.minimum(faint[0], low), jnp.minimum(faint[1], jnp.maximum(faint[0], low))]
+    usable = valid & jnp.isfinite(bright[1])
+    # Every third row and column is enough for the levels of sky, source and noise.
+    sample = jnp.where(usable, image, jnp.nan)[1:-1:3, 1:-1:3]
+    middle = ((bright[1] + faint[1]) / 2)[1:-1:3, 1:-1:3]
+    sky, peak = jnp.nanpercentile(sample, jnp.asarray([10.0, 99.0]))
+    sigma = 1.4826 * jnp.nanmedian(jnp.abs(sample - middle))
+    margin = _NUM_SIGMA * sigma + _CONTRAST_SHARE * (peak - sky)
+    too_bright = image - sky > _SHARPEST * jnp.maximum(bright[1] - sky, 0) + margin
+    too_faint = image < faint[1] - margin
+    return usable & (too_bright | too_faint)
