@@ -178,6 +178,7 @@ def _batch_evidence(
     )
 
 
+@functools.partial(jax.jit, static_argnames=("window", "prior"), inline=True)  # traced once for all platforms
 def _image_evidence(
     window: Window,
     prior: SubstructurePrior,

@@ -149,6 +149,18 @@ def evaluate(
     return MassFit(theta, chi_square, residual, columns, jnp.stack([by_x, by_y]))
 
 
+def no_fit(window: Window, target: Target, theta: Float[Array, " all"]) -> MassFit:
+    """A fit that is worse than any other."""
+    pixels, rays = target.image.size, ray_positions(window, COARSE)[0].shape
+    return MassFit(
+        theta,
+        jnp.asarray(jnp.inf, theta.dtype),
+        jnp.zeros(pixels, theta.dtype),
+        jnp.zeros((len(theta), pixels), theta.dtype),
+        jnp.zeros((2, *rays), theta.dtype),
+    )
+
+
 def normal_matrix(target: Target, fit: MassFit) -> Float[Array, "all all"]:
     """J^T W J of all parameters, plus the precisions of the normal priors."""
     return fit.columns @ fit.columns.T + jnp.diag(jnp.pad(target.precisions, (0, 2)))
@@ -185,10 +197,7 @@ def descend(
         return count + 1, damping, best, _next(target, best, damping), gain
 
     infinity, damping = jnp.asarray(jnp.inf, theta.dtype), jnp.asarray(6 * _DAMPING, theta.dtype)
-    shapes = jax.eval_shape(lambda theta: evaluate(window, layout, target, theta, per_bin), theta)
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    blank = dataclasses.replace(blank, theta=theta, chi_square=infinity)
-    state = jnp.asarray(0), damping, blank, theta, infinity
+    state = jnp.asarray(0), damping, no_fit(window, target, theta), theta, infinity
     return jax.lax.while_loop(lambda s: (s[0] <= steps) & (s[4] > tolerance), step, state)[2]
 
 

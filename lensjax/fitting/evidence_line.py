@@ -13,7 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lensjax.fitting.evidence_fit import COARSE, FINE, Layout, MassFit, Target, descend, log_posterior_volume
+from lensjax.fitting.evidence_fit import (
+    COARSE,
+    FINE,
+    Layout,
+    MassFit,
+    Target,
+    descend,
+    log_posterior_volume,
+    no_fit,
+)
 from lensjax.fitting.evidence_masses import Response, line_fractions
 from lensjax.fitting.evidence_pixels import Window
 from lensjax.fitting.model import SmoothModel
@@ -163,13 +172,10 @@ def fit_line(
 
     thetas = jax.vmap(lambda start: jnp.concatenate([smooth.theta[:-2], start, smooth.theta[-2:]]))(lines)
     rounds = thetas.reshape(-1, ROUND_SIZE, thetas.shape[1])
-    shapes = jax.eval_shape(fit_from, rounds[0])
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    blank = dataclasses.replace(blank, theta=thetas[0], chi_square=jnp.full_like(smooth.chi_square, jnp.inf))
     return jax.lax.while_loop(
         lambda state: (state[0] == 0) | ((state[0] < len(rounds)) & is_unclear(state[1])),
         add_round,
-        (jnp.asarray(0), blank),
+        (jnp.asarray(0), no_fit(window, target, thetas[0])),
     )[1]
 
 
