@@ -57,7 +57,7 @@ def simulate_program():
 
 
 def evidence_program():
-    images = jnp.zeros((20, SIZE, SIZE, 1))
+    images = jnp.zeros((16, SIZE, SIZE, 1))
     fit = jax.eval_shape(fitting.fit_lens, images)
     prior = physics.SubstructurePrior(
         subhalos=physics.SubhaloPrior(25, (1e-4, 1e-2), -0.9, (0.5, 1.5)),
@@ -97,6 +97,7 @@ def test_accelerators_get_no_cpu_form(name, monkeypatch):
         return default(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_form)
-    assert on_accelerators == count_operations(PROGRAMS[name], ACCELERATORS)
+    default_on_cpu, *default_on_accelerators = count_operations(PROGRAMS[name], ("cpu", *ACCELERATORS))
+    assert on_accelerators == default_on_accelerators
     if name in WITH_CPU_FORMS:  # shows that the comparison above can detect a CPU form
-        assert on_cpu != count_operations(PROGRAMS[name], ["cpu"])[0]
+        assert on_cpu != default_on_cpu

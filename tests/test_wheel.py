@@ -62,14 +62,12 @@ def test_wheel_is_importable_with_version_and_types(lensjax, site):
     assert (site / "lensjax" / "py.typed").is_file()
 
 
-def test_wheel_trains_predicts_converts_and_exports(lensjax):
+def test_wheel_trains_predicts_and_exports(lensjax):
     lensjax("train", "--config", "baseline:quick", *TINY)
     run = lensjax.folder / "runs" / "baseline-quick"
     assert json.loads((run / "report" / "metrics.json").read_text())["images"]["no"] == 4
     lensjax("simulate", "--preset=common_test", "--train=3", "--val=3", "--output=images")
     lensjax("predict", "--workdir", run, "--input", "images/val")
     assert len((lensjax.folder / "predictions.csv").read_text().splitlines()) == 4
-    lensjax("convert-weights", "--to-torch", "--input", run, "--output=weights.safetensors")
     lensjax("export", "--workdir", run, "--format=safetensors", "--output=own.safetensors")
-    assert (lensjax.folder / "weights.safetensors").is_file()
     assert (lensjax.folder / "own.safetensors").is_file()

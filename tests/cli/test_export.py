@@ -1,6 +1,7 @@
 """Exported classifiers reproduce the logits of their runs; files that do not are removed."""
 
 import dataclasses
+import functools
 import re
 import sys
 
@@ -16,7 +17,8 @@ from lensjax.prediction import export
 from lensjax.prediction.trained_model import load_trained_model
 
 TINY_VIT = {"patch_size": 8, "embedding_size": 16, "depth": 1, "num_heads": 2, "position_grid": 3}
-PINN = {"model.name": "lens_vit_pinn"} | {f"model.{name}": size for name, size in TINY_VIT.items()}
+PINN = {"model.name": "lens_vit_pinn", "model.stage_sizes": (1, 1)}
+PINN |= {f"model.{name}": size for name, size in TINY_VIT.items()}
 BAND_PASS = {"preparation.crop": 24, "preparation.stretch": "band_pass"}
 LENS_FIT = {"data.fit": "common_test", "model.input": "image_and_residual", **BAND_PASS}
 
@@ -44,7 +46,8 @@ def lens_fit(tmp_path_factory):
 def own_logits(workdir, images):
     """Logits of the run, computed without `export`, for images that need no preparation."""
     trained = load_trained_model(workdir, devices=jax.devices()[:1])
-    return np.asarray(trained.model.apply(trained.variables, images, train=False).logits)
+    apply = jax.jit(functools.partial(trained.model.apply, train=False))
+    return np.asarray(apply(trained.variables, images).logits)
 
 
 def test_stablehlo_supports_any_batch_size_and_platform(tool, pinn, tmp_path):
@@ -90,7 +93,7 @@ def test_torch_state_dict_reproduces_logits(tool, pinn, tmp_path):
     file = tmp_path / "pinn.pth"
     assert tool("--workdir", pinn, "--format=torch", "--output", file)[0] == 0
     sizes = {"patch_size": 8, "dim": 16, "depth": 1, "num_heads": 2, "grid": 3}
-    reference = torch_models.LensVITPINN(SIZE, 4, **sizes).eval()
+    reference = torch_models.LensVITPINN(SIZE, 4, stages=(1, 1), **sizes).eval()
     reference.load_state_dict(torch.load(file, weights_only=True), strict=True)
     images = export.example_images((SIZE, SIZE, 1), 3)
     with torch.no_grad():

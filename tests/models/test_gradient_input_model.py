@@ -29,7 +29,7 @@ def images_with_dark_pixels(seed=0, batch=3):
 )
 def test_outputs_and_losses_match_torch(form, name):
     with precision(name) as (dtype, tolerance):
-        oracle, module, variables, _ = pair("pinn", SIZE, dtype, form=form)
+        oracle, module, variables, _ = pair("pinn", SIZE, dtype, form=form, stages=(1,))
         x, labels = images_with_dark_pixels(), np.array([2, 0, 1])
         tensor = as_torch(x, dtype)
         outputs, captured = apply(module, variables, as_jax(x, dtype), train=False, with_physics_loss=True)
@@ -56,9 +56,8 @@ def test_outputs_and_losses_match_torch(form, name):
 
 def test_gradients_match_torch_even_for_constant_images():
     with precision("float64") as (dtype, _):
-        oracle, module, variables, architecture = pair(
-            "pinn", SIZE, dtype, form="gradient_product", vit={"depth": 1}
-        )
+        small = {"stages": (1,), "vit": {"depth": 1}}
+        oracle, module, variables, architecture = pair("pinn", SIZE, dtype, form="gradient_product", **small)
         x, labels = images_with_dark_pixels(batch=5), np.array([0, 1, 2, 0, 1])
         x[0], x[1] = 0, 0.3
         torch_loss(oracle.train(), as_torch(x, dtype), labels).backward()

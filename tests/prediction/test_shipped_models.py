@@ -14,7 +14,7 @@ from lensjax.data.simulated import simulated_images
 from lensjax.evaluation.metrics import classification_metrics
 
 CARD = (pathlib.Path(lensjax.__file__).parent / "trained" / "README.md").read_text()
-NUMBER = 240
+NUMBER = 120
 
 
 def stated(name: str) -> float:
