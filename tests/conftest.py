@@ -14,10 +14,11 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Tests mostly compile. These flags and the older emitter of fusions, which JAX 0.11 no longer has, compile up
 # to four times as fast.
-_flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if importlib.metadata.version("jax").startswith("0.10."):
-    _flags += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", _flags)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jax").startswith("0.10."),
+)
 
 import pathlib
 import shutil
