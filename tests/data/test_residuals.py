@@ -46,8 +46,9 @@ def calls(monkeypatch, tmp_path):
         report(number)
         values = images.mean((1, 2, 3))
         return types.SimpleNamespace(
-            parameters=dict.fromkeys(("theta_E", "gamma1", "gamma2"), values),
-            covariance=np.broadcast_to(np.eye(len(model.names)), (number, *[len(model.names)] * 2)),
+            parameters=dict.fromkeys(("theta_E", "gamma1", "gamma2", "lens_x", "lens_y"), values),
+            standard_errors=np.ones((number, len(model.names))),
+            background_rms=values,
             reduced_chi_square=values,
             converged=np.ones(number, bool),
             residual=images,
