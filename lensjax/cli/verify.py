@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lensjax import weights, workdir
-from lensjax.cli.flags import parse_flags, usage
+from lensjax.cli.flags import Flag, parse_flags, usage
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import read_temperature
 from lensjax.prediction.domain import read_domain
@@ -17,12 +17,13 @@ from lensjax.runtime.progress import log
 from lensjax.training import checkpoint_files as files
 from lensjax.training.checkpoints import best_epoch, read_history
 
+FLAGS: dict[str, Flag] = {}
 EXAMPLES = ("lensjax verify runs/lens_fit-quick", "lensjax verify")
 USAGE = usage(
     "lensjax verify: checks runs, model files and cache folders for damage. Without a path, it checks the "
     "user's cache. It reads everything and changes nothing.",
     EXAMPLES,
-    {},
+    FLAGS,
     codes="Exit codes: 0 sound; 1 damaged; 2 invalid command or path.",
 )
 AGAIN = "restore it from a copy, or delete {} and train again"
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
       UserError: if a path is not a run, a model file or a cache folder, or a run is in use.
     """
     paths = [Path(word) for word in arguments if not word.startswith("-")]
-    parse_flags({}, [word for word in arguments if word.startswith("-")])
+    parse_flags(FLAGS, [word for word in arguments if word.startswith("-")])
     damaged = False
     for path in paths or [user_cache.folder("")]:
         findings = list(check(path))

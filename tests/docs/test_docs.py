@@ -98,7 +98,8 @@ def weights_prerequisites():
     torch.save(state, "checkpoint.pth")
     converted = weights.convert_state_dict({name: np.asarray(x) for name, x in state.items()})
     pathlib.Path("weights").mkdir()
-    weights.save(pathlib.Path("weights/resnet18.safetensors"), converted.variables, {})
+    about = {"architecture": converted.source.architecture}
+    weights.save(pathlib.Path("weights/resnet18.safetensors"), converted.variables, about)
     return {}
 
 
