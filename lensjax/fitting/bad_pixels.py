@@ -18,7 +18,8 @@ def find_bad_pixels(
 
     An outlier is brighter than the second-brightest of its eight neighbors by more than the
     point-spread function of a telescope permits, and by more than ten standard deviations of the noise; or
-    it is that much fainter than the second-faintest. Larger clusters than pairs are not found.
+    it is that much fainter than the second-faintest. Pixels with fewer valid neighbors, such as those at the
+    edges, are compared with the brightest and the faintest. Larger clusters than pairs are not found.
 
     Args:
       image: the image, in any unit.
@@ -55,6 +56,7 @@ def _outliers(image: Array, valid: Array) -> Array:
     number = jnp.pad(valid, 1).astype(image.dtype)
     bright = [jnp.full_like(image, -jnp.inf)] * 2  # the two brightest neighbors
     faint = [jnp.full_like(image, jnp.inf)] * 2
+    neighbors = jnp.zeros_like(image)
     padded = jnp.pad(image, 1)
     for row, column in [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]:
         part = (slice(row, row + height), slice(column, column + width))
@@ -62,13 +64,16 @@ def _outliers(image: Array, valid: Array) -> Array:
         low = jnp.where(number[part] > 0, padded[part], jnp.inf)
         bright = [jnp.maximum(bright[0], high), jnp.maximum(bright[1], jnp.minimum(bright[0], high))]
         faint = [jnp.minimum(faint[0], low), jnp.minimum(faint[1], jnp.maximum(faint[0], low))]
-    usable = valid & jnp.isfinite(bright[1])
+        neighbors = neighbors + number[part]
+    highest = jnp.where(neighbors == 8, bright[1], bright[0])
+    lowest = jnp.where(neighbors == 8, faint[1], faint[0])
+    usable = valid & jnp.isfinite(highest)
     # Every third row and column is enough for the levels of sky, source and noise.
     sample = jnp.where(usable, image, jnp.nan)[1:-1:3, 1:-1:3]
-    middle = ((bright[1] + faint[1]) / 2)[1:-1:3, 1:-1:3]
+    middle = ((highest + lowest) / 2)[1:-1:3, 1:-1:3]
     sky, peak = jnp.nanpercentile(sample, jnp.asarray([10.0, 99.0]))
     sigma = 1.4826 * jnp.nanmedian(jnp.abs(sample - middle))
     margin = _NUM_SIGMA * sigma + _CONTRAST_SHARE * (peak - sky)
-    too_bright = image - sky > _SHARPEST * jnp.maximum(bright[1] - sky, 0) + margin
-    too_faint = image < faint[1] - margin
+    too_bright = image - sky > _SHARPEST * jnp.maximum(highest - sky, 0) + margin
+    too_faint = image < lowest - margin
     return usable & (too_bright | too_faint)

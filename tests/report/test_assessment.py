@@ -57,6 +57,8 @@ def test_splits_are_independent_and_validation_sets_temperature(run):
     assert improved["nll_after"] < improved["nll_before"]
     assert after.pop("calibration")["temperature"] == calibration["temperature"]
     assert before.pop("calibration") is None
+    assert before.pop("outside_domain") is None
+    assert 0 <= after.pop("outside_domain") <= 12
     assert after == before
     with pytest.raises(UserError, match=r"train/no/0\.npy"):
         evaluate(run, "--split=train")

@@ -133,5 +133,5 @@ def test_commands_train_and_evaluate_all_seeds(tmp_path, monkeypatch):
         program.main([*words, "--config.seeds=3"])
     with pytest.raises(UserError, match=r"--profile: measures one run; set config\.seeds=1"):
         program.main([*words, "--profile"])
-    with pytest.raises(UserError, match=r"config\.seeds=0: must be at least 1"):
+    with pytest.raises(UserError, match=r"config\.seeds=0: must be 1 to 10000"):
         program.main([*words, "--config.seeds=0"])
