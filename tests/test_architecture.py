@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "weights": {"errors"},
     "training": {"models", "data", "weights", *COMMON},
     "evaluation": {"data", "errors", "workdir"},
-    "prediction": {"models", "data", "training", "evaluation", "weights", *COMMON},
+    "prediction": {"models", "fitting", "data", "training", "evaluation", "weights", *COMMON},
     "report": {"prediction", "evaluation", "models", "data", "fitting", "physics", *COMMON},
     "runtime": set(),
 }
