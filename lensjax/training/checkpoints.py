@@ -352,14 +352,18 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def _create_writer() -> ocp.AsyncCheckpointer:
-    handlers = {name: ocp.StandardCheckpointHandler() for name in files.ARRAY_ITEMS}
-    handler = ocp.CompositeCheckpointHandler(**handlers, progress=ocp.JsonCheckpointHandler())
-    if jax.process_count() == 1:
-        return ocp.AsyncCheckpointer(handler)
-    first_process_only = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-    )
-    return ocp.AsyncCheckpointer(handler, multiprocessing_options=first_process_only)
+    options = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # only the first process writes
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+        )
+    handlers: dict[str, Any] = {
+        name: ocp.StandardCheckpointHandler(multiprocessing_options=options) for name in files.ARRAY_ITEMS
+    }
+    handlers["progress"] = ocp.JsonCheckpointHandler(multiprocessing_options=options)
+    composite = ocp.CompositeOptions(multiprocessing_options=options)
+    handler = ocp.CompositeCheckpointHandler(composite_options=composite, **handlers)
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:

@@ -144,7 +144,8 @@ def eval_step(
       model: the classifier.
       recipe: preparation and loss settings; augmentation and label smoothing are not applied.
       with_loss: whether to compute the loss terms, which can cost more than the logits.
-      with_features: whether to return the inputs of the classifier's last layer.
+      with_features: whether to return the inputs of the classifier's last layer; the logits if the model has
+        no ResNet.
 
     Returns:
       `logits` `[batch, classes]`, `theta_E` `[batch]` if the model predicts it, each loss term `[batch]` if
@@ -158,7 +159,8 @@ def eval_step(
     outputs = cast(Outputs, answer)
     result = {"logits": outputs.logits}
     if with_features:
-        (result["features"],) = stored["intermediates"]["resnet"]["features"]
+        resnet = stored.get("intermediates", {}).get("resnet", {})
+        result["features"] = resnet.get("features", (outputs.logits,))[0]
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E
     if with_loss:

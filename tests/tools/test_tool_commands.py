@@ -1,8 +1,10 @@
 """Every program in tools/ and every command has a help text, and refuses wrong arguments in one line."""
 
 import io
+import os
 import pathlib
 import runpy
+import signal
 import sys
 
 import pytest
@@ -36,6 +38,9 @@ def program(monkeypatch, capsys, tmp_path):
             path = TOOLS / name
             monkeypatch.syspath_prepend(str(path.parent))
             monkeypatch.setattr(sys, "argv", [str(path), *words])
+            monkeypatch.setattr(os, "_exit", sys.exit)  # `lensjax.main.entry` ends the process
+            # It also ignores Ctrl-C at the end.
+            monkeypatch.setattr(signal, "signal", lambda number, handler: None)
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(str(path), run_name="__main__")
             code = ended.value.code
