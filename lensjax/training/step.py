@@ -159,7 +159,8 @@ def eval_step(
     outputs = cast(Outputs, answer)
     result = {"logits": outputs.logits}
     if with_features:
-        resnet = stored.get("intermediates", {}).get("resnet", {})
+        layers = stored.get("intermediates", {})
+        resnet = layers.get("resnet", layers.get("cnn", {}))  # the reference's PINN names it cnn
         result["features"] = resnet.get("features", (outputs.logits,))[0]
     if outputs.theta_E is not None:
         result["theta_E"] = outputs.theta_E

@@ -18,7 +18,7 @@ PROGRAMS = sorted(str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py"))
 COMMAND_LINES = ["lensjax", *(f"lensjax {name}" for name in sorted([*MODES, *COMMANDS]))]
 # Without arguments, these need at least one; the others run with defaults.
 NEED_ARGUMENTS = {
-    *COMMAND_LINES,
+    *(line for line in COMMAND_LINES if line != "lensjax verify"),
     *("convert_torch_weights.py", "export.py", "prepare_tfds.py", "simulate.py"),
     *("benchmarks/measured_process.py", "benchmarks/training_contestants.py"),
     *("studies/ablation.py", "studies/plot_physics.py", "studies/where_it_breaks.py"),

@@ -9,17 +9,19 @@ command on the enlarged disk ends with the results of the run that had enough ro
 namespaces (unshare). The result is printed as a Markdown table and as JSON.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kill_runs import command, fingerprint, finish, print_table, write_images
 
 from lensjax import workdir
+from lensjax.cli import runner
+from lensjax.cli.flags import Flag, parse_flags, usage
 from lensjax.cli.verify import check
 
 SHARES = (0.02, 0.1, 0.25, 0.45, 0.7, 0.95)
@@ -27,9 +29,17 @@ CHANGES = {"num_epochs": 3}
 INSIDE = "LENSJAX_FILL_DISK_INSIDE"
 
 
-def main() -> None:
+FLAGS: dict[str, Flag] = {}
+USAGE = usage(
+    "Trains on disks of six sizes that are too small, then on a larger one.",
+    ["python tools/studies/fill_disk.py"],
+    FLAGS,
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Runs the study in a namespace of its own, and prints its result."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parse_flags(FLAGS, words)
     if INSIDE not in os.environ:
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
@@ -70,5 +80,10 @@ def fill_disks(folder: Path) -> list[dict[str, Any]]:
     return [row | {"problems": problems}]
 
 
+def run() -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(main, USAGE, name="fill_disk")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

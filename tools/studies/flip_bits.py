@@ -8,12 +8,13 @@ that of the undamaged files, or if one line names the damage. It does not if oth
 word, or if another exception is raised. The result is printed as a Markdown table and as JSON.
 """
 
-import argparse
 import logging
 import random
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from absl import logging as absl_logging
 from kill_runs import print_table
 
 from lensjax import models, workdir
+from lensjax.cli import runner
 from lensjax.cli.console import hide_repeated_errors
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.config import default_config
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import Calibration, read_temperature, write_calibration
@@ -40,14 +43,20 @@ SHAPES = {"pixels": (6, SIZE, SIZE), "scale": (6,)}
 Read = Callable[[Path], Any]
 
 
-def main() -> None:
+FLAGS: dict[str, Flag] = {
+    "flips": integer("Flips for each row; 500 if not given.", 500, 1),
+    "seed": integer("Seed of the places; 0 if not given.", 0, 0),
+}
+USAGE = usage(
+    "Flips bits of checkpoints, configs, temperatures and cache files, and reads them.",
+    ["python tools/studies/flip_bits.py --flips 100"],
+    FLAGS,
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Runs the study and prints its result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--flips", type=int, default=500, help="number of flips for each row")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the places")
-    arguments = parser.parse_args()
+    arguments = types.SimpleNamespace(**parse_flags(FLAGS, words))
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.disable(logging.WARNING)
     hide_repeated_errors()
@@ -173,5 +182,10 @@ def flip_one(path: Path, places: random.Random) -> str:
     return f"{chosen.name}, byte {byte}, bit {bit}"
 
 
+def run() -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(main, USAGE, name="flip_bits")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

@@ -9,7 +9,6 @@ model and of its whole training state equal those of the run that was never stop
 also end with their exit code and one line of errors. The result is printed as a Markdown table and as JSON.
 """
 
-import argparse
 import json
 import random
 import signal
@@ -17,13 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lensjax import workdir
+from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 from lensjax.cli.verify import check
+from lensjax.config import check_choice
 from lensjax.training import checkpoint_files as files
 
 SIZE = 32
@@ -50,17 +54,25 @@ RECIPES: dict[str, dict[str, Any]] = {
 STOPS_PER_RUN = 4
 
 
-def main() -> None:
+FLAGS: dict[str, Flag] = {
+    "kills": integer("Stops, over all recipes; 24 if not given.", 24, 1),
+    "signal": Flag("NAME", "KILL, INT or TERM; KILL if not given."),
+    "seed": integer("Seed of the moments; 0 if not given.", 0, 0),
+}
+USAGE = usage(
+    "Stops training runs at random moments, and compares the finished runs with undisturbed ones.",
+    ["python tools/studies/kill_runs.py --kills 24"],
+    FLAGS,
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Runs the study and prints its result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=24, help="number of stops, over all recipes")
-    parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
-    arguments = parser.parse_args()
+    arguments = types.SimpleNamespace(**parse_flags(FLAGS, words))
+    chosen = arguments.signal or "KILL"
+    check_choice("signal", chosen, ("KILL", "INT", "TERM"))
     with tempfile.TemporaryDirectory() as folder:
-        rows = stop_runs(Path(folder), arguments.kills, arguments.signal, random.Random(arguments.seed))
+        rows = stop_runs(Path(folder), arguments.kills, chosen, random.Random(arguments.seed))
     print_table(rows)
 
 
@@ -173,5 +185,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(json.dumps(rows, indent=1))
 
 
+def run() -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(main, USAGE, name="kill_runs")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

@@ -6,7 +6,6 @@ if it is read or refused with one-line messages, in at most 2 seconds and 200 ro
     python tools/studies/mutate_files.py --number 10000 --output mutated.json
 """
 
-import argparse
 import importlib
 import json
 import multiprocessing
@@ -16,21 +15,34 @@ import resource
 import sys
 import tempfile
 import time
+import types
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+
+from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 SECONDS = 2.0
 OUTCOMES = ("read", "refused", "error", "hang", "crash")
 
 
-def main() -> None:
+FLAGS: dict[str, Flag] = {
+    "number": integer("Damaged files; 2,000 if not given.", 2_000, 1),
+    "seed": integer("Seed of the damage; 0 if not given.", 0, 0),
+    "output": Flag("FILE", "JSON file of the table."),
+}
+USAGE = usage(
+    "Damages image files of each kind, and reads them in a separate process.",
+    ["python tools/studies/mutate_files.py --number 10000"],
+    FLAGS,
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Writes the table as JSON, and prints it as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--number", type=int, default=2_000, help="number of damaged files")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the damage")
-    parser.add_argument("--output", type=pathlib.Path, help="JSON file of the table")
-    options = parser.parse_args()
+    options = types.SimpleNamespace(**parse_flags(FLAGS, words))
     counts, failures, peak = attack(options.number, options.seed)
     lines = ["| file | damage | tried | survived | read |", "|---|---|---:|---:|---:|"]
     table = []
@@ -44,7 +56,7 @@ def main() -> None:
     lines.append(f"| all | all | {total.total()} | {survived} | {total['read']} |")
     content = {"seed": options.seed, "table": table, "failures": failures, "peak_mib": round(peak)}
     if options.output:
-        options.output.write_text(json.dumps(content, indent=1) + "\n")
+        pathlib.Path(options.output).write_text(json.dumps(content, indent=1) + "\n")
     print("\n".join(lines))
     print(f"\npeak memory of a reader: {peak:,.0f} MiB")
     for failure in failures:
@@ -115,5 +127,10 @@ def read_files(pipe: multiprocessing.connection.Connection) -> None:
         pipe.send((outcome, detail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
+def run() -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(main, USAGE, name="mutate_files")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run())
