@@ -54,9 +54,8 @@ def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
     rows, free = rows[displaced], {name: values[displaced] for name, values in free.items()}
     if not len(rows):
         return images
-    steps = np.stack([np.rint(free[name] / model.pixel_scale) for name in ("lens_y", "lens_x")], 1).astype(
-        int
-    )
+    centers = np.stack([free["lens_y"], free["lens_x"]], 1)
+    steps = np.rint(centers / model.pixel_scale).astype(int)
     pixels, residuals = images.pixels.copy(), images.residuals.copy()
     fit = {name: values.copy() for name, values in images.fit.items()}
     for row, step in zip(rows, steps, strict=True):

@@ -74,11 +74,12 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
         for part in (0, 1)
     ]
     farthest = max((distances.max() for distances in held_out if distances.size), default=0.0)
+    means, precision = _fit_features(features, classes)
     return Domain(
         low=np.nan_to_num(low - margin, nan=-_LARGEST).astype(np.float32),
         high=np.nan_to_num(high + margin, nan=_LARGEST).astype(np.float32),
-        means=(fitted := _fit_features(features, classes))[0].astype(np.float32),
-        precision=fitted[1].astype(np.float32),
+        means=means.astype(np.float32),
+        precision=precision.astype(np.float32),
         max_distance=np.asarray((1 + _MARGIN) * farthest, np.float32),
     )
 

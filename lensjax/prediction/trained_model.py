@@ -1,8 +1,8 @@
 """A trained classifier, loaded from the folder of its run or from a model file.
 
-A model file is a weight file (`lensjax.weights`) whose metadata contain the config, best epoch and
-temperature of a run; `lensjax export --format safetensors` writes it. The files in `lensjax/trained/` are
-part of the package.
+A model file is a weight file (`lensjax.weights`) with the domain of a run as further arrays, whose metadata
+contain the config, best epoch and temperature; `lensjax export --format safetensors` writes it. The files in
+`lensjax/trained/` are part of the package.
 """
 
 import dataclasses
