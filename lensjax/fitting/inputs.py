@@ -47,7 +47,7 @@ def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, No
             wrong = np.asarray((value <= 0) | (value == np.inf))
             if wrong.any():
                 raise UserError(
-                    f"noise.{name} is {value[wrong.argmax()]:g} for image {wrong.argmax()}; expected a "
+                    f"noise.{name} is {value[np.argmax(wrong)]:g} for image {np.argmax(wrong)}; expected a "
                     "positive number in the unit of the image, or NaN if unknown"
                 )
     if mask is None:

@@ -53,7 +53,7 @@ def image_name(images: ImageSet, row: int, split: str) -> str:
 
 def format_prediction(probabilities: Float[np.ndarray, " classes"]) -> str:
     """Predicted class and its probability, as text."""
-    predicted = int(probabilities.argmax())
+    predicted = int(np.argmax(probabilities))
     value = f"{probabilities[predicted]:.4f}"
     return f"{DISPLAY_NAMES[predicted]} {'> 0.9999' if value == '1.0000' else value}"
 

@@ -46,7 +46,7 @@ def statistics(counts: Float[np.ndarray, "height width"], pixel_scale: float = 0
     ends = (slice(0, CORNER), slice(-CORNER, None))
     corners = [image[rows, columns] for rows in ends for columns in ends]
     background = np.concatenate([corner.ravel() for corner in corners])
-    light = np.clip(image - 0.05 * image.max(), 0, None)
+    light = np.clip(image - 0.05 * np.max(image), 0, None)
     light /= light.sum()
     center_x, center_y = (light * x).sum(), (light * y).sum()
     width = np.sqrt((light * (x - center_x) ** 2).sum())
@@ -55,7 +55,7 @@ def statistics(counts: Float[np.ndarray, "height width"], pixel_scale: float = 0
     parts = image[:-1, :-1], image[:-1, 1:], image[1:, :-1], image[1:, 1:]
     square = ((parts[0] - parts[1] - parts[2] + parts[3]) / 2).ravel() ** 2
     local = np.mean(parts, axis=0).ravel()
-    faint = local < 0.5 * image.max()
+    faint = local < 0.5 * np.max(image)
     pairs = [
         (one - background.mean(), other - background.mean())
         for corner in corners
@@ -63,10 +63,10 @@ def statistics(counts: Float[np.ndarray, "height width"], pixel_scale: float = 0
     ]
     products = np.concatenate([(one * other).ravel() for one, other in pairs])
     return {
-        "largest": image.max(),
+        "largest": np.max(image),
         "background_mean": background.mean(),
         "background_variance": background.var(),
-        "mean": image.mean() / image.max(),
+        "mean": image.mean() / np.max(image),
         "ring_radius": (light * np.hypot(x - center_x, y - center_y)).sum(),
         "elongation": width / height,
         "noise_slope": np.polyfit(local[faint], square[faint], 1)[0],

@@ -134,7 +134,7 @@ def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
     """Fits real images and prints the power of the residuals, which is white without substructure."""
     real = read_class_folders(folder, simulation.preset("common_test").instrument.image_size)
     fit = fit_images(real.images()[..., 0], counts_per_unit(real), model, counts)
-    power = np.stack([ring_power(residual) for residual in fit.residual[..., 0]])
+    power = np.stack([ring_power(residual) for residual in np.asarray(fit.residual[..., 0])])
     log.info("%d real images: reduced chi-square, converged, theta_E and its deviation,", len(real))
     log.info("and the power of the residual in %d rings of spatial frequency (white: 1)", RINGS)
     for row, label in enumerate(real.labels):

@@ -55,7 +55,8 @@ def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions and magnifications of the images of the source."""
     found = jax.jit(lambda: physics.image_positions(deflection, *BETA))()
     mask = np.asarray(found.mask)
-    return tuple(np.asarray(part)[mask] for part in (found.x, found.y, found.magnification))
+    x, y, magnification = (np.asarray(part)[mask] for part in (found.x, found.y, found.magnification))
+    return x, y, magnification
 
 
 def deflection_figure() -> Figure:
