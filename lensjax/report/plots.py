@@ -109,7 +109,7 @@ def roc_figure(
     axes = figure.subplots()
     if not log:
         axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1)
-    least = 0.5 / max(len(labels) - np.min(np.bincount(labels, minlength=len(CLASSES))), 1)
+    least = 0.5 / max(len(labels) - int(np.min(np.bincount(labels, minlength=len(CLASSES)))), 1)
     for index, name in enumerate(CLASSES):
         false_positive, true_positive, _ = roc_curve(labels == index, probabilities[:, index])
         axes.plot(
