@@ -117,7 +117,7 @@ def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
     products, pairs = 0.0, 0
     for values, flags in ((residual, blank), (residual.T, blank.T)):
         products += (values[_FAR:] * values[:-_FAR]).sum()
-        pairs += np.count_nonzero(flags[_FAR:] & flags[:-_FAR])
+        pairs += int(np.count_nonzero(flags[_FAR:] & flags[:-_FAR]))
     variance = (residual**2).sum() / np.count_nonzero(blank)
     return bool(products > _FAR_CORRELATION * variance * pairs)
 
