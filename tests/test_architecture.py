@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
 COMMON = {"config", "errors", "runtime", "workdir"}
+FILES = {"decoding", "fits_units"}
 MAY_IMPORT = {
     "physics": set(),
     "simulation": {"physics", "errors"},
@@ -17,7 +18,8 @@ MAY_IMPORT = {
     "weights": {"errors"},
     "training": {"models", "data", "weights", *COMMON},
     "evaluation": {"data", "errors", "workdir"},
-    "prediction": {"models", "fitting", "data", "training", "evaluation", "weights", *COMMON},
+    "prediction": {"models", "fitting", "data", "training", "evaluation", "weights", *FILES, *COMMON},
+    "modeling": {"physics", "errors", *FILES},
     "report": {"prediction", "evaluation", "models", "data", "fitting", "physics", *COMMON},
     "runtime": set(),
 }

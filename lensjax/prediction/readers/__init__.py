@@ -1,16 +1,15 @@
 """Readers for image files; they load the images of a file one at a time, on demand."""
 
-import contextlib
 import importlib
-import warnings
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from lensjax.decoding import describe_error, suppress_warnings
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import CheckSize, Entry, check_type, describe_error, error_entry
+from lensjax.prediction.readers.entry import CheckSize, Entry, check_type, error_entry
 
 # Reader module and optional package of each file kind.
 _READERS = {
@@ -106,11 +105,3 @@ def validate_pixels(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-
-
-@contextlib.contextmanager
-def suppress_warnings() -> Iterator[None]:
-    """Suppresses warnings of decoders, for example about unusual keywords and unknown tags."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

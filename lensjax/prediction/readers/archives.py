@@ -6,16 +6,10 @@ from io import BufferedIOBase
 from typing import cast
 
 from lensjax.data.npy import MAX_HEADER, PREAMBLE, parse_header
+from lensjax.decoding import check_expansion, describe_error
 from lensjax.errors import UserError
 from lensjax.prediction.readers.arrays import array_entries
-from lensjax.prediction.readers.entry import (
-    CheckSize,
-    Entry,
-    check_expansion,
-    describe_error,
-    error_entry,
-    select_names,
-)
+from lensjax.prediction.readers.entry import CheckSize, Entry, error_entry, select_names
 
 
 def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = None) -> Iterator[Entry]:

@@ -7,15 +7,9 @@ from io import BufferedIOBase
 import numpy as np
 
 from lensjax.data.npy import MAX_HEADER, PICKLE_MESSAGE, PREAMBLE, parse_header
+from lensjax.decoding import stream_length
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import (
-    CheckSize,
-    Entry,
-    check_type,
-    stack_entries,
-    stack_shape,
-    stream_length,
-)
+from lensjax.prediction.readers.entry import CheckSize, Entry, check_type, stack_entries, stack_shape
 
 
 def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = None) -> Iterator[Entry]:

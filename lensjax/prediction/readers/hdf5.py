@@ -8,19 +8,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lensjax.decoding import MAX_BLOCK, check_expansion, stream_length
 from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import (
-    MAX_BLOCK,
     CheckSize,
     Entry,
-    check_expansion,
     check_type,
     error_entry,
     read_in_blocks,
     select_names,
     stack_entries,
     stack_shape,
-    stream_length,
 )
 
 

@@ -13,9 +13,9 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from lensjax.data.file_tree import ZipArchive, is_hidden
+from lensjax.decoding import check_expansion
 from lensjax.errors import UserError
 from lensjax.prediction.readers import SUFFIXES
-from lensjax.prediction.readers.entry import check_expansion
 
 _MAX_MEMBER_SIZE = 2**30  # bytes; a file inside a zip archive is read into memory
 _KINDS = ".npz, .fits, .png, .tif or .h5"

@@ -10,15 +10,9 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lensjax.decoding import MAX_PIXELS, check_expansion, stream_length
 from lensjax.errors import UserError
-from lensjax.prediction.readers.entry import (
-    MAX_PIXELS,
-    CheckSize,
-    Entry,
-    check_expansion,
-    error_entry,
-    stream_length,
-)
+from lensjax.prediction.readers.entry import CheckSize, Entry, error_entry
 
 MAX_PAGES = 10_000  # Pillow's time grows with the square of the number of pages
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags

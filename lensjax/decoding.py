@@ -1,0 +1,59 @@
+"""Limits for files from others, and errors and warnings of their decoders."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from io import BufferedIOBase
+
+from lensjax.errors import UserError
+
+MAX_PIXELS = 2**26  # per image; limits the memory that a damaged header can request
+MAX_BLOCK = 8 * MAX_PIXELS  # bytes that are decompressed at once
+# Data may be larger than their compressed file by this factor; images of lenses reach about 20. Smaller data
+# are never refused.
+MAX_EXPANSION = 250
+ALWAYS_ALLOWED = 2**26  # bytes
+
+
+def describe_error(error: Exception) -> str:
+    """First line of an exception's message; all characters that a terminal could interpret are escaped."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:200])
+
+
+def stream_length(stream: BufferedIOBase) -> int:
+    """Length of a seekable stream, bytes; its position becomes 0."""
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return length
+
+
+def expansion_limit(length: int) -> int:
+    """Number of bytes that a compressed file of this length may contain."""
+    return max(ALWAYS_ALLOWED, MAX_EXPANSION * length)
+
+
+def check_expansion(claimed: int, length: int) -> None:
+    """Refuses data that are far larger than their file.
+
+    Args:
+      claimed: number of bytes according to the header.
+      length: length of the file, bytes.
+
+    Raises:
+      UserError: if the data are larger than `expansion_limit`.
+    """
+    if claimed > expansion_limit(length):
+        raise UserError(
+            f"claims {claimed:,} bytes of pixels in {length:,} bytes of file; it is damaged or empty"
+        )
+
+
+@contextlib.contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Suppresses warnings of decoders, for example about unusual keywords and unknown tags."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,130 @@
+"""Pixels of blank sky, and the noise that they show."""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from lensjax.errors import UserError
+
+_CENTER = 0.25  # of the shorter side: radius around the center, where the lens is
+_SMOOTHING = 1.5  # pixels; faint sources are found in a smoothed image
+_DETECTION = 4.0  # standard deviations of the smoothed image
+_GROWTH = 4  # pixels around each source
+_OUTLIER = 5.0  # standard deviations of the image
+_SKY_SMOOTHING = 8.0  # pixels
+_SKY_PASSES = 3  # later passes remove the gradients that earlier ones leave
+_ROUNDS = 10
+_MIN_PIXELS = 100
+_FAR, _FAR_CORRELATION = 3, 0.25  # pixels; noise is less correlated at this distance, light of galaxies more
+
+
+def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the pixels without sources and subtracts the local sky.
+
+    Pixels near the center, where the lens is, are not blank.
+
+    Args:
+      image: brightness `[rows, columns]`, with about the same noise in all pixels of the sky; values of
+        invalid pixels must be finite.
+      valid: True for valid pixels `[rows, columns]`.
+
+    Returns:
+      The image minus the sky, and True for blank pixels, both `[rows, columns]`. No pixel is blank if fewer
+      than 100 would be, or if they contain smooth light rather than noise.
+    """
+    y, x = (np.arange(side) - (side - 1) / 2 for side in image.shape)
+    usable = valid & (np.hypot(y[:, None], x) >= _CENTER * min(image.shape))
+    blank, none = usable, np.zeros_like(valid)
+    residual = image - (np.median(image[usable]) if usable.any() else 0.0)
+    for _ in range(_ROUNDS):
+        if np.count_nonzero(blank) < _MIN_PIXELS:
+            return residual, none
+        smooth = _smooth(residual, valid, _SMOOTHING)
+        sources = valid & (np.abs(smooth) > _DETECTION * robust_scatter(smooth[blank]))
+        sources = ndimage.binary_dilation(sources, iterations=_GROWTH)
+        sources |= np.abs(residual) > _OUTLIER * robust_scatter(residual[blank])
+        last, blank = blank, usable & ~sources
+        if np.count_nonzero(blank) < _MIN_PIXELS:
+            return residual, none
+        residual = image - np.median(image[blank])
+        for _ in range(_SKY_PASSES):
+            residual = residual - _smooth(residual, blank, _SKY_SMOOTHING)
+        if np.array_equal(blank, last):
+            break
+    return residual, none if _is_smooth(np.where(blank, residual, 0.0), blank) else blank
+
+
+def subtraction_response(reach: int) -> np.ndarray:
+    """Autocovariance of white noise of variance 1 after the subtraction of the local sky.
+
+    Args:
+      reach: largest lag, pixels.
+
+    Returns:
+      The autocovariance `[2 reach + 1, 2 reach + 1]`, far from masked pixels.
+    """
+    lag = np.arange(-reach, reach + 1)
+    square = lag[:, None] ** 2 + lag**2
+    response = (square == 0).astype(np.float64)
+    for times in range(1, 2 * _SKY_PASSES + 1):
+        spread = times * _SKY_SMOOTHING**2
+        gaussian = np.exp(-square / (2 * spread)) / (2 * np.pi * spread)
+        response += (-1) ** times * math.comb(2 * _SKY_PASSES, times) * gaussian
+    return response
+
+
+def robust_scatter(values: np.ndarray) -> float:
+    """Standard deviation of normally distributed values, from the median absolute deviation."""
+    return float(1.482602 * np.median(np.abs(values - np.median(values))))
+
+
+def estimate_noise(
+    image: np.ndarray, valid: np.ndarray, electrons: float | None = None
+) -> tuple[np.ndarray, str]:
+    """Estimates the noise of an image from the scatter of its blank sky.
+
+    Args:
+      image: brightness `[rows, columns]`; values of invalid pixels must be finite.
+      valid: True for valid pixels `[rows, columns]`.
+      electrons: electrons per unit of the image, for the photon noise of sources; None if unknown.
+
+    Returns:
+      The standard deviation of each pixel `[rows, columns]`, and a note in words.
+
+    Raises:
+      UserError: if the image has no blank sky, or its sky has no scatter.
+    """
+    residual, blank = blank_sky(image, valid)
+    if not blank.any():
+        raise UserError(
+            "noise cannot be estimated: the image has no blank sky; give a noise map or a larger image"
+        )
+    scatter = robust_scatter(residual[blank])
+    if not scatter > 0:
+        raise UserError("noise cannot be estimated: the blank sky has no scatter; give a noise map")
+    note = f"noise estimated: {scatter:.4g} per pixel from {np.count_nonzero(blank):,} pixels of blank sky"
+    if electrons is None:
+        return np.full(image.shape, scatter), f"{note}, without the photon noise of sources"
+    flux = np.maximum(image - np.median(image[blank]), 0)
+    return np.sqrt(scatter**2 + flux / electrons), (
+        f"{note}, and photon noise for {electrons:.6g} electrons per unit"
+    )
+
+
+def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
+    """Returns whether pixels at a distance along the axes are too similar for noise."""
+    products, pairs = 0.0, 0
+    for values, flags in ((residual, blank), (residual.T, blank.T)):
+        products += (values[_FAR:] * values[:-_FAR]).sum()
+        pairs += int(np.count_nonzero(flags[_FAR:] & flags[:-_FAR]))
+    variance = (residual**2).sum() / np.count_nonzero(blank)
+    return bool(products > _FAR_CORRELATION * variance * pairs)
+
+
+def _smooth(image: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of the pixels with weight; toward 0 far from them."""
+    total = ndimage.gaussian_filter(np.where(weight, image, 0.0), sigma, mode="constant")
+    return total / np.maximum(
+        ndimage.gaussian_filter(weight.astype(np.float64), sigma, mode="constant"), 0.05
+    )

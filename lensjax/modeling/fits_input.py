@@ -1,0 +1,207 @@
+"""Parts of an observation from FITS files: image, noise, point-spread function and mask."""
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lensjax.decoding import MAX_PIXELS, describe_error, suppress_warnings
+from lensjax.errors import UserError
+from lensjax.modeling.blank_sky import estimate_noise
+from lensjax.modeling.fits_headers import electrons_per_unit, header_pixel_scale
+from lensjax.modeling.planes import pixels, plane_like
+
+_NOISE = ("ERR", "RMS", "WHT", "VAR")  # extensions; the first that exists is used
+_AUXILIARY = (*_NOISE, "PSF", "DQ", "MASK")
+# Words in the names of noise maps that are not standard deviations.
+_INVERSE_VARIANCE = frozenset({"wht", "weight", "weights", "ivar", "invvar"})
+_VARIANCE = frozenset({"var", "variance"})
+_SCALE_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planes:
+    """Planes of a FITS file.
+
+    Attributes:
+      image: pixels of the chosen extension `[rows, columns]`.
+      name: name of this extension, "" if it has none.
+      headers: its header, and the primary header.
+      others: pixels of the other extensions that were asked for, by name.
+      names: names of all extensions with images.
+    """
+
+    image: np.ndarray
+    name: str
+    headers: tuple[Any, Any]
+    others: dict[str, np.ndarray]
+    names: list[str]
+
+
+def read_observation(
+    image: str | Path, noise: Any, psf: Any, mask: Any, pixel_scale: float | None, extension: str | int | None
+) -> dict[str, Any]:
+    """Reads the arguments of `Observation` from files.
+
+    Args:
+      image, noise, psf, mask, pixel_scale, extension: as for `Observation.from_fits`.
+
+    Returns:
+      The arguments by name.
+
+    Raises:
+      UserError: if a file cannot be read, or the image has no pixel scale.
+    """
+    path = Path(image)
+    wanted = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))
+    planes = _read(path, wanted, extension)
+    if planes.name in _AUXILIARY and extension is None:
+        raise UserError(f"{path}: contains only {', '.join(planes.names)}; choose an image with extension=")
+    notes = []
+    if "DQ" in planes.names:
+        notes.append("mask: extension DQ is not applied; give a mask if it marks pixels")
+    if isinstance(mask, str | Path):
+        mask = _read(Path(mask)).image
+    if isinstance(noise, str | Path):
+        file = Path(noise)
+        found = _read(file, _NOISE)
+        name = next((name for name in _NOISE if name in found.others), "")
+        noise, kind = _deviation(found.others.get(name, found.image), name or file.name)
+        notes.append(f"noise: {file.name}, {kind}")
+    elif noise is None:
+        with _errors_in(path):
+            noise, found_notes = _own_noise(planes, mask)
+        notes += found_notes
+    if psf is None:
+        psf = planes.others.get("PSF")
+    elif isinstance(psf, str | Path):
+        found = _read(Path(psf), ("PSF",))
+        psf = found.others.get("PSF", found.image)
+    with _errors_in(path):
+        scale, scale_notes = _pixel_scale(planes.headers, pixel_scale)
+    return {
+        "image": planes.image,
+        "noise": noise,
+        "psf": psf,
+        "mask": mask,
+        "pixel_scale": scale,
+        "notes": (*notes, *scale_notes),
+    }
+
+
+def _own_noise(planes: _Planes, mask: Any) -> tuple[np.ndarray | None, list[str]]:
+    """Noise from an extension or the headers of the image's file, with notes; None if there is none."""
+    name = next((name for name in _NOISE if name in planes.others), None)
+    if name is not None:
+        noise, kind = _deviation(planes.others[name], name)
+        return noise, [f"noise: extension {name}, {kind}"]
+    electrons = electrons_per_unit(planes.headers)
+    if electrons is None:
+        return None, []
+    finite = np.isfinite(planes.image)
+    valid = finite if mask is None else finite & (plane_like("mask", mask, finite.shape) > 0)
+    noise, note = estimate_noise(np.where(finite, planes.image, 0.0), valid, electrons)
+    return noise, [note]
+
+
+def _deviation(plane: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Standard deviation of each pixel, infinite in those without weight, and what the plane contained."""
+    words = set(re.split("[^a-z]+", name.casefold()))
+    if not words & (_INVERSE_VARIANCE | _VARIANCE):
+        return plane, "standard deviation"
+    inverse = bool(words & _INVERSE_VARIANCE)
+    positive = plane > 0
+    root = np.sqrt(np.where(positive, plane, 1.0))
+    kind = "inverse variance" if inverse else "variance"
+    return np.where(positive, 1 / root if inverse else root, np.inf), kind
+
+
+def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, list[str]]:
+    """The given pixel scale or that of the header, with a note if they differ."""
+    if given is None:
+        scale = header_pixel_scale(headers)
+        if scale is None:
+            raise UserError("the header has no pixel scale; give pixel_scale=, arcsec")
+        return scale, [f"pixel scale: {scale:.5g} arcsec, from the header"]
+    with contextlib.suppress(UserError, TypeError):
+        scale = header_pixel_scale(headers)
+        if scale is not None and abs(given / scale - 1) > _SCALE_TOLERANCE:
+            return given, [
+                f"pixel scale: {given:.5g} arcsec was given, but the header has {scale:.5g} arcsec"
+            ]
+    return given, []
+
+
+@contextlib.contextmanager
+def _errors_in(path: Path) -> Iterator[None]:
+    """Turns all errors into a UserError that names the file."""
+    try:
+        with suppress_warnings():
+            yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except ImportError:
+        raise UserError(f'{path}: needs astropy: pip install "lensjax[formats]"') from None
+    except Exception as error:  # decoders can raise any exception for a damaged file
+        raise UserError(
+            f"{path}: cannot be read as FITS: {describe_error(error)}; check the file or copy it again"
+        ) from error
+
+
+def _read(path: Path, others: tuple[str, ...] = (), extension: str | int | None = None) -> _Planes:
+    """Reads the image of a FITS file and the extensions `others` that it has."""
+    with _errors_in(path):
+        from lensjax.fits_units import open_units  # needs astropy
+
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise UserError(f"cannot be opened: {error.strerror or error}") from None
+        with stream, open_units(stream) as units:
+            return _select(units, others, extension)
+
+
+def _select(units: Any, others: tuple[str, ...], extension: str | int | None) -> _Planes:
+    if units.problem:
+        raise UserError(units.problem)
+    names = {
+        index: str(unit.header.get("EXTNAME", "")).strip().upper() for index, unit in units.images.items()
+    }
+    listed = ", ".join(name or str(index) for index, name in names.items()) or "none"
+    if extension is not None:
+        wanted = str(extension).strip().upper()
+        chosen = [index for index, name in names.items() if wanted in (name, str(index))]
+        if not chosen:
+            raise UserError(f"has no image extension {extension}, but {listed}; correct extension=")
+    else:
+        chosen = [index for index, name in names.items() if name == "SCI"]
+        chosen = chosen or [index for index, name in names.items() if name not in _AUXILIARY] or list(names)
+        if not chosen:
+            raise UserError("contains no image")
+    image = units.images[chosen[0]]
+    found = {}
+    for name in others:
+        same = [unit for index, unit in units.images.items() if names[index] == name]
+        # Instruments with several chips number the extensions of each chip.
+        same.sort(key=lambda unit: unit.ver != image.ver)
+        if same:
+            found[name] = _data(same[0], name, units.length)
+    headers = (image.header, units.primary.header)
+    pixels_of_image = _data(image, "image", units.length)
+    return _Planes(pixels_of_image, names[chosen[0]], headers, found, list(names.values()))
+
+
+def _data(unit: Any, name: str, length: int) -> np.ndarray:
+    from lensjax.fits_units import check_compressed
+
+    if math.prod(unit.shape) > MAX_PIXELS:
+        raise UserError(
+            f"{name} has shape {unit.shape}, more than {MAX_PIXELS:,} pixels; crop it to the lens"
+        )
+    check_compressed(unit, length)
+    return pixels(name, unit.data)

@@ -1,0 +1,226 @@
+"""A telescope image of a lens, with all that is known about its noise and its blurring."""
+
+import dataclasses
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from lensjax.errors import UserError
+from lensjax.modeling.blank_sky import estimate_noise
+from lensjax.modeling.correlation import NoiseCorrelation
+from lensjax.modeling.planes import check_noise, pixels, plane_like
+from lensjax.modeling.psf import check_psf, rebin_psf
+
+
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
+class Observation:
+    """A cutout around a lens.
+
+    All arrays are NumPy arrays of float64, except `mask`. Invalid pixels have finite values in all of them.
+
+    Attributes:
+      image: brightness in any unit `[rows, columns]`.
+      noise: standard deviation of each pixel, in the unit of the image `[rows, columns]`.
+      psf: point-spread function `[odd, odd]`, which sums to 1.
+      mask: True for valid pixels `[rows, columns]`.
+      pixel_scale: side of a pixel, arcsec.
+      psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
+      correlation: correlation of the noise between pixels; None if unknown.
+      notes: what was estimated or assumed, in words.
+    """
+
+    image: np.ndarray
+    noise: np.ndarray
+    psf: np.ndarray
+    mask: np.ndarray
+    pixel_scale: float
+    psf_subpixels: int
+    correlation: NoiseCorrelation | None
+    notes: tuple[str, ...]
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        noise: ArrayLike | None = None,
+        psf: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        *,
+        pixel_scale: float,
+        psf_subpixels: int = 1,
+        correlation: NoiseCorrelation | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """Checks and converts the arrays.
+
+        Args:
+          image: brightness in any unit, of any type and byte order `[rows, columns]`. Pixels that are not
+            finite are invalid.
+          noise: standard deviation of each pixel, in the unit of the image `[rows, columns]`, or one number.
+            Pixels whose noise is not finite, or 10,000 times that of the others, are invalid. If None, it is
+            estimated from the blank sky.
+          psf: point-spread function `[odd, odd]` in any unit.
+          mask: True or positive for valid pixels `[rows, columns]`; None if all are.
+          pixel_scale: side of a pixel, arcsec.
+          psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
+          correlation: correlation of the noise between pixels; None if unknown.
+          notes: what was estimated or assumed before, in words.
+
+        Raises:
+          UserError: if an array is missing or cannot be used; the message says which, and what to do.
+        """
+        image = pixels("image", image)
+        valid = np.isfinite(image)
+        if mask is not None:
+            valid &= plane_like("mask", mask, image.shape) > 0
+        if noise is not None:
+            noise, valid, note = check_noise(noise, valid)
+            notes = (*notes, note) if note else notes
+        if not valid.any():
+            raise UserError("image has no valid pixel: all are masked, not finite or without finite noise")
+        if np.ptp(image[valid]) == 0:
+            raise UserError(f"image is {image[valid][0]:g} in all valid pixels; check the file and the mask")
+        image = np.where(np.isfinite(image), image, 0.0)
+        if noise is None:
+            noise, note = estimate_noise(image, valid)
+            notes = (*notes, note)
+        if psf is None:
+            raise UserError(
+                "psf is missing; give the point-spread function of the image, or use "
+                "psf=gaussian_psf(fwhm, pixel_scale) as a stand-in"
+            )
+        values = {
+            "image": image,
+            "noise": noise,
+            "psf": check_psf(psf),
+            "mask": valid,
+            "pixel_scale": _check_scale(pixel_scale),
+            "psf_subpixels": _whole("psf_subpixels", psf_subpixels),
+            "correlation": correlation,
+            "notes": tuple(notes),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """True for valid pixels `[rows, columns]`."""
+        return self.mask
+
+    @classmethod
+    def from_fits(
+        cls,
+        image: str | Path,
+        noise: ArrayLike | str | Path | None = None,
+        psf: ArrayLike | str | Path | None = None,
+        mask: ArrayLike | str | Path | None = None,
+        *,
+        pixel_scale: float | None = None,
+        psf_subpixels: int = 1,
+        extension: str | int | None = None,
+    ) -> "Observation":
+        """Reads an observation from FITS files.
+
+        Noise maps are standard deviations, unless the name of their extension or file contains WHT, WEIGHT,
+        IVAR (inverse variance) or VAR (variance).
+
+        Args:
+          image: file with the image: the extension SCI if there is one, else the first image.
+          noise: file with the noise map, or the array. If None, it is the extension ERR, RMS, WHT or VAR of
+            the image's file; without them, it is estimated from the image, and from exposure time, gain and
+            unit in the header.
+          psf: file with the point-spread function, or the array. If None, it is the extension PSF of the
+            image's file.
+          mask: file with the mask, 1 for valid pixels, or the array; None if all pixels are valid.
+          pixel_scale: side of a pixel, arcsec; if None, that of the header.
+          psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
+          extension: name or number of the image's extension.
+
+        Returns:
+          The observation; `notes` says where each part comes from.
+
+        Raises:
+          UserError: if a file cannot be read, or a part is missing or cannot be used.
+        """
+        from lensjax.modeling.fits_input import read_observation  # needs astropy
+
+        parts: dict[str, Any] = read_observation(image, noise, psf, mask, pixel_scale, extension)
+        try:
+            return cls(**parts, psf_subpixels=psf_subpixels)
+        except UserError as error:
+            raise UserError(f"{image}: {error}") from None
+
+    def crop(self, side: int) -> "Observation":
+        """The central part of the image; its center is that of the image.
+
+        Args:
+          side: largest number of rows and columns. It is reduced by 1 along an axis where this is necessary
+            to keep the center.
+
+        Raises:
+          UserError: if the side is not at least 2 pixels.
+        """
+        side = _whole("side", side, 2)
+        cuts = [max(0, -(-(have - side) // 2)) for have in self.image.shape]
+        part = tuple(slice(cut, have - cut) for cut, have in zip(cuts, self.image.shape, strict=True))
+        return dataclasses.replace(self, image=self.image[part], noise=self.noise[part], mask=self.mask[part])
+
+    def bin(self, factor: int) -> "Observation":
+        """Averages blocks of pixels.
+
+        A block is valid if at least half of its pixels are, and its mean is that of the valid ones. Rows and
+        columns that do not fill a block are removed, the same number on both sides if possible; otherwise,
+        the center moves by half a pixel of the image toward lower indices.
+
+        Args:
+          factor: side of the blocks, pixels.
+
+        Raises:
+          UserError: if the factor is not a whole number from 1 to the size of the image.
+        """
+        factor = _whole("factor", factor)
+        if factor > min(self.image.shape):
+            raise UserError(f"factor is {factor}, larger than the image with shape {self.image.shape}")
+
+        def block_sums(values: np.ndarray) -> np.ndarray:
+            rows, columns = (side // factor for side in values.shape)
+            top, left = (side % factor // 2 for side in values.shape)
+            part = values[top : top + rows * factor, left : left + columns * factor]
+            return part.reshape(rows, factor, columns, factor).sum((1, 3))
+
+        number = block_sums(self.mask.astype(np.float64))
+        valid = 2 * number >= factor**2
+        number = np.maximum(number, 1)
+        unit = np.median(self.noise[self.mask])  # squares of values such as 1e-200 are 0
+        noise = unit * np.sqrt(block_sums(np.where(self.mask, self.noise / unit, 0) ** 2)) / number
+        return dataclasses.replace(
+            self,
+            image=block_sums(np.where(self.mask, self.image, 0)) / number,
+            noise=np.where(valid, noise, unit),
+            mask=valid,
+            psf=rebin_psf(self.psf, factor),
+            pixel_scale=self.pixel_scale * factor,
+            correlation=self.correlation and self.correlation.bin(factor),
+        )
+
+
+def _check_scale(pixel_scale: Any) -> float:
+    try:
+        scale = float(pixel_scale)
+    except (TypeError, ValueError):
+        scale = np.nan
+    if not 0 < scale < np.inf:
+        raise UserError(f"pixel_scale is {pixel_scale!r}; expected a positive number, arcsec")
+    return scale
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return number

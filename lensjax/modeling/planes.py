@@ -1,0 +1,78 @@
+"""Checks and conversion of images, noise maps and masks."""
+
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from lensjax.errors import UserError
+
+_MASKING_NOISE = 1e4  # in units of the noise of ordinary pixels
+_ORDINARY = 5.0  # percentile; more than half of the pixels may be masked
+
+
+def pixels(name: str, values: Any) -> np.ndarray:
+    """Values as a float64 array with two axes; masked values of NumPy become NaN.
+
+    Args:
+      name: name of the array in messages.
+      values: numbers `[rows, columns]`, `[1, rows, columns]` or `[rows, columns, 1]`.
+
+    Raises:
+      UserError: if they are not real numbers, or have another shape.
+    """
+    array = np.ma.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{name} contains {array.dtype} values; expected an array of real numbers")
+    array = array.astype(np.float64)
+    if isinstance(array, np.ma.MaskedArray):
+        array = array.filled(np.nan)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim != 2 or not array.size:
+        raise UserError(f"{name} has shape {array.shape}; expected one plane, (rows, columns)")
+    return array
+
+
+def plane_like(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """As `pixels`, for an array of the shape of the image.
+
+    Raises:
+      UserError: if they are not real numbers, or have another shape.
+    """
+    array = pixels(name, values)
+    if array.shape != shape:
+        raise UserError(f"{name} has shape {array.shape}, but the image {shape}")
+    return array
+
+
+def check_noise(noise: ArrayLike, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Noise map in which invalid pixels have ordinary values.
+
+    Args:
+      noise: standard deviation of each pixel `[rows, columns]`, or one number.
+      valid: True for pixels that are valid so far `[rows, columns]`.
+
+    Returns:
+      The noise and the valid pixels `[rows, columns]`, and a note if large values marked invalid pixels.
+
+    Raises:
+      UserError: if the noise of a valid pixel is zero or negative, or the shape differs.
+    """
+    if np.ndim(noise) == 0:
+        noise = np.full(valid.shape, noise)
+    noise = plane_like("noise", noise, valid.shape)
+    valid = valid & np.isfinite(noise)
+    wrong = np.count_nonzero(noise[valid] <= 0)
+    if wrong:
+        raise UserError(
+            f"noise is zero or negative in {wrong:,} of {valid.sum():,} valid pixels; set it to inf or mask "
+            "these pixels"
+        )
+    if not valid.any():
+        return noise, valid, ""
+    limit = _MASKING_NOISE * np.percentile(noise[valid], _ORDINARY)
+    masked = np.count_nonzero(noise[valid] > limit)
+    valid &= noise <= limit
+    note = f"mask: {masked:,} pixels with noise above {limit:.3g} are invalid" if masked else ""
+    return np.where(valid, noise, np.median(noise[valid])), valid, note

@@ -1,0 +1,86 @@
+"""Point-spread functions: checks, coarser pixels, and a Gaussian as a stand-in."""
+
+import math
+
+import numpy as np
+from jax.typing import ArrayLike
+from scipy import ndimage, special
+
+from lensjax.errors import UserError
+from lensjax.modeling.planes import pixels
+
+_FWHM = 2 * math.sqrt(2 * math.log(2))  # standard deviations
+_REACH = 5.0  # standard deviations
+
+
+def gaussian_psf(fwhm: float, pixel_scale: float) -> np.ndarray:
+    """A Gaussian point-spread function, a stand-in for an unknown one.
+
+    Args:
+      fwhm: full width at half maximum, arcsec.
+      pixel_scale: side of a pixel, arcsec.
+
+    Returns:
+      Fractions of the flux of a star in each pixel `[odd, odd]`, up to five standard deviations.
+
+    Raises:
+      UserError: if a length is not positive.
+    """
+    for name, value in (("fwhm", fwhm), ("pixel_scale", pixel_scale)):
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} is {value}; expected a positive number, arcsec")
+    sigma = fwhm / _FWHM / pixel_scale
+    reach = math.ceil(_REACH * sigma)
+    edges = (np.arange(-reach, reach + 2) - 0.5) / sigma
+    profile = np.diff(special.ndtr(edges))
+    psf = np.outer(profile, profile)
+    return psf / psf.sum()
+
+
+def check_psf(psf: ArrayLike) -> np.ndarray:
+    """A point-spread function that sums to 1.
+
+    Args:
+      psf: point-spread function `[odd, odd]` in any unit.
+
+    Raises:
+      UserError: if it has another shape, values that are not finite, or a sum that is not positive.
+    """
+    array = pixels("psf", psf)
+    if array.shape[0] % 2 == 0 or array.shape[1] % 2 == 0:
+        raise UserError(
+            f"psf has shape {array.shape}; expected odd sides, with the star in the central pixel"
+        )
+    wrong = array.size - np.count_nonzero(np.isfinite(array))
+    if wrong:
+        raise UserError(f"psf is NaN or infinite in {wrong:,} of {array.size:,} pixels; correct or crop it")
+    scale = np.abs(array).max()
+    if not (array / (scale or 1)).sum() > 0:
+        raise UserError("psf has a sum that is not positive; give one with positive flux")
+    return array / scale / (array / scale).sum()
+
+
+def rebin_psf(psf: np.ndarray, factor: int) -> np.ndarray:
+    """A point-spread function for pixels that are `factor` times larger, still in the central pixel.
+
+    Each value is the mean of the original function at the centers of the small pixels; a cubic spline
+    interpolates it between pixels, as an even factor requires.
+
+    Args:
+      psf: point-spread function `[odd, odd]`.
+      factor: side of the large pixels, small pixels.
+    """
+    for axis in (0, 1):
+        half = psf.shape[axis] // 2
+        reach = math.ceil(half / factor)
+        coarse = factor * np.arange(-reach, reach + 1)
+        offsets = np.arange(factor) - (factor - 1) / 2
+        positions = half + coarse[:, None] + offsets
+        psf = np.apply_along_axis(_interpolate, axis, psf, positions)
+    return psf / psf.sum()
+
+
+def _interpolate(profile: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    margin = positions.shape[1] + 4
+    padded = np.pad(profile, margin)
+    return ndimage.map_coordinates(padded, [positions + margin], order=3, mode="constant").mean(1)
