@@ -1,0 +1,270 @@
+"""Components of a lens model: mass profiles, light profiles, and their parameters in lenstronomy's names.
+
+A mass component has a `deflection`. A light component has `columns`: images of unit amplitude whose sum,
+weighted with linear amplitudes, is the light. The same light components describe a foreground galaxy (in the
+image plane) and a source (in the source plane).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lensjax import physics
+from lensjax.errors import UserError
+from lensjax.modeling.parameter import Parameter
+
+Values = Mapping[str, Any]  # parameter name -> scalar
+
+_COORDINATE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0))
+_ELLIPTICITY = Parameter.fitted((0.0, 0.0), (-0.6, 0.6))
+
+
+@runtime_checkable
+class Mass(Protocol):
+    """A mass component."""
+
+    lenstronomy: ClassVar[str]
+
+    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+
+
+@runtime_checkable
+class LightComponent(Protocol):
+    """A light component with linear amplitudes."""
+
+    nonnegative: ClassVar[bool]
+
+    @property
+    def size(self) -> int:
+        """Number of amplitudes."""
+
+    def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "size *grid"]:
+        """Images of unit amplitude at x and y, arcsec."""
+
+    def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
+        """Names and arguments of lenstronomy's light profiles with the same light."""
+
+
+def component_parameters(component: Any) -> dict[str, Parameter]:
+    """The parameters of a component by name, in the order of its fields."""
+    fields = {field.name: getattr(component, field.name) for field in dataclasses.fields(component)}
+    return {name: value for name, value in fields.items() if isinstance(value, Parameter)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SIS:
+    """Singular isothermal sphere; parameters as in `physics.sis_deflection`."""
+
+    lenstronomy: ClassVar[str] = "SIS"
+    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+        return physics.sis_deflection(x, y, **values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SIE:
+    """Singular isothermal ellipsoid; parameters as in `physics.sie_deflection`."""
+
+    lenstronomy: ClassVar[str] = "SIE"
+    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+    e1: Parameter = _ELLIPTICITY
+    e2: Parameter = _ELLIPTICITY
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+        return physics.sie_deflection(x, y, **values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EPL:
+    """Elliptical power law; parameters as in `physics.epl_deflection`."""
+
+    lenstronomy: ClassVar[str] = "EPL"
+    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+    gamma: Parameter = Parameter.fitted((2.0, 2.0), (1.4, 2.6), prior=(2.08, 0.2))
+    e1: Parameter = _ELLIPTICITY
+    e2: Parameter = _ELLIPTICITY
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+        return physics.epl_deflection(x, y, **values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shear:
+    """External shear about the center of the image; parameters as in `physics.external_shear_deflection`."""
+
+    lenstronomy: ClassVar[str] = "SHEAR"
+    gamma1: Parameter = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
+    gamma2: Parameter = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
+
+    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+        return physics.external_shear_deflection(x, y, **values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sersic:
+    """Elliptical Sersic profile; parameters as in `physics.sersic`."""
+
+    nonnegative: ClassVar[bool] = True
+    size: ClassVar[int] = 1
+    R_sersic: Parameter = Parameter.fitted((0.1, 1.0), (0.01, 10.0))
+    n_sersic: Parameter = Parameter.fitted((1.0, 4.0), (0.3, 8.0))
+    e1: Parameter = _ELLIPTICITY
+    e2: Parameter = _ELLIPTICITY
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "1 *grid"]:
+        """Image of unit surface brightness at the half-light radius."""
+        return physics.sersic(x, y, 1.0, **values, core=1e-3)[None]
+
+    def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
+        """Names and arguments of lenstronomy's light profiles with the same light."""
+        return [("SERSIC_ELLIPSE", _floats({"amp": amplitudes[0], **values}))]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiGaussian:
+    """Sum of Gaussians with a common center and fixed widths (multi-Gaussian expansion).
+
+    The ellipticity is a linear function of the logarithm of the width: (e1, e2) at the smallest width and
+    (outer_e1, outer_e2) at the largest; `outer_e1=None` and `outer_e2=None` give all the same ellipticity.
+
+    Attributes:
+      smallest, largest: standard deviations of the narrowest and widest Gaussian, arcsec.
+      number: number of Gaussians, in equal logarithmic steps.
+    """
+
+    nonnegative: ClassVar[bool] = True
+    smallest: float = 0.02
+    largest: float = 4.0
+    number: int = 16
+    e1: Parameter = _ELLIPTICITY
+    e2: Parameter = _ELLIPTICITY
+    outer_e1: Parameter | None = _ELLIPTICITY
+    outer_e2: Parameter | None = _ELLIPTICITY
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest < self.largest < math.inf or self.number < 2:
+            raise UserError(
+                f"a MultiGaussian has {self.number} widths from {self.smallest} to {self.largest} arcsec; "
+                "expected at least 2, and 0 < smallest < largest"
+            )
+        if (self.outer_e1 is None) != (self.outer_e2 is None):
+            raise UserError("give both outer_e1 and outer_e2 of a MultiGaussian, or None for both")
+
+    @property
+    def size(self) -> int:
+        """Number of amplitudes."""
+        return self.number
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """Standard deviations of the Gaussians, arcsec."""
+        return np.geomspace(self.smallest, self.largest, self.number)
+
+    def _ellipticities(self, values: Values) -> tuple[Any, Any]:
+        outer = np.linspace(0, 1, self.number) if self.outer_e1 is not None else np.zeros(self.number)
+        e1, e2 = (
+            values[name] + outer * (values.get(f"outer_{name}", values[name]) - values[name])
+            for name in ("e1", "e2")
+        )
+        return e1, e2
+
+    def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "number *grid"]:
+        """Images of Gaussians of peak brightness 1."""
+        e1, e2 = self._ellipticities(values)
+        dx, dy = x - values["center_x"], y - values["center_y"]
+        e1, e2, sigma = (jnp.asarray(each, x.dtype)[:, None, None] for each in (e1, e2, self.sigmas))
+        radius = physics.elliptical_radius(dx, dy, e1, e2)
+        return jnp.exp(-jnp.minimum(radius**2 / (2 * sigma**2), 80.0))
+
+    def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
+        """Names and arguments of lenstronomy's light profiles with the same light."""
+        e1, e2 = self._ellipticities(values)
+        return [
+            (
+                "GAUSSIAN_ELLIPSE",
+                _floats(
+                    {
+                        "amp": amplitudes[index] * 2 * np.pi * sigma**2,
+                        "sigma": sigma,
+                        "e1": e1[index],
+                        "e2": e2[index],
+                        "center_x": values["center_x"],
+                        "center_y": values["center_y"],
+                    }
+                ),
+            )
+            for index, sigma in enumerate(self.sigmas)
+            if amplitudes[index] != 0
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shapelets:
+    """Shapelets: Hermite functions times a Gaussian, in the order of lenstronomy's SHAPELETS.
+
+    Attributes:
+      order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.
+      beta: scale, arcsec.
+
+    Reference: Refregier 2003, MNRAS 338, 35.
+    """
+
+    nonnegative: ClassVar[bool] = False
+    order: int = 8
+    beta: Parameter = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
+    center_x: Parameter = _COORDINATE
+    center_y: Parameter = _COORDINATE
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.order <= 30:
+            raise UserError(f"the order of Shapelets is {self.order}; expected 0 to 30")
+
+    @property
+    def size(self) -> int:
+        """Number of amplitudes."""
+        return (self.order + 1) * (self.order + 2) // 2
+
+    def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "size *grid"]:
+        """Images of the dimensionless shapelets."""
+        along_x = _hermite_functions((x - values["center_x"]) / values["beta"], self.order)
+        along_y = _hermite_functions((y - values["center_y"]) / values["beta"], self.order)
+        return jnp.stack([along_x[n - m] * along_y[m] for n in range(self.order + 1) for m in range(n + 1)])
+
+    def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
+        """Names and arguments of lenstronomy's light profiles with the same light."""
+        return [("SHAPELETS", {"n_max": self.order, "amp": amplitudes.tolist(), **_floats(values)})]
+
+
+def _hermite_functions(z: Array, order: int) -> list[Array]:
+    """Orthonormal Hermite functions of orders 0 to `order`, by their recurrence."""
+    functions = [np.pi**-0.25 * jnp.exp(-jnp.minimum(z**2 / 2, 80.0))]
+    if order > 0:
+        functions.append(math.sqrt(2.0) * z * functions[0])
+    for n in range(2, order + 1):
+        functions.append(math.sqrt(2 / n) * z * functions[-1] - math.sqrt((n - 1) / n) * functions[-2])
+    return functions
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

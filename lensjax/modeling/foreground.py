@@ -1,0 +1,101 @@
+"""Light of the lens galaxy: a robust fit that arcs and neighbors do not pull, and the noise that it adds."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from lensjax.modeling.frame import Data, Frame, pixel_positions, with_weight
+from lensjax.modeling.model import LensModel
+from lensjax.modeling.variable_projection import Fit, Settings, evaluate_model, fit_model, model_columns, model_images
+
+CLIPPING = (8.0, 5.0, 3.5, 3.0, 3.0)  # standard deviations of the noise, per round
+CORE = 0.35  # arcsec; residuals closer to the center are those of the galaxy
+SUPPRESSION = 0.05  # factor of the weight of clipped pixels
+
+
+class Foreground(NamedTuple):
+    """Result of `fit_foreground`.
+
+    Attributes:
+      values: parameters of the foreground light by name.
+      image: light and sky, [rows, columns], in units of the data.
+      columns: images of the amplitudes in use, [n, pixels].
+      center: x and y of the first galaxy, arcsec.
+    """
+
+    values: dict[str, float]
+    image: np.ndarray
+    columns: np.ndarray
+    center: tuple[float, float]
+
+
+def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
+    """Fits the foreground light alone; pixels with excess light outside of the core are clipped.
+
+    Args:
+      model: a lens model; only its light and sky are used.
+      frame, data: the pixels.
+    """
+    galaxy = dataclasses.replace(
+        model, mass=(), source=(), priors=tuple(p for p in model.priors if _of_light(p.terms))
+    )
+    center = _brightest_position(frame, data) if model.lens_light else (0.0, 0.0)
+    start = galaxy.start({"lens_light.0.center_x": center[0], "lens_light.0.center_y": center[1]})
+    weight, fit = data.weight, None
+    x, y = pixel_positions(frame)
+    for threshold in CLIPPING if model.lens_light else ():
+        fit = fit_model(
+            galaxy, frame, with_weight(data, weight), start, Settings(steps=8, tolerance=1.0, prior_weight=1.0)
+        )
+        if fit is None:
+            break
+        start = fit.free
+        center = _center(galaxy, fit)
+        excess = (data.image - _sum(model_images(galaxy, frame, data, fit.free, fit.amplitudes))) * data.weight
+        clipped = (excess > threshold) & (np.hypot(x - center[0], y - center[1]) > CORE)
+        clipped = ndimage.binary_dilation(clipped, np.ones((3, 3)))
+        weight = np.where(clipped, SUPPRESSION, 1.0) * data.weight
+    final = fit if fit is not None else evaluate_model(galaxy, frame, with_weight(data, weight), start)
+    assert final is not None
+    images = model_images(galaxy, frame, data, final.free, final.amplitudes)
+    parameters = dict(zip(galaxy.fitted, map(float, final.free), strict=True))
+    columns = model_columns(galaxy, frame, data, final.free)[final.active].reshape(final.active.sum(), -1)
+    return Foreground(parameters, _sum(images), columns, center)
+
+
+def add_model_noise(data: Data, image: np.ndarray, fraction: float) -> np.ndarray:
+    """Weights for noise to which `fraction` times a model image is added in quadrature.
+
+    Args:
+      data: the pixels.
+      image: the model of the foreground light, in units of the data.
+      fraction: relative error of that model.
+    """
+    used = data.weight > 0
+    variance = np.where(used, 1 / np.where(used, data.weight, 1) ** 2, 1)
+    variance = variance + (fraction * np.maximum(image, 0)) ** 2
+    return np.where(used, 1 / np.sqrt(variance), 0)
+
+
+def _of_light(terms: tuple[tuple[str, float], ...]) -> bool:
+    return all(name.startswith("lens_light.") for name, _ in terms)
+
+
+def _sum(images: dict[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(sum(images.values()))
+
+
+def _center(galaxy: LensModel, fit: Fit) -> tuple[float, float]:
+    values = galaxy.values(fit.free)
+    return float(values["lens_light.0.center_x"]), float(values["lens_light.0.center_y"])
+
+
+def _brightest_position(frame: Frame, data: Data) -> tuple[float, float]:
+    """Position of the brightest smoothed pixel in the central part of the frame, arcsec."""
+    x, y = pixel_positions(frame)
+    smooth = ndimage.gaussian_filter(np.where(data.weight > 0, data.image, 0), 0.1 / frame.pixel_scale)
+    near = np.hypot(x - frame.center_x, y - frame.center_y) < 0.25 * frame.rows * frame.pixel_scale
+    row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), smooth.shape)
+    return float(x[row, column]), float(y[row, column])

@@ -1,0 +1,164 @@
+"""Pixels of a fit: the part of an observation around the lens, at the native or a coarser pixel size."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+from jaxtyping import Array, Float
+
+from lensjax.modeling.observation import Observation
+from lensjax.modeling.psf import rebin_psf
+
+
+class Frame(NamedTuple):
+    """Geometry of the pixels; static under `jit`.
+
+    Attributes:
+      rows, columns: number of pixels.
+      pixel_scale: side of a pixel, arcsec.
+      center_x, center_y: position of the middle of the frame in the image, arcsec.
+      psf_size: height and width of the point-spread function, fine pixels; odd.
+      subpixels: rays per pixel along each axis.
+      psf_subpixels: fine pixels of the point-spread function per pixel; 1 or `subpixels`.
+    """
+
+    rows: int
+    columns: int
+    pixel_scale: float
+    center_x: float
+    center_y: float
+    psf_size: int
+    subpixels: int = 1
+    psf_subpixels: int = 1
+
+
+class Data(NamedTuple):
+    """Pixel values of a frame, float32.
+
+    Attributes:
+      image: [rows, columns], in units of `unit`.
+      weight: 1 / standard deviation; 0 for pixels that are not used.
+      psf: [psf_size, psf_size], sum 1.
+    """
+
+    image: Float[np.ndarray, "rows columns"]
+    weight: Float[np.ndarray, "rows columns"]
+    psf: Float[np.ndarray, "size size"]
+
+
+def pixel_positions(frame: Frame, margin: int = 0, subpixels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the pixels of a frame in arcsec, with `margin` more pixels on each side."""
+    step = frame.pixel_scale / subpixels
+
+    def axis(number: int, center: float) -> np.ndarray:
+        total = (number + 2 * margin) * subpixels
+        return (np.arange(total) - (total - 1) / 2) * step + center
+
+    x, y = np.meshgrid(axis(frame.columns, frame.center_x), axis(frame.rows, frame.center_y))
+    return x, y
+
+
+def convolve_columns(
+    columns: Float[Array, "n fine_rows fine_columns"], psf: Float[Array, "size size"], frame: Frame
+) -> Float[Array, "n rows columns"]:
+    """Convolves images with the point-spread function and averages the subpixels of each pixel.
+
+    Args:
+      columns: images on the frame with a margin of `margin(frame)` pixels and `frame.subpixels`.
+      psf: the point-spread function.
+      frame: the pixels.
+    """
+    around = margin(frame)
+    if frame.psf_subpixels == 1:
+        columns = _average(columns, frame.subpixels)
+    shape = columns.shape[1:]
+    size = tuple(scipy.fft.next_fast_len(length, real=True) for length in shape)
+    transfer = jnp.fft.rfft2(psf, s=size)
+    blurred = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=size) * transfer, s=size)
+    # A kernel of odd size is centered on pixel (size - 1) / 2, which shifts the result by as much.
+    shift = (frame.psf_size - 1) // 2
+    first = around * frame.psf_subpixels + shift
+    rows, width = frame.rows * frame.psf_subpixels, frame.columns * frame.psf_subpixels
+    inner = blurred[:, first : first + rows, first : first + width]
+    return _average(inner, frame.psf_subpixels)
+
+
+def margin(frame: Frame) -> int:
+    """Pixels around the frame from which the point-spread function scatters light into it."""
+    return math.ceil((frame.psf_size - 1) / 2 / frame.psf_subpixels)
+
+
+def _average(images: Float[Array, "n rows columns"], factor: int) -> Float[Array, "n coarse_rows coarse_columns"]:
+    if factor == 1:
+        return images
+    parts = [images[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
+    return sum(parts[1:], start=parts[0]) / factor**2
+
+
+class Prepared(NamedTuple):
+    """An observation ready to fit.
+
+    Attributes:
+      fine, coarse: frame and data at the native pixel size and at about 0.1 arcsec.
+      unit: value of the image that is 1 in the data.
+    """
+
+    fine: tuple[Frame, Data]
+    coarse: tuple[Frame, Data]
+    unit: float
+
+
+def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.1) -> Prepared:
+    """Cuts out the square around the center of an observation, and bins it.
+
+    Args:
+      observation: the observation.
+      radius: half the side of the square, arcsec.
+      coarse_scale: approximate size of the binned pixels, arcsec.
+    """
+    scale = observation.pixel_scale
+    factor = max(1, round(coarse_scale / scale))
+    starts, counts, centers = [], [], []
+    for length in observation.image.shape:
+        count = min(length, round(2 * radius / scale)) // factor * factor
+        start = (length - count) // 2
+        starts.append(start)
+        counts.append(count)
+        centers.append((start + (count - 1) / 2 - (length - 1) / 2) * scale)
+    window = tuple(slice(start, start + count) for start, count in zip(starts, counts, strict=True))
+    image, noise, valid = observation.image[window], observation.noise[window], observation.valid[window]
+    unit = float(np.median(noise[valid]))
+    valid = valid & np.isfinite(image) & np.isfinite(noise) & (noise > 0)
+    image = np.where(valid, image, 0) / unit
+    weight = np.where(valid, unit / np.where(valid, noise, 1), 0)
+    psf, subpixels = _square(observation.psf), observation.psf_subpixels
+    frame = Frame(*counts, scale, centers[1], centers[0], psf.shape[0], subpixels, subpixels)
+    fine = Data(*(np.asarray(part, np.float32) for part in (image, weight, psf)))
+    blocks = (counts[0] // factor, factor, counts[1] // factor, factor)
+    variance = np.where(valid, 1 / np.where(valid, weight, 1) ** 2, 0).reshape(blocks).sum((1, 3))
+    complete = valid.reshape(blocks).all((1, 3))
+    binned = Data(
+        np.where(complete, image.reshape(blocks).mean((1, 3)), 0).astype(np.float32),
+        np.where(complete, factor**2 / np.sqrt(np.where(complete, variance, 1)), 0).astype(np.float32),
+        rebin_psf(psf, factor * observation.psf_subpixels).astype(np.float32),
+    )
+    binned_frame = Frame(
+        counts[0] // factor, counts[1] // factor, scale * factor, centers[1], centers[0], binned.psf.shape[0]
+    )
+    return Prepared((frame, fine), (binned_frame, binned), unit)
+
+
+def _square(psf: np.ndarray) -> np.ndarray:
+    """The point-spread function with as many rows as columns."""
+    rows, columns = ((max(psf.shape) - length) // 2 for length in psf.shape)
+    return np.pad(psf, ((rows, rows), (columns, columns)))
+
+
+def with_weight(data: Data, weight: np.ndarray) -> Data:
+    """The same data with other weights."""
+    return data._replace(weight=np.asarray(weight, np.float32))
+
+

@@ -1,0 +1,64 @@
+"""Linear amplitudes: least squares in which some amplitudes must not be negative."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import nnls
+
+from lensjax.errors import UserError
+
+
+class LinearFit(NamedTuple):
+    """Solution of `solve_amplitudes`.
+
+    Attributes:
+      amplitudes: the amplitudes.
+      active: False for amplitudes that are held at 0.
+    """
+
+    amplitudes: np.ndarray
+    active: np.ndarray
+
+
+def solve_amplitudes(
+    gram: np.ndarray, projection: np.ndarray, nonnegative: np.ndarray, ridge: np.ndarray
+) -> LinearFit:
+    """Minimizes |A c - d|^2 + ridge penalty over the amplitudes c, some of which must not be negative.
+
+    The free amplitudes are eliminated first (Schur complement); the remaining problem is solved by SciPy's
+    `nnls`.
+
+    Args:
+      gram: A^T A, [columns, columns].
+      projection: A^T d, [columns].
+      nonnegative: True for amplitudes that must not be negative, [columns].
+      ridge: penalty of each squared amplitude, relative to the squared norm of its column; positive.
+
+    Returns:
+      The amplitudes.
+
+    Raises:
+      FloatingPointError: if a value is not finite.
+    """
+    gram, projection = np.asarray(gram, np.float64), np.asarray(projection, np.float64)
+    if not (np.isfinite(gram).all() and np.isfinite(projection).all()):
+        raise FloatingPointError("the columns of a linear fit are not finite")
+    norms = np.sqrt(np.diag(gram))
+    present = norms > 1e-12 * norms.max(initial=1e-300)
+    scale = np.where(present, 1 / np.where(present, norms, 1), 0.0)
+    unit = gram * np.outer(scale, scale) + np.diag(ridge + ~present)
+    right = projection * scale
+    bounded, free = nonnegative & present, ~nonnegative
+    amplitudes = np.zeros(len(gram))
+    inverse = np.linalg.inv(unit[np.ix_(free, free)])
+    if bounded.any():
+        cross = unit[np.ix_(bounded, free)]
+        schur = unit[np.ix_(bounded, bounded)] - cross @ inverse @ cross.T
+        values, vectors = np.linalg.eigh((schur + schur.T) / 2)
+        root = np.sqrt(np.maximum(values, 1e-2 * ridge.min()))
+        target = (vectors.T @ (right[bounded] - cross @ inverse @ right[free])) / root
+        amplitudes[bounded], _ = nnls((vectors * root).T, target, maxiter=50 * bounded.sum())
+        right = right - unit[:, bounded] @ amplitudes[bounded]
+    amplitudes[free] = inverse @ right[free]
+    active = (free | (amplitudes > 0)) & present
+    return LinearFit(amplitudes * scale, active)

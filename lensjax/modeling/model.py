@@ -1,0 +1,232 @@
+"""A lens model: components, priors, and the layout of its parameters and amplitudes."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lensjax import physics
+from lensjax.errors import UserError
+from lensjax.modeling.components import (
+    SIE,
+    LightComponent,
+    Mass,
+    MultiGaussian,
+    Shapelets,
+    Shear,
+    component_parameters,
+)
+from lensjax.modeling.parameter import Parameter
+
+GROUPS = ("mass", "lens_light", "source")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """Normal prior of a linear combination of parameters.
+
+    Attributes:
+      terms: pairs of a parameter's name and its coefficient.
+      mean: expected value of the sum.
+      deviation: standard deviation.
+    """
+
+    terms: tuple[tuple[str, float], ...]
+    mean: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        if not self.deviation > 0:
+            raise UserError(f"the standard deviation of a prior is {self.deviation}; it must be positive")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LensModel:
+    """Components of a lens model; they can be combined freely.
+
+    Parameters are named GROUP.NUMBER.PARAMETER, such as "mass.0.theta_E" or "source.0.beta".
+
+    Attributes:
+      mass: mass components; the first one is the main lens.
+      source: light components in the source plane. Without mass and source, the model is that of a galaxy.
+      lens_light: light components in the image plane: the lens galaxy and other foreground galaxies.
+      sky: order of the polynomial that describes the sky: 0 for a constant, 1 for a plane.
+      priors: normal priors in addition to those of single parameters.
+    """
+
+    mass: tuple[Any, ...] = ()
+    source: tuple[Any, ...] = ()
+    lens_light: tuple[Any, ...] = ()
+    sky: int = 1
+    priors: tuple[Prior, ...] = ()
+
+    def __post_init__(self) -> None:
+        for group, kind in zip(GROUPS, (Mass, LightComponent, LightComponent), strict=True):
+            for component in getattr(self, group):
+                if not isinstance(component, kind):
+                    raise UserError(f"{component!r} is not a component for {group}")
+        if bool(self.mass) != bool(self.source):
+            raise UserError("a lens model needs mass and source, or neither to fit the foreground light only")
+        if self.mass and "theta_E" not in component_parameters(self.mass[0]):
+            raise UserError("the first mass component must be the main lens: SIS, SIE or EPL")
+        if self.sky not in (0, 1):
+            raise UserError(f"sky is {self.sky}; expected 0 (constant) or 1 (plane)")
+        for prior in self.priors:
+            for name, _ in prior.terms:
+                if name not in self.parameters:
+                    raise UserError(f"a prior names {name}; the parameters are {', '.join(self.parameters)}")
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """All parameters by name."""
+        return {
+            f"{group}.{number}.{name}": parameter
+            for group in GROUPS
+            for number, component in enumerate(getattr(self, group))
+            for name, parameter in component_parameters(component).items()
+        }
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """Names of the fitted parameters, in the order of the covariance."""
+        return tuple(name for name, parameter in self.parameters.items() if parameter.free)
+
+    @property
+    def all_priors(self) -> tuple[Prior, ...]:
+        """Priors of single parameters, then of combinations."""
+        single = (
+            Prior(((name, 1.0),), *parameter.prior)
+            for name, parameter in self.parameters.items()
+            if parameter.free and parameter.prior is not None
+        )
+        return (*single, *self.priors)
+
+    def values(self, free: Float[Array, "fitted"]) -> dict[str, Any]:
+        """All parameter values by name.
+
+        Args:
+          free: values of the fitted parameters, in the order of `fitted`.
+        """
+        positions = {name: index for index, name in enumerate(self.fitted)}
+        return {
+            name: free[positions[name]] if name in positions else parameter.value
+            for name, parameter in self.parameters.items()
+        }
+
+    def start(self, values: Mapping[str, float]) -> np.ndarray:
+        """Values of the fitted parameters: from `values` where given, else the center of the starting range."""
+        parameters = self.parameters
+        start = [values.get(name, parameters[name].value) for name in self.fitted]
+        low, high = self.bounds
+        return np.clip(np.array(start, np.float64), low, high)
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest value of each fitted parameter."""
+        bounds = np.array([self.parameters[name].bounds for name in self.fitted], np.float64).reshape(-1, 2)
+        return bounds[:, 0], bounds[:, 1]
+
+    def deflection(self, x: Array, y: Array, values: Mapping[str, Any]) -> tuple[Array, Array]:
+        """Deflection of all mass components at x and y, arcsec."""
+        parts = [component.deflection(x, y, of) for component, of in self._components("mass", values)]
+        return sum(part[0] for part in parts), sum(part[1] for part in parts)  # type: ignore[return-value]
+
+    def light_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
+        """Images of the foreground light with unit amplitudes."""
+        parts = [each.columns(x, y, of) for each, of in self._components("lens_light", values)]
+        return jnp.concatenate(parts) if parts else jnp.zeros((0, *x.shape), x.dtype)
+
+    def source_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
+        """Lensed images of the source with unit amplitudes; x and y are in the image plane, arcsec."""
+        if not self.source:
+            return jnp.zeros((0, *x.shape), x.dtype)
+        beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
+        parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
+        return jnp.concatenate(parts)
+
+    @property
+    def amplitudes(self) -> dict[str, int]:
+        """Number of amplitudes of the foreground light, the sky and the source, in this order."""
+        return {
+            "lens_light": sum(component.size for component in self.lens_light),
+            "sky": 1 if self.sky == 0 else 3,
+            "source": sum(component.size for component in self.source),
+        }
+
+    @property
+    def nonnegative(self) -> np.ndarray:
+        """True for each amplitude that must not be negative."""
+        of = {
+            group: [c.nonnegative for c in getattr(self, group) for _ in range(c.size)] for group in GROUPS[1:]
+        }
+        return np.array([*of["lens_light"], *[False] * self.amplitudes["sky"], *of["source"]], bool)
+
+    def _components(self, group: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        for number, component in enumerate(getattr(self, group)):
+            names = component_parameters(component)
+            yield component, {name: values[f"{group}.{number}.{name}"] for name in names}
+
+    def to_lenstronomy(
+        self, values: Mapping[str, float], amplitudes: np.ndarray
+    ) -> dict[str, list[str] | list[dict[str, float]]]:
+        """The model as lenstronomy's lists of profiles and their arguments.
+
+        Args:
+          values: all parameters by name.
+          amplitudes: amplitudes in the order of `amplitudes`, in the unit of the image.
+        """
+        masses = list(self._components("mass", values))
+        result: dict[str, Any] = {
+            "lens_model_list": [component.lenstronomy for component, _ in masses],
+            "kwargs_lens": [{name: float(value) for name, value in of.items()} for _, of in masses],
+        }
+        first = {"lens_light": 0, "source": self.amplitudes["lens_light"] + self.amplitudes["sky"]}
+        for group, prefix in (("source", "source_light"), ("lens_light", "lens_light")):
+            profiles, position = [], first[group]
+            for component, of in self._components(group, values):
+                size = component.size
+                profiles += component.to_lenstronomy(of, amplitudes[position : position + size])
+                position += size
+            result[f"{prefix}_model_list"] = [name for name, _ in profiles]
+            result[f"kwargs_{group}"] = [arguments for _, arguments in profiles]
+        return result
+
+
+def replace_source(model: LensModel, source: tuple[Any, ...]) -> LensModel:
+    """The model with another source; priors that name parameters of the old source are removed."""
+    kept = tuple(p for p in model.priors if not any(name.startswith("source.") for name, _ in p.terms))
+    return dataclasses.replace(model, source=source, priors=kept)
+
+
+def _galaxy_priors() -> tuple[Prior, ...]:
+    """Mass follows light: centers within 0.03 arcsec, ellipticities within 0.1 of 0.8 times that of the light."""
+    light, mass = "lens_light.0.", "mass.0."
+    tied = [
+        Prior(((mass + name, 1.0), (light + name, -1.0)), 0.0, 0.03) for name in ("center_x", "center_y")
+    ] + [Prior(((mass + name, 1.0), (light + name, -0.8)), 0.0, 0.1) for name in ("e1", "e2")]
+    return tuple(tied)
+
+
+_LIGHT_ELLIPTICITY = Parameter.fitted((0.02, 0.02), (-0.6, 0.6), prior=(0.0, 0.25))
+_SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5), prior=(0.0, 0.05))
+
+GALAXY_LIGHT = MultiGaussian(
+    e1=_LIGHT_ELLIPTICITY,
+    e2=_LIGHT_ELLIPTICITY,
+    outer_e1=_LIGHT_ELLIPTICITY,
+    outer_e2=_LIGHT_ELLIPTICITY,
+)
+
+# A galaxy that lenses a galaxy: the default of `fit`.
+GALAXY = LensModel(
+    mass=(
+        SIE(theta_E=Parameter.fitted((0.5, 2.2), (0.05, 6.0), prior=(1.2, 0.4))),
+        Shear(gamma1=_SHEAR, gamma2=_SHEAR),
+    ),
+    lens_light=(GALAXY_LIGHT,),
+    source=(Shapelets(order=8),),
+    priors=_galaxy_priors(),
+)

@@ -1,0 +1,302 @@
+"""Fit of a lens model to pixels: linear amplitudes eliminated, the rest by Levenberg-Marquardt steps.
+
+The columns and their derivatives are computed by one jitted function each, in float32 on the default device;
+the small systems of equations are solved in float64 by NumPy.
+
+Reference: Kaufman 1975, "A variable projection method for solving separable nonlinear least squares problems".
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_positions
+from lensjax.modeling.linear import solve_amplitudes
+from lensjax.modeling.model import LensModel, Prior
+
+RIDGE = 1e-5  # of each amplitude, relative to its column; above the rounding of float32
+SHAPELET_RIDGE = 2e-5
+MAX_STEP = 0.15
+
+
+@dataclasses.dataclass
+class Fit:
+    """A fit of a model to the pixels of a frame.
+
+    Attributes:
+      free: values of the fitted parameters.
+      amplitudes: linear amplitudes, in units of the data.
+      active: False for amplitudes that are held at 0.
+      cost: chi-square plus the penalty of the priors.
+      chi_square: chi-square.
+      columns: weighted images of unit amplitudes, [columns, pixels].
+      gram: their scalar products.
+      hessian: half the second derivative of the cost by the fitted parameters, amplitudes eliminated.
+      steps: number of steps.
+    """
+
+    free: np.ndarray
+    amplitudes: np.ndarray
+    active: np.ndarray
+    cost: float
+    chi_square: float
+    columns: Array
+    gram: np.ndarray
+    hessian: np.ndarray | None = None
+    steps: int = 0
+
+
+class Settings(NamedTuple):
+    """How a fit proceeds.
+
+    Attributes:
+      steps: largest number of steps.
+      tolerance: decrease of the cost at which a fit ends.
+      prior_weight: factor of the squared deviations from the priors.
+      lens_light: False to fit mass and source only.
+    """
+
+    steps: int = 30
+    tolerance: float = 0.05
+    prior_weight: float = 10.0
+
+
+def fit_model(
+    model: LensModel,
+    frame: Frame,
+    data: Data,
+    start: np.ndarray,
+    settings: Settings = Settings(),
+    priors: tuple[Prior, ...] = (),
+) -> Fit | None:
+    """Fits a model from a starting point.
+
+    Args:
+      model: the model.
+      frame, data: the pixels.
+      start: starting values of the fitted parameters, in the order of `model.fitted`.
+      settings: how to proceed.
+      priors: priors in addition to those of the model.
+
+    Returns:
+      The fit; None if the model is not finite at the start.
+    """
+    logarithmic = _logarithmic(model)
+    low, high = (_to_internal(each, logarithmic) for each in model.bounds)
+    position = np.clip(_to_internal(start, logarithmic), low, high)
+    priors = (*model.all_priors, *priors)
+    current = _evaluate(model, frame, data, position, logarithmic, priors, settings)
+    if current is None:
+        return None
+    damping, steps = 1e-2, 0
+    for steps in range(1, settings.steps + 1):
+        products, crossed, gradient = (
+            np.asarray(part, np.float64)
+            for part in _derivatives(
+                model, frame, data, jnp.asarray(position, jnp.float32), _float32(current.amplitudes), current.columns
+            )
+        )
+        residuals, rows = _prior_terms(model, priors, position, logarithmic)
+        hessian = _eliminate(products, crossed, current) + settings.prior_weight * rows.T @ rows
+        gradient = gradient - settings.prior_weight * rows.T @ residuals
+        hessian = (hessian + hessian.T) / 2
+        current.hessian = hessian
+        # A parameter at a bound moves only away from it.
+        movable = ~(((position <= low) & (gradient < 0)) | ((position >= high) & (gradient > 0)))
+        found, damping = None, min(damping, 1e4)
+        for _ in range(6):
+            step = _damped_step(hessian, gradient, movable, damping)
+            trial = np.clip(position + step, low, high)
+            candidate = _evaluate(model, frame, data, trial, logarithmic, priors, settings)
+            if candidate is not None and candidate.cost < current.cost:
+                found = candidate
+                break
+            damping = max(damping * 5, 1e-3)
+        if found is None:
+            break
+        decrease = current.cost - found.cost
+        found.hessian, current, position = current.hessian, found, trial
+        damping = max(damping / 5, 1e-6)
+        if decrease < settings.tolerance * max(1.0, 1e-4 * current.cost):
+            break
+    current.steps = steps
+    return current
+
+
+def evaluate_model(
+    model: LensModel, frame: Frame, data: Data, free: np.ndarray, settings: Settings = Settings()
+) -> Fit | None:
+    """The best amplitudes for given values of the other parameters; None if the model is not finite."""
+    logarithmic = _logarithmic(model)
+    return _evaluate(
+        model, frame, data, _to_internal(free, logarithmic), logarithmic, model.all_priors, settings
+    )
+
+
+def model_columns(model: LensModel, frame: Frame, data: Data, free: np.ndarray) -> np.ndarray:
+    """Images of unit amplitude as observed, [columns, rows, columns of the image]."""
+    position = _float32(_to_internal(free, _logarithmic(model)))
+    return np.asarray(_unweighted_columns(model, frame, position, jnp.asarray(data.psf)))
+
+
+def model_images(
+    model: LensModel, frame: Frame, data: Data, free: np.ndarray, amplitudes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Images of the foreground light, the sky and the lensed source, in units of the data."""
+    columns = model_columns(model, frame, data, free)
+    ends = np.cumsum([0, *model.amplitudes.values()])
+    return {
+        group: np.tensordot(amplitudes[first:last], columns[first:last], 1)
+        for group, first, last in zip(model.amplitudes, ends, ends[1:], strict=False)
+    }
+
+
+def _logarithmic(model: LensModel) -> np.ndarray:
+    """True for parameters that are positive, whose logarithm is fitted."""
+    return model.bounds[0] > 0
+
+
+def _to_internal(values: np.ndarray, logarithmic: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    return np.where(logarithmic, np.log(np.where(logarithmic, values, 1.0)), values)
+
+
+def _from_internal(position: Any, logarithmic: np.ndarray) -> Any:
+    return jnp.where(logarithmic, jnp.exp(jnp.where(logarithmic, position, 0.0)), position)
+
+
+def _prior_terms(
+    model: LensModel, priors: tuple[Prior, ...], position: np.ndarray, logarithmic: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations from the priors in standard deviations, and their derivatives by the internal parameters."""
+    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+    slope = np.where(logarithmic, free, 1.0)
+    index = {name: number for number, name in enumerate(model.fitted)}
+    fixed = model.parameters
+    residuals, rows = np.zeros(len(priors)), np.zeros((len(priors), len(free)))
+    for number, prior in enumerate(priors):
+        total = -prior.mean
+        for name, coefficient in prior.terms:
+            if name in index:
+                total += coefficient * free[index[name]]
+                rows[number, index[name]] = coefficient * slope[index[name]] / prior.deviation
+            else:
+                total += coefficient * fixed[name].value
+        residuals[number] = total / prior.deviation
+    return residuals, rows
+
+
+def _float32(values: np.ndarray) -> Array:
+    return jnp.asarray(values, jnp.float32)
+
+
+def _raw_columns(model: LensModel, frame: Frame, position: Array) -> tuple[Array, Array]:
+    """Images of the foreground light and of the source, before the convolution."""
+    x, y = (_float32(each) for each in pixel_positions(frame, margin(frame), frame.subpixels))
+    values = model.values(_from_internal(position, _logarithmic(model)))
+    return model.light_columns(x, y, values), model.source_columns(x, y, values)
+
+
+def _sky_columns(model: LensModel, frame: Frame) -> Array:
+    x, y = pixel_positions(frame)
+    ones = np.ones_like(x)
+    width = frame.pixel_scale * frame.columns / 2
+    parts = [ones] if model.sky == 0 else [ones, x / width, y / width]
+    return _float32(np.stack(parts))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _unweighted_columns(model: LensModel, frame: Frame, position: Array, psf: Array) -> Array:
+    light, source = _raw_columns(model, frame, position)
+    blurred = convolve_columns(jnp.concatenate([light, source]), psf, frame)
+    number = light.shape[0]
+    return jnp.concatenate([blurred[:number], _sky_columns(model, frame), blurred[number:]])
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _design(model: LensModel, frame: Frame, data: Data, position: Array) -> tuple[Array, Array, Array]:
+    """Weighted columns, their scalar products with each other and with the image."""
+    columns = _unweighted_columns(model, frame, position, data.psf)
+    weighted = columns.reshape(columns.shape[0], -1) * data.weight.reshape(-1)
+    target = (data.image * data.weight).reshape(-1)
+    return weighted, weighted @ weighted.T, weighted @ target
+
+
+@jax.jit
+def _chi_square(columns: Array, amplitudes: Array, data: Data) -> Array:
+    residual = (data.image * data.weight).reshape(-1) - amplitudes @ columns
+    return jnp.sum(residual**2)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derivatives(
+    model: LensModel, frame: Frame, data: Data, position: Array, amplitudes: Array, columns: Array
+) -> tuple[Array, Array, Array]:
+    """Scalar products of the derivatives with each other, with the columns and with the residual."""
+    light_end, sky_end, _ = np.cumsum(list(model.amplitudes.values()))
+    of_light = np.array([name.startswith("lens_light.") for name in model.fitted], bool)
+
+    def light(at: Array) -> Array:
+        return jnp.tensordot(amplitudes[:light_end], _raw_columns(model, frame, at)[0], 1)
+
+    def source(at: Array) -> Array:
+        return jnp.tensordot(amplitudes[sky_end:], _raw_columns(model, frame, at)[1], 1)
+
+    unit = np.eye(len(of_light), dtype=np.float32)
+    slopes = jnp.zeros((len(of_light), *_raw_columns(model, frame, position)[0].shape[1:]), position.dtype)
+    # Light and source have no parameter in common.
+    for image, concerned in ((light, of_light), (source, ~of_light)):
+        if concerned.any():
+            _, slope = jax.linearize(image, position)
+            slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
+    jacobian = convolve_columns(slopes, data.psf, frame).reshape(position.shape[0], -1) * data.weight.reshape(-1)
+    residual = (data.image * data.weight).reshape(-1) - amplitudes @ columns
+    return jacobian @ jacobian.T, jacobian @ columns.T, jacobian @ residual
+
+
+def _evaluate(
+    model: LensModel,
+    frame: Frame,
+    data: Data,
+    position: np.ndarray,
+    logarithmic: np.ndarray,
+    priors: tuple[Prior, ...],
+    settings: Settings,
+) -> Fit | None:
+    columns, gram, projection = _design(model, frame, data, _float32(position))
+    gram = np.asarray(gram, np.float64)
+    nonnegative = model.nonnegative
+    try:
+        amplitudes, active = solve_amplitudes(
+            gram, np.asarray(projection), nonnegative, np.where(nonnegative, RIDGE, SHAPELET_RIDGE)
+        )
+    except FloatingPointError:
+        return None
+    chi_square = float(_chi_square(columns, _float32(amplitudes), data))
+    residuals, _ = _prior_terms(model, priors, position, logarithmic)
+    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+    cost = chi_square + settings.prior_weight * float(residuals @ residuals)
+    return Fit(free, amplitudes, active, cost, chi_square, columns, gram)
+
+
+def _eliminate(products: np.ndarray, crossed: np.ndarray, fit: Fit) -> np.ndarray:
+    """Normal matrix of the parameters once the active amplitudes are eliminated."""
+    gram, crossed = fit.gram[np.ix_(fit.active, fit.active)], crossed[:, fit.active]
+    scale = 1 / np.sqrt(np.diag(gram))
+    unit = gram * np.outer(scale, scale) + 1e-8 * np.eye(len(gram))
+    scaled = crossed * scale
+    return products - scaled @ np.linalg.solve(unit, scaled.T)
+
+
+def _damped_step(hessian: np.ndarray, gradient: np.ndarray, movable: np.ndarray, damping: float) -> np.ndarray:
+    diagonal = np.diag(hessian)
+    diagonal = np.maximum(diagonal, 1e-6 * diagonal.max())
+    step = np.zeros(len(gradient))
+    system = (hessian + np.diag(damping * diagonal))[np.ix_(movable, movable)]
+    step[movable] = np.linalg.solve(system, gradient[movable])
+    return np.clip(step, -MAX_STEP, MAX_STEP)
