@@ -1,1 +1,32 @@
 """Lens models of telescope images."""
+
+from lensjax.modeling.components import EPL, SIE, SIS, MultiGaussian, Sersic, Shapelets, Shear
+from lensjax.modeling.correlation import NoiseCorrelation, measure_correlation
+from lensjax.modeling.fit import fit
+from lensjax.modeling.model import GALAXY, LensModel, Prior
+from lensjax.modeling.observation import Observation
+from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.psf import gaussian_psf
+from lensjax.modeling.result import LensModelFit
+from lensjax.modeling.verdict import Verdict
+
+__all__ = [
+    "EPL",
+    "GALAXY",
+    "SIE",
+    "SIS",
+    "LensModel",
+    "LensModelFit",
+    "MultiGaussian",
+    "NoiseCorrelation",
+    "Observation",
+    "Parameter",
+    "Prior",
+    "Sersic",
+    "Shapelets",
+    "Shear",
+    "Verdict",
+    "fit",
+    "gaussian_psf",
+    "measure_correlation",
+]

@@ -22,6 +22,12 @@ Values = Mapping[str, Any]  # parameter name -> scalar
 
 _COORDINATE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0))
 _ELLIPTICITY = Parameter.fitted((0.0, 0.0), (-0.6, 0.6))
+_EINSTEIN_RADIUS = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+_SLOPE = Parameter.fitted((2.0, 2.0), (1.4, 2.6), prior=(2.08, 0.2))
+_SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
+_HALF_LIGHT_RADIUS = Parameter.fitted((0.1, 1.0), (0.01, 10.0))
+_SERSIC_INDEX = Parameter.fitted((1.0, 4.0), (0.3, 8.0))
+_SCALE = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
 
 
 @runtime_checkable
@@ -62,7 +68,7 @@ class SIS:
     """Singular isothermal sphere; parameters as in `physics.sis_deflection`."""
 
     lenstronomy: ClassVar[str] = "SIS"
-    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+    theta_E: Parameter = _EINSTEIN_RADIUS
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
 
@@ -76,7 +82,7 @@ class SIE:
     """Singular isothermal ellipsoid; parameters as in `physics.sie_deflection`."""
 
     lenstronomy: ClassVar[str] = "SIE"
-    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
+    theta_E: Parameter = _EINSTEIN_RADIUS
     e1: Parameter = _ELLIPTICITY
     e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
@@ -92,8 +98,8 @@ class EPL:
     """Elliptical power law; parameters as in `physics.epl_deflection`."""
 
     lenstronomy: ClassVar[str] = "EPL"
-    theta_E: Parameter = Parameter.fitted((0.5, 2.2), (0.05, 6.0))
-    gamma: Parameter = Parameter.fitted((2.0, 2.0), (1.4, 2.6), prior=(2.08, 0.2))
+    theta_E: Parameter = _EINSTEIN_RADIUS
+    gamma: Parameter = _SLOPE
     e1: Parameter = _ELLIPTICITY
     e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
@@ -109,8 +115,8 @@ class Shear:
     """External shear about the center of the image; parameters as in `physics.external_shear_deflection`."""
 
     lenstronomy: ClassVar[str] = "SHEAR"
-    gamma1: Parameter = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
-    gamma2: Parameter = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
+    gamma1: Parameter = _SHEAR
+    gamma2: Parameter = _SHEAR
 
     def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
         """Deflection at x and y, arcsec."""
@@ -123,8 +129,8 @@ class Sersic:
 
     nonnegative: ClassVar[bool] = True
     size: ClassVar[int] = 1
-    R_sersic: Parameter = Parameter.fitted((0.1, 1.0), (0.01, 10.0))
-    n_sersic: Parameter = Parameter.fitted((1.0, 4.0), (0.3, 8.0))
+    R_sersic: Parameter = _HALF_LIGHT_RADIUS
+    n_sersic: Parameter = _SERSIC_INDEX
     e1: Parameter = _ELLIPTICITY
     e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
@@ -232,7 +238,7 @@ class Shapelets:
 
     nonnegative: ClassVar[bool] = False
     order: int = 8
-    beta: Parameter = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
+    beta: Parameter = _SCALE
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
 

@@ -1,129 +1,120 @@
 """Fit of a lens model to an observation, without a human guess."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from lensjax.errors import UserError
-from lensjax.modeling.components import MultiGaussian, Shapelets, component_parameters
-from lensjax.modeling.foreground import add_model_noise, fit_foreground
-from lensjax.modeling.frame import Data, Frame, pixel_positions, prepare, with_weight
-from lensjax.modeling.model import GALAXY, LensModel, Prior, replace_source
-from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.artifacts import find_artifacts
+from lensjax.modeling.assess import assess
+from lensjax.modeling.correlation import measure_correlation
+from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground
+from lensjax.modeling.frame import Data, Frame, Prepared, pixel_positions, prepare, with_weight
+from lensjax.modeling.model import GALAXY, LensModel, replace_source
+from lensjax.modeling.observation import Observation
+from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.search import Start, find_starts
-from lensjax.modeling.variable_projection import Fit, Settings, fit_model
+from lensjax.modeling.sources import POSITIVE_SOURCE, Stage, fit_source_chain
+from lensjax.modeling.variable_projection import Settings, fit_model
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4
 MODES = 2
-_WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
-_ROUNDISH = Parameter.fitted((0.01, 0.01), (-0.6, 0.6), prior=(0.0, 0.25))
-# The first source: positive everywhere, so that it cannot imitate a wrong lens.
-POSITIVE_SOURCE = MultiGaussian(
-    smallest=0.025,
-    largest=0.5,
-    number=7,
-    e1=_ROUNDISH,
-    e2=_ROUNDISH,
-    outer_e1=None,
-    outer_e2=None,
-    center_x=_WIDE,
-    center_y=_WIDE,
-)
+SAME_RADIUS = 0.015  # relative difference of the radii of two fits that are one solution
 
 
-@dataclasses.dataclass
-class Stage:
-    """Result of one model of the source.
+def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 3.0) -> LensModelFit:
+    """Fits a lens model to an observation.
 
-    Attributes:
-      model: the model.
-      fit: its fit.
+    The foreground light is fitted first. A search over Einstein radii and source positions then gives
+    starting points, which are refined with a positive source on pixels of about 0.1 arcsec. The best
+    solutions are refined on the native pixels, with sources of increasing complexity. The verdict compares
+    the results of all these models.
+
+    Args:
+      observation: image, noise, point-spread function and mask. If its `correlation` is None, the correlation
+        of the noise is measured from the blank sky.
+      model: the model; its first mass component is the main lens.
+      radius: pixels farther from the lens are not used, arcsec.
+
+    Returns:
+      The fit. Check its `verdict`.
+
+    Raises:
+      UserError: if the image is too small, or no model is finite.
     """
-
-    model: LensModel
-    fit: Fit
-
-    @property
-    def values(self) -> dict[str, float]:
-        """All parameters by name."""
-        return {name: float(value) for name, value in self.model.values(self.fit.free).items()}
-
-    @property
-    def theta_E(self) -> float:
-        """Einstein radius of the main lens, arcsec."""
-        return self.values["mass.0.theta_E"]
-
-
-def fit_stages(observation: Any, model: LensModel = GALAXY, *, radius: float = 3.0) -> dict[str, Any]:
+    if not model.mass:
+        raise UserError("the model has no mass; add a main lens (SIS, SIE or EPL) and a source")
+    if not radius > 0:
+        raise UserError(f"radius is {radius}; expected a positive number of arcsec")
+    notes = list(observation.notes)
+    if observation.correlation is None:
+        correlation = measure_correlation(observation)
+        observation = dataclasses.replace(observation, correlation=correlation)
+        notes.append(
+            "correlation of the noise measured from blank sky"
+            if correlation
+            else "too little blank sky to measure the correlation of the noise; assumed uncorrelated"
+        )
     prepared = prepare(observation, radius=radius)
     frame, data = prepared.coarse
     foreground = fit_foreground(model, frame, data)
-    data = _weigh(frame, data, foreground.image, foreground.center, radius)
-    first = replace_source(model, (POSITIVE_SOURCE,))
-    start_range = model.parameters["mass.0.theta_E"].start
-    e1, e2 = (foreground.values.get(f"lens_light.0.{name}", 0.0) for name in ("e1", "e2"))
-    size = max(np.hypot(e1, e2), 1e-6)
-    shrink = min(1.0, 0.3 / size)
-    starts = find_starts(frame, data, foreground, start_range, (shrink * e1, shrink * e2), STARTS)
-    coarse = []
-    for start in starts:
-        values = foreground.values | _start_values(first, start, foreground.center)
-        fit = fit_model(first, frame, data, first.start(values), Settings(steps=30, tolerance=0.05))
-        if fit is not None:
-            coarse.append(Stage(first, fit))
-    coarse.sort(key=lambda stage: stage.fit.cost)
-    modes: list[Stage] = []
-    for stage in coarse:
-        if stage.fit.cost < 1.3 * coarse[0].fit.cost + 50 and all(
-            abs(np.log(stage.theta_E / other.theta_E)) > 0.015 for other in modes
-        ):
-            modes.append(stage)
-    frame, data = prepared.fine
-    factor = prepared.fine[0].rows // prepared.coarse[0].rows
-    image = np.kron(foreground.image, np.ones((factor, factor)))
-    data = _weigh(frame, data, image, foreground.center, radius)
-    chains = []
-    for mode in modes[:MODES]:
-        fit = fit_model(first, frame, data, mode.fit.free, Settings(steps=12, tolerance=0.5))
-        if fit is None:
-            continue
-        chain = [Stage(first, fit)]
-        beta = _source_scale(chain[0])
-        for source in _source_chain(model.source):
-            larger = replace_source(model, source)
-            values = chain[-1].values | _source_values(larger, chain[-1].values, beta)
-            priors = tuple(
-                Prior(((f"source.{number}.beta", 1.0),), beta, 0.4 * beta)
-                for number, component in enumerate(source)
-                if isinstance(component, Shapelets)
-            )
-            fit = fit_model(
-                larger, frame, data, larger.start(values), Settings(steps=15, tolerance=0.5), priors
-            )
-            if fit is None:
-                break
-            chain.append(Stage(larger, fit))
-        chains.append(chain)
+    data = weigh(frame, data, foreground, radius)
+    starts = _find_starts(model, frame, data, foreground)
+    beyond = 1.7 * max(start.theta_E for start in starts) + 0.3
+    light = _enlarge(foreground.image, prepared)
+    artifacts = find_artifacts(*prepared.fine, light, center=foreground.center, beyond=beyond)
+    prepared = _mask(prepared, artifacts)
+    data = weigh(frame, prepared.coarse[1], foreground, radius)
+    modes = _fit_modes(model, frame, data, foreground, starts)
+    frame = prepared.fine[0]
+    fine = foreground._replace(image=light)
+    data = weigh(frame, prepared.fine[1], fine, radius)
+    chains = [chain for mode in modes if (chain := fit_source_chain(model.source, mode, frame, data))]
     if not chains:
-        raise UserError("no starting point gives a finite model")
-    return dict(
-        prepared=prepared, foreground=foreground, starts=starts, coarse=coarse, chains=chains, data=data, frame=frame
-    )
+        raise UserError("no model is finite; check the image, the noise map and the point-spread function")
+    return assess(observation, model, prepared, data, fine, chains, artifacts, tuple(notes))
 
 
-def _weigh(
-    frame: Frame, data: Data, light: np.ndarray, center: tuple[float, float], radius: float
-) -> Data:
-    """The data with the error of the light's model in the noise, and without pixels beyond the radius."""
+def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Data:
+    """The data without pixels beyond the radius, with the error of the model of the light in the noise."""
     x, y = pixel_positions(frame)
-    outside = np.hypot(x - center[0], y - center[1]) > radius
-    return with_weight(data, np.where(outside, 0, add_model_noise(data, light, LIGHT_ERROR)))
+    outside = np.hypot(x - foreground.center[0], y - foreground.center[1]) > radius
+    weight = add_model_noise(data, foreground.image, LIGHT_ERROR)
+    return with_weight(data, np.where(outside, 0, weight))
 
 
-def _start_values(model: LensModel, start: Start, center: tuple[float, float]) -> dict[str, float]:
-    values = {
+def _find_starts(model: LensModel, frame: Frame, data: Data, foreground: Foreground) -> list[Start]:
+    e1, e2 = (foreground.values.get(f"lens_light.0.{name}", 0.0) for name in ("e1", "e2"))
+    shrink = min(1.0, 0.3 / max(float(np.hypot(e1, e2)), 1e-6))
+    main = model.parameters["mass.0.theta_E"]
+    radii = main.start if main.free else (main.value, main.value)
+    return find_starts(frame, data, foreground, radii, (shrink * e1, shrink * e2), STARTS)
+
+
+def _fit_modes(
+    model: LensModel, frame: Frame, data: Data, foreground: Foreground, starts: list[Start]
+) -> list[Stage]:
+    """Different solutions with a positive source, the best first."""
+    first = replace_source(model, (POSITIVE_SOURCE,))
+    stages = []
+    for start in starts:
+        values = foreground.values | _start_values(start, foreground.center)
+        fitted = fit_model(first, frame, data, first.start(values), Settings(steps=30, tolerance=0.05))
+        if fitted is not None:
+            stages.append(Stage(first, fitted))
+    stages.sort(key=lambda stage: stage.fit.cost)
+    modes: list[Stage] = []
+    for stage in stages:
+        near = stage.fit.cost < 1.3 * stages[0].fit.cost + 50
+        radius = stage.einstein_radius
+        if near and all(abs(np.log(radius / other.einstein_radius)) > SAME_RADIUS for other in modes):
+            modes.append(stage)
+    return modes[:MODES]
+
+
+def _start_values(start: Start, center: tuple[float, float]) -> dict[str, float]:
+    return {
         "mass.0.theta_E": start.theta_E,
         "mass.0.e1": start.e1,
         "mass.0.e2": start.e2,
@@ -132,43 +123,21 @@ def _start_values(model: LensModel, start: Start, center: tuple[float, float]) -
         "source.0.center_x": start.source_x,
         "source.0.center_y": start.source_y,
     }
-    return {name: value for name, value in values.items() if name in model.parameters}
 
 
-def _source_scale(stage: Stage) -> float:
-    """Root mean square radius of the positive source, limited to a range that suits shapelets, arcsec."""
-    source = stage.model.source[0]
-    amplitudes = stage.fit.amplitudes[-source.size :]
-    flux = amplitudes * source.sigmas**2
-    scale = np.sqrt((flux * source.sigmas**2).sum() / max(flux.sum(), 1e-30))
-    return float(np.clip(scale, 0.05, 0.2))
+def _enlarge(image: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """An image on the coarse pixels, repeated on the native pixels."""
+    factor = prepared.fine[0].rows // prepared.coarse[0].rows
+    return np.kron(image, np.ones((factor, factor)))
 
 
-def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Sources of increasing complexity, the last one that of the model."""
-    orders = [component.order for component in source if isinstance(component, Shapelets)]
-    smaller = [order for order in (4, 6) if orders and order < max(orders)]
-    chain = [
-        tuple(
-            dataclasses.replace(component, order=min(order, component.order))
-            if isinstance(component, Shapelets)
-            else component
-            for component in source
-        )
-        for order in smaller
-    ]
-    return [*chain, source]
-
-
-def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
-    """Starting values of the parameters of the source, for those that the previous stage did not have."""
-    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0}
-    values = {}
-    for number, component in enumerate(model.source):
-        for name in component_parameters(component):
-            full = f"source.{number}.{name}"
-            if name in sizes:
-                values[full] = previous.get(full, sizes[name])
-            else:
-                values[full] = previous.get(full, previous.get(f"source.0.{name}", 0.0))
-    return values
+def _mask(prepared: Prepared, artifacts: np.ndarray) -> Prepared:
+    """The data without some of the native pixels and the coarse pixels that contain them."""
+    factor = prepared.fine[0].rows // prepared.coarse[0].rows
+    rows, columns = artifacts.shape
+    coarse = artifacts.reshape(rows // factor, factor, columns // factor, factor).any((1, 3))
+    (fine_frame, fine), (coarse_frame, binned) = prepared.fine, prepared.coarse
+    return prepared._replace(
+        fine=(fine_frame, with_weight(fine, np.where(artifacts, 0, fine.weight))),
+        coarse=(coarse_frame, with_weight(binned, np.where(coarse, 0, binned.weight))),
+    )

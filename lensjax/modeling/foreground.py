@@ -1,17 +1,25 @@
 """Light of the lens galaxy: a robust fit that arcs and neighbors do not pull, and the noise that it adds."""
 
-import dataclasses
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
 from lensjax.modeling.frame import Data, Frame, pixel_positions, with_weight
-from lensjax.modeling.model import LensModel
-from lensjax.modeling.variable_projection import Fit, Settings, evaluate_model, fit_model, model_columns, model_images
+from lensjax.modeling.model import LensModel, light_only
+from lensjax.modeling.variable_projection import (
+    Fit,
+    Settings,
+    evaluate_model,
+    fit_model,
+    model_columns,
+    model_images,
+)
 
 CLIPPING = (8.0, 5.0, 3.5, 3.0, 3.0)  # standard deviations of the noise, per round
 CORE = 0.35  # arcsec; residuals closer to the center are those of the galaxy
+ROBUST = Settings(steps=8, tolerance=1.0, prior_weight=1.0)
 SUPPRESSION = 0.05  # factor of the weight of clipped pixels
 
 
@@ -38,22 +46,19 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
       model: a lens model; only its light and sky are used.
       frame, data: the pixels.
     """
-    galaxy = dataclasses.replace(
-        model, mass=(), source=(), priors=tuple(p for p in model.priors if _of_light(p.terms))
-    )
+    galaxy = light_only(model)
     center = _brightest_position(frame, data) if model.lens_light else (0.0, 0.0)
     start = galaxy.start({"lens_light.0.center_x": center[0], "lens_light.0.center_y": center[1]})
     weight, fit = data.weight, None
     x, y = pixel_positions(frame)
     for threshold in CLIPPING if model.lens_light else ():
-        fit = fit_model(
-            galaxy, frame, with_weight(data, weight), start, Settings(steps=8, tolerance=1.0, prior_weight=1.0)
-        )
+        fit = fit_model(galaxy, frame, with_weight(data, weight), start, ROBUST)
         if fit is None:
             break
         start = fit.free
         center = _center(galaxy, fit)
-        excess = (data.image - _sum(model_images(galaxy, frame, data, fit.free, fit.amplitudes))) * data.weight
+        image = _sum(model_images(galaxy, frame, data, fit.free, fit.amplitudes))
+        excess = (data.image - image) * data.weight
         clipped = (excess > threshold) & (np.hypot(x - center[0], y - center[1]) > CORE)
         clipped = ndimage.binary_dilation(clipped, np.ones((3, 3)))
         weight = np.where(clipped, SUPPRESSION, 1.0) * data.weight
@@ -79,16 +84,12 @@ def add_model_noise(data: Data, image: np.ndarray, fraction: float) -> np.ndarra
     return np.where(used, 1 / np.sqrt(variance), 0)
 
 
-def _of_light(terms: tuple[tuple[str, float], ...]) -> bool:
-    return all(name.startswith("lens_light.") for name, _ in terms)
-
-
 def _sum(images: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(sum(images.values()))
 
 
 def _center(galaxy: LensModel, fit: Fit) -> tuple[float, float]:
-    values = galaxy.values(fit.free)
+    values = galaxy.values(jnp.asarray(fit.free))
     return float(values["lens_light.0.center_x"]), float(values["lens_light.0.center_y"])
 
 

@@ -1,6 +1,5 @@
 """Pixels of a fit: the part of an observation around the lens, at the native or a coarser pixel size."""
 
-import dataclasses
 import math
 from typing import NamedTuple
 
@@ -50,7 +49,7 @@ class Data(NamedTuple):
 
 
 def pixel_positions(frame: Frame, margin: int = 0, subpixels: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the pixels of a frame in arcsec, with `margin` more pixels on each side."""
+    """X and y of the pixels of a frame in arcsec, with `margin` more pixels on each side."""
     step = frame.pixel_scale / subpixels
 
     def axis(number: int, center: float) -> np.ndarray:
@@ -91,7 +90,9 @@ def margin(frame: Frame) -> int:
     return math.ceil((frame.psf_size - 1) / 2 / frame.psf_subpixels)
 
 
-def _average(images: Float[Array, "n rows columns"], factor: int) -> Float[Array, "n coarse_rows coarse_columns"]:
+def _average(
+    images: Float[Array, "n rows columns"], factor: int
+) -> Float[Array, "n coarse_rows coarse_columns"]:
     if factor == 1:
         return images
     parts = [images[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
@@ -135,7 +136,8 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
     image = np.where(valid, image, 0) / unit
     weight = np.where(valid, unit / np.where(valid, noise, 1), 0)
     psf, subpixels = _square(observation.psf), observation.psf_subpixels
-    frame = Frame(*counts, scale, centers[1], centers[0], psf.shape[0], subpixels, subpixels)
+    rows, columns = counts
+    frame = Frame(rows, columns, scale, centers[1], centers[0], psf.shape[0], subpixels, subpixels)
     fine = Data(*(np.asarray(part, np.float32) for part in (image, weight, psf)))
     blocks = (counts[0] // factor, factor, counts[1] // factor, factor)
     variance = np.where(valid, 1 / np.where(valid, weight, 1) ** 2, 0).reshape(blocks).sum((1, 3))
@@ -160,5 +162,3 @@ def _square(psf: np.ndarray) -> np.ndarray:
 def with_weight(data: Data, weight: np.ndarray) -> Data:
     """The same data with other weights."""
     return data._replace(weight=np.asarray(weight, np.float32))
-
-

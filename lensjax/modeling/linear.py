@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from lensjax.errors import UserError
-
 
 class LinearFit(NamedTuple):
     """Solution of `solve_amplitudes`.

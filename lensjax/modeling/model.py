@@ -104,7 +104,7 @@ class LensModel:
         )
         return (*single, *self.priors)
 
-    def values(self, free: Float[Array, "fitted"]) -> dict[str, Any]:
+    def values(self, free: Array) -> dict[str, Any]:
         """All parameter values by name.
 
         Args:
@@ -117,7 +117,7 @@ class LensModel:
         }
 
     def start(self, values: Mapping[str, float]) -> np.ndarray:
-        """Values of the fitted parameters: from `values` where given, else the center of the starting range."""
+        """Values of the fitted parameters: those of `values`, else the center of the starting range."""
         parameters = self.parameters
         start = [values.get(name, parameters[name].value) for name in self.fitted]
         low, high = self.bounds
@@ -132,7 +132,7 @@ class LensModel:
     def deflection(self, x: Array, y: Array, values: Mapping[str, Any]) -> tuple[Array, Array]:
         """Deflection of all mass components at x and y, arcsec."""
         parts = [component.deflection(x, y, of) for component, of in self._components("mass", values)]
-        return sum(part[0] for part in parts), sum(part[1] for part in parts)  # type: ignore[return-value]
+        return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
     def light_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
         """Images of the foreground light with unit amplitudes."""
@@ -159,10 +159,11 @@ class LensModel:
     @property
     def nonnegative(self) -> np.ndarray:
         """True for each amplitude that must not be negative."""
-        of = {
-            group: [c.nonnegative for c in getattr(self, group) for _ in range(c.size)] for group in GROUPS[1:]
-        }
-        return np.array([*of["lens_light"], *[False] * self.amplitudes["sky"], *of["source"]], bool)
+        light, source = (
+            [component.nonnegative for component in group for _ in range(component.size)]
+            for group in (self.lens_light, self.source)
+        )
+        return np.array([*light, *[False] * self.amplitudes["sky"], *source], bool)
 
     def _components(self, group: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
         for number, component in enumerate(getattr(self, group)):
@@ -201,8 +202,14 @@ def replace_source(model: LensModel, source: tuple[Any, ...]) -> LensModel:
     return dataclasses.replace(model, source=source, priors=kept)
 
 
+def light_only(model: LensModel) -> LensModel:
+    """The foreground light and sky of a model, with the priors that concern only them."""
+    priors = tuple(p for p in model.priors if all(name.startswith("lens_light.") for name, _ in p.terms))
+    return dataclasses.replace(model, mass=(), source=(), priors=priors)
+
+
 def _galaxy_priors() -> tuple[Prior, ...]:
-    """Mass follows light: centers within 0.03 arcsec, ellipticities within 0.1 of 0.8 times that of the light."""
+    """Mass follows light: equal centers within 0.03 arcsec, and 0.8 of the ellipticity within 0.1."""
     light, mass = "lens_light.0.", "mass.0."
     tied = [
         Prior(((mass + name, 1.0), (light + name, -1.0)), 0.0, 0.03) for name in ("center_x", "center_y")
@@ -214,10 +221,7 @@ _LIGHT_ELLIPTICITY = Parameter.fitted((0.02, 0.02), (-0.6, 0.6), prior=(0.0, 0.2
 _SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5), prior=(0.0, 0.05))
 
 GALAXY_LIGHT = MultiGaussian(
-    e1=_LIGHT_ELLIPTICITY,
-    e2=_LIGHT_ELLIPTICITY,
-    outer_e1=_LIGHT_ELLIPTICITY,
-    outer_e2=_LIGHT_ELLIPTICITY,
+    e1=_LIGHT_ELLIPTICITY, e2=_LIGHT_ELLIPTICITY, outer_e1=_LIGHT_ELLIPTICITY, outer_e2=_LIGHT_ELLIPTICITY
 )
 
 # A galaxy that lenses a galaxy: the default of `fit`.

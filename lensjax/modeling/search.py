@@ -116,7 +116,9 @@ def _gains(
     square = (beta_x - positions[:, 0, None, None]) ** 2 + (beta_y - positions[:, 1, None, None]) ** 2
     spreads = jnp.asarray(SIZES)[:, None, None, None]
     images = jnp.exp(-jnp.minimum(square / (2 * spreads**2), 80.0)).reshape(-1, *x.shape)
-    templates = convolve_columns(images, data.psf, frame).reshape(images.shape[0], -1) * data.weight.reshape(-1)
+    templates = convolve_columns(images, jnp.asarray(data.psf), frame).reshape(
+        images.shape[0], -1
+    ) * data.weight.reshape(-1)
     rest = templates - (templates @ basis.T) @ basis
     signal = jnp.maximum(rest @ target, 0.0)
     power = jnp.sum(rest**2, 1) + 1e-6 * jnp.sum(templates**2, 1)

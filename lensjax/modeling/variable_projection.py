@@ -3,10 +3,12 @@
 The columns and their derivatives are computed by one jitted function each, in float32 on the default device;
 the small systems of equations are solved in float64 by NumPy.
 
-Reference: Kaufman 1975, "A variable projection method for solving separable nonlinear least squares problems".
+Reference: Kaufman 1975, BIT 15, 49, "A variable projection method for solving separable nonlinear least
+squares problems".
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,12 +68,15 @@ class Settings(NamedTuple):
     prior_weight: float = 10.0
 
 
+DEFAULTS = Settings()
+
+
 def fit_model(
     model: LensModel,
     frame: Frame,
     data: Data,
     start: np.ndarray,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     priors: tuple[Prior, ...] = (),
 ) -> Fit | None:
     """Fits a model from a starting point.
@@ -93,12 +98,17 @@ def fit_model(
     current = _evaluate(model, frame, data, position, logarithmic, priors, settings)
     if current is None:
         return None
-    damping, steps = 1e-2, 0
-    for steps in range(1, settings.steps + 1):
+    damping = 1e-2
+    for number in range(1, settings.steps + 1):
         products, crossed, gradient = (
             np.asarray(part, np.float64)
             for part in _derivatives(
-                model, frame, data, jnp.asarray(position, jnp.float32), _float32(current.amplitudes), current.columns
+                model,
+                frame,
+                data,
+                jnp.asarray(position, jnp.float32),
+                _float32(current.amplitudes),
+                current.columns,
             )
         )
         residuals, rows = _prior_terms(model, priors, position, logarithmic)
@@ -120,16 +130,15 @@ def fit_model(
         if found is None:
             break
         decrease = current.cost - found.cost
-        found.hessian, current, position = current.hessian, found, trial
+        found.hessian, found.steps, current, position = current.hessian, number, found, trial
         damping = max(damping / 5, 1e-6)
         if decrease < settings.tolerance * max(1.0, 1e-4 * current.cost):
             break
-    current.steps = steps
     return current
 
 
 def evaluate_model(
-    model: LensModel, frame: Frame, data: Data, free: np.ndarray, settings: Settings = Settings()
+    model: LensModel, frame: Frame, data: Data, free: np.ndarray, settings: Settings = DEFAULTS
 ) -> Fit | None:
     """The best amplitudes for given values of the other parameters; None if the model is not finite."""
     logarithmic = _logarithmic(model)
@@ -154,6 +163,52 @@ def model_images(
         group: np.tensordot(amplitudes[first:last], columns[first:last], 1)
         for group, first, last in zip(model.amplitudes, ends, ends[1:], strict=False)
     }
+
+
+def parameter_covariance(
+    model: LensModel,
+    frame: Frame,
+    data: Data,
+    fit: Fit,
+    *,
+    prior_weight: float,
+    correlate: Callable[[np.ndarray], np.ndarray],
+    priors: tuple[Prior, ...] = (),
+) -> np.ndarray:
+    """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
+
+    With the derivatives J of the model divided by the noise, after the projection of the active columns, the
+    priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1.
+
+    Args:
+      model, frame, data: the model and the pixels.
+      fit: the best fit.
+      prior_weight: factor of the squared deviations from the priors.
+      correlate: multiplies images [n, rows, columns] by the covariance C of the noise, which is 1 for white
+        noise as in the noise map.
+      priors: priors in addition to those of the model.
+
+    Returns:
+      The covariance in the order of `model.fitted`; infinite if it is singular.
+    """
+    logarithmic = _logarithmic(model)
+    position = _to_internal(fit.free, logarithmic)
+    jacobian = np.asarray(
+        _jacobian(model, frame, data, _float32(position), _float32(fit.amplitudes)), np.float64
+    )
+    active = np.asarray(fit.columns, np.float64)[fit.active]
+    basis = np.linalg.qr((active / np.linalg.norm(active, axis=1, keepdims=True)).T)[0]
+    jacobian = jacobian - (jacobian @ basis) @ basis.T
+    _, rows = _prior_terms(model, (*model.all_priors, *priors), position, logarithmic)
+    prior = prior_weight * rows.T @ rows
+    correlated = correlate(jacobian.reshape(len(jacobian), frame.rows, frame.columns)).reshape(jacobian.shape)
+    try:
+        inverse = np.linalg.inv(jacobian @ jacobian.T + prior)
+    except np.linalg.LinAlgError:
+        return np.full((len(jacobian), len(jacobian)), np.inf)
+    covariance = inverse @ (jacobian @ correlated.T + prior) @ inverse
+    slope = np.where(logarithmic, fit.free, 1.0)
+    return (covariance + covariance.T) / 2 * np.outer(slope, slope)
 
 
 def _logarithmic(model: LensModel) -> np.ndarray:
@@ -234,10 +289,10 @@ def _chi_square(columns: Array, amplitudes: Array, data: Data) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _derivatives(
-    model: LensModel, frame: Frame, data: Data, position: Array, amplitudes: Array, columns: Array
-) -> tuple[Array, Array, Array]:
-    """Scalar products of the derivatives with each other, with the columns and with the residual."""
+def _jacobian(
+    model: LensModel, frame: Frame, data: Data, position: Array, amplitudes: Array
+) -> Float[Array, "fitted pixels"]:
+    """Weighted derivatives of the model image by the internal parameters, at fixed amplitudes."""
     light_end, sky_end, _ = np.cumsum(list(model.amplitudes.values()))
     of_light = np.array([name.startswith("lens_light.") for name in model.fitted], bool)
 
@@ -254,7 +309,16 @@ def _derivatives(
         if concerned.any():
             _, slope = jax.linearize(image, position)
             slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
-    jacobian = convolve_columns(slopes, data.psf, frame).reshape(position.shape[0], -1) * data.weight.reshape(-1)
+    blurred = convolve_columns(slopes, jnp.asarray(data.psf), frame)
+    return blurred.reshape(len(of_light), -1) * data.weight.reshape(-1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derivatives(
+    model: LensModel, frame: Frame, data: Data, position: Array, amplitudes: Array, columns: Array
+) -> tuple[Array, Array, Array]:
+    """Scalar products of the derivatives with each other, with the columns and with the residual."""
+    jacobian = _jacobian(model, frame, data, position, amplitudes)
     residual = (data.image * data.weight).reshape(-1) - amplitudes @ columns
     return jacobian @ jacobian.T, jacobian @ columns.T, jacobian @ residual
 
@@ -293,7 +357,9 @@ def _eliminate(products: np.ndarray, crossed: np.ndarray, fit: Fit) -> np.ndarra
     return products - scaled @ np.linalg.solve(unit, scaled.T)
 
 
-def _damped_step(hessian: np.ndarray, gradient: np.ndarray, movable: np.ndarray, damping: float) -> np.ndarray:
+def _damped_step(
+    hessian: np.ndarray, gradient: np.ndarray, movable: np.ndarray, damping: float
+) -> np.ndarray:
     diagonal = np.diag(hessian)
     diagonal = np.maximum(diagonal, 1e-6 * diagonal.max())
     step = np.zeros(len(gradient))

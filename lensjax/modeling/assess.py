@@ -1,0 +1,153 @@
+"""From the fits of all models to one result with its covariance and verdict."""
+
+import numpy as np
+
+from lensjax.modeling.foreground import Foreground
+from lensjax.modeling.frame import Data, Frame, Prepared, pixel_positions
+from lensjax.modeling.model import LensModel, light_only
+from lensjax.modeling.observation import Observation
+from lensjax.modeling.result import LensModelFit
+from lensjax.modeling.sources import LATER, Stage
+from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_images, parameter_covariance
+from lensjax.modeling.verdict import Evidence, judge
+
+WEAKER_PRIORS = 0.4  # of the usual weight
+ARC_WIDTH = 0.5  # arcsec, on either side of the Einstein radius
+
+
+def assess(
+    observation: Observation,
+    model: LensModel,
+    prepared: Prepared,
+    data: Data,
+    foreground: Foreground,
+    chains: list[list[Stage]],
+    artifacts: np.ndarray,
+    notes: tuple[str, ...],
+) -> LensModelFit:
+    """Chooses the best solution and judges it.
+
+    The solution is chosen by the cost of the source before the last one, because the most flexible source
+    can also fit wrong lenses.
+
+    Args:
+      observation: the observation, with the correlation of its noise.
+      model: the model that was asked for.
+      prepared: the pixels.
+      data: the native pixels with the weights of the fit.
+      foreground: the foreground light on the native pixels.
+      chains: for each solution, the fits with sources of increasing complexity.
+      artifacts: True for masked pixels.
+      notes: what was estimated or assumed.
+    """
+    frame = prepared.fine[0]
+    chains = sorted(chains, key=_cost)
+    best, stage = chains[0], chains[0][-1]
+    correlation = observation.correlation
+    sky_variance = correlation.scatter**2 if correlation else 1.0
+    inflation = correlation.variance_factor if correlation else 1.0
+    weaker = LATER._replace(prior_weight=LATER.prior_weight * WEAKER_PRIORS)
+    relaxed = fit_model(stage.model, frame, data, stage.fit.free, weaker, stage.priors)
+    radii = {_describe(each.model): each.einstein_radius for each in best}
+    if relaxed is not None:
+        radii["weaker priors"] = Stage(stage.model, relaxed).einstein_radius
+    others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])
+    # The offset of correlated noise by a smooth model has `inflation` times the variance of white noise.
+    positive = best[0]
+    without = evaluate_model(light_only(model), frame, data, _light_values(model, positive))
+    gain = max((without.chi_square if without else np.inf) - positive.fit.chi_square, 0.0)
+    values = stage.values
+    images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
+    residual = (data.image - sum(images.values())) * data.weight
+    x, y = pixel_positions(frame)
+    center = values.get("mass.0.center_x", 0.0), values.get("mass.0.center_y", 0.0)
+    in_arcs = np.abs(np.hypot(x - center[0], y - center[1]) - stage.einstein_radius) < ARC_WIDTH
+    used = data.weight > 0
+    arcs = float(np.mean(residual[in_arcs & used] ** 2)) / sky_variance if (in_arcs & used).any() else np.inf
+    low, high = stage.model.bounds
+    free = stage.fit.free
+    at_bound = [
+        name for name, at in zip(stage.model.fitted, (free <= low) | (free >= high), strict=True) if at
+    ]
+    source = values.get("source.0.center_x", 0.0), values.get("source.0.center_y", 0.0)
+    verdict = judge(
+        Evidence(
+            detection=float(np.sqrt(gain / inflation)),
+            theta_E=stage.einstein_radius,
+            radii=list(radii.values()),
+            others=others,
+            psf_width=_psf_width(data.psf, frame),
+            at_bound=at_bound,
+            shear=float(np.hypot(values.get("mass.1.gamma1", 0.0), values.get("mass.1.gamma2", 0.0))),
+            arc_residual=arcs,
+            source_offset=float(np.hypot(source[0] - center[0], source[1] - center[1]))
+            / stage.einstein_radius,
+            cut_off=_missing_part(frame, used, center, stage.einstein_radius),
+        )
+    )
+    covariance = parameter_covariance(
+        stage.model,
+        frame,
+        data,
+        stage.fit,
+        prior_weight=LATER.prior_weight,
+        correlate=correlation.apply if correlation else lambda columns: columns,
+        priors=stage.priors,
+    )
+    unit = prepared.unit
+    with np.errstate(divide="ignore"):
+        noise = unit / data.weight.astype(np.float64)
+    return LensModelFit(
+        model=stage.model,
+        parameters=values,
+        names=stage.model.fitted,
+        covariance=covariance * max(1.0, arcs),
+        amplitudes=stage.fit.amplitudes * unit,
+        frame=frame,
+        image=data.image * unit,
+        noise=noise,
+        lens_light=images["lens_light"] * unit,
+        sky=images["sky"] * unit,
+        lensed_source=images["source"] * unit,
+        artifacts=artifacts,
+        chi_square=stage.fit.chi_square,
+        degrees_of_freedom=int(used.sum() - len(free) - stage.fit.active.sum()),
+        sky_variance=sky_variance,
+        detection=float(np.sqrt(gain / inflation)),
+        radii=radii,
+        others=others,
+        verdict=verdict,
+        notes=notes,
+    )
+
+
+def _cost(chain: list[Stage]) -> float:
+    return chain[max(len(chain) - 2, 0)].fit.cost
+
+
+def _light_values(model: LensModel, stage: Stage) -> np.ndarray:
+    return light_only(model).start(stage.values)
+
+
+def _describe(model: LensModel) -> str:
+    """The source of a model in words."""
+    names = []
+    for component in model.source:
+        order = getattr(component, "order", None)
+        names.append(type(component).__name__ + (f" {order}" if order is not None else ""))
+    return " + ".join(names)
+
+
+def _psf_width(psf: np.ndarray, frame: Frame) -> float:
+    """Full width at half maximum, from the area above half of the maximum, arcsec."""
+    pixel = frame.pixel_scale / frame.psf_subpixels
+    return float(2 * np.sqrt((psf >= psf.max() / 2).sum() / np.pi) * pixel)
+
+
+def _missing_part(frame: Frame, used: np.ndarray, center: tuple[float, float], radius: float) -> float:
+    """Part of the annulus of the arcs that is not among the pixels used."""
+    x, y = pixel_positions(frame)
+    present = np.abs(np.hypot(x - center[0], y - center[1]) - radius) < ARC_WIDTH / 2
+    inner = max(radius - ARC_WIDTH / 2, 0.0)
+    area = np.pi * ((radius + ARC_WIDTH / 2) ** 2 - inner**2)
+    return float(np.clip(1 - (present & used).sum() * frame.pixel_scale**2 / area, 0, 1))

@@ -1,0 +1,123 @@
+"""Sources of increasing complexity, each fit started from the previous one."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lensjax.modeling.components import MultiGaussian, Shapelets, component_parameters
+from lensjax.modeling.frame import Data, Frame
+from lensjax.modeling.model import LensModel, Prior, replace_source
+from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.variable_projection import Fit, Settings, fit_model
+
+_WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
+_ROUNDISH = Parameter.fitted((0.01, 0.01), (-0.6, 0.6), prior=(0.0, 0.25))
+# The first source: positive everywhere, so that it cannot imitate the image of a wrong lens.
+POSITIVE_SOURCE = MultiGaussian(
+    smallest=0.025,
+    largest=0.5,
+    number=7,
+    e1=_ROUNDISH,
+    e2=_ROUNDISH,
+    outer_e1=None,
+    outer_e2=None,
+    center_x=_WIDE,
+    center_y=_WIDE,
+)
+FIRST = Settings(steps=12, tolerance=0.5)
+LATER = Settings(steps=15, tolerance=0.5)
+ORDERS = (4, 6)  # of shapelets before the order of the model
+
+
+@dataclasses.dataclass
+class Stage:
+    """A model and its fit.
+
+    Attributes:
+      model: the model.
+      fit: the fit.
+      priors: priors in addition to those of the model.
+    """
+
+    model: LensModel
+    fit: Fit
+    priors: tuple[Prior, ...] = ()
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All parameters by name."""
+        return {name: float(value) for name, value in self.model.values(jnp.asarray(self.fit.free)).items()}
+
+    @property
+    def einstein_radius(self) -> float:
+        """Einstein radius of the main lens, arcsec."""
+        return self.values["mass.0.theta_E"]
+
+
+def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: Data) -> list[Stage]:
+    """Refines a solution with a positive source, and then with sources up to that of the model.
+
+    Args:
+      source: components of the model's source.
+      start: a solution with `POSITIVE_SOURCE`.
+      frame, data: the pixels.
+
+    Returns:
+      The stages, the first one with `POSITIVE_SOURCE`; empty if its model is not finite.
+    """
+    first = fit_model(start.model, frame, data, start.fit.free, FIRST)
+    if first is None:
+        return []
+    chain = [Stage(start.model, first)]
+    scale = _source_scale(chain[0])
+    for components in _source_chain(source):
+        model = replace_source(start.model, components)
+        values = chain[-1].values | _source_values(model, chain[-1].values, scale)
+        priors = tuple(
+            Prior(((f"source.{number}.beta", 1.0),), scale, 0.4 * scale)
+            for number, component in enumerate(components)
+            if isinstance(component, Shapelets) and component.beta.free and component.beta.prior is None
+        )
+        fitted = fit_model(model, frame, data, model.start(values), LATER, priors)
+        if fitted is None:
+            break
+        chain.append(Stage(model, fitted, priors))
+    return chain
+
+
+def _source_scale(stage: Stage) -> float:
+    """Root mean square radius of the positive source, limited to a range that suits shapelets, arcsec."""
+    source = stage.model.source[0]
+    flux = stage.fit.amplitudes[-source.size :] * source.sigmas**2
+    scale = np.sqrt((flux * source.sigmas**2).sum() / max(flux.sum(), 1e-30))
+    return float(np.clip(scale, 0.05, 0.2))
+
+
+def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Sources of increasing complexity, the last one that of the model."""
+    largest = max((component.order for component in source if isinstance(component, Shapelets)), default=0)
+    smaller = [
+        tuple(
+            dataclasses.replace(component, order=min(order, component.order))
+            if isinstance(component, Shapelets)
+            else component
+            for component in source
+        )
+        for order in ORDERS
+        if order < largest
+    ]
+    return [*smaller, source]
+
+
+def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
+    """Starting values of the source: those of the previous stage, else of its first component."""
+    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0}
+    values = {}
+    for number, component in enumerate(model.source):
+        for name in component_parameters(component):
+            full = f"source.{number}.{name}"
+            other = sizes[name] if name in sizes else previous.get(f"source.0.{name}", 0.0)
+            values[full] = previous.get(full, other)
+    return values

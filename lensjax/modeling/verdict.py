@@ -1,0 +1,98 @@
+"""How far a fit can be trusted: good, doubtful or failed, with the reasons in words."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+VerdictName = Literal["good", "doubtful", "failed"]
+
+DETECTION = 5.0  # standard deviations: the lensed source against no source
+SPREAD = 0.04  # of the Einstein radius among models of the source
+FAILED_SPREAD = 0.15
+CLOSE_COST = 1.05  # cost of a second solution relative to that of the best
+DIFFERENT_RADIUS = 0.03
+LARGE_SHEAR = 0.25
+RESIDUAL = 1.6  # mean squared residual in the arcs, relative to the blank sky
+
+
+class Evidence(NamedTuple):
+    """What a verdict is based on.
+
+    Attributes:
+      detection: significance of the lensed source, standard deviations.
+      theta_E: Einstein radius of the result, arcsec.
+      radii: Einstein radii for other models of the source and another strength of the priors, arcsec.
+      others: Einstein radius and cost relative to the best, of other solutions.
+      psf_width: full width at half maximum of the point-spread function, arcsec.
+      at_bound: names of parameters at a bound.
+      shear: modulus of the external shear.
+      arc_residual: mean squared residual in the arcs, relative to the blank sky.
+      source_offset: distance of the source from the lens in Einstein radii.
+      cut_off: part of the arcs' annulus that is outside of the image or masked.
+    """
+
+    detection: float
+    theta_E: float
+    radii: Sequence[float]
+    others: Sequence[tuple[float, float]]
+    psf_width: float
+    at_bound: Sequence[str]
+    shear: float
+    arc_residual: float
+    source_offset: float
+    cut_off: float
+
+
+class Verdict(NamedTuple):
+    """Verdict on a fit.
+
+    Attributes:
+      name: "good", "doubtful" or "failed".
+      reasons: why it is not good; empty for a good fit.
+    """
+
+    name: VerdictName
+    reasons: tuple[str, ...]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Judges a fit.
+
+    Args:
+      evidence: what is known about the fit.
+    """
+    failed: list[str] = []
+    doubtful: list[str] = []
+    if not evidence.detection > DETECTION:
+        failed.append(f"no lensed source was found ({evidence.detection:.1f} standard deviations)")
+    if evidence.theta_E < evidence.psf_width / 2:
+        failed.append(
+            f"theta_E ({evidence.theta_E:.3g} arcsec) is inside the point-spread function "
+            f"(half width {evidence.psf_width / 2:.3g} arcsec)"
+        )
+    spread = max((abs(radius / evidence.theta_E - 1) for radius in evidence.radii), default=0.0)
+    if spread > SPREAD:
+        (failed if spread > FAILED_SPREAD else doubtful).append(
+            f"theta_E differs by {100 * spread:.0f} % between models of the source or strengths of the priors"
+        )
+    close = [
+        radius
+        for radius, cost in evidence.others
+        if cost < CLOSE_COST and abs(radius / evidence.theta_E - 1) > DIFFERENT_RADIUS
+    ]
+    if close:
+        doubtful.append(f"another solution, theta_E = {close[0]:.3g} arcsec, fits almost as well")
+    if evidence.at_bound:
+        doubtful.append(f"at a bound: {', '.join(evidence.at_bound)}")
+    if evidence.shear > LARGE_SHEAR:
+        doubtful.append(f"the external shear is {evidence.shear:.2f}")
+    if evidence.arc_residual > RESIDUAL:
+        doubtful.append(
+            f"the residual of the arcs has {evidence.arc_residual:.1f} times the variance of the blank sky"
+        )
+    if evidence.source_offset > 1.0:
+        doubtful.append("the source is farther from the lens than one Einstein radius: a single image")
+    if evidence.cut_off > 0.3:
+        doubtful.append(f"{100 * evidence.cut_off:.0f} % of the arcs' annulus is masked or outside the image")
+    if failed:
+        return Verdict("failed", (*failed, *doubtful))
+    return Verdict("doubtful" if doubtful else "good", tuple(doubtful))
