@@ -14,13 +14,15 @@ from lensjax.modeling.model import GALAXY, LensModel, replace_source
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.search import Start, find_starts
-from lensjax.modeling.sources import POSITIVE_SOURCE, Stage, fit_source_chain
+from lensjax.modeling.sources import POSITIVE_SOURCE, Stage, fit_source_chain, refine_modes
 from lensjax.modeling.variable_projection import Settings, fit_model
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4
 MODES = 2
-SAME_RADIUS = 0.015  # relative difference of the radii of two fits that are one solution
+SAME_RADIUS = 0.03  # relative difference of the radii of two fits that are one solution
+SHORT = Settings(steps=8, tolerance=0.05)
+LONG = Settings(steps=22, tolerance=0.05)
 
 
 def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 3.0) -> LensModelFit:
@@ -70,7 +72,8 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     frame = prepared.fine[0]
     fine = foreground._replace(image=light)
     data = weigh(frame, prepared.fine[1], fine, radius)
-    chains = [chain for mode in modes if (chain := fit_source_chain(model.source, mode, frame, data))]
+    modes = _distinct(refine_modes(modes, frame, data))
+    chains = [fit_source_chain(model.source, mode, frame, data) for mode in modes]
     if not chains:
         raise UserError("no model is finite; check the image, the noise map and the point-spread function")
     return assess(observation, model, prepared, data, fine, chains, artifacts, tuple(notes))
@@ -97,20 +100,25 @@ def _fit_modes(
 ) -> list[Stage]:
     """Different solutions with a positive source, the best first."""
     first = replace_source(model, (POSITIVE_SOURCE,))
-    stages = []
-    for start in starts:
-        values = foreground.values | _start_values(start, foreground.center)
-        fitted = fit_model(first, frame, data, first.start(values), Settings(steps=30, tolerance=0.05))
-        if fitted is not None:
-            stages.append(Stage(first, fitted))
-    stages.sort(key=lambda stage: stage.fit.cost)
-    modes: list[Stage] = []
-    for stage in stages:
-        near = stage.fit.cost < 1.3 * stages[0].fit.cost + 50
-        radius = stage.einstein_radius
-        if near and all(abs(np.log(radius / other.einstein_radius)) > SAME_RADIUS for other in modes):
-            modes.append(stage)
-    return modes[:MODES]
+    positions = [first.start(foreground.values | _start_values(start, foreground.center)) for start in starts]
+    # A few steps show which starts lead to the same solution, or to a bad one.
+    for settings in (SHORT, LONG):
+        fits = [fit_model(first, frame, data, position, settings) for position in positions]
+        stages = _distinct([Stage(first, each) for each in fits if each is not None])
+        positions = [stage.fit.free for stage in stages]
+    return stages[:MODES]
+
+
+def _distinct(stages: list[Stage]) -> list[Stage]:
+    """The best fit of each Einstein radius, without those that are much worse than the best."""
+    kept: list[Stage] = []
+    for stage in sorted(stages, key=lambda stage: stage.fit.cost):
+        best = kept[0] if kept else stage
+        near = stage.fit.cost < 1.3 * best.fit.cost + 50
+        ratios = [stage.einstein_radius / other.einstein_radius for other in kept]
+        if near and all(abs(np.log(ratio)) > SAME_RADIUS for ratio in ratios):
+            kept.append(stage)
+    return kept
 
 
 def _start_values(start: Start, center: tuple[float, float]) -> dict[str, float]:

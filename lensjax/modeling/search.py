@@ -51,7 +51,7 @@ def find_starts(
       frame, data: the pixels.
       foreground: the light of the lens; it is refitted with each template.
       radii: smallest and largest Einstein radius, arcsec.
-      ellipticity: e1 and e2 of the lens, tried beside a round lens.
+      ellipticity: e1 and e2 of the lens.
       number: number of starting points.
 
     Returns:
@@ -65,24 +65,13 @@ def find_starts(
     target = target - basis.T @ (basis @ target)
     best: list[Start] = []
     center = foreground.center
+    basis, target = jnp.asarray(basis, jnp.float32), jnp.asarray(target, jnp.float32)
     for theta_E in np.geomspace(*radii, RADII):
         offsets = _source_offsets() * theta_E + center
-        found = []
-        for e1, e2 in ((0.0, 0.0), ellipticity):
-            lens = jnp.asarray([theta_E, e1, e2, *center], jnp.float32)
-            gains = np.asarray(
-                _gains(
-                    frame,
-                    data,
-                    lens,
-                    jnp.asarray(offsets, jnp.float32),
-                    jnp.asarray(basis, jnp.float32),
-                    jnp.asarray(target, jnp.float32),
-                )
-            )
-            where = int(np.argmax(gains))
-            found.append(Start(float(gains[where]), float(theta_E), e1, e2, *map(float, offsets[where])))
-        best.append(max(found))
+        lens = jnp.asarray([theta_E, *ellipticity, *center], jnp.float32)
+        gains = np.asarray(_gains(frame, data, lens, jnp.asarray(offsets, jnp.float32), basis, target))
+        where = int(np.argmax(gains))
+        best.append(Start(float(gains[where]), float(theta_E), *ellipticity, *map(float, offsets[where])))
     starts: list[Start] = []
     for start in sorted(best, reverse=True):
         if all(abs(np.log(start.theta_E / other.theta_E)) > SEPARATION for other in starts):

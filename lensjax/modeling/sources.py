@@ -56,21 +56,24 @@ class Stage:
         return self.values["mass.0.theta_E"]
 
 
+def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
+    """Fits with `POSITIVE_SOURCE` on other pixels, started from earlier ones."""
+    fits = [(stage.model, fit_model(stage.model, frame, data, stage.fit.free, FIRST)) for stage in stages]
+    return [Stage(model, fitted) for model, fitted in fits if fitted is not None]
+
+
 def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: Data) -> list[Stage]:
-    """Refines a solution with a positive source, and then with sources up to that of the model.
+    """Continues a fit with a positive source with sources of increasing complexity.
 
     Args:
       source: components of the model's source.
-      start: a solution with `POSITIVE_SOURCE`.
-      frame, data: the pixels.
+      start: a fit with `POSITIVE_SOURCE`.
+      frame, data: the pixels of that fit.
 
     Returns:
-      The stages, the first one with `POSITIVE_SOURCE`; empty if its model is not finite.
+      The stages, of which `start` is the first.
     """
-    first = fit_model(start.model, frame, data, start.fit.free, FIRST)
-    if first is None:
-        return []
-    chain = [Stage(start.model, first)]
+    chain = [start]
     scale = _source_scale(chain[0])
     for components in _source_chain(source):
         model = replace_source(start.model, components)
