@@ -74,7 +74,7 @@ def test_tiff_colors_and_inverted_values_are_exact(deflate):
         found = read(tiff_bytes(image, photometric=0, deflate=deflate), "a.tif")[""]
         np.testing.assert_array_equal(found, largest - image)
     content = tiff_bytes(IMAGE.astype("<f4"), photometric=0, deflate=deflate)
-    assert "0 as white" in read(content, "a.tif")[""]
+    assert "white as 0" in read(content, "a.tif")[""]
 
 
 def test_animation_is_one_error():
@@ -220,7 +220,7 @@ def test_failures_in_a_row_share_a_row(tmp_path):
     write(tmp_path, {"a.npy": npy_bytes(images)})
     everything = list(rows(tmp_path).items())
     assert [name for name, _ in everything] == [f"a.npy[{index}]" for index in (*range(16), *range(45, 60))]
-    assert everything[15][1].endswith("; the next 29 images of the file failed, too")
+    assert everything[15][1].endswith("; the next 29 images of the file also failed")
     # Resumed after any row, the rest of the table is the same.
     for done, image in enumerate(read_images(find_images(str(tmp_path)), TargetSize(32)), 1):
         rest = rows(tmp_path, first_image=image.num_read)
