@@ -88,7 +88,7 @@ def packed_fits(image, **options):
     return stream.getvalue()
 
 
-def test_compressed_fits_files_hold_the_same_image():
+def test_compressed_fits_files_contain_the_same_image():
     image = IMAGE.astype(np.int32)
     for name, content in {
         "a.fits.gz": gzip.compress(fits_bytes(image)),
@@ -100,7 +100,7 @@ def test_compressed_fits_files_hold_the_same_image():
         np.testing.assert_array_equal(first, image)
 
 
-def test_planes_that_are_no_images_are_left_out():
+def test_auxiliary_planes_are_skipped():
     images = [IMAGE + number for number in range(7)]
     names = ("VIS_BGSUB", "VIS_PSF", "VIS_RMS", "NIR_H_BGSUB", "MASK1", "DQ", "")
     content = fits_bytes(*images, names=names)
@@ -214,7 +214,7 @@ def test_chunk_is_decompressed_once(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_failures_in_a_row_share_a_row(tmp_path):
+def test_consecutive_failures_share_a_row(tmp_path):
     images = np.stack([bars(seed) for seed in range(60)])
     images[5:45] = 0
     write(tmp_path, {"a.npy": npy_bytes(images)})
