@@ -10,8 +10,7 @@ from lensjax.errors import UserError
 
 MAX_PIXELS = 2**26  # per image; limits the memory that a damaged header can request
 MAX_BLOCK = 8 * MAX_PIXELS  # bytes that are decompressed at once
-# Data may be larger than their compressed file by this factor; images of lenses reach about 20. Smaller data
-# are never refused.
+# Largest ratio of decompressed to compressed size, unless the data are small; lens images reach about 20.
 MAX_EXPANSION = 250
 ALWAYS_ALLOWED = 2**26  # bytes
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         log.setLevel(logging.INFO if processes.is_first() else logging.WARNING)
     devices = processes.all_devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    log.info("lensjax on %d %s device(s): %s", len(devices), devices[0].platform, kinds)
+    log.info("lensjax on %d %s: %s", len(devices), "device" if len(devices) == 1 else "devices", kinds)
     if options.mode != "train" and options.config is not None:
         moved = ("data.source",) if options.source is not None else ()
         workdir.check_same_config(options.workdir, options.config, ignored=moved)
@@ -50,9 +50,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-      arguments: the command-line arguments after the program name; `sys.argv[1:]` if None.
+      arguments: the command-line arguments after the program name; `sys.argv[1:]` if None. Without any, the
+        overview of the commands is printed.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         from lensjax.cli import runner
         from lensjax.cli.help import COMMANDS, command_module, help_text

@@ -41,8 +41,8 @@ _LARGEST_CONFIG = 1_000_000  # bytes
 def check_path(workdir: Path) -> None:
     """Checks that checkpoints can be written to and read from a folder of this name.
 
-    TensorStore reads a backslash as a slash, and Orbax looks for its files with a pattern, in which brackets
-    have a meaning.
+    TensorStore reads a backslash as a slash, and Orbax finds its files with a glob pattern, in which brackets
+    are special characters.
 
     Raises:
       UserError: if the path has such a character, or one that is not valid text.
@@ -71,7 +71,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         if (workdir / CONFIG).exists():
             check_same_config(workdir, config)
             return
-        # A process that was killed here before leaves a folder without a config.
+        # A process that was killed at this point left a folder without a config.
         own = {CONFIG + _TEMPORARY, LOCK}
         if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - own):
             raise UserError(
@@ -218,7 +218,8 @@ def describe(workdir: Path) -> str:
             f"  {f'{REPORT}/seeds.json':<26}the metrics of all seeds and their scatter",
             f"  {CONFIG:<26}the config of all runs",
         ]
-    return "\n".join([f"{workdir}/", *lines, f"  tensorboard --logdir {workdir}"])
+    tensorboard = f"To plot the metrics: pip install tensorboard, then tensorboard --logdir {workdir}"
+    return "\n".join([f"{workdir}/", *lines, "", tensorboard])
 
 
 @contextlib.contextmanager
@@ -241,7 +242,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def seal(content: Mapping[str, Any], omitted: Collection[str] = ()) -> dict[str, Any]:
-    """Adds the field `sha256`, by which `unseal` recognizes a changed content.
+    """Adds the field `sha256`, with which `unseal` detects changes.
 
     Args:
       content: the content of a JSON file.
@@ -287,7 +288,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path, *, deep: bool = True) -> None:
-    """Waits until a folder is on the disk, not only in the memory of the system.
+    """Flushes a folder from the memory of the system to the disk (fsync).
 
     Args:
       folder: the folder.

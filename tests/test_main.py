@@ -262,7 +262,7 @@ def test_full_disk_and_missing_permission_are_one_line(tmp_path, monkeypatch, ca
     monkeypatch.setattr("lensjax.cli.commands.train", fail)
     assert run_command(["--config", "baseline:quick", "--workdir", str(tmp_path / "run")]) == 1
     expected = (
-        "lensjax: runs/x/metrics.jsonl: No space left on device; make room and rerun the same command\n"
+        "lensjax: runs/x/metrics.jsonl: No space left on device; free disk space and rerun the same command\n"
     )
     assert capsys.readouterr().err == expected
     assert run_command(["--config", "baseline:quick", "--workdir", ""]) == 2

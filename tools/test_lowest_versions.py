@@ -35,6 +35,7 @@ CORE_TESTS = (
     "tests/data/test_deep_lense.py",
     "tests/data/test_streamed.py",
     "tests/prediction/test_predict_files.py",
+    "tests/prediction/test_readers.py",
     "tests/test_lens_fit.py",
 )
 BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")

@@ -67,7 +67,7 @@ USAGE = usage(
     ],
     FLAGS,
     "Every array must be known and none may be missing. Code in a checkpoint is never run; a checkpoint "
-    "that contains objects other than tensors, numbers, texts and NumPy values is refused. "
+    "that contains objects other than tensors, numbers, strings and NumPy values is refused. "
     "PyTorch's own formats need PyTorch (pip install "
     "'lensjax[torch]'); .safetensors does not.",
 )

@@ -75,7 +75,7 @@ def switch(description: str, *modes: str) -> Flag:
 
 
 class _FiniteParser(flags.FloatParser):
-    """Parser of numbers that rejects NaN, which is outside no bounds, and infinity."""
+    """Parser of finite numbers. It rejects NaN, which would pass any check of bounds."""
 
     def convert(self, argument: int | float | str) -> float:
         value = super().convert(argument)

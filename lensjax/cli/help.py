@@ -70,7 +70,7 @@ def _command_help(mode: str) -> str:
         )
         lines += entry("--config.FIELD=VALUE", "Override the value of a field; see below.")
     if mode in MOVABLE:
-        lines += entry(f"--{SOURCE} SOURCE", "New place of the images, if the data set has moved.")
+        lines += entry(f"--{SOURCE} SOURCE", "New location of the images, if the data set has moved.")
     for name, flag in FLAGS.items():
         if mode in flag.modes:
             lines += entry(f"--{name} {flag.value}".rstrip(), flag.help)

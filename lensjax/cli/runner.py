@@ -59,7 +59,7 @@ def run(
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        advice = "; make room and rerun the same command" if error.errno == errno.ENOSPC else ""
+        advice = "; free disk space and rerun the same command" if error.errno == errno.ENOSPC else ""
         return _fail(name, f"{place}{error.strerror or error}{advice}", 1)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):

@@ -32,8 +32,8 @@ FLAGS = {
         "common_test (default), model_1, model_2, model_3, euclid_like or hubble_like.",
         default="common_test",
     ),
-    "train": integer("Number of training images; the classes alternate.", 0, 0),
-    "val": integer("Number of validation images.", 0, 0),
+    "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0),
+    "val": integer("Number of validation images, 3 or more.", 0, 0),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0, high=LARGEST_SEED),
     "output": Flag(
         "FOLDER",

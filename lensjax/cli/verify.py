@@ -24,7 +24,7 @@ USAGE = usage(
     "user's cache. It reads everything and changes nothing.",
     EXAMPLES,
     FLAGS,
-    codes="Exit codes: 0 sound; 1 damaged; 2 invalid command or path.",
+    codes="Exit codes: 0 no damage; 1 damage; 2 invalid command or path.",
 )
 AGAIN = "restore it from a copy, or delete {} and train again"
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         for finding in findings:
             log.info("%s: %s", finding.path, finding.text)
         bad = sum(finding.damaged for finding in findings)
-        log.info("%s: %s", path, f"{bad} damaged" if bad else "sound")
+        log.info("%s: %s", path, f"{bad} damaged" if bad else "no damage")
         damaged |= bad > 0
     return int(damaged)
 
@@ -73,8 +73,10 @@ def check(path: Path) -> Iterator[Finding]:
     """Yields the findings about a run, a model file or a cache folder.
 
     Raises:
-      UserError: if it is none of them, or a run is in use.
+      UserError: if it does not exist or is none of them, or a run is in use.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; check the path")
     if path.suffix == MODEL_SUFFIX and path.is_file():
         yield from check_model_file(path)
     elif (path / workdir.CONFIG).exists() or (path / workdir.CHECKPOINTS).is_dir():
@@ -83,7 +85,7 @@ def check(path: Path) -> Iterator[Finding]:
     elif path.name in user_cache.KINDS or any((path / kind).is_dir() for kind in user_cache.KINDS):
         yield from check_cache(path)
     else:
-        raise UserError(f"{path} is not the folder of a run, a model file or a cache folder")
+        raise UserError(f"{path} is not the folder of a run, a model file or a cache folder; check the path")
 
 
 def check_run(folder: Path) -> Iterator[Finding]:
@@ -130,7 +132,7 @@ def check_checkpoints(folder: Path) -> Iterator[Finding]:
     history = newest.history
     if history and (best := best_epoch(history)) not in complete:
         yield Finding(
-            checkpoints, f"no whole checkpoint of the best epoch, {best}; {AGAIN.format(checkpoints)}"
+            checkpoints, f"no intact checkpoint of the best epoch, {best}; {AGAIN.format(checkpoints)}"
         )
     path = folder / workdir.METRICS
     records = read_history(path)
@@ -140,7 +142,7 @@ def check_checkpoints(folder: Path) -> Iterator[Finding]:
         yield Finding(
             path,
             f"has {len(records)} readable epochs that do not agree with the {len(history)} of the newest "
-            "whole checkpoint; the training command writes it again",
+            "intact checkpoint; the training command writes it again",
         )
 
 
@@ -161,7 +163,7 @@ def check_cache(folder: Path) -> Iterator[Finding]:
                 user_cache.read(file)
             except Exception as error:  # see user_cache.load
                 reason = str(error) or type(error).__name__
-                yield Finding(file, f"damaged ({reason}); it is made again when it is needed, or delete it")
+                yield Finding(file, f"damaged ({reason}); recomputed when needed, or delete it")
         for file in user_cache.leftovers(kind):
             yield Finding(file, "left by a killed process; harmless, can be deleted", damaged=False)
 

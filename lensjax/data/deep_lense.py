@@ -121,7 +121,7 @@ def prepare_dataset(source: Path, data_dir: Path, image_size: int) -> Path:
     sets = read_reference_layout(source, image_size)
     try:
         builder = DeepLense(sets=sets, data_dir=data_dir)
-        # TFDS creates the download folder although nothing is downloaded.
+        # TFDS creates the download folder even though nothing is downloaded.
         with tempfile.TemporaryDirectory() as downloads, _silence_tfds():
             builder.download_and_prepare(download_dir=downloads)
     except OSError as error:

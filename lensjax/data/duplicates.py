@@ -32,7 +32,7 @@ def warn_about_duplicates(sets: Mapping[str, ImageSet]) -> None:
             classes.append(f"{names} ({CLASSES[one.labels[row]]}, {CLASSES[two.labels[other]]})")
     for (first, second), found in across.items():
         log.warning(
-            "%s images of the %s split are also in the %s split, so that scores are too good, for example %s",
+            "%s images of the %s split are also in the %s split, so scores are optimistic, for example %s",
             f"{len(found):,}",
             first,
             second,

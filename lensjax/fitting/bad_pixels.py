@@ -1,4 +1,4 @@
-"""Pixels that cannot be data of a telescope: isolated outliers and a constant border."""
+"""Pixels that cannot be light from the sky: isolated outliers and a constant border."""
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,18 @@ def find_bad_pixels(
 ) -> Bool[Array, "height width"]:
     """Finds isolated outliers and a constant border, such as hot and dead pixels and a border of zeros.
 
-    An outlier is brighter than the second-brightest of its eight neighbors by more than the
-    point-spread function of a telescope permits, and by more than ten standard deviations of the noise; or
-    it is that much fainter than the second-faintest. Pixels with fewer valid neighbors, such as those at the
-    edges, are compared with the brightest and the faintest. Larger clusters than pairs are not found.
+    A bright outlier exceeds the second-brightest of its eight neighbors by more than a point-spread function
+    permits and by more than ten standard deviations of the noise. A faint outlier is more than ten standard
+    deviations below the second-faintest neighbor. Pixels with fewer than eight valid neighbors, such as those
+    at the edges, are compared with the brightest and the faintest neighbor. Clusters of more than two bad
+    pixels are not found.
 
     Args:
       image: the image, in any unit.
       valid: True for valid pixels; the others are ignored.
 
     Returns:
-      True for bad pixels, which are valid pixels.
+      True for bad pixels among the valid ones.
     """
     image = jax.lax.stop_gradient(image)
     bad = valid & constant_border(image)

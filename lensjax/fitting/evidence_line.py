@@ -25,8 +25,8 @@ from lensjax.fitting.evidence_fit import (
 )
 from lensjax.fitting.evidence_masses import Response, line_fractions
 from lensjax.fitting.evidence_pixels import Window
+from lensjax.fitting.lensed_source import parameter_values
 from lensjax.fitting.model import SmoothModel
-from lensjax.fitting.rendering import parameter_values
 from lensjax.fitting.starts import halton_points
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 

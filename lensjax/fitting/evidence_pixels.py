@@ -7,19 +7,16 @@ pixels has six times fewer binned pixels than the image has pixels.
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from lensjax.fitting.model import LENS, SmoothModel
-from lensjax.fitting.rendering import parameter_values, shoot_rays, source_brightness
+from lensjax.fitting.lensed_source import lensed_brightness
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution, bin_valid
 
 REACH = 3.0  # half width of the window, arcsec; little light is outside
 BINNING = 2
-
-Positions = tuple[Array, Array]  # x and y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,45 +133,6 @@ def _kernel(model: SmoothModel, per_bin: int) -> np.ndarray:
     distance = np.arange(-half, half + 1) * step
     kernel = np.exp(-0.5 * distance**2 / variance) if variance > 0 else 1.0 * (distance == 0)
     return kernel / kernel.sum()
-
-
-def lensed_brightness(
-    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
-) -> Float[Array, "tall wide"]:
-    """Brightness of the source of amplitude 1 behind the smooth lens and an additional deflection."""
-    values = parameter_values(model, free)
-    beta_x, beta_y = shoot_rays(model, values, *rays)
-    if deflection is not None:
-        beta_x, beta_y = beta_x - deflection[0], beta_y - deflection[1]
-    return source_brightness(values, beta_x, beta_y)
-
-
-def lensed_derivatives(
-    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
-) -> tuple[Float[Array, "nonlinear tall wide"], Float[Array, "tall wide"], Float[Array, "tall wide"]]:
-    """Derivatives of `lensed_brightness` with respect to `free` and both components of the deflection."""
-    values = parameter_values(model, free)
-    beta, trace_jvp = jax.linearize(
-        lambda free: shoot_rays(model, parameter_values(model, free), *rays), free
-    )
-    if deflection is not None:
-        beta = beta[0] - deflection[0], beta[1] - deflection[1]
-    _, light_jvp = jax.linearize(source_brightness, values, *beta)
-    none, ones, zeros = jax.tree.map(jnp.zeros_like, values), jnp.ones_like(beta[0]), jnp.zeros_like(beta[0])
-    # Without the barrier, XLA would recompute the exponentials of a ray for each derivative.
-    by_x, by_y = jax.lax.optimization_barrier((light_jvp(none, ones, zeros), light_jvp(none, zeros, ones)))
-    by_free = []
-    for index, name in enumerate(model.nonlinear):
-        if name in LENS:
-            shift_x, shift_y = trace_jvp(jnp.zeros_like(free).at[index].set(1))
-            by_free.append(by_x * shift_x + by_y * shift_y)
-        elif name == "source_x":
-            by_free.append(-by_x)
-        elif name == "source_y":
-            by_free.append(-by_y)
-        else:
-            by_free.append(light_jvp({**none, name: jnp.ones_like(values[name])}, zeros, zeros))
-    return jnp.stack(by_free), -by_x, -by_y
 
 
 def source_image(

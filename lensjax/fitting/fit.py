@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float
 from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.fitting.inputs import convert_inputs
+from lensjax.fitting.lensed_source import parameter_values
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
 from lensjax.fitting.noise import Noise, estimate_noise, noise_from_high_frequencies, variance
-from lensjax.fitting.rendering import parameter_values, render, render_with_jacobian, source_positions
+from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
 from lensjax.fitting.resolution import Resolution, bin_valid, unbin
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import (

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lensjax import physics
-from lensjax.fitting.model import LENS, SOURCE, SmoothModel
+from lensjax.fitting.lensed_source import lensed_brightness, lensed_derivatives, parameter_values, shoot_rays
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution
 
 # Rays along each axis of the square that stands for a ray through the center of a lens; even.
@@ -31,13 +32,8 @@ def render(
     Returns:
       Brightness of each pixel.
     """
-    values = parameter_values(model, free)
     (image,) = _render_quantities(
-        model,
-        resolution,
-        lambda x, y: [source_brightness(values, *shoot_rays(model, values, x, y))],
-        1,
-        free.dtype,
+        model, resolution, lambda x, y: [lensed_brightness(model, free, (x, y))], 1, free.dtype
     )
     return image
 
@@ -47,8 +43,6 @@ def render_with_jacobian(
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "nonlinear rows columns"]]:
     """Renders like `render`, and also returns the derivatives with respect to the parameters.
 
-    Lens parameters only deflect rays, so they all share one gradient of the source.
-
     Args:
       model: smooth model.
       resolution: pixels and rays of the image.
@@ -57,13 +51,12 @@ def render_with_jacobian(
     Returns:
       Brightness of each pixel, and its derivative with respect to each of `model.nonlinear`.
     """
-    images = _render_quantities(
-        model,
-        resolution,
-        lambda x, y: _brightness_and_derivatives(model, free, x, y),
-        1 + len(model.nonlinear),
-        free.dtype,
-    )
+
+    def shoot(x: Array, y: Array) -> list[Array]:
+        brightness, by_free, _ = lensed_derivatives(model, free, (x, y))
+        return [brightness, *by_free]
+
+    images = _render_quantities(model, resolution, shoot, 1 + len(model.nonlinear), free.dtype)
     return images[0], images[1:]
 
 
@@ -82,72 +75,6 @@ def source_positions(
     """
     x, y = _pixel_centers(model, resolution, 0, free.dtype)
     return shoot_rays(model, parameter_values(model, free), x, y)
-
-
-def parameter_values(model: SmoothModel, free: Float[Array, " nonlinear"]) -> dict[str, Array]:
-    """Values of all fixed and fitted parameters by name."""
-    fitted = {name: free[index] for index, name in enumerate(model.nonlinear)}
-    return {
-        name: fitted[name] if name in fitted else jnp.asarray(getattr(model, name).value, free.dtype)
-        for name in LENS + SOURCE
-    }
-
-
-def source_brightness(values: dict[str, Array], beta_x: Array, beta_y: Array) -> Array:
-    """Brightness of the source of amplitude 1 at points of the source plane."""
-    return physics.sersic(
-        beta_x,
-        beta_y,
-        1.0,
-        R_sersic=values["R_sersic"],
-        n_sersic=values["n_sersic"],
-        e1=values["source_e1"],
-        e2=values["source_e2"],
-        center_x=values["source_x"],
-        center_y=values["source_y"],
-    )
-
-
-def _brightness_and_derivatives(
-    model: SmoothModel, free: Float[Array, " nonlinear"], x: Array, y: Array
-) -> list[Array]:
-    """Brightness of each ray and its derivative with respect to each free parameter."""
-    values = parameter_values(model, free)
-    (beta_x, beta_y), trace_jvp = jax.linearize(
-        lambda free: shoot_rays(model, parameter_values(model, free), x, y), free
-    )
-    ones, zeros = jnp.ones_like(x), jnp.zeros_like(x)
-    no_change = jax.tree.map(jnp.zeros_like, values)
-    brightness, light_jvp = jax.linearize(source_brightness, values, beta_x, beta_y)
-    by_x, by_y = light_jvp(no_change, ones, zeros), light_jvp(no_change, zeros, ones)
-    columns = [brightness]
-    for index, name in enumerate(model.nonlinear):
-        if name in LENS:
-            shift_x, shift_y = trace_jvp(jnp.zeros_like(free).at[index].set(1))
-            columns.append(by_x * shift_x + by_y * shift_y)
-        elif name == "source_x":
-            columns.append(-by_x)
-        elif name == "source_y":
-            columns.append(-by_y)
-        else:
-            change = {**no_change, name: jnp.ones_like(values[name])}
-            columns.append(light_jvp(change, zeros, zeros))
-    return columns
-
-
-def shoot_rays(model: SmoothModel, values: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
-    """Source-plane position of the rays through x and y."""
-    dx, dy = x - values["lens_x"], y - values["lens_y"]
-    theta_E, e1, e2 = values["theta_E"], values["lens_e1"], values["lens_e2"]
-    match model.main_lens:
-        case "sis":
-            lens = physics.sis_deflection(dx, dy, theta_E)
-        case "sie":
-            lens = physics.sie_deflection(dx, dy, theta_E, e1=e1, e2=e2)
-        case "epl":
-            lens = physics.epl_deflection(dx, dy, theta_E, gamma=values["gamma"], e1=e1, e2=e2)
-    shear = physics.external_shear_deflection(x, y, values["gamma1"], values["gamma2"])
-    return x - lens[0] - shear[0], y - lens[1] - shear[1]
 
 
 def _render_quantities(

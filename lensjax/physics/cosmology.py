@@ -1,8 +1,8 @@
 """Cosmological distances in flat LCDM, and conversions between Einstein radius, mass and velocity dispersion.
 
 Distances are in Mpc, masses in solar masses, radii in arcsec. The functions are differentiable in all
-arguments, including the redshifts. Arguments may be arrays, which are broadcast against each other. Results
-without a meaning are NaN: those for a redshift or `Om0` below 0, and for an `H0` that is not positive.
+arguments, including the redshifts. Arguments may be arrays, which are broadcast against each other. Undefined
+results are NaN: those for a redshift or `Om0` below 0, and for an `H0` that is not positive.
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Lens fits of images whose lens is not at the image's center."""
+"""Lens fits of images in which the lens is off-center."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ from lensjax.fitting import Parameter
 # arcsec. Substructure moves the fitted center of a centered lens by up to 0.055 arcsec (120 images), noise by
 # up to 0.003 arcsec.
 _MAX_OFFSET, _MAX_NOISE_OFFSET = 0.03, 0.01
-_NOISE_ONLY = 1.03  # reduced chi-square of an image without substructure
-_RANGE = (-0.6, 0.6)  # arcsec
+_MAX_SMOOTH_CHI_SQUARE = 1.03  # reduced chi-square of an image without substructure
+_CENTER_BOUNDS = (-0.6, 0.6)  # arcsec
 
 
 def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
-    """Fits a smooth lens to each image; images with a displaced lens are shifted to its center first.
+    """Fits a smooth lens to each image, after centering images in which the lens is off-center.
 
-    If the model assumes that the lens is at the center of the image, and its fit leaves more than noise, the
-    center is fitted, too. If it is displaced, the image is shifted by whole pixels, its edges wrap around,
-    and the residual of the fit with a free center is used: the remaining offset is less than a pixel.
+    If the model fixes the lens at the center of the image and the residual of its fit exceeds the noise, the
+    image is fitted again with a free center. If the fitted center is off-center, the image is shifted by
+    whole pixels, with wrapped edges, and fitted with a free center; the remaining offset is below a pixel.
 
     Args:
       images: the images.
@@ -40,16 +40,16 @@ def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
     assert images.residuals is not None
     model = dataclasses.replace(
         fitting.smooth_model(model_name),
-        lens_x=Parameter.fitted((-0.02, 0.02), _RANGE),
-        lens_y=Parameter.fitted((-0.02, 0.02), _RANGE),
+        lens_x=Parameter.fitted((-0.02, 0.02), _CENTER_BOUNDS),
+        lens_y=Parameter.fitted((-0.02, 0.02), _CENTER_BOUNDS),
     )
-    doubtful = (images.fit["reduced_chi_square"] > _NOISE_ONLY) | (images.fit["fit_converged"] == 0)
-    rows = np.flatnonzero(doubtful)
+    is_smooth = images.fit["reduced_chi_square"] <= _MAX_SMOOTH_CHI_SQUARE
+    rows = np.flatnonzero(~is_smooth | (images.fit["fit_converged"] == 0))
     if not len(rows):
         return images
     free = fit_images(images.subset(rows), model)
     offset = np.hypot(free["lens_x"], free["lens_y"])
-    limit = np.where(free["reduced_chi_square"] < _NOISE_ONLY, _MAX_NOISE_OFFSET, _MAX_OFFSET)
+    limit = np.where(free["reduced_chi_square"] < _MAX_SMOOTH_CHI_SQUARE, _MAX_NOISE_OFFSET, _MAX_OFFSET)
     displaced = (free["fit_converged"] == 1) & (offset > limit)
     rows, free = rows[displaced], {name: values[displaced] for name, values in free.items()}
     if not len(rows):
@@ -61,10 +61,10 @@ def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
     for row, step in zip(rows, steps, strict=True):
         pixels[row] = np.roll(pixels[row], -step, (0, 1))
     shifted = dataclasses.replace(images, pixels=pixels)
-    again = fit_images(shifted.subset(rows), model)
-    residuals[rows] = again.pop("residuals")
+    refit = fit_images(shifted.subset(rows), model)
+    residuals[rows] = refit.pop("residuals")
     for name, axis in (("lens_y", 0), ("lens_x", 1)):
-        again[name] = again[name] + (steps[:, axis] * model.pixel_scale).astype(np.float32)
-    for name, values in again.items():
+        refit[name] = refit[name] + (steps[:, axis] * model.pixel_scale).astype(np.float32)
+    for name, values in refit.items():
         fit[name][rows] = values
     return dataclasses.replace(shifted, residuals=residuals, fit=fit)

@@ -36,11 +36,11 @@ class Predictions:
       theta_E_sigma: standard deviation of `theta_E`, arcsec.
       gamma1, gamma2: external shear.
       lens_x, lens_y: center of the lens relative to that of the image, arcsec.
-      sky_noise: standard deviation of the noise without light, in units of the contrast of the image.
+      sky_noise: standard deviation of the sky noise, relative to the range of the pixel values.
       reduced_chi_square: reduced chi-square of the fit; about 1 if a smooth lens describes the image.
       fit_converged: True if the fit converged; the lens parameters are meaningless otherwise.
-      in_domain: True for images like those that the classifier was validated on; a prediction for another
-        image is not reliable. None if the classifier has no record of its validation images.
+      in_domain: True for images like those on which the classifier was validated; predictions for other
+        images are not reliable. None if the classifier has no record of its validation images.
       reasons: why an image is outside the domain; "" for the others.
       errors: reason why an image has no prediction; "" for the others.
     """

@@ -1,4 +1,4 @@
-"""The domain of a classifier: the range of images for which its validation images show what to expect."""
+"""The domain of a classifier: the kind of images on which it was validated."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from lensjax.prediction.predictor import ModelPredictions
 
 DOMAIN_FILE = "domain.safetensors"  # in the run's folder
 
-# Description of each quantity in reasons. The logarithm of the first two is limited.
+# Name of each quantity in the reasons. The limits of `_LOGARITHMIC` quantities apply to their logarithms.
 QUANTITIES = {
-    "sky_noise": "noise of the sky",
+    "sky_noise": "sky noise",
     "reduced_chi_square": "reduced chi-square",
     "theta_E": "Einstein radius",
     "gamma1": "shear gamma1",
     "gamma2": "shear gamma2",
 }
 _LOGARITHMIC = ("sky_noise", "reduced_chi_square")
-_MARGIN = 0.1  # of the range of the validation images, beyond its ends
+_MARGIN = 0.1  # extension of the range of the validation images at each end, relative to its width
 _MAX_OFFSET = 0.3  # arcsec; accuracy was measured for lenses up to 5 pixels of 0.05 arcsec off the center
-_LARGEST = 3e38  # limit of an unknown quantity
+_NO_LIMIT = 3e38  # limit of an unknown quantity; finite, because weight files reject infinite values
 _SHRINKAGE = 0.05  # weight of the identity in the covariance of the features
 
 
@@ -37,10 +37,11 @@ class Domain:
     """Limits of the images for which a classifier is reliable.
 
     Attributes:
-      low, high: smallest and largest value of each of `QUANTITIES`; none for those that a run does not have.
+      low, high: smallest and largest value of each of `QUANTITIES`; -3e38 and 3e38 for those that a run does
+        not have.
       means: mean of the features (inputs of the last layer) for each predicted class.
       precision: inverse covariance of the features about these means.
-      max_distance: largest Mahalanobis distance of the features from the nearest mean.
+      max_distance: largest allowed Mahalanobis distance of the features from the nearest mean.
     """
 
     low: Float[np.ndarray, " quantities"]
@@ -76,8 +77,8 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     farthest = max((distances.max() for distances in held_out if distances.size), default=0.0)
     means, precision = _fit_features(features, classes)
     return Domain(
-        low=np.nan_to_num(low - margin, nan=-_LARGEST).astype(np.float32),
-        high=np.nan_to_num(high + margin, nan=_LARGEST).astype(np.float32),
+        low=np.nan_to_num(low - margin, nan=-_NO_LIMIT).astype(np.float32),
+        high=np.nan_to_num(high + margin, nan=_NO_LIMIT).astype(np.float32),
         means=means.astype(np.float32),
         precision=precision.astype(np.float32),
         max_distance=np.asarray((1 + _MARGIN) * farthest, np.float32),
@@ -85,7 +86,7 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
 
 
 def find_reasons(domain: Domain, images: ImageSet, predictions: ModelPredictions) -> tuple[str, ...]:
-    """Reasons why images are outside a classifier's domain; "" for images inside.
+    """Reasons why images are outside a classifier's domain; "" for images inside it.
 
     Args:
       domain: from `measure_domain`.
@@ -104,12 +105,11 @@ def find_reasons(domain: Domain, images: ImageSet, predictions: ModelPredictions
         ):
             if not low <= value <= high and not np.isnan(value):
                 shown = np.exp([value, low, high]) if name in _LOGARITHMIC else np.asarray([value, low, high])
-                found.append(f"{title} {shown[0]:.3g}, not {shown[1]:.3g} to {shown[2]:.3g}")
+                found.append(f"{title} {shown[0]:.3g} is outside {shown[1]:.3g} to {shown[2]:.3g}")
         if offset > _MAX_OFFSET:
-            found.append(f"lens {offset:.2f} arcsec off the center")
+            found.append(f"lens is {offset:.2f} arcsec off-center, more than {_MAX_OFFSET:g}")
         if not distance <= domain.max_distance:
-            limit = f"{domain.max_distance:.3g}"
-            found.append(f"features {distance:.3g} from the training images, not up to {limit}")
+            found.append(f"feature distance {distance:.3g} exceeds {domain.max_distance:.3g}")
         reasons.append("; ".join(found))
     return tuple(reasons)
 
@@ -167,7 +167,7 @@ def _quantities(images: ImageSet) -> Float[np.ndarray, "n quantities"]:
 
 @jax.jit
 def _sky_noise(image: jax.Array) -> jax.Array:
-    """Standard deviation of the noise without light, from the highest spatial frequencies."""
+    """Standard deviation of the noise where there is no light, from the highest spatial frequencies."""
     flux = jnp.maximum(image - jnp.percentile(image, 10), 0)
     unknown = jnp.full((), jnp.nan, image.dtype)
     return jnp.sqrt(fitting.noise_from_high_frequencies(image, flux, jnp.ones_like(image), unknown)[1])
@@ -181,19 +181,19 @@ def _offsets(images: ImageSet) -> Float[np.ndarray, " n"]:
 def _fit_features(
     features: Float[np.ndarray, "n channels"], classes: np.ndarray
 ) -> tuple[Float[np.ndarray, "classes channels"], Float[np.ndarray, "channels channels"]]:
-    """Mean of each class, the common mean if a class has no image, and the inverse covariance."""
-    everything = features.mean(0)
+    """Mean of each class (the overall mean for a class without images), and the inverse covariance."""
+    overall = features.mean(0)
     means = np.stack(
-        [features[classes == c].mean(0) if (classes == c).any() else everything for c in range(len(CLASSES))]
+        [features[classes == c].mean(0) if (classes == c).any() else overall for c in range(len(CLASSES))]
     )
-    rest = features - means[classes]
-    covariance = rest.T @ rest / len(rest)
+    deviations = features - means[classes]
+    covariance = deviations.T @ deviations / len(deviations)
     scale = max(np.trace(covariance) / len(covariance), 1e-12)
     return means, np.linalg.inv(covariance + _SHRINKAGE * scale * np.eye(len(covariance)))
 
 
 def _distances(means: np.ndarray, precision: np.ndarray, features: np.ndarray) -> Float[np.ndarray, " n"]:
     """Mahalanobis distance of the features from the nearest mean."""
-    shifts = features[:, None].astype(np.float64) - means
-    squares = np.einsum("ncd,de,nce->nc", shifts, precision, shifts, optimize=True)
+    deviations = features[:, None].astype(np.float64) - means
+    squares = np.einsum("ncd,de,nce->nc", deviations, precision, deviations, optimize=True)
     return np.sqrt(np.maximum(squares, 0).min(1))

@@ -21,7 +21,7 @@ from lensjax.prediction.readers.sizes import TargetSize, check_size, find_zoom, 
 from lensjax.prediction.trained_model import PredictionOptions
 from lensjax.runtime.progress import log, progress_bar
 
-MAX_FAILURES = 10  # in a row that have rows of their own
+MAX_FAILURES = 10  # consecutive failures in a file that each get a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def read_images(
 ) -> Iterator[LoadedImage]:
     """Reads the images of the listed files, one at a time.
 
-    After `MAX_FAILURES` failures in a row, the further failures in a row share one row.
+    After `MAX_FAILURES` consecutive failures in a file, the subsequent ones share one row of the table.
 
     Args:
       listing: the files.
@@ -208,7 +208,7 @@ def read_images(
 def _read_file(
     stream: BufferedIOBase, name: str, file: int, target: TargetSize, extension: str | None, skipped: int
 ) -> Iterator[LoadedImage]:
-    """Reads the images of a file. Some of those to skip are read again, to know whether they failed."""
+    """Reads the images of a file. The last ones to skip are read again, to count consecutive failures."""
 
     def check(shape: tuple[int, int]) -> None:
         check_size(shape, target)
@@ -224,7 +224,7 @@ def _read_file(
 
 
 def _join_failures(images: Iterator[LoadedImage], skipped: int) -> Iterator[LoadedImage]:
-    """Joins failures after `MAX_FAILURES` in a row to one row; yields only images after `skipped`."""
+    """Merges consecutive failures beyond `MAX_FAILURES` into one; yields only images after `skipped`."""
     failures, joined = 0, None
     for image in images:
         failures = failures + 1 if image.error else 0
@@ -245,7 +245,7 @@ def _join_failures(images: Iterator[LoadedImage], skipped: int) -> Iterator[Load
 def _describe_joined(joined: LoadedImage) -> LoadedImage:
     if joined.number == 1:
         return joined
-    others = f"; the next {joined.number - 1:,} images of the file failed, too"
+    others = f"; the next {joined.number - 1:,} images of the file also failed"
     return dataclasses.replace(joined, error=joined.error + others)
 
 

@@ -186,7 +186,7 @@ def _read_progress(path: Path, about: Mapping[str, object], overwrite: bool) -> 
 
 
 def _hash_start(path: Path, length: int) -> Any:
-    """SHA-256 of the first `length` bytes of a file, which can be continued."""
+    """SHA-256 of the first `length` bytes of a file, as a hash object that accepts further data."""
     key = hashlib.sha256()
     with path.open("rb") as stream:
         while length and (block := stream.read(min(length, 1 << 20))):

@@ -10,33 +10,33 @@ from lensjax.fitting import find_bad_pixels
 def repair(image: Shaped[np.ndarray, "height width"]) -> Shaped[np.ndarray, "height width"]:
     """Replaces isolated outliers and a constant border (see `lensjax.fitting.find_bad_pixels`).
 
-    An outlier is replaced by the median of its good neighbors, and a border by the median of the good pixels.
-    The border stays constant, so that a lens fit masks it.
+    An outlier is replaced by the median of its good neighbors, and a border by the median of all good pixels.
+    The border remains constant, so that a lens fit masks it.
 
     Args:
       image: the image, in any unit. Images with values that are not finite are returned unchanged.
 
     Returns:
-      The image, or a repaired copy.
+      A repaired copy, or the image itself if it has no bad pixels.
     """
     low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low == high:
         return image
-    wide = image.astype(np.float64)
+    pixels = image.astype(np.float64)
     with np.errstate(over="ignore"):
-        scaled = (wide - float(low)) / (float(high) - float(low))
+        scaled = (pixels - float(low)) / (float(high) - float(low))
     if not np.isfinite(scaled).all():
         return image
     bad = np.asarray(_find(scaled.astype(np.float32)))
     if not bad.any():
         return image
     repaired = image.copy()
-    good = np.where(bad, np.nan, wide)
+    good = np.where(bad, np.nan, pixels)
     repaired[bad] = _median(good)
     for row, column in np.argwhere(bad):
-        near = good[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        if np.isfinite(near).sum() > 3:  # an outlier, not a border
-            repaired[row, column] = _median(near)
+        neighbors = good[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        if np.isfinite(neighbors).sum() > 3:  # an outlier, not a border
+            repaired[row, column] = _median(neighbors)
     return repaired
 
 
@@ -46,5 +46,5 @@ def _find(image: jax.Array) -> jax.Array:
 
 
 def _median(pixels: Float[np.ndarray, "..."]) -> float:
-    """Median, which is one of the pixels, so that counts stay counts."""
+    """Lower median: the value of one of the pixels, so that counts remain integers."""
     return float(np.nanpercentile(pixels, 50, method="lower"))

@@ -84,7 +84,7 @@ def _header(metrics: Mapping[str, Any], provenance: Provenance, name: str) -> st
     after = metrics["calibration"]
     scaled = "" if after is None else f"; {after['ece_after']:.4f} calibrated"
     outside = metrics["outside_domain"]
-    unlike = "" if outside is None else f"; {outside:,} unlike the training images"
+    unlike = "" if outside is None else f"; {outside:,} outside the classifier's domain"
     tiles = [
         ("mean AUC", _value(metrics, "auc"), _range(metrics, "auc")),
         ("accuracy", f"{100 * metrics['accuracy']:.2f} %", _range(metrics, "accuracy", 100)),

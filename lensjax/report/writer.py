@@ -188,5 +188,5 @@ def format_table(content: Mapping[str, Any]) -> str:
             f"log loss {after['nll_after']:.4f}"
         ]
     if (number := content["outside_domain"]) is not None:
-        lines += [f"  {'unlike the training':<25}  {number:,} of {total} images (validation sets the limits)"]
+        lines += [f"  {'outside the domain':<25}  {number:,} of {total} images, unlike the validation images"]
     return "\n".join(lines)

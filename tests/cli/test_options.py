@@ -215,3 +215,8 @@ def test_command_may_be_the_first_argument():
 def test_configs_are_found_by_name():
     assert parse(["train", "--config", "pinn:quick"]).config.model.name == "lens_vit_pinn"
     assert load_config("lens_fit").to_dict() == load_config(LENS_FIT).to_dict()
+
+
+def test_command_without_arguments_prints_the_overview(capsys):
+    assert run([]) == 0
+    assert "lensjax COMMAND --help" in capsys.readouterr().out

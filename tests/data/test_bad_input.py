@@ -276,20 +276,20 @@ def test_unreadable_folder_is_reported(tmp_path, files, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "right"), [("No", "no"), ("Vort", "vort"), ("spheres", "sphere"), ("CDM ", "cdm")]
 )
-def test_misspelled_class_folder_is_to_be_renamed(tmp_path, files, name, right):
+def test_misspelled_class_folder_error_has_advice(tmp_path, files, name, right):
     found = {path.replace("train/no/", f"train/{name}/"): content for path, content in files.items()}
     message = error_message(write_folder(tmp_path / "dataset", found))
     assert f"train/{name}: not one of the classes" in message
     assert f"; rename it to {right}" in message
 
 
-def test_misspelled_split_is_to_be_renamed(tmp_path, files):
+def test_misspelled_split_error_has_advice(tmp_path, files):
     found = {path.replace("val/", "Valid/").replace("train/", "Train/"): data for path, data in files.items()}
     message = error_message(write_folder(tmp_path / "dataset", found))
     assert message.endswith("rename Train to train, Valid to val")
 
 
-def test_classes_without_splits_are_to_be_imported(make_source, files):
+def test_missing_splits_error_suggests_import(make_source, files):
     found = {
         path.removeprefix("train/").replace("vort/", "axion/"): content
         for path, content in files.items()

@@ -92,7 +92,7 @@ def test_data_set_is_read_with_exact_counts(tmp_path, model):
 
 
 @pytest.mark.parametrize("names", [("no_sub", "cdm", "axion"), ("no", "cdm", "vort"), CLASSES])
-def test_either_names_of_classes_are_accepted(tmp_path, names):
+def test_both_naming_schemes_of_classes_are_accepted(tmp_path, names):
     files = {
         path.replace(folder, name, 1): content
         for folder, name in zip(FOLDERS, names, strict=True)

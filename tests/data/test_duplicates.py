@@ -26,7 +26,7 @@ def test_image_in_two_splits_is_reported(caplog, tmp_path, files, image):
     files |= {f"val/vort/{name}.npy": npy_bytes(3 * image(83 + name)) for name in (14, 15)}
     (message,) = warnings(caplog, files, tmp_path)
     assert message == (
-        "2 images of the train split are also in the validation split, so that scores are too good, for "
+        "2 images of the train split are also in the validation split, so scores are optimistic, for "
         "example train/vort/7.npy and val/vort/14.npy"
     )
 

@@ -139,7 +139,7 @@ def test_float32_distance_between_neighbors_is_accurate():
     np.testing.assert_allclose(found, near * step, rtol=1e-6)
 
 
-def test_results_without_a_meaning_are_nan():
+def test_undefined_results_are_nan():
     distance = physics.lensing_distances
     assert np.isnan(distance(0.5, 0.3)[2])
     assert np.isnan(distance(0.5, 0.3, convention="deeplensesim")[2])

@@ -35,7 +35,7 @@ def contrast(pixels):
     return pixels / pixels.max((1, 2), keepdims=True).astype(np.float64)
 
 
-def test_simulated_images_are_right_and_unmarked(plain, simulated):
+def test_simulated_images_are_classified_correctly_and_unmarked(plain, simulated):
     assert list(plain.classes) == [CLASSES[label] for label in simulated.labels]
     assert plain.in_domain.all()
     assert set(plain.reasons) == {""}
@@ -59,7 +59,7 @@ def test_equivalent_images_are_classified_alike(classifier, simulated, plain, ch
     np.testing.assert_allclose(predictions.theta_E, plain.theta_E, atol=0.01)
 
 
-def test_displaced_lens_is_found_where_it_is(classifier, simulated):
+def test_off_center_lens_is_located(classifier, simulated):
     predictions = classifier.predict(np.roll(simulated.pixels[:1], (4, -3), (1, 2)))
     np.testing.assert_allclose([predictions.lens_x[0], predictions.lens_y[0]], [-0.15, 0.2], atol=0.01)
 
@@ -67,12 +67,12 @@ def test_displaced_lens_is_found_where_it_is(classifier, simulated):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda images: np.sqrt(images), "noise of the sky"),
-        (lambda images: images + np.random.default_rng(0).normal(0, 0.05, images.shape), "noise of the sky"),
+        (lambda images: np.sqrt(images), "sky noise"),
+        (lambda images: images + np.random.default_rng(0).normal(0, 0.05, images.shape), "sky noise"),
     ],
     ids=["stretched", "noisy"],
 )
-def test_images_of_another_kind_are_marked(classifier, simulated, change, reason):
+def test_images_unlike_training_images_are_marked(classifier, simulated, change, reason):
     predictions = classifier.predict(change(contrast(simulated.pixels)))
     assert not predictions.in_domain.any()
     assert all(reason in each for each in predictions.reasons)
@@ -102,7 +102,7 @@ def test_outliers_and_borders_are_replaced(simulated):
     assert repair(image) is image
 
 
-def test_counts_are_believed_only_with_their_noise(simulated):
+def test_counts_are_used_only_if_noise_agrees(simulated):
     scaled = contrast(simulated.pixels)
     coarse = np.rint(255 * scaled) / 255
 
@@ -124,7 +124,7 @@ def test_larger_pixels_are_refused_for_runs_with_a_fit():
         find_zoom(0.08, 0.05, has_fit=True)
 
 
-def test_distance_is_that_of_mahalanobis():
+def test_distance_is_the_mahalanobis_distance():
     """Features with a known covariance: the marked images are those beyond the limit, in any direction."""
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(4, 4))
@@ -143,7 +143,7 @@ def test_distance_is_that_of_mahalanobis():
             predictions, features=centers[0] + radius * directions @ mixing, probabilities=np.eye(3)[[0] * 50]
         )
         reasons = find_reasons(domain, images.subset(np.arange(50)), shown)
-        assert [("features" in reason) for reason in reasons] == [marked] * 50
+        assert [("feature distance" in reason) for reason in reasons] == [marked] * 50
 
 
 def test_damaged_domain_is_refused(classifier, tmp_path):

@@ -74,7 +74,7 @@ def test_tiff_colors_and_inverted_values_are_exact(deflate):
         found = read(tiff_bytes(image, photometric=0, deflate=deflate), "a.tif")[""]
         np.testing.assert_array_equal(found, largest - image)
     content = tiff_bytes(IMAGE.astype("<f4"), photometric=0, deflate=deflate)
-    assert "0 as white" in read(content, "a.tif")[""]
+    assert "white as 0" in read(content, "a.tif")[""]
 
 
 def test_animation_is_one_error():
@@ -88,7 +88,7 @@ def packed_fits(image, **options):
     return stream.getvalue()
 
 
-def test_compressed_fits_files_hold_the_same_image():
+def test_compressed_fits_files_contain_the_same_image():
     image = IMAGE.astype(np.int32)
     for name, content in {
         "a.fits.gz": gzip.compress(fits_bytes(image)),
@@ -100,7 +100,7 @@ def test_compressed_fits_files_hold_the_same_image():
         np.testing.assert_array_equal(first, image)
 
 
-def test_planes_that_are_no_images_are_left_out():
+def test_auxiliary_planes_are_skipped():
     images = [IMAGE + number for number in range(7)]
     names = ("VIS_BGSUB", "VIS_PSF", "VIS_RMS", "NIR_H_BGSUB", "MASK1", "DQ", "")
     content = fits_bytes(*images, names=names)
@@ -214,13 +214,13 @@ def test_chunk_is_decompressed_once(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_failures_in_a_row_share_a_row(tmp_path):
+def test_consecutive_failures_share_a_row(tmp_path):
     images = np.stack([bars(seed) for seed in range(60)])
     images[5:45] = 0
     write(tmp_path, {"a.npy": npy_bytes(images)})
     everything = list(rows(tmp_path).items())
     assert [name for name, _ in everything] == [f"a.npy[{index}]" for index in (*range(16), *range(45, 60))]
-    assert everything[15][1].endswith("; the next 29 images of the file failed, too")
+    assert everything[15][1].endswith("; the next 29 images of the file also failed")
     # Resumed after any row, the rest of the table is the same.
     for done, image in enumerate(read_images(find_images(str(tmp_path)), TargetSize(32)), 1):
         rest = rows(tmp_path, first_image=image.num_read)

@@ -16,9 +16,9 @@ from lensjax.main import run
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 PROGRAMS = sorted(str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py"))
 COMMAND_LINES = ["lensjax", *(f"lensjax {name}" for name in sorted([*MODES, *COMMANDS]))]
-# Without arguments, these need at least one; the others run with defaults.
+# These require arguments. The others run with defaults, and `lensjax` prints the overview of its commands.
 NEED_ARGUMENTS = {
-    *(line for line in COMMAND_LINES if line != "lensjax verify"),
+    *(line for line in COMMAND_LINES if line not in ("lensjax", "lensjax verify")),
     *("convert_torch_weights.py", "export.py", "prepare_tfds.py", "simulate.py"),
     *("benchmarks/measured_process.py", "benchmarks/training_contestants.py"),
     *("studies/ablation.py", "studies/plot_physics.py", "studies/where_it_breaks.py"),

@@ -1,11 +1,11 @@
-"""Trains on disks that are too small, enlarges them, and compares with a run that had enough room.
+"""Trains on disks that are too small, enlarges them, and compares with a run that had enough space.
 
     python tools/studies/fill_disk.py
 
-The folder of the run is a file system in memory (tmpfs) with 2 to 95 % of the room that a whole run needs, so
-that the disk is full at six different moments, from the first checkpoint to the figures of the report. The
-run survives if it stops with exit code 1 or 2 and one line, `lensjax verify` finds no damage, and the same
-command on the enlarged disk ends with the results of the run that had enough room. Needs Linux with user
+The folder of the run is a file system in memory (tmpfs) with 2 to 95 % of the space that a whole run needs,
+so that the disk fills up at six different points, from the first checkpoint to the figures of the report. The
+run passes if it stops with exit code 1 or 2 and one line, `lensjax verify` finds no damage, and the same
+command on the enlarged disk gives the results of the run that had enough space. Requires Linux with user
 namespaces (unshare). The result is printed as a Markdown table and as JSON.
 """
 
@@ -38,7 +38,7 @@ USAGE = usage(
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs the study in a namespace of its own, and prints its result."""
+    """Runs the study in its own namespace, and prints its result."""
     parse_flags(FLAGS, words)
     if INSIDE not in os.environ:
         os.environ[INSIDE] = "1"
@@ -53,12 +53,12 @@ def fill_disks(folder: Path) -> list[dict[str, Any]]:
     write_images(folder / "data" / "val", 4, 1)
     finish(command(folder, folder / "whole", CHANGES))
     expected = fingerprint(folder / "whole")
-    room = sum(4096 * -(-path.stat().st_size // 4096) for path in (folder / "whole").rglob("*"))
+    space = sum(4096 * -(-path.stat().st_size // 4096) for path in (folder / "whole").rglob("*"))
     problems = []
     for share in SHARES:
         disk = folder / f"disk{share}"
         disk.mkdir()
-        size = 4096 * round(share * room / 4096)
+        size = 4096 * round(share * space / 4096)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
         words = command(folder, disk / "run", CHANGES)
         done = subprocess.run(words, capture_output=True, text=True)
@@ -69,14 +69,14 @@ def fill_disks(folder: Path) -> list[dict[str, Any]]:
         if (disk / "run" / workdir.CONFIG).exists():
             found += [f"{each.path}: {each.text}" for each in check(disk / "run") if each.damaged]
         print(f"{size:,} bytes:", *lines[-1:], file=sys.stderr, flush=True)
-        subprocess.run(["mount", "-o", f"remount,size={4 * room}", disk], check=True)
+        subprocess.run(["mount", "-o", f"remount,size={4 * space}", disk], check=True)
         finish(words)
         if fingerprint(disk / "run") != expected:
-            found.append("the results differ from those of the run with enough room")
+            found.append("the results differ from those of the run with enough space")
         problems += [f"{size:,} bytes: {each}" for each in found]
         subprocess.run(["umount", disk], check=True)
     failed = len({each.partition(":")[0] for each in problems})
-    row = {"attack": "disk full", "tried": len(SHARES), "survived": len(SHARES) - failed}
+    row = {"fault": "disk full", "trials": len(SHARES), "passed": len(SHARES) - failed}
     return [row | {"problems": problems}]
 
 

@@ -3,9 +3,9 @@
     python tools/studies/flip_bits.py --flips 500
 
 Each trial flips one random bit of one random file of a small run (checkpoints, config, temperature) or of a
-cache file, and reads it as prediction, training and the simulator do. The change survives if the result is
-that of the undamaged files, or if one line names the damage. It does not if other values are used without a
-word, or if another exception is raised. The result is printed as a Markdown table and as JSON.
+cache file, and reads it as prediction, training and the simulator do. A trial passes if the result is that of
+the undamaged files, or if one line reports the damage. It fails if other values are used silently, or if
+another exception is raised. The result is printed as a Markdown table and as JSON.
 """
 
 import logging
@@ -45,7 +45,7 @@ Read = Callable[[Path], Any]
 
 FLAGS: dict[str, Flag] = {
     "flips": integer("Flips for each row; 500 if not given.", 500, 1),
-    "seed": integer("Seed of the places; 0 if not given.", 0, 0),
+    "seed": integer("Seed of the random positions; 0 if not given.", 0, 0),
 }
 USAGE = usage(
     "Flips bits of checkpoints, configs, temperatures and cache files, and reads them.",
@@ -64,18 +64,18 @@ def main(words: Sequence[str]) -> None:
         print_table(flip_bits(Path(folder), arguments.flips, random.Random(arguments.seed)))
 
 
-def flip_bits(folder: Path, number: int, places: random.Random) -> list[dict[str, Any]]:
+def flip_bits(folder: Path, number: int, generator: random.Random) -> list[dict[str, Any]]:
     """Flips bits in each kind of file.
 
     Args:
       folder: an empty folder.
       number: flips of each kind.
-      places: generator of the random places.
+      generator: generator of the random positions.
 
     Returns:
       The rows of the table.
     """
-    state = make_files(folder / "sound")
+    state = make_files(folder / "undamaged")
     kinds: dict[str, tuple[str, Read]] = {
         "a bit of a checkpoint, read for prediction": ("checkpoints", lambda run: read_best(run, state)),
         "a bit of a checkpoint, read for training": ("checkpoints", lambda run: read_newest(run, state)),
@@ -84,36 +84,36 @@ def flip_bits(folder: Path, number: int, places: random.Random) -> list[dict[str
         "a bit of a cache file": ("cache.npz", lambda run: user_cache.load(run / "cache.npz", SHAPES)),
     }
     rows = []
-    for attack, (part, read) in kinds.items():
-        expected = digest(read(folder / "sound"))
+    for fault, (part, read) in kinds.items():
+        expected = digest(read(folder / "undamaged"))
         outcomes = {"unchanged": 0, "noticed": 0}
         problems = []
         for _ in range(number):
             damaged = folder / "damaged"
-            shutil.copytree(folder / "sound", damaged)
-            place = flip_one(damaged / part, places)
+            shutil.copytree(folder / "undamaged", damaged)
+            position = flip_one(damaged / part, generator)
             try:
                 found = read(damaged)
-                if found is None or isinstance(found, Older):  # the cache, or an earlier whole checkpoint
+                if found is None or isinstance(found, Older):  # the cache, or an earlier intact checkpoint
                     outcomes["noticed"] += 1
                 elif digest(found) == expected:
                     outcomes["unchanged"] += 1
                 else:
-                    problems.append(f"{place}: used without a word")
+                    problems.append(f"{position}: used silently")
             except UserError as error:
                 outcomes["noticed"] += 1
                 if "\n" in str(error):
-                    problems.append(f"{place}: several lines")
+                    problems.append(f"{position}: several lines")
             except Exception as error:
-                problems.append(f"{place}: {type(error).__name__}: {error}")
+                problems.append(f"{position}: {type(error).__name__}: {error}")
             shutil.rmtree(damaged)
-        row = {"attack": attack, "tried": number, "survived": number - len(problems)}
+        row = {"fault": fault, "trials": number, "passed": number - len(problems)}
         rows.append(row | outcomes | {"problems": problems[:10]})
     return rows
 
 
 class Older(tuple):
-    """State and progress of an earlier checkpoint than the newest one."""
+    """State and progress of a checkpoint before the newest one."""
 
     __slots__ = ()
 
@@ -156,10 +156,10 @@ def read_newest(run: Path, state: TrainState) -> Any:
         restored = checkpoints.restore_newest(state)
     assert restored is not None
     found, progress = restored
-    # The earlier checkpoint is whole, and a warning names the damaged one.
-    moved = list((run / workdir.CHECKPOINTS).glob("*.damaged"))
-    whole = Older if moved and int(found.step) == 20 and np.all(found.totals["count"] == 20) else tuple
-    return whole((found, progress.epoch, progress.steps_in_epoch, str(progress.history)))
+    # The earlier checkpoint is intact, and a warning names the damaged one.
+    renamed = list((run / workdir.CHECKPOINTS).glob("*.damaged"))
+    kind = Older if renamed and int(found.step) == 20 and np.all(found.totals["count"] == 20) else tuple
+    return kind((found, progress.epoch, progress.steps_in_epoch, str(progress.history)))
 
 
 def digest(value: Any) -> str:
@@ -170,13 +170,13 @@ def digest(value: Any) -> str:
     )
 
 
-def flip_one(path: Path, places: random.Random) -> str:
+def flip_one(path: Path, generator: random.Random) -> str:
     """Flips one bit of a file, or of a file in a folder, chosen in proportion to the sizes."""
     paths = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     paths = [each for each in paths if each.stat().st_size]
-    (chosen,) = places.choices(paths, [each.stat().st_size for each in paths])
+    (chosen,) = generator.choices(paths, [each.stat().st_size for each in paths])
     content = bytearray(chosen.read_bytes())
-    byte, bit = places.randrange(len(content)), places.randrange(8)
+    byte, bit = generator.randrange(len(content)), generator.randrange(8)
     content[byte] ^= 1 << bit
     chosen.write_bytes(content)
     return f"{chosen.name}, byte {byte}, bit {bit}"

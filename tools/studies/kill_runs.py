@@ -1,12 +1,12 @@
-"""Stops training runs at random moments, and compares them with runs that were never stopped.
+"""Stops training runs at random times, and compares them with runs that were never stopped.
 
     python tools/studies/kill_runs.py --kills 24
     python tools/studies/kill_runs.py --kills 12 --signal INT
 
-Each run trains a tiny classifier and is stopped again and again, up to four times, then finished. It survives
-if `lensjax verify` finds no damage after each stop, and if in the end its metrics and the SHA-256 of its best
-model and of its whole training state equal those of the run that was never stopped. SIGINT and SIGTERM must
-also end with their exit code and one line of errors. The result is printed as a Markdown table and as JSON.
+Each run trains a tiny classifier, is stopped up to four times, and is then finished. It passes if `lensjax
+verify` finds no damage after each stop, and if its final metrics and the SHA-256 of its best model and of its
+complete training state equal those of the run that was never stopped. SIGINT and SIGTERM must also result in
+their exit code and one error line. The result is printed as a Markdown table and as JSON.
 """
 
 import json
@@ -57,10 +57,10 @@ STOPS_PER_RUN = 4
 FLAGS: dict[str, Flag] = {
     "kills": integer("Stops, over all recipes; 24 if not given.", 24, 1),
     "signal": Flag("NAME", "KILL, INT or TERM; KILL if not given."),
-    "seed": integer("Seed of the moments; 0 if not given.", 0, 0),
+    "seed": integer("Seed of the random times; 0 if not given.", 0, 0),
 }
 USAGE = usage(
-    "Stops training runs at random moments, and compares the finished runs with undisturbed ones.",
+    "Stops training runs at random times, and compares the finished runs with uninterrupted ones.",
     ["python tools/studies/kill_runs.py --kills 24"],
     FLAGS,
 )
@@ -76,14 +76,14 @@ def main(words: Sequence[str]) -> None:
     print_table(rows)
 
 
-def stop_runs(folder: Path, number: int, name: str, moments: random.Random) -> list[dict[str, Any]]:
+def stop_runs(folder: Path, number: int, name: str, generator: random.Random) -> list[dict[str, Any]]:
     """Stops runs of each recipe.
 
     Args:
       folder: an empty folder.
       number: total number of stops.
       name: name of the signal, without SIG.
-      moments: generator of the random moments.
+      generator: generator of the random times.
 
     Returns:
       The rows of the table.
@@ -93,27 +93,27 @@ def stop_runs(folder: Path, number: int, name: str, moments: random.Random) -> l
     rows = []
     for index, (recipe, changes) in enumerate(RECIPES.items()):
         share = number // len(RECIPES) + (index < number % len(RECIPES))
-        place = folder / str(index)
+        runs = folder / str(index)
         started = time.monotonic()
-        finish(command(folder, place / "whole", changes))
+        finish(command(folder, runs / "uninterrupted", changes))
         duration = time.monotonic() - started
-        expected = fingerprint(place / "whole")
-        survived, problems, run = 0, [], 0
+        expected = fingerprint(runs / "uninterrupted")
+        passed, problems, run = 0, [], 0
         while share:
-            one = place / f"run{run}"
+            one = runs / f"run{run}"
             run += 1
             found = []
             stops = min(STOPS_PER_RUN, share)
             for _ in range(stops):
-                found += stop_once(command(folder, one, changes), one, name, moments.uniform(0, duration))
+                found += stop_once(command(folder, one, changes), one, name, generator.uniform(0, duration))
             share -= stops
             finish(command(folder, one, changes))
             if (results := fingerprint(one)) != expected:
                 found.append(f"{results} differs from the run that was never stopped, {expected}")
-            survived += stops if not found else max(0, stops - len(found))
+            passed += stops if not found else max(0, stops - len(found))
             problems += found
-        tried = number // len(RECIPES) + (index < number % len(RECIPES))
-        row = {"attack": f"SIG{name}, {recipe}", "tried": tried, "survived": survived, "problems": problems}
+        trials = number // len(RECIPES) + (index < number % len(RECIPES))
+        row = {"fault": f"SIG{name}, {recipe}", "trials": trials, "passed": passed, "problems": problems}
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
@@ -142,7 +142,7 @@ def stop_once(words: list[str], run: Path, name: str, seconds: float) -> list[st
     problems = []
     lines = errors.strip().splitlines()
     number = getattr(signal, f"SIG{name}")
-    # Outside training, SIGTERM has its usual effect. A run can also be finished before the signal.
+    # Outside training, SIGTERM has its usual effect. A run may also finish before the signal.
     allowed = {"KILL": (-9, 0), "INT": (130, 0), "TERM": (143, -15, 0)}[name]
     if process.returncode not in allowed or len(lines) != (process.returncode == 128 + number):
         problems.append(f"exit code {process.returncode} after {seconds:.2f} s: {' / '.join(lines[-3:])}")
@@ -179,9 +179,9 @@ def write_images(folder: Path, per_class: int, seed: int) -> None:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Prints the rows as a Markdown table and as JSON."""
-    print("| attack | tried | survived |\n|---|---|---|")
+    print("| fault | trials | passed |\n|---|---|---|")
     for row in rows:
-        print(f"| {row['attack']} | {row['tried']} | {row['survived']} |")
+        print(f"| {row['fault']} | {row['trials']} | {row['passed']} |")
     print(json.dumps(rows, indent=1))
 
 

@@ -139,7 +139,7 @@ def report_real(folder: Path) -> None:
     real = read_class_folders(folder, simulation.preset(PRESET).instrument.image_size)
     _, evidence, _ = fit_and_compare(real.images(), counts_per_unit(real))
     right = evidence.log_ratios.argmax(1) == real.labels
-    log.info("%d real images, %d right", len(real), right.sum())
+    log.info("%d real images, %d classified correctly", len(real), right.sum())
     log.info(
         "  %-8s %-11s %-30s chi-square per pixel: smooth, with masses, with line",
         *("truth", "probability", "log evidence ratios"),

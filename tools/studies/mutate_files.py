@@ -1,7 +1,7 @@
-"""Damages files of every kind in seeded ways, and counts how many of them the readers survive.
+"""Damages image files of every kind in seeded ways, and counts how many the readers handle correctly.
 
-Each file is read in another process, so that crashes and hangs are counted, too. A file is survived
-if it is read or refused with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
+Each file is read in a separate process, so that crashes and hangs are counted as well. A trial passes if the
+file is read, or refused with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
 
     python tools/studies/mutate_files.py --number 10000 --output mutated.json
 """
@@ -31,7 +31,7 @@ OUTCOMES = ("read", "refused", "error", "hang", "crash")
 FLAGS: dict[str, Flag] = {
     "number": integer("Damaged files; 2,000 if not given.", 2_000, 1),
     "seed": integer("Seed of the damage; 0 if not given.", 0, 0),
-    "output": Flag("FILE", "JSON file of the table."),
+    "output": Flag("FILE", "Also write the table as JSON."),
 }
 USAGE = usage(
     "Damages image files of each kind, and reads them in a separate process.",
@@ -41,19 +41,19 @@ USAGE = usage(
 
 
 def main(words: Sequence[str]) -> None:
-    """Writes the table as JSON, and prints it as Markdown."""
+    """Prints the table as Markdown, and writes it as JSON if requested."""
     options = types.SimpleNamespace(**parse_flags(FLAGS, words))
-    counts, failures, peak = attack(options.number, options.seed)
-    lines = ["| file | damage | tried | survived | read |", "|---|---|---:|---:|---:|"]
+    counts, failures, peak = read_damaged_files(options.number, options.seed)
+    lines = ["| file | damage | trials | passed | read |", "|---|---|---:|---:|---:|"]
     table = []
     for (name, kind), found in sorted(counts.items()):
-        tried, survived = found.total(), found["read"] + found["refused"]
+        trials, passed = found.total(), found["read"] + found["refused"]
         outcomes = {outcome: found[outcome] for outcome in OUTCOMES}
-        table.append({"file": name, "damage": kind, "tried": tried, "survived": survived, **outcomes})
-        lines.append(f"| {name} | {kind} | {tried} | {survived} | {found['read']} |")
+        table.append({"file": name, "damage": kind, "trials": trials, "passed": passed, **outcomes})
+        lines.append(f"| {name} | {kind} | {trials} | {passed} | {found['read']} |")
     total = sum(counts.values(), Counter())
-    survived = total["read"] + total["refused"]
-    lines.append(f"| all | all | {total.total()} | {survived} | {total['read']} |")
+    passed = total["read"] + total["refused"]
+    lines.append(f"| all | all | {total.total()} | {passed} | {total['read']} |")
     content = {"seed": options.seed, "table": table, "failures": failures, "peak_mib": round(peak)}
     if options.output:
         pathlib.Path(options.output).write_text(json.dumps(content, indent=1) + "\n")
@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> None:
         print(*failure)
 
 
-def attack(
+def read_damaged_files(
     number: int, seed: int
 ) -> tuple[dict[tuple[str, str], Counter[str]], list[tuple[Any, ...]], float]:
     """Counts of outcomes by file and damage, failures with their seeds, and the peak memory, MiB."""
@@ -76,9 +76,9 @@ def attack(
     failures: list[tuple[Any, ...]] = []
     peak = 0.0
     worker, pipe = start_worker()
-    for place in range(number):
-        name, kind = pairs[place % len(pairs)]
-        pipe.send((name, damage.mutate(valid[name], kind, seed + place)))
+    for trial in range(number):
+        name, kind = pairs[trial % len(pairs)]
+        pipe.send((name, damage.mutate(valid[name], kind, seed + trial)))
         outcome, detail = "crash", ""
         try:
             if pipe.poll(30):
@@ -90,7 +90,7 @@ def attack(
             pass
         counts[name, kind][outcome] += 1
         if outcome not in ("read", "refused"):
-            failures.append((name, kind, seed + place, outcome, detail))
+            failures.append((name, kind, seed + trial, outcome, detail))
         if not detail:  # the process does not answer
             worker.kill()
             worker, pipe = start_worker()

@@ -1,4 +1,4 @@
-"""Measures whether a classifier is right, or marks its prediction, on images unlike its training images."""
+"""Measures how often predictions for images unlike the training images are correct or marked."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ FLAGS = {
     "output": Flag("FILE", "Also write the counts as JSON."),
 }
 USAGE = usage(
-    "Measures whether a classifier is right, or marks its prediction, on images unlike its training images.",
+    "Measures how often predictions for images unlike the training images are correct or marked.",
     ["python tools/studies/wrong_domains.py", "python tools/studies/wrong_domains.py --images 100"],
     FLAGS,
 )
@@ -56,27 +56,27 @@ def simulate(preset: str, number: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def count(classifier: Classifier, images: np.ndarray, labels: np.ndarray | None) -> dict[str, int]:
-    """Numbers of images that are right, marked, or neither."""
+    """Numbers of images whose predictions are correct, missing, marked, or wrong and not marked."""
     predictions = classifier.predict(images, bad="mark")
     assert predictions.in_domain is not None
     none = np.array([bool(error) for error in predictions.errors])
     marked = ~none & ~predictions.in_domain
-    right = np.zeros(len(images), bool)
+    correct = np.zeros(len(images), bool)
     if labels is not None:
-        right = ~none & (predictions.classes == np.array(CLASSES)[labels])
+        correct = ~none & (predictions.classes == np.array(CLASSES)[labels])
     return {
         "images": len(images),
-        "right": int(right.sum()),
+        "correct": int(correct.sum()),
         "no_class": int(none.sum()),
         "marked": int(marked.sum()),
-        "wrong_unmarked": int((~right & ~none & ~marked).sum()),
+        "wrong_unmarked": int((~correct & ~none & ~marked).sum()),
     }
 
 
 def table(counts: dict[str, dict[str, int]]) -> str:
     """Markdown table of the counts."""
     lines = [
-        "| images | number | right | no class | marked | wrong and not marked |",
+        "| images | number | correct | no class | marked | wrong and not marked |",
         "|---|---|---|---|---|---|",
     ]
     lines += [f"| {name} | " + " | ".join(map(str, row.values())) + " |" for name, row in counts.items()]
@@ -90,7 +90,7 @@ def contrast(images: np.ndarray) -> np.ndarray:
 
 
 def shift(pixels: int) -> Callable[..., np.ndarray]:
-    """Function that moves the lens off the center."""
+    """Function that moves the lens off-center."""
     return lambda images, _: np.roll(images, (pixels, -(pixels // 2)), (1, 2))
 
 
@@ -121,9 +121,9 @@ CHANGES: dict[str, Callable[..., np.ndarray]] = {
     "8 bits": lambda images, _: np.rint(255 * contrast(images)).astype(np.uint8),
     "16 bits": lambda images, _: np.rint(65535 * contrast(images)).astype(np.uint16),
     "12 bits, gain 2.5": lambda images, _: np.rint(2.5 * images).astype(np.int16),
-    "lens 1 pixel off the center": shift(1),
-    "lens 3 pixels off the center": shift(3),
-    "lens 5 pixels off the center": shift(5),
+    "lens 1 pixel off-center": shift(1),
+    "lens 3 pixels off-center": shift(3),
+    "lens 5 pixels off-center": shift(5),
     "hot pixel, 10 x maximum": set_pixel(3, 5, 10.0),
     "hot pixel, 1.5 x maximum": set_pixel(120, 40, 1.5),
     "dead pixel, -3 x maximum": set_pixel(40, 60, -3.0),

@@ -12,7 +12,7 @@ from lensjax.errors import UserError
 
 COLOR_CHANNELS = (2, 3, 4)
 MAX_BANDS = 16  # along the last axis of an array of one image in several filters
-# Planes that accompany an image: words in their names, and whole names.
+# Auxiliary planes: words in their names, and complete names.
 _WORDS = (
     "psf rms wht weight weights wt ivar invvar var variance err error errors sigma std stdev noise uncert "
     "uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage seg segm "
@@ -121,7 +121,7 @@ def stack_entries(
 def read_in_blocks(
     read: Callable[[int, int], np.ndarray], number: int, rows: int, size: int
 ) -> Callable[[int], np.ndarray]:
-    """A function that reads one image of a stack whose images are compressed together.
+    """A function that reads one image of a stack that is compressed in blocks of several images.
 
     Each block is decompressed only once if the images are read in order.
 
@@ -137,7 +137,7 @@ def read_in_blocks(
     rows = max(1, min(rows, number))
     if rows * size > MAX_BLOCK:
         raise UserError(
-            f"{rows:,} images are compressed together, {rows * size:,} bytes; compress each image by itself"
+            f"a compressed block has {rows:,} images, {rows * size:,} bytes; compress each image separately"
         )
 
     @functools.lru_cache(maxsize=1)
@@ -151,28 +151,28 @@ def select_names(shapes: Mapping[str, tuple[int, ...]], chosen: str | None) -> l
     """Names of the arrays that contain images, for files with several arrays.
 
     These are the arrays with three or more axes or, if there are none, those with two. All others are assumed
-    to be labels and tables. Planes such as masks, by their names, are left out.
+    to be labels and tables. Auxiliary planes, such as masks, are recognized by their names and skipped.
 
     Args:
       shapes: shape of each array, by name.
       chosen: name of the only array to read; None for all.
 
     Raises:
-      UserError: if there is no array `chosen`, or all arrays are such planes.
+      UserError: if there is no array `chosen`, or all arrays are auxiliary planes.
     """
     if chosen is not None:
         found = [name for name in shapes if name.casefold() == chosen.casefold()]
-        return found or no_extension(chosen, list(shapes))
-    images = leave_out_planes([name for name, shape in shapes.items() if len(shape) >= 2])
+        return found or raise_no_extension(chosen, list(shapes))
+    images = skip_auxiliary([name for name, shape in shapes.items() if len(shape) >= 2])
     least = 3 if any(len(shapes[name]) >= 3 for name in images) else 2
     return [name for name in images if len(shapes[name]) >= least]
 
 
-def leave_out_planes(names: list[str]) -> list[str]:
-    """The names that do not belong to planes such as masks and point-spread functions.
+def skip_auxiliary(names: list[str]) -> list[str]:
+    """The names that do not belong to auxiliary planes, such as masks and point-spread functions.
 
     Raises:
-      UserError: if none is left.
+      UserError: if all names belong to auxiliary planes.
     """
     images = [name for name in names if not is_auxiliary(name)]
     if names and not images:
@@ -181,12 +181,12 @@ def leave_out_planes(names: list[str]) -> list[str]:
 
 
 def is_auxiliary(name: str) -> bool:
-    """Returns whether a name belongs to a plane that accompanies an image, such as "VIS_PSF" or "DQ"."""
+    """Returns whether a name belongs to an auxiliary plane, such as "VIS_PSF" or "DQ"."""
     words = [word for word in re.split("[^a-z]+", name.casefold()) if word]
     return not AUXILIARY_WORDS.isdisjoint(words) or (len(words) == 1 and words[0] in AUXILIARY_NAMES)
 
 
-def no_extension(chosen: str, names: list[str]) -> list[str]:
+def raise_no_extension(chosen: str, names: list[str]) -> list[str]:
     """Raises the error for an `--extension` that a file does not have."""
     raise UserError(f"has no extension {chosen}, but {_listed(names) or 'none'}; correct --extension")
 

@@ -1,4 +1,4 @@
-"""Images in FITS files: all image extensions but masks and the like, or those named SCI if there are any."""
+"""Images in FITS files: the SCI extensions or, if there are none, all image extensions except masks etc."""
 
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -14,9 +14,9 @@ from lensjax.prediction.readers.entry import (
     Entry,
     error_entry,
     is_auxiliary,
-    leave_out_planes,
-    no_extension,
+    raise_no_extension,
     read_in_blocks,
+    skip_auxiliary,
     stack_entries,
     stack_shape,
 )
@@ -52,11 +52,11 @@ def _choose(names: dict[int, str], extension: str | None) -> list[int]:
         wanted = extension.casefold()
         chosen = [index for index, name in names.items() if wanted in (name.casefold(), str(index))]
         if not chosen:
-            no_extension(extension, [name or str(index) for index, name in names.items()])
+            raise_no_extension(extension, [name or str(index) for index, name in names.items()])
         return chosen
     science = [index for index, name in names.items() if name.upper() == "SCI"]
     if not science:
-        leave_out_planes(list(names.values()))
+        skip_auxiliary(list(names.values()))
     return science or [index for index, name in names.items() if not is_auxiliary(name)]
 
 

@@ -54,7 +54,7 @@ class Listing:
         try:
             mode = path.stat().st_mode
             if stat.S_ISDIR(mode):
-                link = "is a link to a parent folder or to one that is listed already, and is not followed"
+                link = "is a link to a parent folder or one that has already been listed; not followed"
                 raise UserError(link if path.is_symlink() else "is a folder that cannot be read")
             if not stat.S_ISREG(mode):  # opening a pipe would block
                 raise UserError("is not a regular file")
@@ -129,7 +129,7 @@ def _walk(top: Path) -> Iterator[str]:
     """Files below a folder; a name with a slash at its end is a folder that cannot be listed.
 
     Links to folders are followed, except those to a parent folder and, below a link, those to a folder that
-    is already listed. The number of paths could otherwise grow without limit.
+    has already been listed; otherwise the number of paths could grow without limit.
     """
     listed: set[tuple[int, int]] = set()
     # Folders to list, in reverse order: path, name, folders above, whether it is below a link or one itself.
@@ -175,7 +175,7 @@ def _file_id(folder: Path) -> tuple[int, int]:
 def _expand(pattern: str) -> Iterator[str]:
     """Files that match a glob pattern.
 
-    glob follows links for `**` without an end, so that these folders are listed here.
+    For `**`, glob follows circular links endlessly, so `_walk` lists these folders instead.
     """
     parts = pattern.split("/")
     if "**" not in parts:

@@ -71,7 +71,7 @@ def _load(
             raise UserError("is a color image; save a single channel")
         return colors[..., 0]
     if picture.mode not in ("1", "L", "I", "F") and not picture.mode.startswith("I;16"):
-        raise UserError(f"has colors of the kind {picture.mode}; save a single channel")
+        raise UserError(f"has the color mode {picture.mode}; save a single channel")
     return _gray(picture)
 
 
@@ -87,7 +87,7 @@ def _gray(picture: Any) -> np.ndarray:
         pixels = pixels.view(np.int8)
     if tags.get(PHOTOMETRIC) == 0 and picture.mode not in ("1", "L"):  # Pillow inverts these two itself
         if not picture.mode.startswith("I;16"):
-            raise UserError("has 0 as white and values without a maximum; save it with 0 as black")
+            raise UserError("stores white as 0 in a type without a maximum; save it with black as 0")
         pixels = np.iinfo(np.uint16).max - pixels
     return pixels
 
@@ -97,8 +97,8 @@ def _colors(stream: BufferedIOBase, picture: Any, index: int) -> np.ndarray:
     raw_mode = _raw_mode(picture)
     if ";16" not in raw_mode:
         return np.asarray(picture.convert("RGB"))
-    # Pillow keeps one byte of two. Both are read, one after the other; 16-bit gray with alpha has the
-    # layout of 8-bit RGBA.
+    # Pillow keeps only one of the two bytes of each value, so the bytes are read one after the other. 16-bit
+    # gray with alpha has the layout of 8-bit RGBA.
     if raw_mode == "LA;16B":
         _set_raw_mode(picture, lambda _, mode: "RGBA")
         high, low = np.asarray(picture)[..., 0:1], np.asarray(picture)[..., 1:2]
@@ -110,28 +110,30 @@ def _colors(stream: BufferedIOBase, picture: Any, index: int) -> np.ndarray:
             _set_raw_mode(second, lambda _, mode: mode[:-1] + other[mode[-1]])
             low = np.asarray(second)[..., :3]
     else:
-        raise UserError("has 16-bit colors of an unusual kind; save a single channel")
+        raise UserError("has an unsupported layout of 16-bit colors; save a single channel")
     return high.astype(np.uint16) << 8 | low
 
 
 def _raw_mode(picture: Any) -> str:
     """Layout of the stored pixels, as Pillow names it."""
-    arguments = picture.tile[0].args if picture.tile else ""
+    arguments = picture.tile[0][3] if picture.tile else ""
     return arguments if isinstance(arguments, str) else str(arguments[0])
 
 
 def _set_raw_mode(picture: Any, change: Any) -> None:
     """Changes the layout from which Pillow decodes the pixels.
 
-    libtiff converts pixels to the byte order of the machine, which Pillow does not know of all types; "N" is
-    this order.
+    libtiff converts pixels to the byte order of the machine, which Pillow does not take into account for all
+    types; "N" is this order.
     """
     tiles = []
     for tile in picture.tile:
-        arguments = tile.args
+        codec, *place, arguments = tile
         if isinstance(arguments, str):
-            arguments = change(tile.codec_name, arguments)
+            arguments = change(codec, arguments)
         else:
-            arguments = (change(tile.codec_name, arguments[0]), *arguments[1:])
-        tiles.append(tile._replace(args=arguments))
+            arguments = (change(codec, arguments[0]), *arguments[1:])
+        # Tiles are plain tuples before Pillow 11, and named tuples since.
+        changed = (codec, *place, arguments)
+        tiles.append(changed if type(tile) is tuple else type(tile)(*changed))
     picture.tile = tiles
