@@ -134,8 +134,7 @@ def load_trained_model(workdir: str | os.PathLike[str], *, devices: Sequence[jax
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        variables, best_epoch = checkpoints.restore_best(_abstract_variables(config, model))
-        history = checkpoints.newest_history()
+        variables, best_epoch, history = checkpoints.restore_best(_abstract_variables(config, model))
     return TrainedModel(
         config,
         model.clone(dtype=None),
