@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.mode != "train" and options.config is not None:
         moved = ("data.source",) if options.source is not None else ()
         workdir.check_same_config(options.workdir, options.config, ignored=moved)
-    return getattr(commands, options.mode)(options, devices)
+    with processes.report_lost_process():
+        return getattr(commands, options.mode)(options, devices)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 config.json      the config of the run
 metrics.jsonl    one line per epoch
 events.out.*     the same metrics for TensorBoard
-checkpoints/     the latest and the best epoch
+checkpoints/     the two best epochs and the two newest checkpoints
 calibration.json the temperature that calibrates the best epoch's probabilities
 domain.safetensors the range of the validation images, for which predictions are reliable
 report/          final metrics and figures; start with index.html
@@ -203,7 +203,7 @@ def describe(workdir: Path) -> str:
     contents = {
         REPORT + "/": "index.html, final metrics, and figures as PNG and PDF",
         METRICS: "metrics of every epoch",
-        CHECKPOINTS + "/": "the best and the latest epoch",
+        CHECKPOINTS + "/": "the two best epochs and the two newest checkpoints",
         "calibration.json": "the temperature that calibrates the best epoch's probabilities",
         "domain.safetensors": "the range of the validation images",
         "comparison/": "comparison of this run with others",

@@ -1,4 +1,4 @@
-"""Damaged weight files, model files and caches: an error of one line, or the answer of the whole file."""
+"""Damaged configs, weights, models and caches: an error of one line, or the answer of the whole file."""
 
 import functools
 import json
@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import lensjax
-from lensjax import weights
+from lensjax import weights, workdir
+from lensjax.config import default_config, flatten
 from lensjax.errors import UserError
 from lensjax.prediction import export
 from lensjax.runtime import user_cache
@@ -76,6 +77,16 @@ def weight_file(path):
     weights.save(path, variables, {"architecture": "resnet18", "sizes": "{}"})
 
 
+def config_file(path):
+    workdir.claim(path.parent, default_config())
+
+
+def read_config(path):
+    """The fields that the checksum covers."""
+    fields = flatten(workdir.read_config(path.parent).to_dict())
+    return {name: value for name, value in fields.items() if name not in ("data.source", "data.residence")}
+
+
 def cache_file(path):
     user_cache.save(path, {"pixels": np.arange(192).reshape(3, 8, 8), "scale": np.ones(3, np.float32)})
 
@@ -93,6 +104,7 @@ def load_classifier(path):
 # Name, function that writes the file, function that reads it, number of damaged files, whether its format
 # has checksums. Without them, a reader cannot notice that a number was changed.
 KINDS = [
+    ("config.json", config_file, read_config, 500, True),
     ("weights.safetensors", weight_file, weights.load, 500, True),
     ("model.safetensors", model_file, load_classifier, 80, True),
     ("zip.pth", checkpoint, read_arrays, 200, True),

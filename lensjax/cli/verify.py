@@ -15,7 +15,7 @@ from lensjax.prediction.trained_model import MODEL_SUFFIX
 from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log
 from lensjax.training import checkpoint_files as files
-from lensjax.training.checkpoints import best_epoch, read_history
+from lensjax.training.history import best_epoch, read_history
 
 FLAGS: dict[str, Flag] = {}
 EXAMPLES = ("lensjax verify runs/lens_fit-quick", "lensjax verify")

@@ -85,6 +85,7 @@ def predict_files(
     suffix = output.suffix.lower()
     table_files.check_output(output)
     options = classifier.prediction_options(calibrated=calibrated, tta=tta)
+    classifier.trained.warn_without_domain()
     zoom = (
         None
         if pixel_scale is None

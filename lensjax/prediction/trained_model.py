@@ -29,6 +29,7 @@ from lensjax.evaluation.calibration import apply_temperature, read_temperature
 from lensjax.prediction import tta
 from lensjax.prediction.domain import Domain, from_arrays, read_domain
 from lensjax.prediction.predictor import ModelPredictions, Predictor, make_predictor
+from lensjax.runtime.progress import log
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.workdir import CHECKPOINTS, CONFIG, check_single_run, parse_config, read_config
 
@@ -86,6 +87,19 @@ class TrainedModel:
             return self._stored_domain
         return read_domain(self.workdir, self.best_epoch)
 
+    def warn_without_domain(self) -> None:
+        """Logs a warning if predictions cannot be compared with the validation images."""
+        if self.domain is not None:
+            return
+        write = "lensjax evaluate --split validation --workdir"
+        log.warning(
+            "%s has no record of its validation images: images unlike the training images are not marked; %s",
+            self.workdir,
+            f"export it again after {write} RUN"
+            if self.workdir.suffix == MODEL_SUFFIX
+            else f"write it with {write} {self.workdir}",
+        )
+
     def predict(
         self, images: ImageSet, options: PredictionOptions = PredictionOptions(), *, quiet: bool = False
     ) -> ModelPredictions:
@@ -134,8 +148,7 @@ def load_trained_model(workdir: str | os.PathLike[str], *, devices: Sequence[jax
         raise UserError(f"{workdir} has no {CHECKPOINTS}/ yet; train first")
     model = models.build(config)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        variables, best_epoch = checkpoints.restore_best(_abstract_variables(config, model))
-        history = checkpoints.newest_history()
+        variables, best_epoch, history = checkpoints.restore_best(_abstract_variables(config, model))
     return TrainedModel(
         config,
         model.clone(dtype=None),

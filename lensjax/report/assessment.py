@@ -30,6 +30,7 @@ def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: 
     predictions = trained.predict(images, PredictionOptions(d4=tta == "d4"))
     if split == "validation" and tta == "none":
         save_temperature(trained, images, predictions)
+    trained.warn_without_domain()
     parts = ["" if split == "test" else split, "" if tta == "none" else tta]
     folder = trained.workdir.joinpath(workdir.REPORT, *filter(None, parts))
     rows = select_for_detail(images.labels, predictions.probabilities)

@@ -9,8 +9,9 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ PyTree = Any
 Arrays = dict[str, np.ndarray]
 
 ARRAY_ITEMS = ("model", "rest")
-LEFTOVERS = ("*.orbax-checkpoint-tmp*", "*.outdated")  # of killed processes
+OUTDATED = "outdated"  # subfolder of checkpoints that are being deleted
+LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{OUTDATED}")  # of killed processes
 
 
 class DamagedError(Exception):
@@ -44,6 +46,21 @@ class Progress:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint.
+
+    Attributes:
+      step: number of the checkpoint.
+      progress: position in the run.
+      arrays: the arrays of the items that were read.
+    """
+
+    step: int
+    progress: Progress
+    arrays: dict[str, Arrays]
+
+
 def list_steps(folder: Path) -> list[int]:
     """Numbers of the checkpoints in a folder, ascending; empty if there is no such folder."""
     if not folder.is_dir():
@@ -56,6 +73,19 @@ def leftovers(folder: Path) -> Iterator[Path]:
     """Yields folders of checkpoints that a killed process did not finish or did not delete."""
     for pattern in LEFTOVERS:
         yield from sorted(folder.glob(pattern))
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Deletes what `leftovers` finds."""
+    for path in leftovers(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def rename_damaged(folder: Path, step: int) -> Path:
+    """Renames a checkpoint to NUMBER.damaged, or to NUMBER.damaged2 and so on, and returns its new path."""
+    names = (f"{step}.damaged{number}" for number in ("", *range(2, 1000)))
+    moved = next(folder / name for name in names if not (folder / name).exists())
+    return (folder / str(step)).rename(moved)
 
 
 def named_arrays(tree: PyTree) -> Arrays:
@@ -84,6 +114,23 @@ def progress_item(progress: Progress, items: Mapping[str, PyTree]) -> dict[str, 
     digests = {name: array_digest(named_arrays(tree)) for name, tree in items.items()}
     content = dataclasses.asdict(progress)
     return content | {"sha256": digests | {"progress": _json_digest(content, digests)}}
+
+
+def read(folder: Path, step: int, items: Sequence[str]) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Args:
+      folder: folder of the checkpoints.
+      step: number of the checkpoint.
+      items: array items to be read.
+
+    Raises:
+      DamagedError: if the progress or one of these items cannot be read or has changed.
+    """
+    progress, digests = read_progress(folder / str(step))
+    return Checkpoint(
+        step, progress, {item: read_arrays(folder / str(step), item, digests) for item in items}
+    )
 
 
 def read_progress(checkpoint: Path) -> tuple[Progress, dict[str, str]]:
@@ -134,6 +181,28 @@ def read_arrays(checkpoint: Path, item: str, digests: Mapping[str, str]) -> Arra
     return arrays
 
 
+def build(arrays: Arrays, like: PyTree) -> PyTree:
+    """Builds a tree from its arrays.
+
+    Args:
+      arrays: the arrays by path.
+      like: a tree of the same structure, with the types of the result.
+
+    Raises:
+      ValueError: if the names or the shapes differ.
+    """
+    expected = named_arrays(jax.tree.map(_empty, like))
+    for name in sorted({*arrays, *expected}):
+        shapes = [each[name].shape if name in each else None for each in (arrays, expected)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{name} is {_describe(shapes[0])} in the checkpoint and {_describe(shapes[1])} in the "
+                "config's model"
+            )
+    leaves = [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
 def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
     path = checkpoint.absolute() / item
     if not path.is_dir():
@@ -149,3 +218,12 @@ def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
 
 def _json_digest(content: Mapping[str, Any], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps([content, digests], sort_keys=True).encode()).hexdigest()
+
+
+def _empty(leaf: Any) -> np.ndarray:
+    """An array of the same type and shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _describe(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {shape}"

@@ -4,10 +4,11 @@ Each process drives its own devices and reads its own rows of every batch. Only 
 files.
 """
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,10 +37,27 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"--distributed: the processes did not connect: {reason}; outside SLURM, Open MPI, Kubernetes "
-            "and TPU pods, add --coordinator HOST:PORT, --num-processes N and --process-id I"
+            f"--distributed: the processes did not connect: {_first_line(error)}; outside SLURM, Open MPI, "
+            "Kubernetes and TPU pods, add --coordinator HOST:PORT, --num-processes N and --process-id I"
+        ) from None
+
+
+@contextlib.contextmanager
+def report_lost_process() -> Iterator[None]:
+    """Context in which the failure of a computation of several processes is an error of one line.
+
+    Raises:
+      UserError: if such a computation fails.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized() or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise UserError(
+            "a computation with the other processes failed, probably because one of them has ended: "
+            f"{_first_line(error)}; see their messages, and rerun the same command in all processes to resume"
         ) from None
 
 
@@ -129,3 +147,7 @@ def local_row_indices(number: int, devices: Sequence[jax.Device]) -> Int[np.ndar
     each = -(-number // len(process_indices))
     first = process_indices.index(jax.process_index()) * each
     return np.minimum(np.arange(first, first + each), number - 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -25,7 +26,7 @@ from pyarrow import parquet
 import lensjax
 from lensjax.errors import Interrupted, UserError
 from lensjax.main import main
-from lensjax.prediction import files, part_file, readers
+from lensjax.prediction import export, files, part_file, readers
 from lensjax.prediction.files import predict_files
 from lensjax.prediction.table_files import encode_rows
 
@@ -83,7 +84,7 @@ def test_stacks_have_one_row_per_image_in_order(classifier, tmp_path):
     np.testing.assert_allclose(found, np.tile(expected, (7, 1)), atol=1e-6)
 
 
-def test_mixed_folder_gives_one_row_per_image(run, tmp_path, capsys):
+def test_mixed_folder_gives_one_row_per_image(run, tmp_path, capsys, caplog):
     files = {}
     for seed in range(89):
         kinds = every_kind(bars(seed))
@@ -116,7 +117,18 @@ def test_mixed_folder_gives_one_row_per_image(run, tmp_path, capsys):
             assert row["error"] == ""
             assert row["class"] in ("no", "sphere", "vort")
     assert "Traceback" not in capsys.readouterr().err
+    assert sum("evaluate --split validation" in message for message in caplog.messages) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out.csv"}
+
+
+def test_model_file_without_domain_is_reported(run, tmp_path, caplog):
+    export.write_safetensors(export.load_model_function(run), tmp_path / "model.safetensors")
+    folder = write(tmp_path / "in", {"0.npy": npy_bytes(bars(0))})
+    with caplog.at_level(logging.WARNING, "lensjax"):
+        predict_files(lensjax.load(tmp_path / "model.safetensors"), str(folder), tmp_path / "out.csv")
+    (message,) = caplog.messages
+    assert "model.safetensors has no record of its validation images" in message
+    assert "export it again" in message
 
 
 def test_csv_json_lines_and_parquet_are_equal(classifier, tmp_path):

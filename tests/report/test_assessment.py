@@ -43,8 +43,11 @@ def report(run, *parts):
     return json.loads(run.joinpath("report", *parts, "metrics.json").read_text())
 
 
-def test_splits_are_independent_and_validation_sets_temperature(run):
+def test_splits_are_independent_and_validation_sets_temperature(run, caplog):
     evaluate(run)
+    advice = f"not marked; write it with lensjax evaluate --split validation --workdir {run}"
+    assert sum(advice in message for message in caplog.messages) == 1
+    caplog.clear()
     before = report(run)
     assert before["calibration"] is None
     evaluate(run, "--split=validation")
@@ -52,6 +55,7 @@ def test_splits_are_independent_and_validation_sets_temperature(run):
     assert calibration["images"] == 12
     assert report(run, "validation")["calibration"]["temperature"] == calibration["temperature"]
     evaluate(run)
+    assert "not marked" not in caplog.text
     after = report(run)
     improved = report(run, "validation")["calibration"]
     assert improved["nll_after"] < improved["nll_before"]

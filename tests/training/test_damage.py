@@ -156,6 +156,59 @@ def test_lost_newest_and_best_epoch_is_refused(run):
         best_model(run)
 
 
+def test_run_survives_loss_of_newest_checkpoint_at_any_epoch(tmp_path):
+    """As after a power failure: the checkpoint before the newest one, and its best epoch, are whole."""
+    scores = (0.7, 0.9, 0.8, 0.95, 0.95, 0.6, 0.5)
+    records = [{"epoch": epoch, "validation_auc": score} for epoch, score in enumerate(scores, 1)]
+    claim(tmp_path / "run", tiny_config(**SMALL))
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        for epoch in range(1, len(scores) + 1):
+            checkpoints.save(state_after(10 * epoch), Progress(epoch, 0, records[:epoch]))
+            checkpoints.wait()
+            assert len(files.list_steps(checkpoints.folder)) <= 4
+            if epoch > 1:
+                lost = shutil.copytree(tmp_path / "run", tmp_path / f"lost{epoch}")
+                shutil.rmtree(lost / "checkpoints" / str(20 * epoch + 1))
+                assert resume(lost)[1].epoch == epoch - 1
+                best = max(range(epoch - 1), key=lambda index: (scores[index], index)) + 1
+                assert best_model(lost)[0] == best
+    assert best_model(tmp_path / "run")[0] == 5
+
+
+@pytest.mark.parametrize("metrics", [None, "{"])
+def test_resumed_run_keeps_best_epoch_whatever_orbax_recorded(run, metrics):
+    """Earlier versions had an item with the metrics, which has no checksum."""
+    for step in (BEST, NEWEST):
+        if metrics is not None:
+            (run / "checkpoints" / step / "metrics").mkdir()
+            (run / "checkpoints" / step / "metrics" / "metrics").write_text(metrics)
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        _, progress = checkpoints.restore_newest(state_after(0))
+        history = progress.history
+        for epoch in (4, 5, 6):
+            history = [*history, {"epoch": epoch, "validation_auc": 0.1 * epoch}]
+            checkpoints.save(state_after(10 * epoch), Progress(epoch, 0, history))
+    assert files.list_steps(run / "checkpoints") == [41, 61, 101, 121]
+    assert best_model(run)[0] == 2
+
+
+def test_prediction_while_training_replaces_best_epoch(run, monkeypatch):
+    """The best epoch is deleted, and a better one is saved, after the reader has listed the folder."""
+    read, reads = files.read, []
+
+    def read_late(*arguments):
+        if not reads:
+            shutil.rmtree(run / "checkpoints" / BEST)
+            records = [{"epoch": 1, "validation_auc": score} for score in (*SCORES, 0.99)]
+            with Checkpoints(run / "checkpoints") as checkpoints:
+                reads.append(arguments)
+                checkpoints.save(state_after(40), Progress(4, 0, records))
+        return read(*arguments)
+
+    monkeypatch.setattr(files, "read", read_late)
+    assert best_model(run)[0] == 4
+
+
 def test_empty_checkpoint_does_not_stop_prediction_or_training(run, caplog):
     (run / "checkpoints" / "999").mkdir()
     assert best_model(run)[0] == 2
@@ -172,8 +225,8 @@ def test_no_whole_checkpoint_is_one_line(run):
 
 
 def test_leftovers_of_killed_processes_are_removed(run):
-    for name in ("70.orbax-checkpoint-tmp", "7.outdated", "21"):
-        (run / "checkpoints" / name).mkdir()
+    for name in ("70.orbax-checkpoint-tmp", "7.outdated", "outdated/21"):
+        (run / "checkpoints" / name).mkdir(parents=True)
     assert len(list(check(run))) == 3
     resume(run)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {BEST, NEWEST}

@@ -131,11 +131,12 @@ def test_run_interrupted_mid_epoch_resumes_bit_for_bit(expected, tmp_path, monke
         assert stopped.value.signal_number == number
         return checkpoint_steps(tmp_path)
 
-    # An epoch has 6 batches. The checkpoints are the best epoch and the interrupted step.
+    # An epoch has 6 batches. The checkpoints are the best epoch and the last two.
     assert interrupt_at(9) == [13, 16]
     assert len(metrics_without_times(tmp_path)) == 1
     assert interrupt_at(1) == [13, 16]  # before the first step of the resumed run
-    assert interrupt_at(2) == [13, 18]
+    assert interrupt_at(2) == [13, 16, 18]
+    assert interrupt_at(2) == [13, 18, 20]
     train(tmp_path)
     assert metrics_without_times(tmp_path) == expected
 
@@ -148,7 +149,7 @@ def test_signal_interrupts_evaluation_and_run_resumes(expected, tmp_path):
     for _ in range(2):  # the second run has no training step left in the epoch
         with pytest.raises(Interrupted):
             train(tmp_path, evaluate=signal_itself)
-        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["12"]
+        assert checkpoint_steps(tmp_path) == [12]
     train(tmp_path)
     assert metrics_without_times(tmp_path) == expected
 
@@ -159,7 +160,7 @@ def test_run_resumes_from_timed_checkpoint_bit_for_bit(expected, tmp_path, monke
     with pytest.raises(Killed):
         train(tmp_path, config)
     monkeypatch.undo()
-    assert checkpoint_steps(tmp_path) == [13, 18]
+    assert checkpoint_steps(tmp_path) == [13, 16, 18]
     train(tmp_path, config)
     assert metrics_without_times(tmp_path) == expected
 
@@ -254,7 +255,7 @@ def test_records_after_newest_checkpoint_are_discarded(expected, tmp_path):
     assert metrics_without_times(tmp_path) == expected
 
 
-def test_best_and_newest_checkpoints_are_kept(tmp_path):
+def test_two_best_and_two_newest_checkpoints_are_kept(tmp_path):
     scores = iter([0.6, 0.9, 0.7, 0.8])
     evaluated = []
 
@@ -264,7 +265,7 @@ def test_best_and_newest_checkpoints_are_kept(tmp_path):
         return {"validation_auc": next(scores)} | {f"validation_{name}": 0.5 for name in names}
 
     train(tmp_path, tiny_config(num_epochs=4), evaluate=evaluate)
-    assert checkpoint_steps(tmp_path) == [25, 49]
+    assert checkpoint_steps(tmp_path) == [25, 37, 49]
     trained = load_trained_model(tmp_path, devices=jax.devices()[:1])
     assert trained.best_epoch == 2
     jax.tree.map(np.testing.assert_array_equal, trained.variables, evaluated[1])

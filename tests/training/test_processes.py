@@ -75,6 +75,17 @@ def train_here(workdir, num_devices):
     return drop_times(progress.history)
 
 
+def wait_for_epoch(processes, workdir, number):
+    """Waits until the metrics of an epoch are written."""
+    deadline = time.monotonic() + 120
+    metrics = workdir / "metrics.jsonl"
+    while time.monotonic() < deadline and not (
+        metrics.exists() and len(metrics.read_text().splitlines()) >= number
+    ):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.05)
+
+
 def assert_close(records, expected):
     assert len(records) == len(expected)
     for one, other in zip(records, expected, strict=True):
@@ -82,15 +93,11 @@ def assert_close(records, expected):
 
 
 def test_two_processes_train_and_stop_like_one(tmp_path):
-    """A signal to one process stops both; the run resumes in one process on one and four devices."""
+    """A signal to one process stops both, and so does the death of one. The run resumes in one process."""
     workdir = tmp_path / "two"
     both = start_two(workdir)
     expected = train_here(tmp_path / "one", 1)
-    deadline = time.monotonic() + 120
-    metrics = workdir / "metrics.jsonl"
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
-        assert all(process.poll() is None for process in both), both[0].communicate()[0]
-        time.sleep(0.05)
+    wait_for_epoch(both, workdir, 1)
     both[1].send_signal(signal.SIGTERM)  # not to the process that writes
     outputs = [process.communicate(timeout=60)[0] for process in both]
     assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2, outputs
@@ -100,6 +107,14 @@ def test_two_processes_train_and_stop_like_one(tmp_path):
     records = metrics_without_times(workdir)
     assert 1 <= len(records) < EPOCHS
     assert_close(records, expected[: len(records)])
+    both = start_two(workdir)
+    wait_for_epoch(both, workdir, len(records) + 1)
+    both[1].kill()
+    output = both[0].communicate(timeout=60)[0]
+    both[1].communicate()
+    assert both[0].returncode == 2, output
+    assert "probably because one of them has ended" in output.splitlines()[-1]
+    assert "Traceback" not in output
     shutil.copytree(workdir, tmp_path / "four")
     assert_close(train_here(workdir, 1), expected)
     assert_close(train_here(tmp_path / "four", 4), expected)

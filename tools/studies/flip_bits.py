@@ -147,7 +147,7 @@ def read_fields(run: Path) -> Any:
 def read_best(run: Path, state: TrainState) -> Any:
     """The model that prediction uses, and its epoch."""
     with Checkpoints(run / workdir.CHECKPOINTS) as checkpoints:
-        return checkpoints.restore_best(state.evaluation_variables)
+        return checkpoints.restore_best(state.evaluation_variables)[:2]
 
 
 def read_newest(run: Path, state: TrainState) -> Any:

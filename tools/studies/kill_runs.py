@@ -1,7 +1,7 @@
 """Stops training runs at random times, and compares them with runs that were never stopped.
 
     python tools/studies/kill_runs.py --kills 24
-    python tools/studies/kill_runs.py --kills 12 --signal INT
+    python tools/studies/kill_runs.py --kills 6 --signal INT --recipe "two seeds"
 
 Each run trains a tiny classifier, is stopped up to four times, and is then finished. It passes if `lensjax
 verify` finds no damage after each stop, and if its final metrics and the SHA-256 of its best model and of its
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ STOPS_PER_RUN = 4
 FLAGS: dict[str, Flag] = {
     "kills": integer("Stops, over all recipes; 24 if not given.", 24, 1),
     "signal": Flag("NAME", "KILL, INT or TERM; KILL if not given."),
+    "recipe": Flag("NAME", f"{', '.join(RECIPES)}; all of them if not given."),
     "seed": integer("Seed of the random times; 0 if not given.", 0, 0),
 }
 USAGE = usage(
@@ -71,16 +72,22 @@ def main(words: Sequence[str]) -> None:
     arguments = types.SimpleNamespace(**parse_flags(FLAGS, words))
     chosen = arguments.signal or "KILL"
     check_choice("signal", chosen, ("KILL", "INT", "TERM"))
+    if arguments.recipe:
+        check_choice("recipe", arguments.recipe, RECIPES)
+    recipes = {arguments.recipe: RECIPES[arguments.recipe]} if arguments.recipe else RECIPES
     with tempfile.TemporaryDirectory() as folder:
-        rows = stop_runs(Path(folder), arguments.kills, chosen, random.Random(arguments.seed))
+        rows = stop_runs(Path(folder), recipes, arguments.kills, chosen, random.Random(arguments.seed))
     print_table(rows)
 
 
-def stop_runs(folder: Path, number: int, name: str, generator: random.Random) -> list[dict[str, Any]]:
+def stop_runs(
+    folder: Path, recipes: Mapping[str, dict[str, Any]], number: int, name: str, generator: random.Random
+) -> list[dict[str, Any]]:
     """Stops runs of each recipe.
 
     Args:
       folder: an empty folder.
+      recipes: changed fields of the config of each recipe.
       number: total number of stops.
       name: name of the signal, without SIG.
       generator: generator of the random times.
@@ -91,9 +98,9 @@ def stop_runs(folder: Path, number: int, name: str, generator: random.Random) ->
     write_images(folder / "data" / "train", 12, 0)
     write_images(folder / "data" / "val", 4, 1)
     rows = []
-    for index, (recipe, changes) in enumerate(RECIPES.items()):
-        share = number // len(RECIPES) + (index < number % len(RECIPES))
-        runs = folder / str(index)
+    for index, (recipe, changes) in enumerate(recipes.items()):
+        share = number // len(recipes) + (index < number % len(recipes))
+        place = folder / str(index)
         started = time.monotonic()
         finish(command(folder, runs / "uninterrupted", changes))
         duration = time.monotonic() - started
@@ -112,8 +119,8 @@ def stop_runs(folder: Path, number: int, name: str, generator: random.Random) ->
                 found.append(f"{results} differs from the run that was never stopped, {expected}")
             passed += stops if not found else max(0, stops - len(found))
             problems += found
-        trials = number // len(RECIPES) + (index < number % len(RECIPES))
-        row = {"fault": f"SIG{name}, {recipe}", "trials": trials, "passed": passed, "problems": problems}
+        tried = number // len(recipes) + (index < number % len(recipes))
+        row = {"attack": f"SIG{name}, {recipe}", "tried": tried, "survived": survived, "problems": problems}
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
