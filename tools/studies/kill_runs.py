@@ -100,7 +100,7 @@ def stop_runs(
     rows = []
     for index, (recipe, changes) in enumerate(recipes.items()):
         share = number // len(recipes) + (index < number % len(recipes))
-        place = folder / str(index)
+        runs = folder / str(index)
         started = time.monotonic()
         finish(command(folder, runs / "uninterrupted", changes))
         duration = time.monotonic() - started
@@ -120,7 +120,7 @@ def stop_runs(
             passed += stops if not found else max(0, stops - len(found))
             problems += found
         tried = number // len(recipes) + (index < number % len(recipes))
-        row = {"attack": f"SIG{name}, {recipe}", "tried": tried, "survived": survived, "problems": problems}
+        row = {"fault": f"SIG{name}, {recipe}", "trials": tried, "passed": passed, "problems": problems}
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
