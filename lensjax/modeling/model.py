@@ -1,6 +1,7 @@
 """A lens model: components, priors, and the layout of its parameters and amplitudes."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -79,7 +80,7 @@ class LensModel:
                 if name not in self.parameters:
                     raise UserError(f"a prior names {name}; the parameters are {', '.join(self.parameters)}")
 
-    @property
+    @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
         """All parameters by name."""
         return {
@@ -89,12 +90,12 @@ class LensModel:
             for name, parameter in component_parameters(component).items()
         }
 
-    @property
+    @functools.cached_property
     def fitted(self) -> tuple[str, ...]:
         """Names of the fitted parameters, in the order of the covariance."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.free)
 
-    @property
+    @functools.cached_property
     def all_priors(self) -> tuple[Prior, ...]:
         """Priors of single parameters, then of combinations."""
         single = (
@@ -123,7 +124,7 @@ class LensModel:
         low, high = self.bounds
         return np.clip(np.array(start, np.float64), low, high)
 
-    @property
+    @functools.cached_property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest value of each fitted parameter."""
         bounds = np.array([self.parameters[name].bounds for name in self.fitted], np.float64).reshape(-1, 2)
@@ -147,7 +148,7 @@ class LensModel:
         parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
         return jnp.concatenate(parts)
 
-    @property
+    @functools.cached_property
     def amplitudes(self) -> dict[str, int]:
         """Number of amplitudes of the foreground light, the sky and the source, in this order."""
         return {
@@ -156,7 +157,7 @@ class LensModel:
             "source": sum(component.size for component in self.source),
         }
 
-    @property
+    @functools.cached_property
     def nonnegative(self) -> np.ndarray:
         """True for each amplitude that must not be negative."""
         light, source = (
