@@ -74,7 +74,8 @@ def assess(
         Evidence(
             detection=float(np.sqrt(gain / inflation)),
             theta_E=stage.einstein_radius,
-            radii=list(radii.values()),
+            radii=list(radii.values())[1:],
+            positive_radius=best[0].einstein_radius,
             others=others,
             psf_width=_psf_width(data.psf, frame),
             at_bound=at_bound,

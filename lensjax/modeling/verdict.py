@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 VerdictName = Literal["good", "doubtful", "failed"]
 
 DETECTION = 5.0  # standard deviations: the lensed source against no source
-SPREAD = 0.04  # of the Einstein radius among models of the source
+SPREAD = 0.04  # of the Einstein radius among flexible models of the source
+POSITIVE_SPREAD = 0.1  # from that of the first, positive source
 FAILED_SPREAD = 0.15
 CLOSE_COST = 1.05  # cost of a second solution relative to that of the best
 DIFFERENT_RADIUS = 0.03
 LARGE_SHEAR = 0.25
-RESIDUAL = 1.6  # mean squared residual in the arcs, relative to the blank sky
+RESIDUAL = 2.5  # mean squared residual in the arcs, relative to the blank sky
 
 
 class Evidence(NamedTuple):
@@ -20,7 +21,8 @@ class Evidence(NamedTuple):
     Attributes:
       detection: significance of the lensed source, standard deviations.
       theta_E: Einstein radius of the result, arcsec.
-      radii: Einstein radii for other models of the source and another strength of the priors, arcsec.
+      radii: Einstein radii for other flexible sources and another strength of the priors, arcsec.
+      positive_radius: Einstein radius for the first, positive source, arcsec.
       others: Einstein radius and cost relative to the best, of other solutions.
       psf_width: full width at half maximum of the point-spread function, arcsec.
       at_bound: names of parameters at a bound.
@@ -33,6 +35,7 @@ class Evidence(NamedTuple):
     detection: float
     theta_E: float
     radii: Sequence[float]
+    positive_radius: float
     others: Sequence[tuple[float, float]]
     psf_width: float
     at_bound: Sequence[str]
@@ -74,6 +77,9 @@ def judge(evidence: Evidence) -> Verdict:
         (failed if spread > FAILED_SPREAD else doubtful).append(
             f"theta_E differs by {100 * spread:.0f} % between models of the source or strengths of the priors"
         )
+    change = abs(evidence.positive_radius / evidence.theta_E - 1)
+    if change > POSITIVE_SPREAD:
+        doubtful.append(f"theta_E differs by {100 * change:.0f} % from that for a positive source")
     close = [
         radius
         for radius, cost in evidence.others

@@ -153,31 +153,45 @@ class Classifier:
           errors: reason why an image cannot be classified; "" for the others.
           options: temperature and test-time augmentation.
         """
+        good = np.array([not error for error in errors], bool)
+        number = int(good.sum())
+        images = ImageSet(
+            pixels=pixels[good],
+            scale=np.ones(number, np.float32),
+            labels=np.zeros(number, np.int32),
+            names=("",) * number,
+        )
+        if number:
+            images = add_centered_residuals(images, self.trained.config.data.fit)
+        return self.predict_fitted(images, errors, options)
+
+    def predict_fitted(
+        self, images: ImageSet, errors: Sequence[str], options: PredictionOptions, *, note: str = ""
+    ) -> Predictions:
+        """Classifies images that already have the residuals of their lens fits, if the classifier uses them.
+
+        Args:
+          images: the images without an error.
+          errors: reason why an image cannot be classified; "" for the others. One per result.
+          options: temperature and test-time augmentation.
+          note: reason why all images are outside the domain; "" if they may be inside.
+        """
         errors = list(errors)
         good = np.array([not error for error in errors], bool)
-        probabilities = np.full((len(pixels), len(CLASSES)), np.nan)
+        probabilities = np.full((len(errors), len(CLASSES)), np.nan)
         has_fit = self.trained.config.data.fit != "none"
-        values = {name: np.full(len(pixels), np.nan) for name in FIT_VALUES} if has_fit else {}
-        reasons = [""] * len(pixels)
+        values = {name: np.full(len(errors), np.nan) for name in FIT_VALUES} if has_fit else {}
+        reasons = [""] * len(errors)
         domain = self.trained.domain
         if good.any():
-            number = int(good.sum())
-            images = ImageSet(
-                pixels=pixels[good],
-                scale=np.ones(number, np.float32),
-                labels=np.zeros(number, np.int32),
-                names=("",) * number,
-            )
-            images = add_centered_residuals(images, self.trained.config.data.fit)
             predictions = self.trained.predict(images, options, quiet=True)
             probabilities[good] = predictions.probabilities
             for name, column in values.items():
-                assert images.fit is not None  # for the type checker: set by add_centered_residuals
+                assert images.fit is not None  # for the type checker
                 column[good] = images.fit[name]
-            if domain is not None:
-                found = find_reasons(domain, images, predictions)
-                for row, reason in zip(np.flatnonzero(good), found, strict=True):
-                    reasons[row] = reason
+            found = [""] * len(images) if domain is None else find_reasons(domain, images, predictions)
+            for row, reason in zip(np.flatnonzero(good), found, strict=True):
+                reasons[row] = "; ".join(each for each in (note, reason) if each)
         if has_fit:
             for row in np.flatnonzero(good & (values["fit_converged"] != 1)):
                 errors[row] = "no lens was found: the fit of a smooth lens did not converge"
@@ -186,11 +200,12 @@ class Classifier:
         fit_values = {name: values.get(name) for name in FIT_VALUES}
         if has_fit:
             fit_values["fit_converged"] = values["fit_converged"] == 1
+        known = domain is not None or note
         return Predictions(
             classes=np.where(good, best, ""),
             probabilities=probabilities,
             entropy=entropy(probabilities),
-            in_domain=None if domain is None else np.array([not reason for reason in reasons]) & good,
+            in_domain=np.array([not reason for reason in reasons]) & good if known else None,
             reasons=tuple(reasons),
             errors=tuple(errors),
             **fit_values,

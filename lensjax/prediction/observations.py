@@ -1,0 +1,91 @@
+"""Classification of telescope images: a lens model removes the light of the lens and gives the residual."""
+
+import numpy as np
+from jaxtyping import Float
+
+from lensjax import fitting, modeling
+from lensjax.data.images import ImageSet
+from lensjax.data.npy import min_max_scale
+from lensjax.data.residuals import FIT_VALUES, NO_FIT
+from lensjax.errors import UserError
+from lensjax.prediction.classifier import Classifier, Predictions
+from lensjax.prediction.readers.sizes import resample
+from lensjax.prediction.trained_model import PredictionOptions
+
+OTHER_WORLD = "telescope image: the classifier was validated on images without light of the lens"
+_SAME_SCALE = 0.02  # relative difference of two pixel scales that are treated as equal
+
+
+def classify_observation(
+    classifier: Classifier, observation: modeling.Observation, model: modeling.LensModel = modeling.GALAXY
+) -> tuple[Predictions, modeling.LensModelFit]:
+    """Fits a lens model to a telescope image and classifies what the model does not describe.
+
+    The classifier gets the image without the light of the lens and the sky, and the residual of the fit in
+    standard deviations of the blank sky. Such images are outside the domain of a classifier that was trained
+    on simulations without light of the lens; the predictions are marked accordingly.
+
+    Args:
+      classifier: a classifier that was trained with a lens fit.
+      observation: the telescope image.
+      model: the lens model.
+
+    Returns:
+      The prediction for this image, without a class if the fit failed, and the fit.
+
+    Raises:
+      UserError: if the classifier has no lens fit, the image is too small, or its pixels are larger than the
+        classifier's.
+    """
+    config = classifier.trained.config
+    if config.data.fit == NO_FIT:
+        raise UserError("the classifier was trained without a lens fit; it cannot use the residual of a fit")
+    size, scale = config.data.image_size, fitting.smooth_model(config.data.fit).pixel_scale
+    zoom = observation.pixel_scale / scale
+    if zoom > 1 + _SAME_SCALE:
+        raise UserError(
+            f"the pixels of the image ({observation.pixel_scale:g} arcsec) are larger than those of the "
+            f"classifier ({scale:g} arcsec); train on images with this pixel scale"
+        )
+    side = size * scale
+    if min(observation.image.shape) * observation.pixel_scale < side * (1 - 1e-6):
+        raise UserError(
+            f"the image has {observation.image.shape} pixels of {observation.pixel_scale:g} arcsec; the "
+            f"classifier needs a field of {side:g} arcsec"
+        )
+    # One pixel more: the cutout of the fit has an even number of pixels, the resampled field needs all of it.
+    fit = modeling.fit(observation, model, radius=side / 2 + observation.pixel_scale)
+    lensed = fit.image - fit.lens_light - fit.sky
+    residual = np.where(np.isfinite(fit.noise), fit.residual, 0) / np.sqrt(fit.sky_variance)
+    parameters = fit.parameters
+    sky = float(np.median(fit.noise[np.isfinite(fit.noise)])) * np.sqrt(fit.sky_variance)
+    values = {
+        "theta_E": fit.einstein_radius,
+        "theta_E_sigma": fit.standard_errors.get("mass.0.theta_E", 0.0),
+        "gamma1": parameters.get("mass.1.gamma1", 0.0),
+        "gamma2": parameters.get("mass.1.gamma2", 0.0),
+        "lens_x": parameters["mass.0.center_x"],
+        "lens_y": parameters["mass.0.center_y"],
+        "sky_noise": sky / float(np.ptp(lensed)),
+        "reduced_chi_square": fit.reduced_chi_square,
+        "fit_converged": float(fit.verdict.name != "failed"),
+    }
+    images = ImageSet(
+        pixels=min_max_scale(_match(lensed, zoom, size))[None].astype(np.float32),
+        scale=np.ones(1, np.float32),
+        labels=np.zeros(1, np.int32),
+        names=("",),
+        # The mean of 1 / zoom^2 pixels of white noise has zoom times their standard deviation.
+        residuals=np.clip(_match(residual, zoom, size) / zoom, -1e4, 1e4)[None].astype(np.float16),
+        fit={name: np.array([values[name]], np.float32) for name in FIT_VALUES},
+    )
+    error = "" if fit.verdict.name != "failed" else f"the lens fit failed: {'; '.join(fit.verdict.reasons)}"
+    return classifier.predict_fitted(images, [error], PredictionOptions(), note=OTHER_WORLD), fit
+
+
+def _match(image: np.ndarray, zoom: float, size: int) -> Float[np.ndarray, "{size} {size}"]:
+    """The center of an image with the classifier's pixels."""
+    if abs(zoom - 1) > _SAME_SCALE:
+        return resample(image, zoom, size)
+    top, left = ((length - size) // 2 for length in image.shape)
+    return image[top : top + size, left : left + size]
