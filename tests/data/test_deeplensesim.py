@@ -125,6 +125,9 @@ def test_splits_do_not_depend_on_file_system_order(tmp_path, model, monkeypatch)
                 self.entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
 
         def __enter__(self):
+            return self
+
+        def __iter__(self):
             return iter(self.entries)
 
         def __exit__(self, *exception):
