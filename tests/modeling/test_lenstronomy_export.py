@@ -1,0 +1,131 @@
+"""The exported model gives the same image in lenstronomy."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lenstronomy.Data.imaging_data import ImageData
+from lenstronomy.Data.psf import PSF
+from lenstronomy.ImSim.image_model import ImageModel
+from lenstronomy.LensModel.lens_model import LensModel as LenstronomyLens
+from lenstronomy.LightModel.light_model import LightModel
+
+from lensjax.modeling import (
+    EPL,
+    SIE,
+    SIS,
+    LensModel,
+    LensModelFit,
+    MultiGaussian,
+    Observation,
+    Sersic,
+    Shapelets,
+    Shear,
+    gaussian_psf,
+)
+from lensjax.modeling.frame import prepare
+from lensjax.modeling.variable_projection import model_images
+from lensjax.modeling.verdict import Verdict
+
+SCALE = 0.05
+
+
+def lens_model(main, source):
+    return LensModel(mass=(main, Shear()), lens_light=(MultiGaussian(), Sersic()), source=source)
+
+
+def values_of(model):
+    """Values in which no two parameters are equal."""
+    known = {"theta_E": 0.7, "gamma": 2.2, "R_sersic": 0.4, "n_sersic": 1.3, "beta": 0.13}
+    return {
+        name: known.get(name.split(".")[-1], 0.02 * (number % 7) - 0.05)
+        for number, name in enumerate(model.parameters)
+    }
+
+
+def made_fit(model, psf_subpixels, shape=(50, 53)):
+    """A model of a frame whose middle is not that of the image, with images but without a fit."""
+    rng = np.random.default_rng(0)
+    psf = gaussian_psf(0.12, SCALE / psf_subpixels)
+    skewed = psf * (1 + 0.3 * np.tri(len(psf)))  # a kernel without symmetry shows how it is applied
+    observation = Observation(
+        rng.normal(0, 1, shape), 1.0, skewed, pixel_scale=SCALE, psf_subpixels=psf_subpixels
+    )
+    prepared = prepare(observation, radius=1.1)
+    frame, data = prepared.fine
+    free = model.start(values_of(model))
+    amplitudes = rng.uniform(0.5, 2, sum(model.amplitudes.values()))
+    images = model_images(model, frame, data, free, amplitudes)
+    zero = np.zeros(data.image.shape)
+    return data.psf, LensModelFit(
+        model=model,
+        parameters={name: float(value) for name, value in model.values(jnp.asarray(free)).items()},
+        names=model.fitted,
+        covariance=np.zeros(2 * [len(free)]),
+        amplitudes=amplitudes,
+        frame=frame,
+        image=data.image,
+        noise=zero + 1,
+        lens_light=images["lens_light"],
+        sky=images["sky"],
+        lensed_source=images["source"],
+        artifacts=zero > 0,
+        chi_square=1.0,
+        degrees_of_freedom=1,
+        sky_variance=1.0,
+        detection=9.0,
+        radii={},
+        others=(),
+        verdict=Verdict("good", ()),
+        notes=(),
+    )
+
+
+def render(content, psf):
+    """Images of foreground light and lensed source, by lenstronomy from the JSON content alone."""
+    frame, model = content["frame"], content["lenstronomy"]
+    scale, factor = frame["pixel_scale"], frame["psf_subpixels"]
+    edge = len(psf) // factor  # the point-spread function also scatters light from outside of the frame
+    rows, columns = frame["rows"] + 2 * edge, frame["columns"] + 2 * edge
+    data = ImageData(
+        np.zeros((rows, columns)),
+        1.0,
+        1.0,
+        ra_at_xy_0=frame["center_x"] - (columns - 1) / 2 * scale,
+        dec_at_xy_0=frame["center_y"] - (rows - 1) / 2 * scale,
+        transform_pix2angle=scale * np.eye(2),
+    )
+    kernel = PSF("PIXEL", kernel_point_source=psf, point_source_supersampling_factor=factor)
+    image_model = ImageModel(
+        data,
+        kernel,
+        LenstronomyLens(model["lens_model_list"]),
+        LightModel(model["source_light_model_list"]),
+        LightModel(model["lens_light_model_list"]),
+        kwargs_numerics={"supersampling_factor": frame["subpixels"], "supersampling_convolution": factor > 1},
+    )
+    parts = {name: model[f"kwargs_{name}"] for name in ("lens", "source", "lens_light")}
+    arguments = {f"kwargs_{name}": value for name, value in parts.items()}
+    images = [
+        image_model.image(**arguments, lens_light_add=light, source_add=not light) for light in (True, False)
+    ]
+    return [image[edge:-edge, edge:-edge] for image in images]
+
+
+@pytest.mark.filterwarnings("ignore:`axes` should not be `None`:DeprecationWarning")  # in lenstronomy
+@pytest.mark.parametrize(
+    ("main", "source", "psf_subpixels"),
+    [
+        (SIE(), (Shapelets(order=8),), 1),
+        (EPL(), (Shapelets(order=3), Shapelets(order=1)), 2),
+        (SIS(), (MultiGaussian(number=4, outer_e1=None, outer_e2=None),), 2),
+    ],
+    ids=["sie", "epl", "sis"],
+)
+def test_exported_model_renders_the_same_image_in_lenstronomy(main, source, psf_subpixels):
+    psf, fit = made_fit(lens_model(main, source), psf_subpixels)
+    assert abs(fit.frame.center_x) > 0.01
+    light, lensed = render(json.loads(fit.to_json()), psf)
+    for found, expected in ((light, fit.lens_light), (lensed, fit.lensed_source)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
