@@ -48,8 +48,7 @@ def made_fit(model, psf_subpixels, shape=(50, 53)):
     """A model of a frame whose middle is not that of the image, with images but without a fit."""
     rng = np.random.default_rng(0)
     psf = gaussian_psf(0.12, SCALE / psf_subpixels)
-    # A kernel without symmetry shows how it is applied; lenstronomy can remove its edge.
-    skewed = np.pad(psf * (1 + 0.3 * np.tri(len(psf))), psf_subpixels)
+    skewed = psf * (1 + 0.3 * np.tri(len(psf)))  # a kernel without symmetry shows how it is applied
     observation = Observation(
         rng.normal(0, 1, shape), 1.0, skewed, pixel_scale=SCALE, psf_subpixels=psf_subpixels
     )
