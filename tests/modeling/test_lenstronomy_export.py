@@ -103,7 +103,11 @@ def render(content, psf):
         LenstronomyLens(model["lens_model_list"]),
         LightModel(model["source_light_model_list"]),
         LightModel(model["lens_light_model_list"]),
-        kwargs_numerics={"supersampling_factor": frame["subpixels"], "supersampling_convolution": factor > 1},
+        kwargs_numerics={
+            "supersampling_factor": frame["subpixels"],
+            "supersampling_convolution": factor > 1,
+            "supersampling_kernel_size": None,
+        },
     )
     parts = {name: model[f"kwargs_{name}"] for name in ("lens", "source", "lens_light")}
     arguments = {f"kwargs_{name}": value for name, value in parts.items()}
