@@ -148,6 +148,12 @@ class LensModel:
         if not self.source:
             return jnp.zeros((0, *x.shape), x.dtype)
         beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
+        return self.unlensed_columns(beta_x, beta_y, values)
+
+    def unlensed_columns(
+        self, beta_x: Array, beta_y: Array, values: Mapping[str, Any]
+    ) -> Float[Array, "n *grid"]:
+        """Images of the source with unit amplitudes, at positions in the source plane, arcsec."""
         parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
         return jnp.concatenate(parts)
 

@@ -5,7 +5,9 @@ import json
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from lensjax.modeling.frame import Frame
 from lensjax.modeling.model import LensModel
@@ -85,6 +87,20 @@ class LensModelFit:
     def reduced_chi_square(self) -> float:
         """Chi-square per degree of freedom, relative to the variance of the blank sky."""
         return self.chi_square / (max(self.degrees_of_freedom, 1) * self.sky_variance)
+
+    def deflection(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Deflection of the lens at x and y, arcsec."""
+        return self.model.deflection(x, y, self.parameters)
+
+    def source(self, beta_x: np.ndarray, beta_y: np.ndarray) -> np.ndarray:
+        """Brightness of the source, neither lensed nor blurred, in the unit of the image.
+
+        Args:
+          beta_x, beta_y: positions in the source plane [rows, columns], arcsec.
+        """
+        x, y = (jnp.asarray(each, jnp.float32) for each in (beta_x, beta_y))
+        columns = np.asarray(self.model.unlensed_columns(x, y, self.parameters), np.float64)
+        return np.tensordot(self.amplitudes[-len(columns) :], columns, 1)
 
     def to_lenstronomy(self) -> dict[str, Any]:
         """The model as lenstronomy's lists of profiles and their arguments.
