@@ -151,7 +151,12 @@ class Observation:
 
         parts: dict[str, Any] = read_observation(image, noise, psf, mask, pixel_scale, extension)
         try:
-            if parts["psf"] is None and psf_fwhm is not None:
+            if parts["psf"] is None:
+                if psf_fwhm is None:
+                    raise UserError(
+                        "has no point-spread function; give psf, or psf_fwhm in arcsec for a Gaussian that "
+                        "stands in"
+                    )
                 # The stand-in has the pixels that psf_subpixels describes.
                 parts["psf"] = gaussian_psf(psf_fwhm, _check_scale(parts["pixel_scale"]) / psf_subpixels)
                 parts["notes"] += (f"psf: a Gaussian of {psf_fwhm:.4g} arcsec FWHM stands in",)
