@@ -78,8 +78,8 @@ def thumbnail(fitted: LensModelFit) -> bytes:
     data = _used(fitted, fitted.image - fitted.sky)
     norm = _brightness(fitted, data)
     residual = _used(fitted, fitted.residual) / (2 * _RESIDUAL) + 0.5
-    model = np.asarray(norm(fitted.model_image - fitted.sky))
-    parts = [(np.asarray(norm(data)), "magma"), (model, "magma"), (residual, "RdBu_r")]
+    shown, model = (np.ma.filled(norm(each), np.nan) for each in (data, fitted.model_image - fitted.sky))
+    parts = [(shown, "magma"), (model, "magma"), (residual, "RdBu_r")]
     colors = [to_rgb(Picture(pixels, "", "", colormap)) / 255 for pixels, colormap in parts]
     return encode_png(Picture(np.concatenate(colors, axis=1), "", ""))
 
