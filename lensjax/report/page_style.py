@@ -100,7 +100,8 @@ tr.here th, tr.here td { font-weight: 650; }
   display: block; width: 300px; height: auto; border-radius: 4px; image-rendering: pixelated;
 }
 .lenses thead button {
-  padding: 0; border: 0; background: none; color: inherit; font: inherit; cursor: pointer; white-space: nowrap;
+  padding: 0; border: 0; background: none; color: inherit; font: inherit; white-space: nowrap;
+  cursor: pointer;
 }
 .lenses thead button::after { content: " \\2195"; opacity: 0.5; }
 .lenses thead [aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
