@@ -3,7 +3,7 @@
 from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
-from lensjax.fitting.fit import fit_lens
+from lensjax.fitting.least_squares import fit_lens
 from lensjax.fitting.model import COMMON_TEST, GENERAL, SmoothModel, smooth_model
 from lensjax.fitting.noise import Noise, noise_from_high_frequencies, photon_noise, unknown_noise
 from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
@@ -25,10 +25,10 @@ from lensjax.modeling import (
     Sersic,
     Shapelets,
     Shear,
-    fit,
     galaxy_model,
     gaussian_psf,
 )
+from lensjax.modeling.fit import fit
 
 __all__ = [
     "COMMON_TEST",
