@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from lensjax.cli import fit_output
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, real, switch, usage
 from lensjax.cli.lens_inputs import LensFiles, find_lenses
@@ -50,6 +52,9 @@ FLAGS = {
     "format": choice("FORMAT", "Table: csv (default), or also parquet.", ("csv", "parquet"), "csv"),
     "overwrite": switch("Replace results that were made with other files or settings."),
 }
+# Compiled programs are released after this number of lenses. Each image size and each page needs some, and a
+# process with many of them exceeds the limit of memory maps of Linux.
+CLEAR_EVERY = 20
 # The flags that determine the results, in addition to the files.
 SETTINGS = ("pixel-scale", "extension", "main-lens", "order", "radius", "psf-fwhm")
 USAGE = usage(
@@ -136,6 +141,8 @@ def _fit_all(
                 unusable[lens.name] = reason
                 text = f"failed, {reason}"
             bar.update()
+            if number % CLEAR_EVERY == 0:
+                jax.clear_caches()
             left = (time.monotonic() - started) / number * (len(lenses) - number)
             remaining = f"; {format_duration(left)} left" if number < len(lenses) else ""
             if len(lenses) > 1 or lens.name not in unusable:
