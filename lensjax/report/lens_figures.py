@@ -54,8 +54,10 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     x, y = _fine_grid(fitted)
     curves = physics.critical_curves(fitted.deflection, x, y)
     yield _source_view(fitted, physics.caustics(fitted.deflection, curves))
-    norm = _brightness(fitted, fitted.image - fitted.sky)
-    figure, axes = _panel(_extent(fitted), fitted.image - fitted.sky, norm, "gray", _BRIGHTNESS)
+    data = _used(fitted, fitted.image - fitted.sky)
+    norm = _brightness(fitted, data, data)
+    figure, axes = _panel(_extent(fitted), data, norm, "gray", _BRIGHTNESS)
+    axes.set_facecolor("white")  # gray is a brightness here
     for curve in curves:
         axes.plot(*curve.T, color=LINE, linewidth=1.2)
     yield LensView(
@@ -76,7 +78,7 @@ def thumbnail(fitted: LensModelFit) -> bytes:
       fitted: the fit.
     """
     data = _used(fitted, fitted.image - fitted.sky)
-    norm = _brightness(fitted, data)
+    norm = _brightness(fitted, data, data)
     residual = _used(fitted, fitted.residual) / (2 * _RESIDUAL) + 0.5
     shown, model = (np.ma.filled(norm(each), np.nan) for each in (data, fitted.model_image - fitted.sky))
     parts = [(shown, "magma"), (model, "magma"), (residual, "RdBu_r")]
@@ -87,9 +89,9 @@ def thumbnail(fitted: LensModelFit) -> bytes:
 def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     """Views of the observed image and the parts of the model."""
     data = _used(fitted, fitted.image - fitted.sky)
-    norm = _brightness(fitted, data)
+    norm = _brightness(fitted, data, data)
     arcs = _used(fitted, fitted.image - fitted.sky - fitted.lens_light)
-    arcs_norm = _brightness(fitted, np.append(fitted.lensed_source, 0))
+    arcs_norm = _brightness(fitted, arcs, fitted.lensed_source)
     unused = " Gray pixels are not used." if np.isnan(data).any() else ""
     yield LensView(
         "Data", f"Image minus sky.{unused}", _panel(_extent(fitted), data, norm, "magma", _BRIGHTNESS)[0]
@@ -148,7 +150,7 @@ def _panel(
     """An image with coordinates and a color bar, at the same place of the figure for all images."""
     width, height = SIDE, 0.82 * SIDE
     figure = Figure(figsize=(width, height))
-    side, left, bottom = 0.63 * width, 0.17 * width, 0.14 * width
+    side, left, bottom = 0.61 * width, 0.17 * width, 0.14 * width
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height), facecolor="0.5")
     picture = axes.imshow(
         pixels, origin="lower", extent=extent, norm=norm, cmap=colormap, interpolation="nearest"
@@ -192,11 +194,11 @@ def _used(fitted: LensModelFit, pixels: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(fitted.noise), pixels, np.nan)
 
 
-def _brightness(fitted: LensModelFit, pixels: np.ndarray) -> Normalize:
-    """Scale that is linear for faint and logarithmic for bright pixels."""
+def _brightness(fitted: LensModelFit, dark: np.ndarray, bright: np.ndarray) -> Normalize:
+    """Scale from the dark pixels of one image to the bright ones of another, linear near 0."""
     noise = float(np.median(fitted.noise[np.isfinite(fitted.noise)]))
-    peak = float(np.nanquantile(pixels, 0.999))
-    return AsinhNorm(_NOISE_STEPS * noise, vmin=-2 * noise, vmax=max(peak, 5 * noise))
+    low, high = float(np.nanquantile(dark, 0.01)), float(np.nanquantile(bright, 0.999))
+    return AsinhNorm(_NOISE_STEPS * noise, vmin=low, vmax=max(high, low + 5 * noise))
 
 
 def _fine_grid(fitted: LensModelFit) -> tuple[Array, Array]:
