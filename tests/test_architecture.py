@@ -12,7 +12,7 @@ FILES = {"decoding", "fits_units"}
 MAY_IMPORT = {
     "physics": set(),
     "simulation": {"physics", "errors"},
-    "fitting": {"physics", "errors"},
+    "fitting": {"physics", "modeling", "errors"},
     "models": {"physics", "fitting", "config"},
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {
         *COMMON,
     },
     "modeling": {"physics", "errors", *FILES},
-    "report": {"prediction", "evaluation", "models", "data", "fitting", "physics", *COMMON},
+    "report": {"prediction", "evaluation", "modeling", "models", "data", "fitting", "physics", *COMMON},
     "runtime": set(),
 }
 ONLY_IN = {

@@ -13,12 +13,14 @@ from lensjax.config import FIELDS
 COMMANDS = {
     "convert-weights": "convert weights between PyTorch files and lensjax files",
     "export": "export a run to StableHLO, ONNX, safetensors or PyTorch",
+    "fit": "fit lens models to telescope images",
     "import": "convert DeepLenseSim's files to a data set with splits",
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
     "verify": "check runs, model files and the cache for damage",
 }
-_MODULES = {"import": "import_deeplensesim"}  # a module cannot be named import
+# Modules whose names are not those of the commands; a module cannot be named import.
+_MODULES = {"fit": "fit_lenses", "import": "import_deeplensesim"}
 _EXAMPLES = {
     "train": ("--config lens_fit:quick", "--config configs/pinn.py --config.batch_size=64"),
     "evaluate": ("--workdir runs/lens_fit-quick",),

@@ -9,8 +9,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from lensjax.errors import UserError
-from lensjax.fitting.fit import fit_lens
 from lensjax.fitting.inputs import convert_inputs
+from lensjax.fitting.least_squares import fit_lens
 from lensjax.fitting.model import COMMON_TEST, SmoothModel
 from lensjax.fitting.noise import Noise
 from lensjax.fitting.result import LensFit

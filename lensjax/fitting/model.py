@@ -5,58 +5,13 @@ import math
 from typing import Literal
 
 from lensjax.errors import UserError
+from lensjax.modeling.parameter import Parameter
 
 MainLens = Literal["sis", "sie", "epl"]
 
 LENS = ("theta_E", "gamma", "lens_e1", "lens_e2", "lens_x", "lens_y", "gamma1", "gamma2")
 SOURCE = ("source_x", "source_y", "source_e1", "source_e2", "R_sersic", "n_sersic")
 LINEAR = ("amp", "sky")
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """Fixed or fitted parameter of the model; create it with `Parameter.fixed` or `Parameter.fitted`.
-
-    Attributes:
-      value: value of a fixed parameter; center of the starting range of a fitted parameter.
-      free: True if the parameter is fitted.
-      start: range of the starting values of a fit.
-      bounds: smallest and largest allowed value.
-      prior: mean and standard deviation of a normal prior; None for a flat prior.
-    """
-
-    value: float = 0.0
-    free: bool = False
-    start: tuple[float, float] = (0.0, 0.0)
-    bounds: tuple[float, float] = (0.0, 0.0)
-    prior: tuple[float, float] | None = None
-
-    @classmethod
-    def fixed(cls, value: float) -> "Parameter":
-        """Creates a parameter with a known value."""
-        if not math.isfinite(value):
-            raise UserError(f"the value of a fixed parameter is {value}; expected a finite number")
-        return cls(value=value)
-
-    @classmethod
-    def fitted(
-        cls, start: tuple[float, float], bounds: tuple[float, float], prior: tuple[float, float] | None = None
-    ) -> "Parameter":
-        """Creates a parameter to fit.
-
-        Args:
-          start: range of the starting values of a fit.
-          bounds: smallest and largest allowed value.
-          prior: mean and standard deviation of a normal prior; None for a flat prior.
-
-        Raises:
-          UserError: if `start` is not within `bounds`, or the standard deviation is not positive.
-        """
-        if not bounds[0] <= start[0] <= start[1] <= bounds[1]:
-            raise UserError(f"start={start} of a parameter is not within bounds={bounds}")
-        if prior is not None and not prior[1] > 0:
-            raise UserError(f"the standard deviation of a prior is {prior[1]}; it must be positive")
-        return cls((start[0] + start[1]) / 2, True, start, bounds, prior)
 
 
 _ZERO, _ISOTHERMAL = Parameter.fixed(0.0), Parameter.fixed(2.0)

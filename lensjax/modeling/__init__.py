@@ -3,7 +3,7 @@
 from lensjax.modeling.components import EPL, SIE, SIS, MultiGaussian, Sersic, Shapelets, Shear
 from lensjax.modeling.correlation import NoiseCorrelation, measure_correlation
 from lensjax.modeling.fit import fit
-from lensjax.modeling.model import GALAXY, LensModel, Prior
+from lensjax.modeling.model import GALAXY, LensModel, Prior, galaxy_model
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.psf import gaussian_psf
@@ -27,6 +27,7 @@ __all__ = [
     "Shear",
     "Verdict",
     "fit",
+    "galaxy_model",
     "gaussian_psf",
     "measure_correlation",
 ]

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 from lensjax import physics
 from lensjax.errors import UserError
 from lensjax.modeling.components import (
+    EPL,
     SIE,
+    SIS,
     LightComponent,
     Mass,
     MultiGaussian,
@@ -23,6 +25,7 @@ from lensjax.modeling.components import (
 from lensjax.modeling.parameter import Parameter
 
 GROUPS = ("mass", "lens_light", "source")
+MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,12 @@ class LensModel:
         if not self.source:
             return jnp.zeros((0, *x.shape), x.dtype)
         beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
+        return self.unlensed_columns(beta_x, beta_y, values)
+
+    def unlensed_columns(
+        self, beta_x: Array, beta_y: Array, values: Mapping[str, Any]
+    ) -> Float[Array, "n *grid"]:
+        """Images of the source with unit amplitudes, at positions in the source plane, arcsec."""
         parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
         return jnp.concatenate(parts)
 
@@ -209,29 +218,41 @@ def light_only(model: LensModel) -> LensModel:
     return dataclasses.replace(model, mass=(), source=(), priors=priors)
 
 
-def _galaxy_priors() -> tuple[Prior, ...]:
-    """Mass follows light: equal centers within 0.03 arcsec, and 0.8 of the ellipticity within 0.1."""
-    light, mass = "lens_light.0.", "mass.0."
-    tied = [
-        Prior(((mass + name, 1.0), (light + name, -1.0)), 0.0, 0.03) for name in ("center_x", "center_y")
-    ] + [Prior(((mass + name, 1.0), (light + name, -0.8)), 0.0, 0.1) for name in ("e1", "e2")]
-    return tuple(tied)
-
-
 _LIGHT_ELLIPTICITY = Parameter.fitted((0.02, 0.02), (-0.6, 0.6), prior=(0.0, 0.25))
 _SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5), prior=(0.0, 0.05))
+_EINSTEIN_RADIUS = Parameter.fitted((0.5, 2.2), (0.05, 6.0), prior=(1.2, 0.4))
 
 GALAXY_LIGHT = MultiGaussian(
     e1=_LIGHT_ELLIPTICITY, e2=_LIGHT_ELLIPTICITY, outer_e1=_LIGHT_ELLIPTICITY, outer_e2=_LIGHT_ELLIPTICITY
 )
 
-# A galaxy that lenses a galaxy: the default of `fit`.
-GALAXY = LensModel(
-    mass=(
-        SIE(theta_E=Parameter.fitted((0.5, 2.2), (0.05, 6.0), prior=(1.2, 0.4))),
-        Shear(gamma1=_SHEAR, gamma2=_SHEAR),
-    ),
-    lens_light=(GALAXY_LIGHT,),
-    source=(Shapelets(order=8),),
-    priors=_galaxy_priors(),
-)
+
+def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
+    """A galaxy that lenses a galaxy.
+
+    Mass follows light: equal centers within 0.03 arcsec, and 0.8 of the ellipticity within 0.1.
+
+    Args:
+      main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
+      order: largest order of the shapelets that describe the source.
+
+    Raises:
+      UserError: if an argument is not one of these.
+    """
+    if main_lens not in MAIN_LENSES:
+        raise UserError(f"main_lens is {main_lens!r}; expected one of {', '.join(MAIN_LENSES)}")
+    main = MAIN_LENSES[main_lens](theta_E=_EINSTEIN_RADIUS)
+    tied = [("center_x", 1.0, 0.03), ("center_y", 1.0, 0.03), ("e1", 0.8, 0.1), ("e2", 0.8, 0.1)]
+    return LensModel(
+        mass=(main, Shear(gamma1=_SHEAR, gamma2=_SHEAR)),
+        lens_light=(GALAXY_LIGHT,),
+        source=(Shapelets(order=order),),
+        priors=tuple(
+            Prior(((f"mass.0.{name}", 1.0), (f"lens_light.0.{name}", -part)), 0.0, deviation)
+            for name, part, deviation in tied
+            if name in component_parameters(main)
+        ),
+    )
+
+
+GALAXY = galaxy_model()  # the default of `fit`

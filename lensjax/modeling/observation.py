@@ -12,7 +12,7 @@ from lensjax.errors import UserError
 from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.correlation import NoiseCorrelation
 from lensjax.modeling.planes import check_noise, pixels, plane_like
-from lensjax.modeling.psf import check_psf, rebin_psf
+from lensjax.modeling.psf import check_psf, gaussian_psf, rebin_psf
 
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
@@ -119,6 +119,7 @@ class Observation:
         *,
         pixel_scale: float | None = None,
         psf_subpixels: int = 1,
+        psf_fwhm: float | None = None,
         extension: str | int | None = None,
     ) -> "Observation":
         """Reads an observation from FITS files.
@@ -136,6 +137,8 @@ class Observation:
           mask: file with the mask, 1 for valid pixels, or the array; None if all pixels are valid.
           pixel_scale: side of a pixel, arcsec; if None, that of the header.
           psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
+          psf_fwhm: full width at half maximum of a Gaussian that stands in if there is no point-spread
+            function, arcsec.
           extension: name or number of the image's extension.
 
         Returns:
@@ -148,6 +151,15 @@ class Observation:
 
         parts: dict[str, Any] = read_observation(image, noise, psf, mask, pixel_scale, extension)
         try:
+            if parts["psf"] is None:
+                if psf_fwhm is None:
+                    raise UserError(
+                        "has no point-spread function; give psf, or psf_fwhm in arcsec for a Gaussian that "
+                        "stands in"
+                    )
+                # The stand-in has the pixels that psf_subpixels describes.
+                parts["psf"] = gaussian_psf(psf_fwhm, _check_scale(parts["pixel_scale"]) / psf_subpixels)
+                parts["notes"] += (f"psf: a Gaussian of {psf_fwhm:.4g} arcsec FWHM stands in",)
             return cls(**parts, psf_subpixels=psf_subpixels)
         except UserError as error:
             raise UserError(f"{image}: {error}") from None

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from lensjax.modeling.frame import Frame
 from lensjax.modeling.model import LensModel
@@ -85,12 +88,27 @@ class LensModelFit:
         """Chi-square per degree of freedom, relative to the variance of the blank sky."""
         return self.chi_square / (max(self.degrees_of_freedom, 1) * self.sky_variance)
 
+    def deflection(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Deflection of the lens at x and y, arcsec."""
+        return self.model.deflection(x, y, self.parameters)
+
+    def source(self, beta_x: np.ndarray, beta_y: np.ndarray) -> np.ndarray:
+        """Brightness of the source, neither lensed nor blurred, in the unit of the image.
+
+        Args:
+          beta_x, beta_y: positions in the source plane [rows, columns], arcsec.
+        """
+        x, y = (jnp.asarray(each, jnp.float32) for each in (beta_x, beta_y))
+        columns = np.asarray(self.model.unlensed_columns(x, y, self.parameters), np.float64)
+        return np.tensordot(self.amplitudes[-len(columns) :], columns, 1)
+
     def to_lenstronomy(self) -> dict[str, Any]:
         """The model as lenstronomy's lists of profiles and their arguments.
 
-        Positions are relative to the center of the observation. The sky is not part of it.
+        Positions are relative to the center of the observation. Amplitudes are those of brightness per square
+        arcsec, which lenstronomy multiplies by the area of a pixel. The sky is not part of it.
         """
-        return self.model.to_lenstronomy(self.parameters, self.amplitudes)
+        return self.model.to_lenstronomy(self.parameters, self.amplitudes / self.frame.pixel_scale**2)
 
     def row(self) -> dict[str, Any]:
         """The result as one row of a table: verdict, reasons, parameters with errors, quality of the fit."""
@@ -108,12 +126,24 @@ class LensModelFit:
         }
 
     def to_json(self) -> str:
-        """Model, parameters, errors and verdict as JSON, with the model in lenstronomy's terms."""
+        """Model, parameters, errors and verdict as JSON, with the model in lenstronomy's terms.
+
+        Values that are not finite are null.
+        """
         content = {
             **self.row(),
             "covariance": {"names": self.names, "values": self.covariance.tolist()},
             "theta_E_by_source": self.radii,
-            "pixel_scale": self.frame.pixel_scale,
+            "frame": self.frame._asdict(),
             "lenstronomy": self.to_lenstronomy(),
         }
-        return json.dumps(content, indent=2)
+        return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    """The content with None for numbers that are not finite."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,13 +1,15 @@
-"""HTML building blocks: tables, embedded figures and panels of images."""
+"""HTML building blocks: documents, tables, embedded figures and panels of images."""
 
 import base64
 import dataclasses
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
+from lensjax.report.page_style import STYLE
 from lensjax.report.panels import Panel, Picture, Strip, encode_png
 
 # Colors of a figure on a light page, and their replacements on a dark page.
@@ -20,6 +22,7 @@ DARK = {
     "#009e73": "#3ccfa4",
     "#cc79a7": "#e59cc5",
 }
+_DPI = 200  # for screens with two dots per CSS pixel
 _SIDE = 150  # side of a small picture, CSS pixels
 
 
@@ -102,6 +105,56 @@ def render_figure(figure: Figure, alt: str, caption: str) -> str:
         f'<source media="(prefers-color-scheme: dark)" srcset="{data_uri(svg, dark.encode())}">'
         f'<img src="{data_uri(svg, light.encode())}" width="{width}" height="{height}" '
         f'alt="{escape(alt)}"></picture><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def render_document(
+    title: str, header: str, sections: Mapping[str, tuple[str, str]], footer: str, *, script: str = ""
+) -> str:
+    """A page that needs no other files and no network access.
+
+    Args:
+      title: title of the window, HTML.
+      header: content above the sections, HTML.
+      sections: heading and content of each section, HTML, by its identifier; links lead to them.
+      footer: text below the sections, HTML.
+      script: JavaScript that runs when the page is loaded; no other is allowed to run.
+    """
+    # Prevents the browser from loading external resources.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+    links = "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, (heading, _) in sections.items())
+    body = "".join(
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{heading}</h2>{content}'
+        "</section>"
+        for key, (heading, content) in sections.items()
+    )
+    nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 1 else ""
+    return to_ascii(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body>"
+        f"{header}{nav}<main>{body}</main><footer>{footer}</footer>"
+        f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
+    )
+
+
+def render_png(figure: Figure, alt: str, caption: str) -> str:
+    """A figure of many pixels as an embedded PNG, on white in light and dark pages.
+
+    Args:
+      figure, alt, caption: see `render_figure`.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return (
+        f'<figure class="plot"><img src="{data_uri("image/png", stream.getvalue())}" width="{width}" '
+        f'height="{height}" alt="{escape(alt)}"><figcaption>{caption}</figcaption></figure>'
     )
 
 

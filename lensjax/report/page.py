@@ -10,13 +10,10 @@ from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
 from lensjax.report.html import Cell
-from lensjax.report.page_style import STYLE
 from lensjax.report.panels import Panel
 from lensjax.report.provenance import Provenance
 from lensjax.report.published import PUBLISHED, comparability_note, is_simulated
 
-# Prevents the browser from loading external resources.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MODELS = {
     "baseline_cnn": "ResNet on the image",
     "lens_vit_pinn": "transformer, lens equation on brightness, ResNet",
@@ -50,25 +47,14 @@ def render_page(
         text = f"<p>{escape(panel.text)}</p>"
         sections[panel.name] = (panel.title, text + html.render_panel(panel))
     sections["made"] = ("Reproducibility", _reproducibility(provenance))
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items())
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}'
-        "</section>"
-        for key, (title, content) in sections.items()
-    )
     name = escape(to_valid_utf8(provenance.name))
     version = escape(provenance.versions["lensjax"])
-    return html.to_ascii(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{name}: lensjax report</title><style>{STYLE}</style></head><body>"
-        f"{_header(metrics, provenance, name)}"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
-        f"<footer>Made with lensjax {version} on {provenance.date}. This file is self-contained. The "
-        "figures are also in figures/ as PNG and PDF, and the numbers in metrics.json.</footer>"
-        "</body></html>\n"
+    footer = (
+        f"Made with lensjax {version} on {provenance.date}. This file is self-contained. The figures are "
+        "also in figures/ as PNG and PDF, and the numbers in metrics.json."
+    )
+    return html.render_document(
+        f"{name}: lensjax report", _header(metrics, provenance, name), sections, footer
     )
 
 

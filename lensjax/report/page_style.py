@@ -4,13 +4,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fbfbfa; --card: #ffffff; --ink: #1f2328; --muted: #5c6570; --line: #e2e5e9;
-  --accent: #0b69a3; --right: #007a59; --wrong: #c2500a; --heat: 0, 104, 170;
+  --accent: #0b69a3; --right: #007a59; --wrong: #c2500a; --doubt: #0b69a3; --heat: 0, 104, 170;
   --code: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #131519; --card: #1b1e24; --ink: #e6e8eb; --muted: #a3abb8; --line: #2f343d;
-    --accent: #5ab4ec; --right: #3ccfa4; --wrong: #ff9357; --heat: 38, 120, 180;
+    --accent: #5ab4ec; --right: #3ccfa4; --wrong: #ff9357; --doubt: #5ab4ec; --heat: 38, 120, 180;
   }
 }
 * { box-sizing: border-box; }
@@ -86,6 +86,26 @@ tr.here th, tr.here td { font-weight: 650; }
   gap: 12px 32px; align-items: start;
 }
 .plot img { display: block; width: 100%; height: auto; }
+.views {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap: 20px 18px;
+  margin: 14px 0;
+}
+.views .plot img { border-radius: 6px; }
+.verdict { font-weight: 650; }
+.verdict.good { color: var(--right); }
+.verdict.doubtful { color: var(--doubt); }
+.verdict.failed { color: var(--wrong); }
+.lenses td, .lenses th { vertical-align: middle; }
+.lenses tbody th img {
+  display: block; width: 300px; height: auto; border-radius: 4px; image-rendering: pixelated;
+}
+.lenses thead button {
+  padding: 0; border: 0; background: none; color: inherit; font: inherit; white-space: nowrap;
+  cursor: pointer;
+}
+.lenses thead button::after { content: " \\2195"; opacity: 0.5; }
+.lenses thead [aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
+.lenses thead [aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
 .tiles {
   display: grid; gap: 14px 12px;
   grid-template-columns: repeat(var(--columns), minmax(0, 190px));

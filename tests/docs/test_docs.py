@@ -5,10 +5,12 @@ import pathlib
 import re
 import shlex
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.random_runs import make_run
+from helpers.small_lens import write_lens
 
 from lensjax import simulation, weights
 from lensjax.cli.help import COMMANDS, command_module
@@ -79,6 +81,12 @@ def predict_prerequisites():
     return {"images": simulated(3, 32)}
 
 
+def real_images_prerequisites():
+    write_lens(pathlib.Path())
+    pathlib.Path("image.fits").rename("lens.fits")
+    return {}
+
+
 def report_prerequisites():
     make_run(pathlib.Path("runs/baseline-quick"), **{"model.name": "baseline_cnn", "model.stage_sizes": (1,)})
     return {"images": jnp.asarray(simulated(2, 32)[..., None], jnp.float32)}
@@ -109,6 +117,7 @@ PREREQUISITES = {
     "fitting.md": fitting_prerequisites,
     "physics_only.md": fitting_prerequisites,
     "predict.md": predict_prerequisites,
+    "real_images.md": real_images_prerequisites,
     "report.md": report_prerequisites,
     "train.md": train_prerequisites,
     "weights.md": weights_prerequisites,
@@ -131,7 +140,8 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     for code in blocks(page, "python"):
         if "import onnxruntime" in code and not importlib.util.find_spec("onnxruntime"):
             continue  # optional, because it needs an older Orbax
-        exec(compile(code, page, "exec"), namespace)
+        with jax.numpy_rank_promotion("allow"):  # as for users
+            exec(compile(code, page, "exec"), namespace)
 
 
 def commands(page):

@@ -192,7 +192,11 @@ MISSING = {
     "number": (PLANES, {"extension": 9}, "has no image extension 9, but SCI, ERR, PSF"),
     "only noise": ({"ERR": NOISE}, {}, "contains only ERR; choose an image"),
     "no image": ({}, {}, "contains no image"),
-    "no psf": ({"SCI": IMAGE, "ERR": NOISE}, {"pixel_scale": 0.05}, "psf=gaussian_psf(fwhm, pixel_scale)"),
+    "no psf": (
+        {"SCI": IMAGE, "ERR": NOISE},
+        {"pixel_scale": 0.05},
+        "no point-spread function; give psf, or psf_fwhm",
+    ),
     "no scale": (PLANES, {}, "the header has no pixel scale; give pixel_scale="),
     "cube": (
         {"SCI": np.ones((3, 60, 60))},
@@ -207,6 +211,16 @@ MISSING = {
     "no file": (PLANES, {"noise": "absent.fits"}, "absent.fits: cannot be opened: No such file"),
     "text scale": (PLANES, {"pixel_scale": "fine"}, "pixel_scale is 'fine'"),
 }
+
+
+def test_gaussian_stands_in_only_without_point_spread_function(tmp_path):
+    path = write(tmp_path / "lens.fits", {"SCI": IMAGE, "ERR": NOISE})
+    found = Observation.from_fits(path, pixel_scale=0.05, psf_fwhm=0.2)
+    np.testing.assert_allclose(found.psf, gaussian_psf(0.2, 0.05))
+    assert "psf: a Gaussian of 0.2 arcsec FWHM stands in" in found.notes
+    path = write(tmp_path / "with_psf.fits", PLANES)
+    found = Observation.from_fits(path, pixel_scale=0.05, psf_fwhm=0.2)
+    np.testing.assert_allclose(found.psf, PSF, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", MISSING)

@@ -1,0 +1,169 @@
+"""The command fit: fits lens models to telescope images and writes a table and pages."""
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lensjax.cli import fit_output
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, real, switch, usage
+from lensjax.cli.lens_inputs import LensFiles, find_lenses
+from lensjax.errors import Interrupted, UserError
+from lensjax.runtime.progress import format_duration, log, progress_bar
+
+FLAGS = {
+    "image": Flag(
+        "PATH",
+        "FITS file of a lens; or a folder of such files, or of folders with image.fits, noise.fits, psf.fits "
+        "and mask.fits; or a CSV table with the columns image, name, noise, psf and mask.",
+    ),
+    "noise": Flag(
+        "FILE",
+        "Noise map. If not given, it is the extension ERR, RMS, WHT or VAR of the image, or is estimated.",
+    ),
+    "psf": Flag("FILE", "Point-spread function. If not given, it is the extension PSF of the image."),
+    "mask": Flag("FILE", "Mask, 1 for valid pixels."),
+    "output": Flag("FOLDER", "Folder of the results. Rerun the same command to resume."),
+    "pixel-scale": real(
+        "Side of a pixel; that of the header if not given.", None, 1e-6, value="ARCSEC", high=10
+    ),
+    "extension": Flag("NAME", "Name or number of the extension with the image."),
+    "main-lens": choice(
+        "NAME",
+        "Main lens: sie, singular isothermal ellipsoid (default); epl, elliptical power law; or sis, "
+        "singular isothermal sphere. An external shear is always fitted.",
+        ("sie", "epl", "sis"),
+        "sie",
+    ),
+    "order": integer("Largest order of the shapelets of the source; 8 if not given.", 8, 0, high=30),
+    "radius": real(
+        "Pixels farther from the lens are not used; 3 if not given.", 3.0, 0.1, value="ARCSEC", high=60
+    ),
+    "psf-fwhm": real(
+        "A Gaussian of this full width at half maximum stands in if there is no point-spread function.",
+        None,
+        1e-3,
+        value="ARCSEC",
+        high=10,
+    ),
+    "format": choice("FORMAT", "Table: csv (default), or also parquet.", ("csv", "parquet"), "csv"),
+    "overwrite": switch("Replace results that were made with other files or settings."),
+}
+# Compiled programs are released after this number of lenses. Each image size and each page needs some, and a
+# process with many of them exceeds the limit of memory maps of Linux.
+CLEAR_EVERY = 20
+# The flags that determine the results, in addition to the files.
+SETTINGS = ("pixel-scale", "extension", "main-lens", "order", "radius", "psf-fwhm")
+USAGE = usage(
+    "Fits lens models to telescope images of gravitational lenses.",
+    [
+        "lensjax fit --image lens.fits --noise noise.fits --psf psf.fits --output fits",
+        "lensjax fit --image lenses.csv --main-lens epl --output fits",
+    ],
+    FLAGS,
+    "The output folder contains index.html with all lenses; fits.csv with a row per lens; and for each lens "
+    "NAME.html, a page with figures, and NAME.json, the result with the model in lenstronomy's terms.",
+    "The verdict of each lens is good, doubtful or failed, with reasons; docs/real_images.md explains them.",
+    codes="Exit codes: 0 at least one lens was fitted; 2 invalid command, or no image could be used, "
+    "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept.",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command fit.
+
+    Args:
+      arguments: its command-line arguments.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: if the command is invalid, results would be overwritten, or no image can be used.
+      Interrupted: if Ctrl-C stopped the fits; the finished ones have been written.
+    """
+    values = parse_flags(FLAGS, arguments, required=("image", "output"))
+    image, output = (Path(values[name]).expanduser() for name in ("image", "output"))
+    noise, psf, mask = (
+        Path(values[name]).expanduser() if values[name] else None for name in ("noise", "psf", "mask")
+    )
+    lenses = find_lenses(image, noise, psf, mask)
+    settings = {name: values[name] for name in SETTINGS}
+    fit_output.check_format(values["format"])
+    fit_output.claim(output, settings, overwrite=values["overwrite"])
+    inputs = {lens.name: lens.digests() for lens in lenses}
+    pending = [
+        lens
+        for lens in lenses
+        if not fit_output.is_finished(output, lens.name, inputs[lens.name], overwrite=values["overwrite"])
+    ]
+    if len(pending) < len(lenses):
+        log.info(
+            "%s of %s lenses are finished already", f"{len(lenses) - len(pending):,}", f"{len(lenses):,}"
+        )
+    unusable: dict[str, str] = {}
+    try:
+        _fit_all(pending, output, settings, inputs, unusable)
+    except KeyboardInterrupt:
+        fit_output.write_summary(output, unusable, values["format"])
+        raise Interrupted(signal.SIGINT) from None
+    counts = fit_output.write_summary(output, unusable, values["format"])
+    if len(unusable) == len(lenses):
+        name, reason = next(iter(unusable.items()))
+        if len(lenses) == 1:
+            raise UserError(reason)
+        raise UserError(f"none of {len(lenses):,} images could be used; the first, {name}: {reason}")
+    log.info("%s/index.html: %s", output, ", ".join(f"{number:,} {name}" for name, number in counts.items()))
+    return 0
+
+
+def _fit_all(
+    lenses: Sequence[LensFiles],
+    output: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, str]],
+    unusable: dict[str, str],
+) -> None:
+    """Fits all lenses and writes the results; `unusable` gets the reasons for those without a fit."""
+    started = time.monotonic()
+    with progress_bar(len(lenses), "fitting", unit="lenses") as bar:
+        for number, lens in enumerate(lenses, 1):
+            try:
+                text = _fit_one(lens, output, settings, inputs[lens.name])
+            except (ValueError, ArithmeticError) as error:
+                # Errors other than UserError are those of linear algebra with extreme values.
+                reason = " ".join(str(error).split())
+                if not isinstance(error, UserError):
+                    reason = f"{lens.image}: the fit stopped: {reason}; check noise map and pixel scale"
+                unusable[lens.name] = reason
+                text = f"failed, {reason}"
+            bar.update()
+            if number % CLEAR_EVERY == 0:
+                jax.clear_caches()
+            left = (time.monotonic() - started) / number * (len(lenses) - number)
+            remaining = f"; {format_duration(left)} left" if number < len(lenses) else ""
+            if len(lenses) > 1 or lens.name not in unusable:
+                log.info("%d/%d %s: %s%s", number, len(lenses), lens.name, text, remaining)
+
+
+def _fit_one(lens: LensFiles, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Fits a lens, writes its result, and describes it in one line."""
+    from lensjax import modeling
+
+    observation = modeling.Observation.from_fits(
+        lens.image,
+        lens.noise,
+        lens.psf,
+        lens.mask,
+        pixel_scale=settings["pixel-scale"],
+        psf_fwhm=settings["psf-fwhm"],
+        extension=settings["extension"],
+    )
+    model = modeling.galaxy_model(settings["main-lens"], settings["order"])
+    fitted = modeling.fit(observation, model, radius=settings["radius"])
+    fit_output.write_lens(output, lens, fitted, inputs, settings)
+    error = fitted.standard_errors["mass.0.theta_E"]
+    return f"{fitted.verdict.name}, theta_E = {fitted.einstein_radius:.4g} ± {error:.2g} arcsec"

@@ -1,0 +1,173 @@
+"""The output folder of the command fit: results, table and index."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lensjax
+from lensjax.cli.lens_inputs import LensFiles
+from lensjax.data.output_folder import claim_folder, write_file
+from lensjax.errors import UserError
+from lensjax.modeling.result import LensModelFit
+from lensjax.prediction.table_files import FORMULA_STARTS
+from lensjax.workdir import seal, unseal
+
+MANIFEST = "settings.json"
+VERDICTS = ("good", "doubtful", "failed")
+
+
+def check_format(form: str) -> None:
+    """Checks that the table can be written.
+
+    Raises:
+      UserError: if a package is missing.
+    """
+    if form == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UserError('--format parquet needs pyarrow: pip install "lensjax[formats]"') from None
+
+
+def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Creates the folder, or checks that an existing one was made with the same settings.
+
+    Args:
+      output: the folder.
+      settings: the settings of the fits.
+      overwrite: whether other settings may replace those of the folder.
+
+    Raises:
+      UserError: if the folder has other settings, or was not made by this command.
+    """
+    try:
+        if overwrite and (output / MANIFEST).is_file():
+            write_file(output / MANIFEST, json.dumps(dict(settings), indent=1).encode())
+        claim_folder(output, MANIFEST, settings)
+    except UserError as error:
+        advice = ", or add --overwrite" if (output / MANIFEST).is_file() else ""
+        raise UserError(f"{error}{advice}") from None
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+
+
+def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
+    """Returns whether there is a result for the same files.
+
+    Args:
+      output: the folder.
+      name: name of the lens.
+      inputs: SHA-256 of its files by part.
+      overwrite: whether other results may be replaced.
+
+    Raises:
+      UserError: if there is another result.
+    """
+    file = output / f"{name}.json"
+    if not file.exists():
+        return False
+    content = _read(file)
+    settings = json.loads((output / MANIFEST).read_text())
+    wanted = {"inputs": dict(inputs), "settings": settings}
+    if content is not None and all(content.get(key) == value for key, value in wanted.items()):
+        return True
+    if overwrite:
+        return False
+    problem = "is damaged" if content is None else "was made with other files or settings"
+    raise UserError(f"{file} {problem}; choose another --output, or add --overwrite")
+
+
+def write_lens(
+    output: Path,
+    lens: LensFiles,
+    fitted: LensModelFit,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes the page, the thumbnail and finally the JSON file of a lens, which marks it as finished.
+
+    Args:
+      output: the folder.
+      lens: the files of the lens.
+      fitted: its fit.
+      inputs: SHA-256 of its files by part.
+      settings: the settings of the fit.
+    """
+    from lensjax.report.lens_figures import thumbnail
+    from lensjax.report.lens_page import render_lens_page
+
+    about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
+    content = {"name": lens.name, **json.loads(fitted.to_json()), **about, "lensjax": lensjax.__version__}
+    write_file(output / f"{lens.name}.html", render_lens_page(lens.name, fitted).encode())
+    write_file(output / f"{lens.name}.png", thumbnail(fitted))
+    write_file(output / f"{lens.name}.json", (json.dumps(seal(content), indent=2) + "\n").encode())
+
+
+def write_summary(output: Path, unusable: Mapping[str, str], form: str) -> dict[str, int]:
+    """Writes the table and the index of all results in a folder.
+
+    Args:
+      output: the folder.
+      unusable: names of the lenses that could not be fitted, with reasons.
+      form: "csv", or "parquet" for both tables.
+
+    Returns:
+      The number of lenses with each verdict.
+    """
+    from lensjax.report import lens_index
+
+    settings = json.loads((output / MANIFEST).read_text())
+    rows: dict[str, dict[str, Any]] = {}
+    for file in output.glob("*.json"):
+        content = _read(file) if file.name != MANIFEST else None
+        if content is not None and content.get("settings") == settings:
+            rows[file.stem] = {
+                name: value for name, value in content.items() if not isinstance(value, dict | list)
+            }
+    for name, reason in unusable.items():
+        rows[name] = {"name": name, "verdict": "failed", "reasons": reason}
+    ordered = [rows[name] for name in sorted(rows)]
+    columns = list(dict.fromkeys(column for row in ordered for column in row))
+    write_file(output / "fits.csv", _encode_csv(ordered, columns))
+    if form == "parquet":
+        _write_parquet(output / "fits.parquet", ordered, columns)
+    thumbnails = {name: file.read_bytes() for name in rows if (file := output / f"{name}.png").is_file()}
+    write_file(output / "index.html", lens_index.render_index(ordered, thumbnails).encode())
+    return {verdict: sum(row["verdict"] == verdict for row in ordered) for verdict in VERDICTS}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Content of the JSON file of a lens; None if it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return unseal(content) if "sha256" in content else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _encode_csv(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def _write_parquet(file: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    complete = [{column: row.get(column) for column in columns} for row in rows]
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(complete), stream)
+    write_file(file, stream.getbuffer())

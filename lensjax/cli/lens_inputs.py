@@ -1,0 +1,137 @@
+"""The observations that the command fit gets: one lens, a folder of lenses, or a table."""
+
+import csv
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lensjax.errors import UserError
+
+PARTS = ("image", "noise", "psf", "mask")
+RESERVED = ("index", "fits", "settings")  # names of files of the output
+_FITS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fts")
+_LONGEST = 100  # characters of a name
+
+
+@dataclasses.dataclass(frozen=True)
+class LensFiles:
+    """Files of one lens.
+
+    Attributes:
+      name: base name of its results, unique within an output.
+      image: file of the image.
+      noise, psf, mask: other files; None for an extension of the image's file, or nothing.
+    """
+
+    name: str
+    image: Path
+    noise: Path | None = None
+    psf: Path | None = None
+    mask: Path | None = None
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file that exists, by its part."""
+        files = {part: getattr(self, part) for part in PARTS}
+        return {part: _digest(file) for part, file in files.items() if file is not None and file.is_file()}
+
+
+def find_lenses(
+    image: Path, noise: Path | None = None, psf: Path | None = None, mask: Path | None = None
+) -> list[LensFiles]:
+    """Finds the lenses that the flag `--image` names.
+
+    Args:
+      image: a FITS file, a folder or a CSV table.
+      noise, psf, mask: files for all lenses that have none of their own.
+
+    Raises:
+      UserError: if there is no lens, or the table is invalid.
+    """
+    if not image.exists():
+        raise UserError(f"--image={image}: there is no such file or folder; correct the path")
+    if image.is_dir():
+        found = list(_in_folder(image))
+        if not found:
+            raise UserError(
+                f"--image={image}: has neither FITS files nor folders with image.fits; choose another one"
+            )
+    elif image.suffix.lower() == ".csv":
+        found = _in_table(image)
+    else:
+        found = [LensFiles(_stem(image), image)]
+    taken = set(RESERVED)
+    lenses = []
+    for lens in found:
+        name = _unique(lens.name, taken)
+        others = (lens.noise or noise, lens.psf or psf, lens.mask or mask)
+        lenses.append(LensFiles(name, lens.image, *others))
+    return lenses
+
+
+def _in_folder(folder: Path) -> Iterator[LensFiles]:
+    if (folder / "image.fits").is_file():
+        yield _in_subfolder(folder)
+        return
+    for path in sorted(folder.iterdir()):
+        if (path / "image.fits").is_file():
+            yield _in_subfolder(path)
+        elif path.is_file() and path.name.lower().endswith(_FITS):
+            yield LensFiles(_stem(path), path)
+
+
+def _in_subfolder(folder: Path) -> LensFiles:
+    files = (folder / f"{part}.fits" for part in PARTS[1:])
+    others = (file if file.is_file() else None for file in files)
+    return LensFiles(folder.absolute().name, folder / "image.fits", *others)
+
+
+def _in_table(table: Path) -> list[LensFiles]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read as CSV: {error}") from None
+    names = list(reader.fieldnames or ())
+    unknown = [name for name in names if name not in ("name", *PARTS)]
+    if "image" not in names or unknown:
+        raise UserError(
+            f"{table}: has the columns {', '.join(names)[:200] or 'none'}; expected image, and optionally "
+            "name, noise, psf and mask"
+        )
+    lenses = []
+    for number, row in enumerate(rows, 2):
+        if not row["image"] or None in row:
+            raise UserError(f"{table}: row {number} has no image, or too many cells; correct it")
+        image = table.parent / row["image"]
+        others = (table.parent / row[part] if row.get(part) else None for part in PARTS[1:])
+        lenses.append(LensFiles(row.get("name") or _stem(image), image, *others))
+    if not lenses:
+        raise UserError(f"{table}: has no rows; list at least one image")
+    return lenses
+
+
+def _stem(path: Path) -> str:
+    """Name of a file without the suffixes of FITS files."""
+    suffix = next((suffix for suffix in _FITS if path.name.lower().endswith(suffix)), path.suffix)
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """A file name that is not taken on any file system; it is added to `taken`."""
+    name = re.sub(r"[^\w.+-]", "_", name)[:_LONGEST].lstrip(".-+") or "lens"
+    candidate, number = name, 2
+    while candidate.casefold() in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate.casefold())
+    return candidate
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,217 @@
+"""The command fit: one real fit, batches, resumption and errors."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers.small_lens import NOISE, THETA_E, small_lens, write_fits, write_lens
+
+from lensjax import modeling
+from lensjax.cli.fit_lenses import main
+from lensjax.errors import UserError
+from lensjax.main import run
+from lensjax.report import lens_page
+
+RADIUS = "--radius=2.4"
+
+
+@pytest.fixture(scope="module")
+def lens(tmp_path_factory):
+    return write_lens(tmp_path_factory.mktemp("fit") / "lens_a")
+
+
+@pytest.fixture(scope="module")
+def fitted(lens):
+    """Output folder of one real fit, and the fit."""
+    results = []
+    usual = modeling.fit
+
+    def keep(*arguments, **options):
+        with jax.numpy_rank_promotion("allow"):
+            results.append(usual(*arguments, **options))
+        return results[-1]
+
+    output = lens.parent / "fits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling, "fit", keep)
+        assert run(["fit", f"--image={lens}", f"--output={output}", RADIUS, "--order=4"]) == 0
+    return output, results[0]
+
+
+@pytest.fixture
+def cheap_fit(fitted, monkeypatch):
+    """Replaces fits by the finished one; returns the calls: observation, model and radius."""
+    calls = []
+
+    def fit(observation, model, *, radius):
+        calls.append((observation, model, radius))
+        return fitted[1]
+
+    monkeypatch.setattr(modeling, "fit", fit)
+    monkeypatch.setattr(lens_page, "render_lens_page", lambda name, fitted: f"page of {name}")
+    return calls
+
+
+def table(output):
+    with (output / "fits.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_real_lens_is_fitted_from_files_to_pages(fitted):
+    output, _ = fitted
+    assert {file.name for file in output.iterdir()} == {
+        *("settings.json", "fits.csv", "index.html", "lens_a.json", "lens_a.html", "lens_a.png")
+    }
+    (row,) = table(output)
+    assert row["verdict"] == "good"
+    assert float(row["mass.0.theta_E"]) == pytest.approx(THETA_E, rel=0.01)
+    assert 0 < float(row["mass.0.theta_E_error"]) < 0.02
+    assert float(row["reduced_chi_square"]) == pytest.approx(1, abs=0.15)
+    content = json.loads((output / "lens_a.json").read_text())
+    assert content["lenstronomy"]["kwargs_lens"][0]["theta_E"] == content["mass.0.theta_E"]
+    assert 'href="lens_a.html"' in (output / "index.html").read_text()
+
+
+def test_folder_of_lenses_becomes_one_table_and_resumes(cheap_fit, tmp_path):
+    folder, output = tmp_path / "lenses", tmp_path / "fits"
+    for name in ("b", "index"):
+        write_lens(folder / name)
+    (folder / "c.fits").write_text("not FITS")
+    words = [f"--image={folder}", f"--output={output}", "--main-lens=epl", "--order=3", RADIUS]
+    assert main(words) == 0
+    assert [row["name"] for row in table(output)] == ["b", "c", "index_2"]
+    good, bad, renamed = table(output)
+    assert (good["verdict"], renamed["verdict"], bad["verdict"]) == ("good", "good", "failed")
+    assert "c.fits: is not a FITS file" in bad["reasons"]
+    assert bad["mass.0.theta_E"] == ""
+    (observation, model, radius), _ = cheap_fit
+    assert (model, radius) == (modeling.galaxy_model("epl", 3), 2.4)
+    np.testing.assert_allclose(observation.noise, NOISE)
+    made = {file: file.stat().st_mtime_ns for file in output.glob("[bi]*[_2b].*")}
+    assert main(words) == 0  # only the bad file is read again
+    assert len(cheap_fit) == 2
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+
+
+def test_table_of_files_names_each_part(lens, cheap_fit, tmp_path):
+    write_fits(tmp_path / "twice.fits", 2 * small_lens()[1])
+    psf = lens / "psf.fits"
+    (tmp_path / "lenses.csv").write_text(
+        f"name,image,noise,psf\nfirst,{lens}/image.fits,twice.fits,\n../second,{lens}/image.fits,,{psf}\n"
+    )
+    words = [f"--image={tmp_path}/lenses.csv", f"--output={tmp_path}/fits", f"--noise={lens}/noise.fits"]
+    assert main([*words, "--psf-fwhm=0.2"]) == 0
+    assert [row["name"] for row in table(tmp_path / "fits")] == ["_second", "first"]
+    (first, *_), (second, *_) = cheap_fit
+    np.testing.assert_allclose(first.noise, 2 * NOISE)
+    np.testing.assert_allclose(second.noise, NOISE)  # the flag is for lenses without noise map
+    assert any("Gaussian of 0.2 arcsec" in note for note in first.notes)
+    np.testing.assert_allclose(second.psf, small_lens()[2], atol=1e-7)
+
+
+@pytest.mark.parametrize("change", ["settings", "files"])
+def test_other_results_are_replaced_only_with_overwrite(cheap_fit, tmp_path, change):
+    own, output = write_lens(tmp_path / "lens"), tmp_path / "fits"
+    words = [f"--image={own}", f"--output={output}"]
+    assert main(words) == 0
+    before = (output / "lens.json").read_bytes()
+    if change == "files":
+        write_lens(tmp_path / "lens", seed=1)
+    else:
+        words.append("--order=5")
+    with pytest.raises(UserError, match="add --overwrite"):
+        main(words)
+    assert (output / "lens.json").read_bytes() == before
+    assert main([*words, "--overwrite"]) == 0
+    assert (output / "lens.json").read_bytes() != before
+    assert main(words) == 0
+    assert len(cheap_fit) == 2
+
+
+def test_folder_of_another_program_is_left_alone(lens, tmp_path):
+    (tmp_path / "fits.csv").write_text("mine")
+    with pytest.raises(UserError, match="was not created by this command"):
+        main([f"--image={lens}", f"--output={tmp_path}", "--overwrite"])
+    assert [file.name for file in tmp_path.iterdir()] == ["fits.csv"]
+
+
+def test_interrupt_keeps_finished_lenses(cheap_fit, tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        write_lens(tmp_path / "lenses" / name)
+    fit = modeling.fit
+
+    def stopped(*arguments, **options):
+        if len(cheap_fit) == 1:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(modeling, "fit", stopped)
+    words = [f"--image={tmp_path}/lenses", f"--output={tmp_path}/fits"]
+    assert run(["fit", *words]) == 130
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "rerun the same command to resume" in error
+    assert [row["name"] for row in table(tmp_path / "fits")] == ["a"]
+    monkeypatch.setattr(modeling, "fit", fit)
+    assert run(["fit", *words]) == 0
+    assert [row["name"] for row in table(tmp_path / "fits")] == ["a", "b", "c"]
+    assert len(cheap_fit) == 3
+
+
+def bad_files(folder):
+    image, noise, _ = small_lens()
+    write_lens(folder)
+    write_fits(folder / "small.fits", noise[1:])
+    write_fits(folder / "no_scale.fits", image, scale=None)
+    write_fits(folder / "zeros.fits", 0 * image)
+    (folder / "text.fits").write_text("This is text.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": "small.fits"}, "noise has shape (60, 61), but the image (61, 61)"),
+        ({"image": "no_scale.fits"}, "no pixel scale"),
+        ({"extension": "SCI2"}, "no image extension SCI2"),
+        ({"image": "text.fits"}, "text.fits: is not a FITS file"),
+        ({"image": "zeros.fits"}, "image is 0 in all valid pixels"),
+        ({"psf": None}, "no point-spread function; give psf, or psf_fwhm"),
+        ({"image": "nothing.fits"}, "no such file"),
+    ],
+    ids=["shape", "scale", "extension", "text", "zeros", "psf", "nothing"],
+)
+def test_unusable_input_is_one_line_and_code_2(tmp_path, capsys, monkeypatch, changes, message):
+    bad_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    flags = {"image": "image.fits", "noise": "noise.fits", "psf": "psf.fits", "output": "fits"} | changes
+    words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    assert run(["fit", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lensjax fit: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,picture\na,b\n", "has the columns name, picture"),
+        ("image\n", "has no rows"),
+        ("image\n\nx,y\n", "row 2"),
+    ],
+)
+def test_wrong_tables_are_rejected(tmp_path, content, message):
+    (tmp_path / "lenses.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        main([f"--image={tmp_path}/lenses.csv", f"--output={tmp_path}/fits"])
+
+
+def test_parquet_table_has_the_same_rows(lens, cheap_fit, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main([f"--image={lens}", f"--output={tmp_path}/fits", "--format=parquet"]) == 0
+    (row,) = parquet.read_table(tmp_path / "fits" / "fits.parquet").to_pylist()
+    (text,) = table(tmp_path / "fits")
+    assert list(row) == list(text)
+    assert row["mass.0.theta_E"] == pytest.approx(float(text["mass.0.theta_E"]), rel=1e-8)

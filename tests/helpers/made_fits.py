@@ -1,0 +1,62 @@
+"""Fits that are made by hand, with images that agree with their models."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from lensjax.modeling import LensModel, LensModelFit, MultiGaussian, Observation, Sersic, Shear, gaussian_psf
+from lensjax.modeling.frame import prepare
+from lensjax.modeling.variable_projection import model_images
+from lensjax.modeling.verdict import Verdict
+
+SCALE = 0.05
+
+
+def lens_model(main, source):
+    return LensModel(mass=(main, Shear()), lens_light=(MultiGaussian(), Sersic()), source=source)
+
+
+def values_of(model):
+    """Values in which no two parameters are equal."""
+    known = {"theta_E": 0.7, "gamma": 2.2, "R_sersic": 0.4, "n_sersic": 1.3, "beta": 0.13}
+    return {
+        name: known.get(name.split(".")[-1], 0.02 * (number % 7) - 0.05)
+        for number, name in enumerate(model.parameters)
+    }
+
+
+def made_fit(model, psf_subpixels, shape=(50, 53)):
+    """A model of a frame whose middle is not that of the image, with images but without a fit."""
+    rng = np.random.default_rng(0)
+    psf = gaussian_psf(0.12, SCALE / psf_subpixels)
+    skewed = psf * (1 + 0.3 * np.tri(len(psf)))  # a kernel without symmetry shows how it is applied
+    observation = Observation(
+        rng.normal(0, 1, shape), 1.0, skewed, pixel_scale=SCALE, psf_subpixels=psf_subpixels
+    )
+    prepared = prepare(observation, radius=1.1)
+    frame, data = prepared.fine
+    free = model.start(values_of(model))
+    amplitudes = rng.uniform(0.5, 2, sum(model.amplitudes.values()))
+    images = model_images(model, frame, data, free, amplitudes)
+    zero = np.zeros(data.image.shape)
+    return data.psf, LensModelFit(
+        model=model,
+        parameters={name: float(value) for name, value in model.values(jnp.asarray(free)).items()},
+        names=model.fitted,
+        covariance=np.zeros(2 * [len(free)]),
+        amplitudes=amplitudes,
+        frame=frame,
+        image=data.image,
+        noise=zero + 1,
+        lens_light=images["lens_light"],
+        sky=images["sky"],
+        lensed_source=images["source"],
+        artifacts=zero > 0,
+        chi_square=1.0,
+        degrees_of_freedom=1,
+        sky_variance=1.0,
+        detection=9.0,
+        radii={},
+        others=(),
+        verdict=Verdict("good", ()),
+        notes=(),
+    )
