@@ -69,9 +69,9 @@ class PixelGrid:
         """Images of nodes with brightness 1."""
         column, row = self._indices(x, y, values)
         nodes = jnp.arange(self.number, dtype=x.dtype)[:, None, None]
-        along_x = jnp.maximum(1 - jnp.abs(column - nodes), 0)
-        along_y = jnp.maximum(1 - jnp.abs(row - nodes), 0)
-        return (along_y[:, None] * along_x).reshape(self.size, *x.shape)
+        along_x = jnp.maximum(1 - jnp.abs(column[None] - nodes), 0)
+        along_y = jnp.maximum(1 - jnp.abs(row[None] - nodes), 0)
+        return (along_y[:, None] * along_x[None]).reshape(self.size, *x.shape)
 
     def image(self, x: Array, y: Array, values: Values, amplitudes: Float[Array, "size"]) -> Array:
         """The sum of the columns times the amplitudes, by interpolation."""
