@@ -161,6 +161,7 @@ def test_a_source_at_the_border_of_its_grid_is_doubtful():
         detection=50.0,
         theta_E=1.2,
         radii=[1.2],
+        positive_radius=1.2,
         others=[],
         psf_width=0.1,
         at_bound=[],
