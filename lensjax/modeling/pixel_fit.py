@@ -60,7 +60,7 @@ def fit_pixel_grid(
     settings: Settings,
     priors: tuple[Prior, ...] = (),
 ) -> Fit | None:
-    """Fits a model with a grid of pixels: in turns the strength of the regularization and a few steps.
+    """Fits a model with a grid of pixels: twice the strength of the regularization, then a few steps.
 
     A grid that does not cover the source is widened once.
 
@@ -82,9 +82,7 @@ def fit_pixel_grid(
         fit = fit_model(model, frame, data, _with_best_strength(model, fit), settings, priors)
         if number == 0 and fit is not None and border_brightness(model, fit) > SOURCE_BORDER:
             fit = evaluate_model(model, frame, data, _widened(model, fit.free), settings)
-    if fit is None:
-        return None
-    return fit_model(model, frame, data, _with_best_strength(model, fit), settings._replace(steps=0), priors)
+    return fit
 
 
 def border_brightness(model: LensModel, fit: Fit) -> float:

@@ -8,6 +8,7 @@ squares problems".
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Fit:
     hessian: np.ndarray | None = None
     steps: int = 0
 
-    @property
+    @functools.cached_property
     def amplitude_covariance(self) -> np.ndarray:
         """Covariance of the amplitudes at fixed parameters, for white noise; 0 for those held at 0."""
         unit, scale = _unit_gram(self)
@@ -197,7 +198,7 @@ def parameter_covariance(
 
     With the derivatives J of the model divided by the noise, after the projection of the active columns, the
     priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1. The penalty of a regularized
-    source is a prior of its amplitudes; its square root is appended to the columns as further data.
+    source is a prior of its amplitudes, which is part of P.
 
     Args:
       model, frame, data: the model and the pixels.
@@ -215,15 +216,19 @@ def parameter_covariance(
     jacobian = np.asarray(
         _jacobian(model, frame, data, _float32(position), _float32(fit.amplitudes)), np.float64
     )[~model.held]
-    pixels = jacobian.shape[1]
-    active = np.concatenate([np.asarray(fit.columns, np.float64), _square_root(fit.penalty)], 1)[fit.active]
-    basis = np.linalg.qr((active / np.linalg.norm(active, axis=1, keepdims=True)).T)[0]
-    jacobian = np.pad(jacobian, ((0, 0), (0, active.shape[1] - pixels)))
+    columns, smoothed = np.asarray(fit.columns, np.float64), np.diag(fit.penalty) > 0
+    others, smoothed = fit.active & ~smoothed, fit.active & smoothed
+    norms = np.linalg.norm(columns[others], axis=1, keepdims=True)
+    basis = np.linalg.qr((columns[others] / norms).T)[0]
     jacobian = jacobian - (jacobian @ basis) @ basis.T
+    # The amplitudes of a regularized source follow the parameters only as far as their penalty permits.
+    penalty, overlap = fit.penalty[np.ix_(smoothed, smoothed)], columns[smoothed] @ basis
+    gram = fit.gram[np.ix_(smoothed, smoothed)] - overlap @ overlap.T
+    response = np.linalg.solve(gram + penalty, columns[smoothed] @ jacobian.T).T
+    jacobian = jacobian - response @ columns[smoothed] + (response @ overlap) @ basis.T
     _, rows = _prior_terms(model, (*model.all_priors, *priors), position, logarithmic)
-    prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)]
-    images = jacobian[:, :pixels].reshape(len(jacobian), frame.rows, frame.columns)
-    correlated = np.concatenate([correlate(images).reshape(-1, pixels), jacobian[:, pixels:]], 1)
+    prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)] + response @ penalty @ response.T
+    correlated = correlate(jacobian.reshape(len(jacobian), frame.rows, frame.columns)).reshape(jacobian.shape)
     try:
         inverse = np.linalg.inv(jacobian @ jacobian.T + prior)
     except np.linalg.LinAlgError:
@@ -385,14 +390,6 @@ def _unit_gram(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     total = (fit.gram + fit.penalty)[np.ix_(fit.active, fit.active)]
     scale = 1 / np.sqrt(np.diag(total))
     return total * np.outer(scale, scale) + 1e-8 * np.eye(len(total)), scale
-
-
-def _square_root(penalty: np.ndarray) -> np.ndarray:
-    """A matrix whose product with its transpose is the penalty, without columns that are 0."""
-    used = np.diag(penalty) > 0
-    root = np.zeros((len(penalty), used.sum()))
-    root[used] = np.linalg.cholesky(penalty[np.ix_(used, used)])
-    return root
 
 
 def _damped_step(
