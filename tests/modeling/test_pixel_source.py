@@ -14,7 +14,12 @@ from lensjax.modeling.linear import solve_amplitudes
 from lensjax.modeling.model import replace_source
 from lensjax.modeling.pixel_fit import border_brightness, choose_grid, fit_pixel_grid
 from lensjax.modeling.sources import FIRST, LATER, POSITIVE_SOURCE
-from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_columns
+from lensjax.modeling.variable_projection import (
+    evaluate_model,
+    fit_model,
+    model_columns,
+    parameter_covariance,
+)
 from lensjax.modeling.verdict import Evidence, judge
 
 VALUES = {"center_x": 0.1, "center_y": -0.2, "width": 0.8}
@@ -84,7 +89,7 @@ def test_a_source_beyond_its_grid_is_noticed(simulated, simple_fit):
     assert border_brightness(*fit_grid(simulated, simple_fit, small)) > 0.1
 
 
-def test_amplitudes_solve_the_regularized_normal_equations(simulated):
+def test_amplitudes_and_covariance_solve_the_regularized_normal_equations(simulated):
     model = LensModel(mass=(SIE(),), source=(PixelGrid(number=7),), sky=0)
     values = {f"mass.0.{name}": value for name, value in LENS.items()}
     free = model.start(values | {"source.0.width": 0.9, "source.0.strength": 0.3})
@@ -103,6 +108,20 @@ def test_amplitudes_solve_the_regularized_normal_equations(simulated):
     determined = np.trace(columns @ columns.T @ inverse)
     assert fit.effective_amplitudes == pytest.approx(determined, rel=1e-4)
     residual = data.image.ravel() - expected @ columns
+
+    # The covariance of the lens: all parameters and amplitudes at once, with slopes by finite differences.
+    def image(number, step):
+        moved = free + step * (np.arange(len(free)) == number)
+        return fit.amplitudes @ model_columns(model, frame, data, moved).reshape(50, -1)
+
+    slopes = [(image(number, 2e-3) - image(number, -2e-3)) / 4e-3 for number in np.flatnonzero(~model.held)]
+    design = np.concatenate([slopes, columns])
+    prior = np.zeros((len(design), len(design)))
+    prior[len(slopes) :, len(slopes) :] = penalty
+    joint = np.linalg.inv(design @ design.T + prior)[: len(slopes), : len(slopes)]
+    found = parameter_covariance(model, frame, data, fit, prior_weight=1.0, correlate=lambda images: images)
+    errors = np.sqrt(np.diag(joint))
+    np.testing.assert_allclose(found, joint, rtol=0.05, atol=0.03 * np.outer(errors, errors).min())
     assert fit.chi_square == pytest.approx(residual @ residual, rel=1e-4)
     assert fit.cost == pytest.approx(residual @ residual + expected @ penalty @ expected, rel=1e-4)
 
