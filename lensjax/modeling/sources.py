@@ -127,7 +127,7 @@ def _simplify(component: Any, order: int) -> Any:
 
 def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
     """Starting values of the source: those of the previous stage, else of its first component."""
-    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0}
+    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0, "width": 6 * scale, "strength": 1.0}
     values = {}
     for number, component in enumerate(model.source):
         for name in component_parameters(component):
