@@ -6,6 +6,7 @@ from lensjax.modeling.fit import fit
 from lensjax.modeling.model import GALAXY, LensModel, Prior, galaxy_model
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.pixel_source import PixelGrid
 from lensjax.modeling.psf import gaussian_psf
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.verdict import Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseCorrelation",
     "Observation",
     "Parameter",
+    "PixelGrid",
     "Prior",
     "Sersic",
     "Shapelets",

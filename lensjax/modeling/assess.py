@@ -6,6 +6,7 @@ from lensjax.modeling.foreground import Foreground
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_positions
 from lensjax.modeling.model import LensModel, light_only
 from lensjax.modeling.observation import Observation
+from lensjax.modeling.pixel_fit import STEPS, border_brightness
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.sources import LATER, Stage
 from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_images, parameter_covariance
@@ -47,6 +48,8 @@ def assess(
     sky_variance = correlation.scatter**2 if correlation else 1.0
     inflation = correlation.variance_factor if correlation else 1.0
     weaker = LATER._replace(prior_weight=LATER.prior_weight * WEAKER_PRIORS)
+    if stage.model.pixel_grid:
+        weaker = weaker._replace(steps=STEPS)
     relaxed = fit_model(stage.model, frame, data, stage.fit.free, weaker, stage.priors)
     radii = {_describe(each.model): each.einstein_radius for each in best}
     if relaxed is not None:
@@ -67,7 +70,9 @@ def assess(
     low, high = stage.model.bounds
     free = stage.fit.free
     at_bound = [
-        name for name, at in zip(stage.model.fitted, (free <= low) | (free >= high), strict=True) if at
+        name
+        for name, at in zip(stage.model.fitted, (free <= low) | (free >= high), strict=True)
+        if at and not stage.model.parameters[name].held
     ]
     source = values.get("source.0.center_x", 0.0), values.get("source.0.center_y", 0.0)
     verdict = judge(
@@ -84,6 +89,7 @@ def assess(
             source_offset=float(np.hypot(source[0] - center[0], source[1] - center[1]))
             / stage.einstein_radius,
             cut_off=_missing_part(frame, used, center, stage.einstein_radius),
+            source_border=border_brightness(stage.model, stage.fit),
         )
     )
     covariance = parameter_covariance(
@@ -101,7 +107,7 @@ def assess(
     return LensModelFit(
         model=stage.model,
         parameters=values,
-        names=stage.model.fitted,
+        names=tuple(np.array(stage.model.fitted)[~stage.model.held].tolist()),
         covariance=covariance * max(1.0, arcs),
         amplitudes=stage.fit.amplitudes * unit,
         frame=frame,
@@ -112,7 +118,7 @@ def assess(
         lensed_source=images["source"] * unit,
         artifacts=artifacts,
         chi_square=stage.fit.chi_square,
-        degrees_of_freedom=int(used.sum() - len(free) - stage.fit.active.sum()),
+        degrees_of_freedom=round(used.sum() - np.sum(~stage.model.held) - stage.fit.effective_amplitudes),
         sky_variance=sky_variance,
         detection=float(np.sqrt(gain / inflation)),
         radii=radii,

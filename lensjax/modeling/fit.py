@@ -30,8 +30,8 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
 
     The foreground light is fitted first. A search over Einstein radii and source positions then gives
     starting points, which are refined with a positive source on pixels of about 0.1 arcsec. The best
-    solutions are refined on the native pixels, with sources of increasing complexity. The verdict compares
-    the results of all these models.
+    solutions are refined on the native pixels, with sources of increasing complexity; a `PixelGrid` follows
+    shapelets, which determine its position and width. The verdict compares the results of all these models.
 
     Args:
       observation: image, noise, point-spread function and mask. If its `correlation` is None, the correlation

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float
 
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
+
+_AT_ONCE = 128  # images that are convolved at once, which limits the memory
 
 
 class Frame(NamedTuple):
@@ -70,6 +73,10 @@ def convolve_columns(
       psf: the point-spread function.
       frame: the pixels.
     """
+    if columns.shape[0] > _AT_ONCE:
+        return jax.lax.map(
+            lambda image: convolve_columns(image[None], psf, frame)[0], columns, batch_size=_AT_ONCE
+        )
     around = margin(frame)
     if frame.psf_subpixels == 1:
         columns = _average(columns, frame.subpixels)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+ROUNDING = 1e-7  # smallest eigenvalue of a matrix with 1 on its diagonal
+
 
 class LinearFit(NamedTuple):
     """Solution of `solve_amplitudes`.
@@ -19,9 +21,9 @@ class LinearFit(NamedTuple):
 
 
 def solve_amplitudes(
-    gram: np.ndarray, projection: np.ndarray, nonnegative: np.ndarray, ridge: np.ndarray
+    gram: np.ndarray, projection: np.ndarray, nonnegative: np.ndarray, penalty: np.ndarray
 ) -> LinearFit:
-    """Minimizes |A c - d|^2 + ridge penalty over the amplitudes c, some of which must not be negative.
+    """Minimizes |A c - d|^2 + c^T P c over the amplitudes c, some of which must not be negative.
 
     The free amplitudes are eliminated first (Schur complement); the remaining problem is solved by SciPy's
     `nnls`.
@@ -30,7 +32,7 @@ def solve_amplitudes(
       gram: A^T A, [columns, columns].
       projection: A^T d, [columns].
       nonnegative: True for amplitudes that must not be negative, [columns].
-      ridge: penalty of each squared amplitude, relative to the squared norm of its column; positive.
+      penalty: P, positive semidefinite, [columns, columns].
 
     Returns:
       The amplitudes.
@@ -41,10 +43,11 @@ def solve_amplitudes(
     gram, projection = np.asarray(gram, np.float64), np.asarray(projection, np.float64)
     if not (np.isfinite(gram).all() and np.isfinite(projection).all()):
         raise FloatingPointError("the columns of a linear fit are not finite")
-    norms = np.sqrt(np.diag(gram))
+    total = gram + penalty
+    norms = np.sqrt(np.diag(total))
     present = norms > 1e-12 * norms.max(initial=1e-300)
     scale = np.where(present, 1 / np.where(present, norms, 1), 0.0)
-    unit = gram * np.outer(scale, scale) + np.diag(ridge + ~present)
+    unit = total * np.outer(scale, scale) + np.diag(1.0 * ~present)
     right = projection * scale
     bounded, free = nonnegative & present, ~nonnegative
     amplitudes = np.zeros(len(gram))
@@ -53,7 +56,7 @@ def solve_amplitudes(
         cross = unit[np.ix_(bounded, free)]
         schur = unit[np.ix_(bounded, bounded)] - cross @ inverse @ cross.T
         values, vectors = np.linalg.eigh((schur + schur.T) / 2)
-        root = np.sqrt(np.maximum(values, 1e-2 * ridge.min()))
+        root = np.sqrt(np.maximum(values, ROUNDING))
         target = (vectors.T @ (right[bounded] - cross @ inverse @ right[free])) / root
         amplitudes[bounded], _ = nnls((vectors * root).T, target, maxiter=50 * bounded.sum())
         right = right - unit[:, bounded] @ amplitudes[bounded]

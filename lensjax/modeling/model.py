@@ -23,6 +23,7 @@ from lensjax.modeling.components import (
     component_parameters,
 )
 from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.pixel_source import PixelGrid
 
 GROUPS = ("mass", "lens_light", "source")
 MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
@@ -76,6 +77,10 @@ class LensModel:
             raise UserError("a lens model needs mass and source, or neither to fit the foreground light only")
         if self.mass and "theta_E" not in component_parameters(self.mass[0]):
             raise UserError("the first mass component must be the main lens: SIS, SIE or EPL")
+        if any(isinstance(each, PixelGrid) for each in self.lens_light):
+            raise UserError("a PixelGrid describes a source, not the lens light")
+        if sum(isinstance(each, PixelGrid) for each in self.source) > 1:
+            raise UserError("a source has at most one PixelGrid")
         if self.sky not in (0, 1):
             raise UserError(f"sky is {self.sky}; expected 0 (constant) or 1 (plane)")
         for prior in self.priors:
@@ -95,8 +100,13 @@ class LensModel:
 
     @functools.cached_property
     def fitted(self) -> tuple[str, ...]:
-        """Names of the fitted parameters, in the order of the covariance."""
+        """Names of the fitted and chosen parameters."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.free)
+
+    @functools.cached_property
+    def held(self) -> np.ndarray:
+        """True for those of `fitted` that are chosen; they have no errors."""
+        return np.array([self.parameters[name].held for name in self.fitted], bool)
 
     @functools.cached_property
     def all_priors(self) -> tuple[Prior, ...]:
@@ -108,7 +118,7 @@ class LensModel:
         )
         return (*single, *self.priors)
 
-    def values(self, free: Array) -> dict[str, Any]:
+    def values(self, free: Array | np.ndarray) -> dict[str, Any]:
         """All parameter values by name.
 
         Args:
@@ -156,6 +166,38 @@ class LensModel:
         """Images of the source with unit amplitudes, at positions in the source plane, arcsec."""
         parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
         return jnp.concatenate(parts)
+
+    def source_image(self, x: Array, y: Array, values: Mapping[str, Any], amplitudes: Array) -> Array:
+        """Lensed image of the source: the sum of `source_columns` times the amplitudes."""
+        beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
+        total, position = jnp.zeros_like(x), 0
+        for component, of in self._components("source", values):
+            part = amplitudes[position : position + component.size]
+            if isinstance(component, PixelGrid):
+                total += component.image(beta_x, beta_y, of, part)
+            else:
+                total += jnp.tensordot(part, component.columns(beta_x, beta_y, of), 1)
+            position += component.size
+        return total
+
+    @functools.cached_property
+    def pixel_grid(self) -> tuple[PixelGrid, str, slice] | None:
+        """The source's grid of pixels, the prefix of its parameters and its amplitudes; None without one."""
+        first = self.amplitudes["lens_light"] + self.amplitudes["sky"]
+        for number, component in enumerate(self.source):
+            if isinstance(component, PixelGrid):
+                return component, f"source.{number}.", slice(first, first + component.size)
+            first += component.size
+        return None
+
+    def penalty(self, values: Mapping[str, float]) -> np.ndarray:
+        """Matrix P of the penalty c^T P c of the amplitudes c; 0 without a grid of pixels."""
+        size = sum(self.amplitudes.values())
+        penalty = np.zeros((size, size))
+        if self.pixel_grid:
+            grid, prefix, where = self.pixel_grid
+            penalty[where, where] = float(values[prefix + "strength"]) * grid.regularization
+        return penalty
 
     @functools.cached_property
     def amplitudes(self) -> dict[str, int]:

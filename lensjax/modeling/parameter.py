@@ -8,14 +8,15 @@ from lensjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """Fixed or fitted parameter of a model; create it with `Parameter.fixed` or `Parameter.fitted`.
+    """Fixed or fitted parameter of a model; create it with `Parameter.fixed`, `fitted` or `chosen`.
 
     Attributes:
       value: value of a fixed parameter; center of the starting range of a fitted parameter.
-      free: True if the parameter is fitted.
+      free: True if the parameter is fitted or chosen.
       start: range of the starting values of a fit.
       bounds: smallest and largest allowed value.
       prior: mean and standard deviation of a normal prior; None for a flat prior.
+      held: True if the steps of a fit do not change it: it is chosen before.
     """
 
     value: float = 0.0
@@ -23,6 +24,7 @@ class Parameter:
     start: tuple[float, float] = (0.0, 0.0)
     bounds: tuple[float, float] = (0.0, 0.0)
     prior: tuple[float, float] | None = None
+    held: bool = False
 
     @classmethod
     def fixed(cls, value: float) -> "Parameter":
@@ -50,3 +52,16 @@ class Parameter:
         if prior is not None and not prior[1] > 0:
             raise UserError(f"the standard deviation of a prior is {prior[1]}; it must be positive")
         return cls((start[0] + start[1]) / 2, True, start, bounds, prior)
+
+    @classmethod
+    def chosen(cls, value: float, bounds: tuple[float, float]) -> "Parameter":
+        """Creates a parameter that the fit chooses by other means than its steps.
+
+        Args:
+          value: value without a fit.
+          bounds: smallest and largest allowed value.
+
+        Raises:
+          UserError: if `value` is not within `bounds`.
+        """
+        return dataclasses.replace(cls.fitted((value, value), bounds), held=True)

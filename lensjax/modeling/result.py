@@ -32,7 +32,8 @@ class LensModelFit:
       lens_light, sky, lensed_source: images of the parts of the model [rows, columns].
       artifacts: True for pixels that the fit has masked: neighbors and artifacts [rows, columns].
       chi_square: sum of the squared standardized residuals.
-      degrees_of_freedom: number of pixels used minus number of fitted parameters and amplitudes.
+      degrees_of_freedom: number of pixels used minus number of fitted parameters and amplitudes; regularized
+        amplitudes count by the part that the data determine.
       sky_variance: expected squared standardized residual of blank sky; 1 if the noise map is right.
       detection: significance of the lensed source, standard deviations.
       radii: Einstein radius for each model of the source and strength of the priors, arcsec.

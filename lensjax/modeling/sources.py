@@ -10,6 +10,8 @@ from lensjax.modeling.components import MultiGaussian, Shapelets, component_para
 from lensjax.modeling.frame import Data, Frame
 from lensjax.modeling.model import LensModel, Prior, replace_source
 from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.pixel_fit import choose_grid, fit_pixel_grid
+from lensjax.modeling.pixel_source import PixelGrid
 from lensjax.modeling.variable_projection import Fit, Settings, fit_model
 
 _WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
@@ -78,12 +80,15 @@ def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: 
     for components in _source_chain(source):
         model = replace_source(start.model, components)
         values = chain[-1].values | _source_values(model, chain[-1].values, scale)
+        if model.pixel_grid:
+            values |= choose_grid(model, chain[-1].model, chain[-1].fit, frame, data)
         priors = tuple(
             Prior(((f"source.{number}.beta", 1.0),), scale, 0.4 * scale)
             for number, component in enumerate(components)
             if isinstance(component, Shapelets) and component.beta.free and component.beta.prior is None
         )
-        fitted = fit_model(model, frame, data, model.start(values), LATER, priors)
+        fit_stage = fit_pixel_grid if model.pixel_grid else fit_model
+        fitted = fit_stage(model, frame, data, model.start(values), LATER, priors)
         if fitted is None:
             break
         chain.append(Stage(model, fitted, priors))
@@ -100,23 +105,29 @@ def _source_scale(stage: Stage) -> float:
 
 def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """Sources of increasing complexity, the last one that of the model."""
-    largest = max((component.order for component in source if isinstance(component, Shapelets)), default=0)
+    flexible = [_order(component) for component in source if isinstance(component, Shapelets | PixelGrid)]
     smaller = [
-        tuple(
-            dataclasses.replace(component, order=min(order, component.order))
-            if isinstance(component, Shapelets)
-            else component
-            for component in source
-        )
+        tuple(_simplify(component, order) for component in source)
         for order in ORDERS
-        if order < largest
+        if order < max(flexible, default=0)
     ]
     return [*smaller, source]
 
 
+def _order(component: Shapelets | PixelGrid) -> int:
+    return component.order if isinstance(component, Shapelets) else max(ORDERS) + 1
+
+
+def _simplify(component: Any, order: int) -> Any:
+    """Shapelets of at most some order instead of more flexible components."""
+    if isinstance(component, Shapelets):
+        return dataclasses.replace(component, order=min(order, component.order))
+    return Shapelets(order=order) if isinstance(component, PixelGrid) else component
+
+
 def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
     """Starting values of the source: those of the previous stage, else of its first component."""
-    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0}
+    sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0, "width": 6 * scale, "strength": 1.0}
     values = {}
     for number, component in enumerate(model.source):
         for name in component_parameters(component):

@@ -8,6 +8,7 @@ squares problems".
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,10 +35,12 @@ class Fit:
       free: values of the fitted parameters.
       amplitudes: linear amplitudes, in units of the data.
       active: False for amplitudes that are held at 0.
-      cost: chi-square plus the penalty of the priors.
+      cost: chi-square plus the penalty of the priors and of a regularized source.
       chi_square: chi-square.
       columns: weighted images of unit amplitudes, [columns, pixels].
       gram: their scalar products.
+      projection: their scalar products with the weighted image.
+      penalty: matrix of the penalty of the amplitudes of a regularized source.
       hessian: half the second derivative of the cost by the fitted parameters, amplitudes eliminated.
       steps: number of steps.
     """
@@ -49,8 +52,23 @@ class Fit:
     chi_square: float
     columns: Array
     gram: np.ndarray
+    projection: np.ndarray
+    penalty: np.ndarray
     hessian: np.ndarray | None = None
     steps: int = 0
+
+    @functools.cached_property
+    def amplitude_covariance(self) -> np.ndarray:
+        """Covariance of the amplitudes at fixed parameters, for white noise; 0 for those held at 0."""
+        unit, scale = _unit_gram(self)
+        covariance = np.zeros_like(self.gram)
+        covariance[np.ix_(self.active, self.active)] = np.linalg.inv(unit) * np.outer(scale, scale)
+        return covariance
+
+    @property
+    def effective_amplitudes(self) -> float:
+        """Number of active amplitudes; regularized ones count by the part that the data determine."""
+        return float(self.active.sum() - np.sum(self.amplitude_covariance * self.penalty))
 
 
 class Settings(NamedTuple):
@@ -118,6 +136,7 @@ def fit_model(
         current.hessian = hessian
         # A parameter at a bound moves only away from it.
         movable = ~(((position <= low) & (gradient < 0)) | ((position >= high) & (gradient > 0)))
+        movable &= ~model.held
         found, damping = None, min(damping, 1e4)
         for _ in range(6):
             step = _damped_step(hessian, gradient, movable, damping)
@@ -178,7 +197,8 @@ def parameter_covariance(
     """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
 
     With the derivatives J of the model divided by the noise, after the projection of the active columns, the
-    priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1.
+    priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1. The penalty of a regularized
+    source is a prior of its amplitudes, which is part of P.
 
     Args:
       model, frame, data: the model and the pixels.
@@ -189,25 +209,32 @@ def parameter_covariance(
       priors: priors in addition to those of the model.
 
     Returns:
-      The covariance in the order of `model.fitted`; infinite if it is singular.
+      The covariance in the order of `model.fitted`, without held parameters; infinite if it is singular.
     """
     logarithmic = _logarithmic(model)
     position = _to_internal(fit.free, logarithmic)
     jacobian = np.asarray(
         _jacobian(model, frame, data, _float32(position), _float32(fit.amplitudes)), np.float64
-    )
-    active = np.asarray(fit.columns, np.float64)[fit.active]
-    basis = np.linalg.qr((active / np.linalg.norm(active, axis=1, keepdims=True)).T)[0]
+    )[~model.held]
+    columns, smoothed = np.asarray(fit.columns, np.float64), np.diag(fit.penalty) > 0
+    others, smoothed = fit.active & ~smoothed, fit.active & smoothed
+    norms = np.linalg.norm(columns[others], axis=1, keepdims=True)
+    basis = np.linalg.qr((columns[others] / norms).T)[0]
     jacobian = jacobian - (jacobian @ basis) @ basis.T
+    # The amplitudes of a regularized source follow the parameters only as far as their penalty permits.
+    penalty, overlap = fit.penalty[np.ix_(smoothed, smoothed)], columns[smoothed] @ basis
+    gram = fit.gram[np.ix_(smoothed, smoothed)] - overlap @ overlap.T
+    response = np.linalg.solve(gram + penalty, columns[smoothed] @ jacobian.T).T
+    jacobian = jacobian - response @ columns[smoothed] + (response @ overlap) @ basis.T
     _, rows = _prior_terms(model, (*model.all_priors, *priors), position, logarithmic)
-    prior = prior_weight * rows.T @ rows
+    prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)] + response @ penalty @ response.T
     correlated = correlate(jacobian.reshape(len(jacobian), frame.rows, frame.columns)).reshape(jacobian.shape)
     try:
         inverse = np.linalg.inv(jacobian @ jacobian.T + prior)
     except np.linalg.LinAlgError:
         return np.full((len(jacobian), len(jacobian)), np.inf)
     covariance = inverse @ (jacobian @ correlated.T + prior) @ inverse
-    slope = np.where(logarithmic, fit.free, 1.0)
+    slope = np.where(logarithmic, fit.free, 1.0)[~model.held]
     return (covariance + covariance.T) / 2 * np.outer(slope, slope)
 
 
@@ -300,12 +327,14 @@ def _jacobian(
         return jnp.tensordot(amplitudes[:light_end], _raw_columns(model, frame, at)[0], 1)
 
     def source(at: Array) -> Array:
-        return jnp.tensordot(amplitudes[sky_end:], _raw_columns(model, frame, at)[1], 1)
+        values = model.values(_from_internal(at, _logarithmic(model)))
+        return model.source_image(x, y, values, amplitudes[sky_end:])
 
+    x, y = (_float32(each) for each in pixel_positions(frame, margin(frame), frame.subpixels))
     unit = np.eye(len(of_light), dtype=np.float32)
-    slopes = jnp.zeros((len(of_light), *_raw_columns(model, frame, position)[0].shape[1:]), position.dtype)
-    # Light and source have no parameter in common.
-    for image, concerned in ((light, of_light), (source, ~of_light)):
+    slopes = jnp.zeros((len(of_light), *x.shape), position.dtype)
+    # Light and source have no parameter in common; the derivatives by held parameters are not needed.
+    for image, concerned in ((light, of_light), (source, ~of_light & ~model.held)):
         if concerned.any():
             _, slope = jax.linearize(image, position)
             slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
@@ -333,28 +362,34 @@ def _evaluate(
     settings: Settings,
 ) -> Fit | None:
     columns, gram, projection = _design(model, frame, data, _float32(position))
-    gram = np.asarray(gram, np.float64)
-    nonnegative = model.nonnegative
+    gram, projection = np.asarray(gram, np.float64), np.asarray(projection, np.float64)
+    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+    penalty = model.penalty(model.values(free))
+    nonnegative, regularized = model.nonnegative, np.diag(penalty) > 0
+    ridge = np.where(nonnegative, RIDGE, SHAPELET_RIDGE) * np.diag(gram) * ~regularized
     try:
-        amplitudes, active = solve_amplitudes(
-            gram, np.asarray(projection), nonnegative, np.where(nonnegative, RIDGE, SHAPELET_RIDGE)
-        )
+        amplitudes, active = solve_amplitudes(gram, projection, nonnegative, penalty + np.diag(ridge))
     except FloatingPointError:
         return None
     chi_square = float(_chi_square(columns, _float32(amplitudes), data))
     residuals, _ = _prior_terms(model, priors, position, logarithmic)
-    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
     cost = chi_square + settings.prior_weight * float(residuals @ residuals)
-    return Fit(free, amplitudes, active, cost, chi_square, columns, gram)
+    cost += float(amplitudes @ penalty @ amplitudes)
+    return Fit(free, amplitudes, active, cost, chi_square, columns, gram, projection, penalty)
 
 
 def _eliminate(products: np.ndarray, crossed: np.ndarray, fit: Fit) -> np.ndarray:
     """Normal matrix of the parameters once the active amplitudes are eliminated."""
-    gram, crossed = fit.gram[np.ix_(fit.active, fit.active)], crossed[:, fit.active]
-    scale = 1 / np.sqrt(np.diag(gram))
-    unit = gram * np.outer(scale, scale) + 1e-8 * np.eye(len(gram))
-    scaled = crossed * scale
+    unit, scale = _unit_gram(fit)
+    scaled = crossed[:, fit.active] * scale
     return products - scaled @ np.linalg.solve(unit, scaled.T)
+
+
+def _unit_gram(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrix of the active amplitudes times factors that make its diagonal 1, and the factors."""
+    total = (fit.gram + fit.penalty)[np.ix_(fit.active, fit.active)]
+    scale = 1 / np.sqrt(np.diag(total))
+    return total * np.outer(scale, scale) + 1e-8 * np.eye(len(total)), scale
 
 
 def _damped_step(

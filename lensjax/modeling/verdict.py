@@ -13,6 +13,7 @@ CLOSE_COST = 1.05  # cost of a second solution relative to that of the best
 DIFFERENT_RADIUS = 0.03
 LARGE_SHEAR = 0.25
 RESIDUAL = 2.5  # mean squared residual in the arcs, relative to the blank sky
+SOURCE_BORDER = 0.1  # brightness at the border of the source's grid, relative to the peak
 
 
 class Evidence(NamedTuple):
@@ -30,6 +31,7 @@ class Evidence(NamedTuple):
       arc_residual: mean squared residual in the arcs, relative to the blank sky.
       source_offset: distance of the source from the lens in Einstein radii.
       cut_off: part of the arcs' annulus that is outside of the image or masked.
+      source_border: brightness at the border of the source's grid, relative to the peak.
     """
 
     detection: float
@@ -43,6 +45,7 @@ class Evidence(NamedTuple):
     arc_residual: float
     source_offset: float
     cut_off: float
+    source_border: float = 0.0
 
 
 class Verdict(NamedTuple):
@@ -99,6 +102,8 @@ def judge(evidence: Evidence) -> Verdict:
         doubtful.append("the source is farther from the lens than one Einstein radius: a single image")
     if evidence.cut_off > 0.3:
         doubtful.append(f"{100 * evidence.cut_off:.0f} % of the arcs' annulus is masked or outside the image")
+    if evidence.source_border > SOURCE_BORDER:
+        doubtful.append("the source reaches the border of its grid")
     if failed:
         return Verdict("failed", (*failed, *doubtful))
     return Verdict("doubtful" if doubtful else "good", tuple(doubtful))
