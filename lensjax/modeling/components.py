@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -199,9 +200,13 @@ class MultiGaussian:
         """Images of Gaussians of peak brightness 1."""
         e1, e2 = self._ellipticities(values)
         dx, dy = x - values["center_x"], y - values["center_y"]
-        e1, e2, sigma = (jnp.asarray(each, x.dtype)[:, None, None] for each in (e1, e2, self.sigmas))
-        radius = physics.elliptical_radius(dx, dy, e1, e2)
-        return jnp.exp(-jnp.minimum(radius**2 / (2 * sigma**2), 80.0))
+        e1, e2, sigma = (jnp.asarray(each, x.dtype) for each in (e1, e2, self.sigmas))
+
+        def gaussian(e1: Array, e2: Array, sigma: Array) -> Array:
+            radius = physics.elliptical_radius(dx, dy, e1, e2)
+            return jnp.exp(-jnp.minimum(radius**2 / (2 * sigma**2), 80.0))
+
+        return jax.vmap(gaussian)(e1, e2, sigma)
 
     def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
         """Names and arguments of lenstronomy's light profiles with the same light."""
