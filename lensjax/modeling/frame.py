@@ -75,7 +75,7 @@ def convolve_columns(
         columns = _average(columns, frame.subpixels)
     shape = columns.shape[1:]
     size = tuple(scipy.fft.next_fast_len(length, real=True) for length in shape)
-    transfer = jnp.fft.rfft2(psf, s=size)
+    transfer = jnp.fft.rfft2(psf, s=size)[None]
     blurred = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=size) * transfer, s=size)
     # A kernel of odd size is centered on pixel (size - 1) / 2, which shifts the result by as much.
     shift = (frame.psf_size - 1) // 2
