@@ -1,0 +1,180 @@
+"""Fits of a small lens against lenstronomy's images and SciPy's least squares over all parameters."""
+
+import jax
+import numpy as np
+import pytest
+from lenstronomy.LensModel.lens_model import LensModel as LenstronomyLens
+from lenstronomy.LightModel.light_model import LightModel
+from scipy import optimize, signal
+
+from lensjax.modeling import SIE, LensModel, MultiGaussian, NoiseCorrelation, Parameter, Prior, Shapelets
+from lensjax.modeling.frame import Data, Frame, margin, pixel_positions
+from lensjax.modeling.psf import gaussian_psf
+from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model, parameter_covariance
+
+FIXED = Parameter.fixed(0.0)
+MODEL = LensModel(
+    mass=(SIE(center_x=FIXED, center_y=FIXED),),
+    lens_light=(
+        MultiGaussian(
+            smallest=0.2, largest=0.7, number=2, center_x=FIXED, center_y=FIXED, outer_e1=None, outer_e2=None
+        ),
+    ),
+    source=(Shapelets(order=1),),
+    sky=0,
+    priors=(Prior((("mass.0.e1", 1.0), ("lens_light.0.e1", -0.8)), 0.0, 0.05),),
+)
+TRUTH = {
+    "mass.0.theta_E": 1.05,
+    "mass.0.e1": 0.12,
+    "mass.0.e2": -0.08,
+    "lens_light.0.e1": 0.15,
+    "lens_light.0.e2": -0.1,
+    "source.0.beta": 0.15,
+    "source.0.center_x": 0.11,
+    "source.0.center_y": -0.06,
+}
+AMPLITUDES = np.array([8.0, 20.0, 0.5, 30.0, 4.0, -6.0])  # two Gaussians, the sky, three shapelets
+FREE = np.array(list(TRUTH.values()))
+FRAME = Frame(41, 41, 0.08, 0.0, 0.0, 9)
+PSF = gaussian_psf(0.12, 0.08)
+SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=10.0)
+
+
+@pytest.fixture(autouse=True)
+def _implicit_broadcasts():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def simulate(parameters):
+    """Image by lenstronomy of all parameters: those of `TRUTH`, then the amplitudes."""
+    theta_E, e1, e2, light_e1, light_e2, beta, source_x, source_y = parameters[:8]
+    inner, outer, sky, *shapelets = parameters[8:]
+    x, y = (axis.ravel() for axis in pixel_positions(FRAME, margin(FRAME)))
+    lens = LenstronomyLens(["SIE"])
+    place = {"center_x": 0.0, "center_y": 0.0}
+    beta_x, beta_y = lens.ray_shooting(x, y, [{"theta_E": theta_E, "e1": e1, "e2": e2, **place}])
+    widths = MODEL.lens_light[0].sigmas
+    gaussians = [
+        {"amp": amp * 2 * np.pi * sigma**2, "sigma": sigma, "e1": light_e1, "e2": light_e2, **place}
+        for amp, sigma in zip((inner, outer), widths, strict=True)
+    ]
+    image = LightModel(["GAUSSIAN_ELLIPSE"] * 2).surface_brightness(x, y, gaussians)
+    source = {"n_max": 1, "beta": beta, "amp": shapelets, "center_x": source_x, "center_y": source_y}
+    image = image + LightModel(["SHAPELETS"]).surface_brightness(beta_x, beta_y, [source])
+    side = FRAME.rows + 2 * margin(FRAME)
+    return signal.fftconvolve(image.reshape(side, side), PSF, mode="valid") + sky
+
+
+def residuals(parameters, data):
+    """Standardized residuals, and the deviation from the prior."""
+    pixels = (simulate(parameters) - data.image) * data.weight
+    prior = (parameters[1] - 0.8 * parameters[3]) / 0.05
+    return np.append(pixels.ravel(), np.sqrt(SETTINGS.prior_weight) * prior)
+
+
+def observe(seed=None):
+    image = simulate(np.append(FREE, AMPLITUDES))
+    if seed is not None:
+        image = image + np.random.default_rng(seed).normal(0, 1, image.shape)
+    weight = np.ones(image.shape)
+    weight[3:6, 20:24] = 0
+    return Data(*(np.asarray(part, np.float32) for part in (image, weight, PSF)))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Noisy data and SciPy's best fit from the truth."""
+    data = observe(seed=1)
+    start = np.append(FREE, AMPLITUDES)
+    return data, optimize.least_squares(residuals, start, args=(data,), x_scale="jac", jac="3-point")
+
+
+@pytest.fixture(scope="module")
+def fitted(reference):
+    """The fit of the noisy data from a start that is wrong by 5 to 20 %."""
+    with jax.numpy_rank_promotion("allow"):
+        return fit_model(MODEL, FRAME, reference[0], np.array(MODEL.start(wrong_start())), SETTINGS)
+
+
+def wrong_start():
+    return {name: 1.06 * value + 0.02 for name, value in TRUTH.items()}
+
+
+def test_truth_is_recovered_without_noise():
+    fit = fit_model(MODEL, FRAME, observe(), MODEL.start(wrong_start()), SETTINGS._replace(prior_weight=0.0))
+    assert MODEL.fitted == tuple(TRUTH)
+    np.testing.assert_allclose(fit.free, FREE, atol=1e-3)
+    np.testing.assert_allclose(fit.amplitudes, AMPLITUDES, rtol=1e-2)
+    assert fit.chi_square < 1
+
+
+def test_result_equals_least_squares_over_all_parameters(reference, fitted):
+    expected = reference[1]
+    deviations = np.sqrt(np.diag(np.linalg.inv(expected.jac.T @ expected.jac)))
+    found = np.append(fitted.free, fitted.amplitudes)
+    np.testing.assert_array_less(np.abs(found - expected.x), 0.05 * deviations)
+    assert fitted.cost == pytest.approx(2 * expected.cost, rel=1e-4)
+    assert fitted.active.all()
+
+
+def test_covariance_of_white_noise_is_the_inverse_hessian(reference, fitted):
+    data, expected = reference
+    covariance = parameter_covariance(
+        MODEL, FRAME, data, fitted, prior_weight=SETTINGS.prior_weight, correlate=lambda columns: columns
+    )
+    compare(covariance, np.linalg.inv(expected.jac.T @ expected.jac)[:8, :8])
+    # The Hessian is by the logarithm of the positive parameters.
+    slope = np.where(MODEL.bounds[0] > 0, fitted.free, 1.0)
+    compare(np.linalg.inv(fitted.hessian) * np.outer(slope, slope), covariance)
+
+
+def test_covariance_of_correlated_noise_is_that_of_the_estimate(reference, fitted):
+    data, expected = reference
+    kernel = np.array([[0.05, 0.25, 0.05], [0.3, 1.0, 0.3], [0.05, 0.25, 0.05]])
+    covariance = parameter_covariance(
+        MODEL,
+        FRAME,
+        data,
+        fitted,
+        prior_weight=SETTINGS.prior_weight,
+        correlate=NoiseCorrelation(0.7, kernel).apply,
+    )
+    rows, columns = np.divmod(np.arange(41**2), 41)
+    distances = rows[:, None] - rows, columns[:, None] - columns
+    near = (np.abs(distances[0]) <= 1) & (np.abs(distances[1]) <= 1)
+    noise = np.zeros(near.shape)
+    noise[near] = 0.7**2 * kernel[1 + distances[0][near], 1 + distances[1][near]]
+    of_pixels, of_prior = expected.jac[:-1], expected.jac[-1:]
+    inverse = np.linalg.inv(expected.jac.T @ expected.jac)
+    middle = of_pixels.T @ noise @ of_pixels + of_prior.T @ of_prior
+    compare(covariance, (inverse @ middle @ inverse)[:8, :8])
+
+
+def compare(found, expected):
+    """Within 5 % of the standard deviations."""
+    deviations = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(
+        found / np.outer(deviations, deviations), expected / np.outer(deviations, deviations), atol=0.05
+    )
+
+
+def test_parameters_stay_within_bounds():
+    narrow = Parameter.fitted((0.8, 0.95), (0.8, 0.95))
+    model = LensModel(
+        mass=(SIE(theta_E=narrow, center_x=FIXED, center_y=FIXED),),
+        lens_light=MODEL.lens_light,
+        source=MODEL.source,
+        sky=0,
+    )
+    fit = fit_model(model, FRAME, observe(), model.start(TRUTH), Settings(steps=10))
+    assert fit.free[0] == pytest.approx(0.95, rel=1e-6)
+
+
+def test_models_that_are_not_finite_give_no_fit():
+    data = observe()
+    image = data.image.copy()
+    image[0, 0] = np.nan
+    assert evaluate_model(MODEL, FRAME, data._replace(image=image), FREE) is None
+    assert fit_model(MODEL, FRAME, data._replace(image=image), FREE) is None
