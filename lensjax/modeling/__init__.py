@@ -6,6 +6,7 @@ from lensjax.modeling.fit import fit
 from lensjax.modeling.model import GALAXY, LensModel, Prior
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.posterior import Posterior, sample_posterior
 from lensjax.modeling.psf import gaussian_psf
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.verdict import Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseCorrelation",
     "Observation",
     "Parameter",
+    "Posterior",
     "Prior",
     "Sersic",
     "Shapelets",
@@ -29,4 +31,5 @@ __all__ = [
     "fit",
     "gaussian_psf",
     "measure_correlation",
+    "sample_posterior",
 ]

@@ -3,41 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from lenstronomy.LensModel.lens_model import LensModel as LenstronomyLens
-from lenstronomy.LightModel.light_model import LightModel
-from scipy import optimize, signal
+from helpers.small_lens import AMPLITUDES, FIXED, FRAME, FREE, MODEL, TRUTH, observe, simulate
+from scipy import optimize
 
-from lensjax.modeling import SIE, LensModel, MultiGaussian, NoiseCorrelation, Parameter, Prior, Shapelets
-from lensjax.modeling.frame import Data, Frame, margin, pixel_positions
-from lensjax.modeling.psf import gaussian_psf
+from lensjax.modeling import SIE, LensModel, NoiseCorrelation, Parameter
 from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model, parameter_covariance
 
-FIXED = Parameter.fixed(0.0)
-MODEL = LensModel(
-    mass=(SIE(center_x=FIXED, center_y=FIXED),),
-    lens_light=(
-        MultiGaussian(
-            smallest=0.2, largest=0.7, number=2, center_x=FIXED, center_y=FIXED, outer_e1=None, outer_e2=None
-        ),
-    ),
-    source=(Shapelets(order=1),),
-    sky=0,
-    priors=(Prior((("mass.0.e1", 1.0), ("lens_light.0.e1", -0.8)), 0.0, 0.05),),
-)
-TRUTH = {
-    "mass.0.theta_E": 1.05,
-    "mass.0.e1": 0.12,
-    "mass.0.e2": -0.08,
-    "lens_light.0.e1": 0.15,
-    "lens_light.0.e2": -0.1,
-    "source.0.beta": 0.15,
-    "source.0.center_x": 0.11,
-    "source.0.center_y": -0.06,
-}
-AMPLITUDES = np.array([8.0, 20.0, 0.5, 30.0, 4.0, -6.0])  # two Gaussians, the sky, three shapelets
-FREE = np.array(list(TRUTH.values()))
-FRAME = Frame(41, 41, 0.08, 0.0, 0.0, 9)
-PSF = gaussian_psf(0.12, 0.08)
 SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=10.0)
 
 
@@ -47,40 +18,11 @@ def _implicit_broadcasts():
         yield
 
 
-def simulate(parameters):
-    """Image by lenstronomy of all parameters: those of `TRUTH`, then the amplitudes."""
-    theta_E, e1, e2, light_e1, light_e2, beta, source_x, source_y = parameters[:8]
-    inner, outer, sky, *shapelets = parameters[8:]
-    x, y = (axis.ravel() for axis in pixel_positions(FRAME, margin(FRAME)))
-    lens = LenstronomyLens(["SIE"])
-    place = {"center_x": 0.0, "center_y": 0.0}
-    beta_x, beta_y = lens.ray_shooting(x, y, [{"theta_E": theta_E, "e1": e1, "e2": e2, **place}])
-    widths = MODEL.lens_light[0].sigmas
-    gaussians = [
-        {"amp": amp * 2 * np.pi * sigma**2, "sigma": sigma, "e1": light_e1, "e2": light_e2, **place}
-        for amp, sigma in zip((inner, outer), widths, strict=True)
-    ]
-    image = LightModel(["GAUSSIAN_ELLIPSE"] * 2).surface_brightness(x, y, gaussians)
-    source = {"n_max": 1, "beta": beta, "amp": shapelets, "center_x": source_x, "center_y": source_y}
-    image = image + LightModel(["SHAPELETS"]).surface_brightness(beta_x, beta_y, [source])
-    side = FRAME.rows + 2 * margin(FRAME)
-    return signal.fftconvolve(image.reshape(side, side), PSF, mode="valid") + sky
-
-
 def residuals(parameters, data):
     """Standardized residuals, and the deviation from the prior."""
     pixels = (simulate(parameters) - data.image) * data.weight
     prior = (parameters[1] - 0.8 * parameters[3]) / 0.05
     return np.append(pixels.ravel(), np.sqrt(SETTINGS.prior_weight) * prior)
-
-
-def observe(seed=None):
-    image = simulate(np.append(FREE, AMPLITUDES))
-    if seed is not None:
-        image = image + np.random.default_rng(seed).normal(0, 1, image.shape)
-    weight = np.ones(image.shape)
-    weight[3:6, 20:24] = 0
-    return Data(*(np.asarray(part, np.float32) for part in (image, weight, PSF)))
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ def _fine_images(
     beta = physics.lens_equation(x, y, *(sum(each) for each in zip(*parts, strict=True)))
 
     def brightness(profiles: list[dict[str, Any]], x: jax.Array, y: jax.Array) -> jax.Array:
-        return sum(physics.sersic(x, y, **profile, core=1e-3) for profile in profiles)
+        return jnp.stack([physics.sersic(x, y, **profile, core=1e-3) for profile in profiles]).sum(0)
 
     return brightness(light, x, y), brightness(source, *beta)
 
