@@ -19,7 +19,7 @@ MODEL = LensModel(
     ),
     source=(Shapelets(order=1),),
     sky=0,
-    priors=(Prior((("mass.0.e1", 1.0), ("lens_light.0.e1", -0.8)), 0.0, 0.05),),
+    priors=(Prior((("mass.0.e1", 1.0), ("lens_light.0.e1", -0.8)), 0.0, 0.004),),
 )
 TRUTH = {
     "mass.0.theta_E": 1.05,

@@ -22,7 +22,8 @@ SOURCE = Shapelets(
     center_x=Parameter.fixed(TRUTH["source.0.center_x"]),
     center_y=Parameter.fixed(TRUTH["source.0.center_y"]),
 )
-MODEL = dataclasses.replace(small_lens.MODEL, source=(SOURCE,))
+PRIOR = dataclasses.replace(small_lens.MODEL.priors[0], deviation=0.05)
+MODEL = dataclasses.replace(small_lens.MODEL, source=(SOURCE,), priors=(PRIOR,))
 CORRELATION = NoiseCorrelation(1.5, np.ones((1, 1)))  # the noise map is too small
 
 

@@ -9,7 +9,7 @@ from scipy import optimize
 from lensjax.modeling import SIE, LensModel, NoiseCorrelation, Parameter
 from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model, parameter_covariance
 
-SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=10.0)
+SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _implicit_broadcasts():
 def residuals(parameters, data):
     """Standardized residuals, and the deviation from the prior."""
     pixels = (simulate(parameters) - data.image) * data.weight
-    prior = (parameters[1] - 0.8 * parameters[3]) / 0.05
+    prior = (parameters[1] - 0.8 * parameters[3]) / 0.004
     return np.append(pixels.ravel(), np.sqrt(SETTINGS.prior_weight) * prior)
 
 
