@@ -237,7 +237,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     verdicts = np.array([row["verdict"] for row in rows])
     seconds = np.median([row["cpu_seconds"] for row in rows])
     log.info("%d lenses, %s; median of %.0f CPU-seconds", len(rows), rows[0]["main_lens"], seconds)
-    log.info("theta_E        lenses  within 2 %%  within 5 %%  within 10 %%  largest deviation")
+    log.info("theta_E        lenses  within 2 %  within 5 %  within 10 %  largest deviation")
     for name in ("all", "good", "doubtful", "failed"):
         group = np.abs(deviation[(verdicts == name) | (name == "all")])
         if len(group):
