@@ -178,7 +178,8 @@ def parameter_covariance(
     """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
 
     With the derivatives J of the model divided by the noise, after the projection of the active columns, the
-    priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1.
+    priors' normal matrix P, their weight w and H = J^T J + w P, it is H^-1 (J^T C J + w^2 P) H^-1: the truth
+    deviates from the priors by their standard deviations, whatever their weight.
 
     Args:
       model, frame, data: the model and the pixels.
@@ -206,7 +207,7 @@ def parameter_covariance(
         inverse = np.linalg.inv(jacobian @ jacobian.T + prior)
     except np.linalg.LinAlgError:
         return np.full((len(jacobian), len(jacobian)), np.inf)
-    covariance = inverse @ (jacobian @ correlated.T + prior) @ inverse
+    covariance = inverse @ (jacobian @ correlated.T + prior_weight * prior) @ inverse
     slope = np.where(logarithmic, fit.free, 1.0)
     return (covariance + covariance.T) / 2 * np.outer(slope, slope)
 

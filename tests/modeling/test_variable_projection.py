@@ -94,6 +94,18 @@ def test_covariance_of_correlated_noise_is_that_of_the_estimate(reference, fitte
     compare(covariance, (inverse @ middle @ inverse)[:8, :8])
 
 
+def test_errors_allow_for_the_scatter_of_the_priors(reference, fitted):
+    """A prior with ten times its weight moves the estimate; the truth still deviates from it as before."""
+    data, expected = reference
+    found = parameter_covariance(
+        MODEL, FRAME, data, fitted, prior_weight=10.0, correlate=lambda columns: columns
+    )
+    of_pixels, of_prior = expected.jac[:-1], expected.jac[-1:]
+    inverse = np.linalg.inv(of_pixels.T @ of_pixels + 10 * of_prior.T @ of_prior)
+    middle = of_pixels.T @ of_pixels + 10**2 * of_prior.T @ of_prior
+    compare(found, (inverse @ middle @ inverse)[:8, :8])
+
+
 def compare(found, expected):
     """Within 5 % of the standard deviations."""
     deviations = np.sqrt(np.diag(expected))
