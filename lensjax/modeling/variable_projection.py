@@ -278,7 +278,7 @@ def _unweighted_columns(model: LensModel, frame: Frame, position: Array, psf: Ar
 def _design(model: LensModel, frame: Frame, data: Data, position: Array) -> tuple[Array, Array, Array]:
     """Weighted columns, their scalar products with each other and with the image."""
     columns = _unweighted_columns(model, frame, position, data.psf)
-    weighted = columns.reshape(columns.shape[0], -1) * data.weight.reshape(-1)
+    weighted = columns.reshape(columns.shape[0], -1) * data.weight.reshape(1, -1)
     target = (data.image * data.weight).reshape(-1)
     return weighted, weighted @ weighted.T, weighted @ target
 
@@ -311,7 +311,7 @@ def _jacobian(
             _, slope = jax.linearize(image, position)
             slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
     blurred = convolve_columns(slopes, jnp.asarray(data.psf), frame)
-    return blurred.reshape(len(of_light), -1) * data.weight.reshape(-1)
+    return blurred.reshape(len(of_light), -1) * data.weight.reshape(1, -1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -30,13 +30,12 @@ CORRELATION = NoiseCorrelation(1.5, np.ones((1, 1)))  # the noise map is too sma
 @pytest.fixture(scope="module")
 def small_fit():
     """A small observation and its fit."""
-    with jax.numpy_rank_promotion("allow"):
-        data = observe(seed=2)
-        start = MODEL.start({"source.0.beta": 0.15, "mass.0.theta_E": 1.05})
-        fit = fit_model(MODEL, FRAME, data, start, LATER._replace(steps=40, tolerance=1e-4))
-        covariance = parameter_covariance(
-            MODEL, FRAME, data, fit, prior_weight=LATER.prior_weight, correlate=CORRELATION.apply
-        )
+    data = observe(seed=2)
+    start = MODEL.start({"source.0.beta": 0.15, "mass.0.theta_E": 1.05})
+    fit = fit_model(MODEL, FRAME, data, start, LATER._replace(steps=40, tolerance=1e-4))
+    covariance = parameter_covariance(
+        MODEL, FRAME, data, fit, prior_weight=LATER.prior_weight, correlate=CORRELATION.apply
+    )
     used = data.weight > 0
     observation = Observation(
         data.image, 1.0, PSF, used, pixel_scale=FRAME.pixel_scale, correlation=CORRELATION

@@ -1,6 +1,5 @@
 """Fits of a small lens against lenstronomy's images and SciPy's least squares over all parameters."""
 
-import jax
 import numpy as np
 import pytest
 from helpers.small_lens import AMPLITUDES, FIXED, FRAME, FREE, MODEL, TRUTH, observe, simulate
@@ -10,12 +9,6 @@ from lensjax.modeling import SIE, LensModel, NoiseCorrelation, Parameter
 from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model, parameter_covariance
 
 SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=1.0)
-
-
-@pytest.fixture(autouse=True)
-def _implicit_broadcasts():
-    with jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def residuals(parameters, data):
@@ -36,8 +29,7 @@ def reference():
 @pytest.fixture(scope="module")
 def fitted(reference):
     """The fit of the noisy data from a start that is wrong by 5 to 20 %."""
-    with jax.numpy_rank_promotion("allow"):
-        return fit_model(MODEL, FRAME, reference[0], np.array(MODEL.start(wrong_start())), SETTINGS)
+    return fit_model(MODEL, FRAME, reference[0], np.array(MODEL.start(wrong_start())), SETTINGS)
 
 
 def wrong_start():
