@@ -7,6 +7,7 @@ from lensjax.modeling.model import GALAXY, LensModel, Prior, galaxy_model
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.pixel_source import PixelGrid
+from lensjax.modeling.posterior import Posterior, sample_posterior
 from lensjax.modeling.psf import gaussian_psf
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.verdict import Verdict
@@ -23,6 +24,7 @@ __all__ = [
     "Observation",
     "Parameter",
     "PixelGrid",
+    "Posterior",
     "Prior",
     "Sersic",
     "Shapelets",
@@ -32,4 +34,5 @@ __all__ = [
     "galaxy_model",
     "gaussian_psf",
     "measure_correlation",
+    "sample_posterior",
 ]

@@ -1,5 +1,7 @@
 """From the fits of all models to one result with its covariance and verdict."""
 
+import dataclasses
+
 import numpy as np
 
 from lensjax.modeling.foreground import Foreground
@@ -105,7 +107,7 @@ def assess(
     with np.errstate(divide="ignore"):
         noise = unit / data.weight.astype(np.float64)
     return LensModelFit(
-        model=stage.model,
+        model=dataclasses.replace(stage.model, priors=(*stage.model.priors, *stage.priors)),
         parameters=values,
         names=tuple(np.array(stage.model.fitted)[~stage.model.held].tolist()),
         covariance=covariance * max(1.0, arcs),

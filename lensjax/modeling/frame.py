@@ -142,7 +142,7 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
     valid = valid & np.isfinite(image) & np.isfinite(noise) & (noise > 0)
     image = np.where(valid, image, 0) / unit
     weight = np.where(valid, unit / np.where(valid, noise, 1), 0)
-    psf, subpixels = _square(observation.psf), observation.psf_subpixels
+    psf, subpixels = square_psf(observation.psf), observation.psf_subpixels
     rows, columns = counts
     frame = Frame(rows, columns, scale, centers[1], centers[0], psf.shape[0], subpixels, subpixels)
     fine = Data(*(np.asarray(part, np.float32) for part in (image, weight, psf)))
@@ -160,7 +160,7 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
     return Prepared((frame, fine), (binned_frame, binned), unit)
 
 
-def _square(psf: np.ndarray) -> np.ndarray:
+def square_psf(psf: np.ndarray) -> np.ndarray:
     """The point-spread function with as many rows as columns."""
     rows, columns = ((max(psf.shape) - length) // 2 for length in psf.shape)
     return np.pad(psf, ((rows, rows), (columns, columns)))

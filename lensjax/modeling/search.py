@@ -102,12 +102,14 @@ def _gains(
     theta_E, e1, e2, center_x, center_y = lens
     alpha = physics.sie_deflection(x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y)
     beta_x, beta_y = physics.lens_equation(x, y, *alpha)
-    square = (beta_x - positions[:, 0, None, None]) ** 2 + (beta_y - positions[:, 1, None, None]) ** 2
+    square = (beta_x[None] - positions[:, 0, None, None]) ** 2 + (
+        beta_y[None] - positions[:, 1, None, None]
+    ) ** 2
     spreads = jnp.asarray(SIZES)[:, None, None, None]
-    images = jnp.exp(-jnp.minimum(square / (2 * spreads**2), 80.0)).reshape(-1, *x.shape)
+    images = jnp.exp(-jnp.minimum(square[None] / (2 * spreads**2), 80.0)).reshape(-1, *x.shape)
     templates = convolve_columns(images, jnp.asarray(data.psf), frame).reshape(
         images.shape[0], -1
-    ) * data.weight.reshape(-1)
+    ) * data.weight.reshape(1, -1)
     rest = templates - (templates @ basis.T) @ basis
     signal = jnp.maximum(rest @ target, 0.0)
     power = jnp.sum(rest**2, 1) + 1e-6 * jnp.sum(templates**2, 1)

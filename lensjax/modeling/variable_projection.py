@@ -197,8 +197,9 @@ def parameter_covariance(
     """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
 
     With the derivatives J of the model divided by the noise, after the projection of the active columns, the
-    priors' normal matrix P and H = J^T J + P, it is H^-1 (J^T C J + P) H^-1. The penalty of a regularized
-    source is a prior of its amplitudes, which is part of P.
+    priors' normal matrix P, their weight w and H = J^T J + w P, it is H^-1 (J^T C J + w^2 P) H^-1: the truth
+    deviates from the priors by their standard deviations, whatever their weight. The penalty of a regularized
+    source is a prior of its amplitudes, of weight 1.
 
     Args:
       model, frame, data: the model and the pixels.
@@ -227,13 +228,14 @@ def parameter_covariance(
     response = np.linalg.solve(gram + penalty, columns[smoothed] @ jacobian.T).T
     jacobian = jacobian - response @ columns[smoothed] + (response @ overlap) @ basis.T
     _, rows = _prior_terms(model, (*model.all_priors, *priors), position, logarithmic)
-    prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)] + response @ penalty @ response.T
+    prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)]
+    smoothness = response @ penalty @ response.T
     correlated = correlate(jacobian.reshape(len(jacobian), frame.rows, frame.columns)).reshape(jacobian.shape)
     try:
-        inverse = np.linalg.inv(jacobian @ jacobian.T + prior)
+        inverse = np.linalg.inv(jacobian @ jacobian.T + prior + smoothness)
     except np.linalg.LinAlgError:
         return np.full((len(jacobian), len(jacobian)), np.inf)
-    covariance = inverse @ (jacobian @ correlated.T + prior) @ inverse
+    covariance = inverse @ (jacobian @ correlated.T + prior_weight * prior + smoothness) @ inverse
     slope = np.where(logarithmic, fit.free, 1.0)[~model.held]
     return (covariance + covariance.T) / 2 * np.outer(slope, slope)
 
@@ -304,7 +306,7 @@ def _unweighted_columns(model: LensModel, frame: Frame, position: Array, psf: Ar
 def _design(model: LensModel, frame: Frame, data: Data, position: Array) -> tuple[Array, Array, Array]:
     """Weighted columns, their scalar products with each other and with the image."""
     columns = _unweighted_columns(model, frame, position, data.psf)
-    weighted = columns.reshape(columns.shape[0], -1) * data.weight.reshape(-1)
+    weighted = columns.reshape(columns.shape[0], -1) * data.weight.reshape(1, -1)
     target = (data.image * data.weight).reshape(-1)
     return weighted, weighted @ weighted.T, weighted @ target
 
@@ -339,7 +341,7 @@ def _jacobian(
             _, slope = jax.linearize(image, position)
             slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
     blurred = convolve_columns(slopes, jnp.asarray(data.psf), frame)
-    return blurred.reshape(len(of_light), -1) * data.weight.reshape(-1)
+    return blurred.reshape(len(of_light), -1) * data.weight.reshape(1, -1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.small_lens import NOISE, THETA_E, small_lens, write_fits, write_lens
+from helpers.small_cutout import NOISE, THETA_E, small_lens, write_fits, write_lens
 
 from lensjax import modeling
 from lensjax.cli.fit_lenses import main

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.random_runs import make_run
-from helpers.small_lens import write_lens
+from helpers.small_cutout import write_lens
 
 from lensjax import simulation, weights
 from lensjax.cli.help import COMMANDS, command_module

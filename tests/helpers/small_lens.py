@@ -1,47 +1,67 @@
-"""A small simulated lens as FITS files."""
+"""A small lens: its model, true parameters, and images by lenstronomy."""
 
-import jax.numpy as jnp
 import numpy as np
-from astropy.io import fits
+from lenstronomy.LensModel.lens_model import LensModel as LenstronomyLens
+from lenstronomy.LightModel.light_model import LightModel
+from scipy import signal
 
-from lensjax import physics
+from lensjax.modeling import SIE, LensModel, MultiGaussian, Parameter, Prior, Shapelets
+from lensjax.modeling.frame import Data, Frame, margin, pixel_positions
 from lensjax.modeling.psf import gaussian_psf
 
-SCALE = 0.08  # arcsec
-THETA_E = 1.1  # arcsec
-NOISE = 1.0
+FIXED = Parameter.fixed(0.0)
+MODEL = LensModel(
+    mass=(SIE(center_x=FIXED, center_y=FIXED),),
+    lens_light=(
+        MultiGaussian(
+            smallest=0.2, largest=0.7, number=2, center_x=FIXED, center_y=FIXED, outer_e1=None, outer_e2=None
+        ),
+    ),
+    source=(Shapelets(order=1),),
+    sky=0,
+    priors=(Prior((("mass.0.e1", 1.0), ("lens_light.0.e1", -0.8)), 0.0, 0.004),),
+)
+TRUTH = {
+    "mass.0.theta_E": 1.05,
+    "mass.0.e1": 0.12,
+    "mass.0.e2": -0.08,
+    "lens_light.0.e1": 0.15,
+    "lens_light.0.e2": -0.1,
+    "source.0.beta": 0.15,
+    "source.0.center_x": 0.11,
+    "source.0.center_y": -0.06,
+}
+AMPLITUDES = np.array([8.0, 20.0, 0.5, 30.0, 4.0, -6.0])  # two Gaussians, the sky, three shapelets
+FREE = np.array(list(TRUTH.values()))
+FRAME = Frame(41, 41, 0.08, 0.0, 0.0, 9)
+PSF = gaussian_psf(0.12, 0.08)
 
 
-def small_lens(size=61, seed=0):
-    """Image, noise map and point-spread function of a galaxy that lenses a compact source."""
-    x, y = map(jnp.asarray, np.meshgrid(*2 * [(np.arange(3 * size) - (3 * size - 1) / 2) * SCALE / 3]))
-    deflection = physics.sie_deflection(x, y, THETA_E, e1=0.1, e2=-0.05, center_x=0.0, center_y=0.0)
-    beta = physics.lens_equation(x, y, *deflection)
-    light = 60 * jnp.exp(-(x**2 + 1.3 * y**2) / (2 * 0.35**2))
-    source = 30 * jnp.exp(-((beta[0] - 0.1) ** 2 + (beta[1] + 0.05) ** 2) / (2 * 0.12**2))
-    fine = np.asarray(light + source, np.float64).reshape(size, 3, size, 3).mean((1, 3))
-    psf = gaussian_psf(0.15, SCALE)
-    half = len(psf) // 2
-    padded = np.pad(fine, half, mode="edge")
-    views = np.lib.stride_tricks.sliding_window_view(padded, psf.shape)
-    image = np.einsum("ijkl,kl->ij", views, psf) + 2.0
-    return image + np.random.default_rng(seed).normal(0, NOISE, image.shape), np.full(image.shape, NOISE), psf
+def simulate(parameters):
+    """Image by lenstronomy of all parameters: those of `TRUTH`, then the amplitudes."""
+    theta_E, e1, e2, light_e1, light_e2, beta, source_x, source_y = parameters[:8]
+    inner, outer, sky, *shapelets = parameters[8:]
+    x, y = (axis.ravel() for axis in pixel_positions(FRAME, margin(FRAME)))
+    lens = LenstronomyLens(["SIE"])
+    place = {"center_x": 0.0, "center_y": 0.0}
+    beta_x, beta_y = lens.ray_shooting(x, y, [{"theta_E": theta_E, "e1": e1, "e2": e2, **place}])
+    widths = MODEL.lens_light[0].sigmas
+    gaussians = [
+        {"amp": amp * 2 * np.pi * sigma**2, "sigma": sigma, "e1": light_e1, "e2": light_e2, **place}
+        for amp, sigma in zip((inner, outer), widths, strict=True)
+    ]
+    image = LightModel(["GAUSSIAN_ELLIPSE"] * 2).surface_brightness(x, y, gaussians)
+    source = {"n_max": 1, "beta": beta, "amp": shapelets, "center_x": source_x, "center_y": source_y}
+    image = image + LightModel(["SHAPELETS"]).surface_brightness(beta_x, beta_y, [source])
+    side = FRAME.rows + 2 * margin(FRAME)
+    return signal.fftconvolve(image.reshape(side, side), PSF, mode="valid") + sky
 
 
-def write_fits(path, pixels, scale=SCALE):
-    """Writes an image with its pixel scale, or without if `scale` is None."""
-    unit = fits.PrimaryHDU(np.asarray(pixels, np.float32))
-    if scale is not None:
-        unit.header["CDELT1"], unit.header["CDELT2"] = -scale / 3600, scale / 3600
-        unit.header["CTYPE1"], unit.header["CTYPE2"] = "RA---TAN", "DEC--TAN"
-    unit.writeto(path, overwrite=True)
-    return path
-
-
-def write_lens(folder, size=61, seed=0):
-    """Writes image.fits, noise.fits and psf.fits to a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    image, noise, psf = small_lens(size, seed)
-    for name, pixels in (("image", image), ("noise", noise), ("psf", psf)):
-        write_fits(folder / f"{name}.fits", pixels)
-    return folder
+def observe(seed=None):
+    """Data without noise, or with white noise of 1; some pixels are not used."""
+    image = simulate(np.append(FREE, AMPLITUDES))
+    if seed is not None:
+        image = image + np.random.default_rng(seed).normal(0, 1, image.shape)
+    weight = np.ones(image.shape)
+    weight[3:6, 20:24] = 0
+    return Data(*(np.asarray(part, np.float32) for part in (image, weight, PSF)))
