@@ -21,6 +21,7 @@ LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4
 MODES = 2
 SAME_RADIUS = 0.03  # relative difference of the radii of two fits that are one solution
+WORSE = 1.3  # cost relative to the best, beyond which a solution is not considered
 SHORT = Settings(steps=8, tolerance=0.05)
 LONG = Settings(steps=22, tolerance=0.05)
 
@@ -102,21 +103,27 @@ def _fit_modes(
     first = replace_source(model, (POSITIVE_SOURCE,))
     positions = [first.start(foreground.values | _start_values(start, foreground.center)) for start in starts]
     # A few steps show which starts lead to the same solution, or to a bad one.
-    for settings in (SHORT, LONG):
+    for settings, worse, same in ((SHORT, 3.0, SAME_RADIUS / 10), (LONG, WORSE, SAME_RADIUS)):
         fits = [fit_model(first, frame, data, position, settings) for position in positions]
-        stages = _distinct([Stage(first, each) for each in fits if each is not None])
+        stages = _distinct([Stage(first, each) for each in fits if each is not None], worse, same)
         positions = [stage.fit.free for stage in stages]
     return stages[:MODES]
 
 
-def _distinct(stages: list[Stage]) -> list[Stage]:
-    """The best fit of each Einstein radius, without those that are much worse than the best."""
+def _distinct(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADIUS) -> list[Stage]:
+    """The best fit of each Einstein radius, without those that are much worse than the best.
+
+    Args:
+      stages: the fits.
+      worse: largest cost relative to that of the best.
+      same: relative difference of the radii of two fits that are one solution.
+    """
     kept: list[Stage] = []
     for stage in sorted(stages, key=lambda stage: stage.fit.cost):
         best = kept[0] if kept else stage
-        near = stage.fit.cost < 1.3 * best.fit.cost + 50
+        near = stage.fit.cost < worse * best.fit.cost + 50
         ratios = [stage.einstein_radius / other.einstein_radius for other in kept]
-        if near and all(abs(np.log(ratio)) > SAME_RADIUS for ratio in ratios):
+        if near and all(abs(np.log(ratio)) > same for ratio in ratios):
             kept.append(stage)
     return kept
 

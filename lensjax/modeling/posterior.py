@@ -89,6 +89,8 @@ def sample_posterior(
         from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
     except ImportError:
         raise UserError("sampling needs blackjax; run: pip install 'lensjax[posterior]'") from None
+    if fit.model.held.any():
+        raise UserError("the posterior of a source on a grid of pixels cannot be sampled; use Shapelets")
     mode = np.array([fit.parameters[name] for name in fit.names])
     try:
         scale = np.linalg.cholesky(fit.covariance)

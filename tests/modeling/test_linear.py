@@ -17,7 +17,8 @@ def problem(seed, columns=9, rows=60):
 
 
 def solve(matrix, data, nonnegative):
-    return solve_amplitudes(matrix.T @ matrix, matrix.T @ data, nonnegative, np.full(len(nonnegative), RIDGE))
+    gram = matrix.T @ matrix
+    return solve_amplitudes(gram, matrix.T @ data, nonnegative, np.diag(RIDGE * np.diag(gram)))
 
 
 def with_ridge(matrix, data):
