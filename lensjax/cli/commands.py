@@ -107,8 +107,13 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
     from lensjax.prediction.classifier import load_classifier
     from lensjax.prediction.files import predict_files
 
+    classifier = load_classifier(options.workdir, devices=devices)
+    if options.psf:
+        from lensjax.cli.predict_lenses import predict_lenses
+
+        return _log_predictions(options, *predict_lenses(options, classifier))
     num_good, num_bad = predict_files(
-        load_classifier(options.workdir, devices=devices),
+        classifier,
         str(options.input),
         options.output,
         crop=options.crop,
@@ -118,6 +123,11 @@ def predict(options: Options, devices: Sequence[jax.Device]) -> int:
         calibrated=options.calibrated,
         tta=options.tta,
     )
+    return _log_predictions(options, num_good, num_bad)
+
+
+def _log_predictions(options: Options, num_good: int, num_bad: int) -> int:
+    """Reports the numbers of images; returns the exit code."""
     log.info("%s: %s images classified", options.output, f"{num_good:,}")
     if num_bad:
         log.info("%s images failed; the column 'error' gives the reasons", f"{num_bad:,}")

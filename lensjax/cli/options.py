@@ -87,6 +87,15 @@ FLAGS: dict[str, Flag] = {
         "Read only this extension of FITS files (name or number), dataset of .h5 or array of .npz files.",
         ("predict",),
     ),
+    "noise": Flag(
+        "FILE", "Noise map of telescope images; see --psf. If not given, it is an extension.", ("predict",)
+    ),
+    "psf": Flag(
+        "FILE",
+        "Point-spread function of telescope images. The input is then that of lensjax fit: a lens model is "
+        "fitted to each image, and its residual is classified (docs/real_images.md).",
+        ("predict",),
+    ),
     "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
     "debug-nans": switch(
@@ -118,6 +127,7 @@ class Options:
       output: file of the predictions, or folder of the comparison.
       overwrite: whether to replace a finished output.
       crop: whether to crop images that are too large to the image size of the run.
+      noise, psf: noise map and point-spread function of telescope images to predict; None if not given.
       pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
       extension: name of the only FITS extension, HDF5 dataset or .npz array to predict; None for all.
       calibrated: whether to apply the fitted temperature.
@@ -139,6 +149,8 @@ class Options:
     output: Path
     overwrite: bool
     crop: bool
+    noise: str | None
+    psf: str | None
     pixel_scale: float | None
     extension: str | None
     calibrated: bool
@@ -253,6 +265,10 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
         names = {"train": "--config FILE", "predict": "--model NAME or --workdir FOLDER"}
         needed = names.get(mode, "--workdir FOLDER")
         raise UserError(f"{mode} needs {needed}; see --help")
+    if values.noise and not values.psf:
+        raise UserError("--noise is for telescope images; give their point-spread function with --psf")
+    if values.psf and (values["fit-size"].present or values.calibrated):
+        raise UserError("--psf cannot be combined with --fit-size or --calibrated")
     if mode == "predict" and not values.input:
         raise UserError("predict needs --input: an image file, or a folder or zip archive of images")
     for name, flag in FLAGS.items():

@@ -215,3 +215,27 @@ def test_parquet_table_has_the_same_rows(lens, cheap_fit, tmp_path):
     (text,) = table(tmp_path / "fits")
     assert list(row) == list(text)
     assert row["mass.0.theta_E"] == pytest.approx(float(text["mass.0.theta_E"]), rel=1e-8)
+
+
+def test_predict_classifies_telescope_images(lens, tmp_path):
+    """`predict --psf` classifies the lenses that `fit` would fit; an unsuitable one gets an error."""
+    output = tmp_path / "predictions.csv"
+    words = ["predict", "--model=common_test", f"--psf={lens / 'psf.fits'}", f"--output={output}", str(lens)]
+    assert run(words) == 1
+    (row,) = csv.DictReader(output.read_text().splitlines())
+    assert row["file"] == "lens_a"
+    assert row["class"] == ""
+    assert "needs a field of 7.5 arcsec" in row["error"] or "larger than those" in row["error"]
+    assert run(words) == 2  # the output exists
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--noise=noise.fits"], "give their point-spread function with --psf"),
+        (["--psf=psf.fits", "--calibrated"], "cannot be combined"),
+    ],
+)
+def test_flags_of_telescope_images_are_checked(words, message, capsys):
+    assert run(["predict", "--model=common_test", "lens.fits", *words]) == 2
+    assert message in capsys.readouterr().err

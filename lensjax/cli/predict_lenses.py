@@ -1,0 +1,66 @@
+"""Classification of telescope images by the command predict."""
+
+from pathlib import Path
+
+from lensjax import modeling
+from lensjax.cli.lens_inputs import find_lenses
+from lensjax.cli.options import Options
+from lensjax.data.output_folder import write_file
+from lensjax.errors import UserError
+from lensjax.prediction.classifier import Classifier
+from lensjax.prediction.observations import classify_observation
+from lensjax.prediction.table_files import (
+    Row,
+    check_output,
+    column_names,
+    encode_header,
+    encode_rows,
+    table_rows,
+)
+from lensjax.runtime.progress import progress_bar
+
+
+def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
+    """Fits a lens model to each telescope image, classifies its residual, and writes the table.
+
+    Args:
+      options: options of the command; `psf` is given.
+      classifier: a classifier with a lens fit.
+
+    Returns:
+      Numbers of images with and without a class.
+
+    Raises:
+      UserError: if there are no images, or the output exists or cannot be written.
+    """
+    assert options.input is not None  # for the type checker
+    assert options.psf is not None
+    output, suffix = options.output, options.output.suffix.lower()
+    check_output(output)
+    if suffix == ".parquet":
+        raise UserError(f"--output={output}: the table of telescope images is .csv or .jsonl")
+    if output.exists() and not options.overwrite:
+        raise UserError(f"{output} exists; choose another --output, or add --overwrite")
+    noise = Path(options.noise) if options.noise else None
+    lenses = find_lenses(options.input, noise, Path(options.psf))
+    names = column_names(has_fit=True)
+    rows: list[Row] = []
+    with progress_bar(len(lenses), "classifying", unit="images") as bar:
+        for lens in lenses:
+            try:
+                observation = modeling.Observation.from_fits(
+                    lens.image,
+                    lens.noise,
+                    lens.psf,
+                    lens.mask,
+                    pixel_scale=options.pixel_scale,
+                    extension=options.extension,
+                )
+                predictions, _ = classify_observation(classifier, observation)
+                rows += table_rows([lens.name], predictions)
+            except UserError as error:
+                rows.append(dict.fromkeys(names) | {"file": lens.name, "error": str(error)})
+            bar.update()
+    write_file(output, encode_header(names, suffix) + encode_rows(rows, names, suffix))
+    bad = sum(row["error"] is not None for row in rows)
+    return len(rows) - bad, bad
