@@ -28,7 +28,7 @@ from lensjax.modeling import (
     galaxy_model,
     gaussian_psf,
 )
-from lensjax.modeling.fit import fit
+from lensjax.modeling.automatic_fit import fit
 
 __all__ = [
     "COMMON_TEST",

@@ -1,8 +1,8 @@
 """Lens models of telescope images."""
 
+from lensjax.modeling.automatic_fit import fit
 from lensjax.modeling.components import EPL, SIE, SIS, MultiGaussian, Sersic, Shapelets, Shear
 from lensjax.modeling.correlation import NoiseCorrelation, measure_correlation
-from lensjax.modeling.fit import fit
 from lensjax.modeling.model import GALAXY, LensModel, Prior, galaxy_model
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
