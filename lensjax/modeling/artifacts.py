@@ -3,23 +3,24 @@
 import numpy as np
 from scipy import ndimage
 
+from lensjax.modeling.foreground import CORE
 from lensjax.modeling.frame import Data, Frame, pixel_positions
 
-SHARP = 8.0  # standard deviations above all neighbors
-EXTENDED = 5.0
+SHARP = 8.0  # standard deviations of a pixel whose neighbors have too little light for a point source
+EXTENDED = 5.0  # standard deviations of the smoothed residual of a neighboring galaxy
 SMALLEST_NEIGHBOR = 0.03  # arcsec^2
 
 
 def find_artifacts(
     frame: Frame, data: Data, light: np.ndarray, *, center: tuple[float, float], beyond: float
 ) -> np.ndarray:
-    """Finds pixels to mask.
+    """Finds cosmic rays, hot and dead pixels, and neighboring galaxies beyond the arcs.
 
     Args:
       frame, data: the pixels.
-      light: model of the foreground light and sky [rows, columns], in units of the data.
+      light: model of the foreground light and the sky [rows, columns], in units of the data.
       center: position of the lens, arcsec.
-      beyond: radius around the lens beyond which extended excess light is that of a neighbor, arcsec.
+      beyond: distance from the lens beyond which extended excess light belongs to a neighbor, arcsec.
 
     Returns:
       True for pixels to mask [rows, columns].
@@ -27,19 +28,19 @@ def find_artifacts(
     residual = (data.image - light) * data.weight
     x, y = pixel_positions(frame)
     radius = np.hypot(x - center[0], y - center[1])
-    # A point source is spread by the point-spread function; what is sharper is not light from the sky.
+    # The point-spread function blurs all light from the sky; a sharper peak is an artifact of the detector.
     ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
-    around = ndimage.median_filter(residual, footprint=ring)
+    neighbors = ndimage.median_filter(residual, footprint=ring)
     peak = data.psf / data.psf.max()
     middle = peak.shape[0] // 2
     share = float(np.median(peak[middle - 1 : middle + 2, middle - 1 : middle + 2][ring])) if middle else 0.0
-    core = radius < 0.35
-    sharp = (np.abs(residual) > SHARP) & (np.abs(around) < 0.5 * share * np.abs(residual)) & ~core
+    core = radius < CORE
+    sharp = (np.abs(residual) > SHARP) & (np.abs(neighbors) < 0.5 * share * np.abs(residual)) & ~core
     smooth = ndimage.gaussian_filter(residual, 1.0)
-    excess, number = ndimage.label((smooth > EXTENDED / 2) & (radius > beyond))
+    regions, number = ndimage.label((smooth > EXTENDED / 2) & (radius > beyond))
     extended = np.zeros_like(sharp)
     for index in range(1, number + 1):
-        region = excess == index
+        region = regions == index
         significant = residual[region].sum() / np.sqrt(region.sum()) > 3 * EXTENDED
         if significant and region.sum() * frame.pixel_scale**2 > SMALLEST_NEIGHBOR:
             extended |= region

@@ -1,4 +1,4 @@
-"""From the fits of all models to one result with its covariance and verdict."""
+"""Choice of the best solution, with its covariance and verdict."""
 
 import dataclasses
 
@@ -30,18 +30,21 @@ def assess(
 ) -> LensModelFit:
     """Chooses the best solution and judges it.
 
-    The solution is chosen by the cost of the source before the last one, because the most flexible source
-    can also fit wrong lenses.
+    The solutions are compared by their cost with the next-to-last source, because the most flexible source
+    can also fit a wrong lens.
 
     Args:
       observation: the observation, with the correlation of its noise.
-      model: the model that was asked for.
-      prepared: the pixels.
+      model: the model that the user gave.
+      prepared: the pixels, native and coarse.
       data: the native pixels with the weights of the fit.
       foreground: the foreground light on the native pixels.
       chains: for each solution, the fits with sources of increasing complexity.
       artifacts: True for masked pixels.
       notes: what was estimated or assumed.
+
+    Returns:
+      The result, in the unit of the image.
     """
     frame = prepared.fine[0]
     chains = sorted(chains, key=_cost)
@@ -57,10 +60,12 @@ def assess(
     if relaxed is not None:
         radii["weaker priors"] = Stage(stage.model, relaxed).einstein_radius
     others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])
-    # The offset of correlated noise by a smooth model has `inflation` times the variance of white noise.
-    positive = best[0]
-    without = evaluate_model(light_only(model), frame, data, _light_values(model, positive))
-    gain = max((without.chi_square if without else np.inf) - positive.fit.chi_square, 0.0)
+    # A smooth model decreases the chi-square of correlated noise `inflation` times as much as that of white
+    # noise.
+    positive, foreground_only = best[0], light_only(model)
+    without_source = evaluate_model(foreground_only, frame, data, foreground_only.start(positive.values))
+    gain = max((without_source.chi_square if without_source else np.inf) - positive.fit.chi_square, 0.0)
+    detection = float(np.sqrt(gain / inflation))
     values = stage.values
     images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
     residual = (data.image - sum(images.values())) * data.weight
@@ -73,16 +78,16 @@ def assess(
     free = stage.fit.free
     at_bound = [
         name
-        for name, at in zip(stage.model.fitted, (free <= low) | (free >= high), strict=True)
-        if at and not stage.model.parameters[name].held
+        for name, reached in zip(stage.model.fitted, (free <= low) | (free >= high), strict=True)
+        if reached and not stage.model.parameters[name].held
     ]
     source = values.get("source.0.center_x", 0.0), values.get("source.0.center_y", 0.0)
     verdict = judge(
         Evidence(
-            detection=float(np.sqrt(gain / inflation)),
+            detection=detection,
             theta_E=stage.einstein_radius,
             radii=list(radii.values())[1:],
-            positive_radius=best[0].einstein_radius,
+            positive_radius=positive.einstein_radius,
             others=others,
             psf_width=_psf_width(data.psf, frame),
             at_bound=at_bound,
@@ -122,7 +127,7 @@ def assess(
         chi_square=stage.fit.chi_square,
         degrees_of_freedom=round(used.sum() - np.sum(~stage.model.held) - stage.fit.effective_amplitudes),
         sky_variance=sky_variance,
-        detection=float(np.sqrt(gain / inflation)),
+        detection=detection,
         radii=radii,
         others=others,
         verdict=verdict,
@@ -131,11 +136,8 @@ def assess(
 
 
 def _cost(chain: list[Stage]) -> float:
+    """Cost of the fit with the next-to-last source, by which solutions are compared."""
     return chain[max(len(chain) - 2, 0)].fit.cost
-
-
-def _light_values(model: LensModel, stage: Stage) -> np.ndarray:
-    return light_only(model).start(stage.values)
 
 
 def _describe(model: LensModel) -> str:
@@ -154,9 +156,9 @@ def _psf_width(psf: np.ndarray, frame: Frame) -> float:
 
 
 def _missing_part(frame: Frame, used: np.ndarray, center: tuple[float, float], radius: float) -> float:
-    """Part of the annulus of the arcs that is not among the pixels used."""
+    """Fraction of the annulus of the arcs that is masked or outside of the frame."""
     x, y = pixel_positions(frame)
-    present = np.abs(np.hypot(x - center[0], y - center[1]) - radius) < ARC_WIDTH / 2
+    annulus = np.abs(np.hypot(x - center[0], y - center[1]) - radius) < ARC_WIDTH / 2
     inner = max(radius - ARC_WIDTH / 2, 0.0)
     area = np.pi * ((radius + ARC_WIDTH / 2) ** 2 - inner**2)
-    return float(np.clip(1 - (present & used).sum() * frame.pixel_scale**2 / area, 0, 1))
+    return float(np.clip(1 - (annulus & used).sum() * frame.pixel_scale**2 / area, 0, 1))

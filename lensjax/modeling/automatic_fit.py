@@ -1,4 +1,4 @@
-"""Fit of a lens model to an observation, without a human guess."""
+"""Fit of a lens model to an observation, without starting values from the user."""
 
 import dataclasses
 
@@ -18,10 +18,11 @@ from lensjax.modeling.sources import POSITIVE_SOURCE, Stage, fit_source_chain, r
 from lensjax.modeling.variable_projection import Settings, fit_model
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
-STARTS = 4
-MODES = 2
-SAME_RADIUS = 0.03  # relative difference of the radii of two fits that are one solution
-WORSE = 1.3  # cost relative to the best, beyond which a solution is not considered
+STARTS = 4  # starting points of the search
+MODES = 2  # solutions that are refined on the native pixels
+SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
+WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
+# Steps from all starting points, and steps of the remaining ones.
 SHORT = Settings(steps=8, tolerance=0.05)
 LONG = Settings(steps=22, tolerance=0.05)
 
@@ -44,7 +45,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
       The fit. Check its `verdict`.
 
     Raises:
-      UserError: if the image is too small, or no model is finite.
+      UserError: if the model has no mass, the radius is not positive, or no model is finite.
     """
     if not model.mass:
         raise UserError("the model has no mass; add a main lens (SIS, SIE or EPL) and a source")
@@ -81,7 +82,13 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
 
 
 def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Data:
-    """The data without pixels beyond the radius, with the error of the model of the light in the noise."""
+    """Data with weight 0 beyond the radius, whose noise includes the error of the foreground model.
+
+    Args:
+      frame, data: the pixels.
+      foreground: the foreground light on these pixels.
+      radius: pixels farther from the center of the foreground light are not used, arcsec.
+    """
     x, y = pixel_positions(frame)
     outside = np.hypot(x - foreground.center[0], y - foreground.center[1]) > radius
     weight = add_model_noise(data, foreground.image, LIGHT_ERROR)
@@ -99,10 +106,10 @@ def _find_starts(model: LensModel, frame: Frame, data: Data, foreground: Foregro
 def _fit_modes(
     model: LensModel, frame: Frame, data: Data, foreground: Foreground, starts: list[Start]
 ) -> list[Stage]:
-    """Different solutions with a positive source, the best first."""
+    """Distinct solutions with a positive source, the best first."""
     first = replace_source(model, (POSITIVE_SOURCE,))
     positions = [first.start(foreground.values | _start_values(start, foreground.center)) for start in starts]
-    # A few steps show which starts lead to the same solution, or to a bad one.
+    # A few steps show which starting points lead to the same solution, or to a bad one.
     for settings, worse, same in ((SHORT, 3.0, SAME_RADIUS / 10), (LONG, WORSE, SAME_RADIUS)):
         fits = [fit_model(first, frame, data, position, settings) for position in positions]
         stages = _distinct([Stage(first, each) for each in fits if each is not None], worse, same)
@@ -111,19 +118,19 @@ def _fit_modes(
 
 
 def _distinct(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADIUS) -> list[Stage]:
-    """The best fit of each Einstein radius, without those that are much worse than the best.
+    """The best fit at each Einstein radius; those that are much worse than the best are dropped.
 
     Args:
       stages: the fits.
       worse: largest cost relative to that of the best.
-      same: relative difference of the radii of two fits that are one solution.
+      same: relative difference of the radii below which two fits are one solution.
     """
     kept: list[Stage] = []
     for stage in sorted(stages, key=lambda stage: stage.fit.cost):
         best = kept[0] if kept else stage
-        near = stage.fit.cost < worse * best.fit.cost + 50
+        good_enough = stage.fit.cost < worse * best.fit.cost + 50
         ratios = [stage.einstein_radius / other.einstein_radius for other in kept]
-        if near and all(abs(np.log(ratio)) > same for ratio in ratios):
+        if good_enough and all(abs(np.log(ratio)) > same for ratio in ratios):
             kept.append(stage)
     return kept
 
@@ -147,7 +154,7 @@ def _enlarge(image: np.ndarray, prepared: Prepared) -> np.ndarray:
 
 
 def _mask(prepared: Prepared, artifacts: np.ndarray) -> Prepared:
-    """The data without some of the native pixels and the coarse pixels that contain them."""
+    """The data with weight 0 in some native pixels and in the coarse pixels that contain them."""
     factor = prepared.fine[0].rows // prepared.coarse[0].rows
     rows, columns = artifacts.shape
     coarse = artifacts.reshape(rows // factor, factor, columns // factor, factor).any((1, 3))

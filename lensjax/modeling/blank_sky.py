@@ -1,4 +1,4 @@
-"""Pixels of blank sky, and the noise that they show."""
+"""Pixels of blank sky, and the noise that is measured in them."""
 
 import math
 
@@ -7,16 +7,17 @@ from scipy import ndimage
 
 from lensjax.errors import UserError
 
-_CENTER = 0.25  # of the shorter side: radius around the center, where the lens is
+_CENTER = 0.25  # radius of the region of the lens, in units of the shorter side
 _SMOOTHING = 1.5  # pixels; faint sources are found in a smoothed image
 _DETECTION = 4.0  # standard deviations of the smoothed image
-_GROWTH = 4  # pixels around each source
+_GROWTH = 4  # pixels that are excluded around each source
 _OUTLIER = 5.0  # standard deviations of the image
 _SKY_SMOOTHING = 8.0  # pixels
 _SKY_PASSES = 3  # later passes remove the gradients that earlier ones leave
-_ROUNDS = 10
+_ROUNDS = 10  # of source detection, at most
 _MIN_PIXELS = 100
-_FAR, _FAR_CORRELATION = 3, 0.25  # pixels; noise is less correlated at this distance, light of galaxies more
+# At this distance, in pixels, noise is less correlated than this, and the light of galaxies is more.
+_FAR, _FAR_CORRELATION = 3, 0.25
 
 
 def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,24 +36,24 @@ def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     y, x = (np.arange(side) - (side - 1) / 2 for side in image.shape)
     usable = valid & (np.hypot(y[:, None], x) >= _CENTER * min(image.shape))
-    blank, none = usable, np.zeros_like(valid)
+    blank, no_pixels = usable, np.zeros_like(valid)
     residual = image - (np.median(image[usable]) if usable.any() else 0.0)
     for _ in range(_ROUNDS):
         if np.count_nonzero(blank) < _MIN_PIXELS:
-            return residual, none
+            return residual, no_pixels
         smooth = _smooth(residual, valid, _SMOOTHING)
         sources = valid & (np.abs(smooth) > _DETECTION * robust_scatter(smooth[blank]))
         sources = ndimage.binary_dilation(sources, iterations=_GROWTH)
         sources |= np.abs(residual) > _OUTLIER * robust_scatter(residual[blank])
-        last, blank = blank, usable & ~sources
+        previous, blank = blank, usable & ~sources
         if np.count_nonzero(blank) < _MIN_PIXELS:
-            return residual, none
+            return residual, no_pixels
         residual = image - np.median(image[blank])
         for _ in range(_SKY_PASSES):
             residual = residual - _smooth(residual, blank, _SKY_SMOOTHING)
-        if np.array_equal(blank, last):
+        if np.array_equal(blank, previous):
             break
-    return residual, none if _is_smooth(np.where(blank, residual, 0.0), blank) else blank
+    return residual, no_pixels if _is_smooth(np.where(blank, residual, 0.0), blank) else blank
 
 
 def subtraction_response(reach: int) -> np.ndarray:
@@ -113,7 +114,7 @@ def estimate_noise(
 
 
 def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
-    """Returns whether pixels at a distance along the axes are too similar for noise."""
+    """Returns whether pixels at the distance `_FAR` along the axes are too similar for noise."""
     products, pairs = 0.0, 0
     for values, flags in ((residual, blank), (residual.T, blank.T)):
         products += (values[_FAR:] * values[:-_FAR]).sum()
@@ -123,7 +124,7 @@ def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
 
 
 def _smooth(image: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian mean of the pixels with weight; toward 0 far from them."""
+    """Mean of the pixels with a weight, weighted by a Gaussian; it decreases to 0 far from them."""
     total = ndimage.gaussian_filter(np.where(weight, image, 0.0), sigma, mode="constant")
     return total / np.maximum(
         ndimage.gaussian_filter(weight.astype(np.float64), sigma, mode="constant"), 0.05

@@ -33,7 +33,11 @@ _SCALE = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
 
 @runtime_checkable
 class Mass(Protocol):
-    """A mass component."""
+    """A mass component.
+
+    Attributes:
+      lenstronomy: name of the same profile in lenstronomy.
+    """
 
     lenstronomy: ClassVar[str]
 
@@ -43,7 +47,11 @@ class Mass(Protocol):
 
 @runtime_checkable
 class LightComponent(Protocol):
-    """A light component with linear amplitudes."""
+    """A light component with linear amplitudes.
+
+    Attributes:
+      nonnegative: True if its amplitudes must not be negative.
+    """
 
     nonnegative: ClassVar[bool]
 
@@ -151,11 +159,15 @@ class MultiGaussian:
     """Sum of Gaussians with a common center and fixed widths (multi-Gaussian expansion).
 
     The ellipticity is a linear function of the logarithm of the width: (e1, e2) at the smallest width and
-    (outer_e1, outer_e2) at the largest; `outer_e1=None` and `outer_e2=None` give all the same ellipticity.
+    (outer_e1, outer_e2) at the largest; with `outer_e1=None` and `outer_e2=None`, all have the same
+    ellipticity.
 
     Attributes:
       smallest, largest: standard deviations of the narrowest and widest Gaussian, arcsec.
-      number: number of Gaussians, in equal logarithmic steps.
+      number: number of Gaussians; their widths are in equal logarithmic steps.
+      e1, e2: ellipticity of the narrowest Gaussian.
+      outer_e1, outer_e2: ellipticity of the widest Gaussian, or None.
+      center_x, center_y: position of the center, arcsec.
     """
 
     nonnegative: ClassVar[bool] = True
@@ -236,6 +248,7 @@ class Shapelets:
     Attributes:
       order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.
       beta: scale, arcsec.
+      center_x, center_y: position of the center, arcsec.
 
     Reference: Refregier 2003, MNRAS 338, 35.
     """

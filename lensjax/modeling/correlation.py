@@ -9,11 +9,11 @@ from scipy import signal
 from lensjax.errors import UserError
 from lensjax.modeling.blank_sky import blank_sky, subtraction_response
 
-_MIN_PAIRS = 500
+_MIN_PAIRS = 500  # of neighboring blank pixels
 _SIGNIFICANCE = 2.0  # standard deviations
 _FLOOR = 1e-3  # smallest power at any frequency, in units of the mean
-_PROJECTIONS = 50
-_FREQUENCIES = 64
+_PROJECTIONS = 50  # largest number of iterations toward a positive definite kernel
+_FREQUENCIES = 64  # smallest number of frequencies along each axis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,10 +21,10 @@ class NoiseCorrelation:
     """Covariance of the noise of an image, in units of the noise map.
 
     The covariance of two pixels is `scatter**2` times the product of their values in the noise map times the
-    value of the kernel at their distance.
+    value of the kernel at their separation.
 
     Attributes:
-      scatter: true standard deviation of the noise in units of the noise map.
+      scatter: measured standard deviation of the noise, in units of the noise map.
       kernel: autocorrelation of the noise `[odd, odd]`, 1 at its center; symmetric under reflection through
         the center and positive definite.
     """
@@ -51,10 +51,6 @@ class NoiseCorrelation:
         """
         return self.scatter**2 * signal.fftconvolve(columns, self.kernel[None], mode="same", axes=(1, 2))
 
-    def chi_square_expectation(self, valid: np.ndarray) -> float:
-        """Expected sum of (noise / noise map)^2 over the valid pixels `[rows, columns]`."""
-        return self.scatter**2 * np.count_nonzero(valid)
-
     def bin(self, factor: int) -> "NoiseCorrelation":
         """Correlation of the noise after averaging blocks of pixels.
 
@@ -73,7 +69,9 @@ class NoiseCorrelation:
         return NoiseCorrelation(self.scatter * float(np.sqrt(center)), _positive_definite(coarse / center))
 
 
-class _Noisy(Protocol):
+class _ImageWithNoise(Protocol):
+    """What `measure_correlation` needs of an observation."""
+
     @property
     def image(self) -> np.ndarray: ...
     @property
@@ -82,15 +80,16 @@ class _Noisy(Protocol):
     def valid(self) -> np.ndarray: ...
 
 
-def measure_correlation(observation: _Noisy, reach: int = 3) -> NoiseCorrelation | None:
+def measure_correlation(observation: _ImageWithNoise, reach: int = 3) -> NoiseCorrelation | None:
     """Measures the correlation of the noise from the blank sky of an image.
 
     Args:
       observation: image, noise map and valid pixels.
-      reach: largest distance along each axis at which noise is correlated, pixels.
+      reach: largest distance along each axis at which the correlation is measured, pixels.
 
     Returns:
-      The correlation; None if the image has fewer than 500 pairs of neighboring blank pixels.
+      The correlation; None if the image has fewer than 500 pairs of neighboring blank pixels, or these
+      have no scatter.
 
     Raises:
       UserError: if the reach is not positive.
@@ -134,23 +133,23 @@ def _undo_subtraction(covariance: np.ndarray) -> np.ndarray:
 
 
 def _positive_definite(kernel: np.ndarray) -> np.ndarray:
-    """The nearest kernels whose power is positive at all frequencies, 1 at the center."""
+    """A nearby kernel whose power is positive at all frequencies, 1 at the center."""
     y, x = (side // 2 for side in kernel.shape)
     rows, columns = np.arange(-y, y + 1), np.arange(-x, x + 1)
-    place = np.ix_(rows, columns)
+    lags = np.ix_(rows, columns)
 
     def power(kernel: np.ndarray) -> np.ndarray:
         field = np.zeros((max(_FREQUENCIES, 4 * y + 4), max(_FREQUENCIES, 4 * x + 4)))
-        field[place] = kernel
+        field[lags] = kernel
         return np.fft.fft2(field).real
 
     for _ in range(_PROJECTIONS):
         spectrum = power(kernel)
         if spectrum.min() >= _FLOOR:
             break
-        kernel = np.fft.ifft2(np.maximum(spectrum, _FLOOR)).real[place]
+        kernel = np.fft.ifft2(np.maximum(spectrum, _FLOOR)).real[lags]
         kernel = kernel / kernel[y, x]
-    lacking = max(0.0, _FLOOR - float(power(kernel).min()))
+    missing = max(0.0, _FLOOR - float(power(kernel).min()))
     kernel = kernel.copy()
-    kernel[y, x] += lacking
-    return kernel / (1 + lacking)
+    kernel[y, x] += missing
+    return kernel / (1 + missing)

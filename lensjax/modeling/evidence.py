@@ -1,4 +1,4 @@
-"""Strength of a regularization: the one that maximizes the Bayesian evidence.
+"""The strength of a regularization that maximizes the Bayesian evidence.
 
 Reference: Suyu et al. 2006, MNRAS 371, 983.
 """
@@ -10,18 +10,19 @@ _STEPS = 80  # of the search over the logarithm of the strength, before the refi
 
 
 def best_strength(gram: np.ndarray, projection: np.ndarray, regularization: np.ndarray) -> float:
-    """Maximizes the evidence of a linear model A s of data d with the penalty strength s^T R s.
+    """Maximizes the evidence of a linear model A s of data d with the penalty strength * s^T R s.
 
-    In the basis in which R is 1 and A^T A is diagonal with values f, and A^T d is b, twice the logarithm of
-    the evidence is the sum of b^2 / (f + strength) - log(f + strength) + log(strength), plus a constant.
+    In the basis in which R is the identity, A^T A is diagonal with values f, and A^T d is b, twice the
+    logarithm of the evidence is the sum of b^2 / (f + strength) - log(f + strength) + log(strength), plus a
+    constant.
 
     Args:
-      gram: A^T A, for noise of unit variance [columns, columns].
+      gram: A^T A, for data with noise of unit variance [columns, columns].
       projection: A^T d [columns].
       regularization: R, positive definite [columns, columns].
 
     Returns:
-      The strength, between the smallest and largest values at which it has an effect.
+      The strength, within about e^-25 to e^5 times the largest f.
     """
     values, vectors = linalg.eigh((gram + gram.T) / 2, regularization)
     values, squares = np.maximum(values, 0), (vectors.T @ projection) ** 2

@@ -12,14 +12,14 @@ from lensjax.errors import UserError
 _PIXEL_SCALE = re.compile(r"PIXSCALE|PIXELSCALE|PIXELSCL|D\d+SCAL")  # D001SCAL is written by AstroDrizzle
 _EXPOSURE = re.compile("EXPTIME|TEXPTIME")
 _GAIN = re.compile("GAIN|CCDGAIN|ATODGAIN")
-_TOLERANCE = 0.01
+_TOLERANCE = 0.01  # of the ratio of the sides, and of the sine of their angle
 
 
 def header_pixel_scale(headers: tuple[Any, ...]) -> float | None:
-    """Side of a pixel, arcsec, from the world coordinates or else from keywords such as PIXSCALE.
+    """Side of a pixel, arcsec, from the world coordinates, or else from keywords such as PIXSCALE.
 
     Args:
-      headers: header of the image and further ones to search for keywords.
+      headers: header of the image, and other headers in which keywords are searched.
 
     Returns:
       The pixel scale; None if the headers do not contain it.
@@ -40,10 +40,13 @@ def header_pixel_scale(headers: tuple[Any, ...]) -> float | None:
 
 
 def electrons_per_unit(headers: tuple[Any, ...]) -> float | None:
-    """Electrons per unit of the image, from BUNIT, exposure time and gain; None if they are not known.
+    """Electrons per unit of the image, from BUNIT, the exposure time and the gain.
 
     Args:
-      headers: header of the image and further ones.
+      headers: header of the image, and other headers in which keywords are searched.
+
+    Returns:
+      The number of electrons; None if the headers do not determine it.
     """
     unit = next((str(header["BUNIT"]) for header in headers if header.get("BUNIT")), "")
     name, _, per = unit.upper().replace(" ", "").partition("/")

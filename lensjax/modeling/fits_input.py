@@ -18,10 +18,10 @@ from lensjax.modeling.planes import pixels, plane_like
 
 _NOISE = ("ERR", "RMS", "WHT", "VAR")  # extensions; the first that exists is used
 _AUXILIARY = (*_NOISE, "PSF", "DQ", "MASK")
-# Words in the names of noise maps that are not standard deviations.
+# Words in the names of maps that contain other quantities than standard deviations.
 _INVERSE_VARIANCE = frozenset({"wht", "weight", "weights", "ivar", "invvar"})
 _VARIANCE = frozenset({"var", "variance"})
-_SCALE_TOLERANCE = 0.01
+_SCALE_TOLERANCE = 0.01  # relative difference of the given pixel scale and that of the header
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class _Planes:
 
     Attributes:
       image: pixels of the chosen extension `[rows, columns]`.
-      name: name of this extension, "" if it has none.
+      name: name of this extension; "" if it has none.
       headers: its header, and the primary header.
-      others: pixels of the other extensions that were asked for, by name.
+      others: pixels of the other requested extensions that exist, by name.
       names: names of all extensions with images.
     """
 
@@ -58,25 +58,25 @@ def read_observation(
       UserError: if a file cannot be read, or the image has no pixel scale.
     """
     path = Path(image)
-    wanted = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))
-    planes = _read(path, wanted, extension)
+    requested = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))
+    planes = _read(path, requested, extension)
     if planes.name in _AUXILIARY and extension is None:
         raise UserError(f"{path}: contains only {', '.join(planes.names)}; choose an image with extension=")
     notes = []
     if "DQ" in planes.names:
-        notes.append("mask: extension DQ is not applied; give a mask if it marks pixels")
+        notes.append("mask: extension DQ is not applied; give a mask if it marks bad pixels")
     if isinstance(mask, str | Path):
         mask = _read(Path(mask)).image
     if isinstance(noise, str | Path):
         file = Path(noise)
         found = _read(file, _NOISE)
         name = next((name for name in _NOISE if name in found.others), "")
-        noise, kind = _deviation(found.others.get(name, found.image), name or file.name)
+        noise, kind = _standard_deviation(found.others.get(name, found.image), name or file.name)
         notes.append(f"noise: {file.name}, {kind}")
     elif noise is None:
         with _errors_in(path):
-            noise, found_notes = _own_noise(planes, mask)
-        notes += found_notes
+            noise, noise_notes = _own_noise(planes, mask)
+        notes += noise_notes
     if psf is None:
         psf = planes.others.get("PSF")
     elif isinstance(psf, str | Path):
@@ -95,10 +95,10 @@ def read_observation(
 
 
 def _own_noise(planes: _Planes, mask: Any) -> tuple[np.ndarray | None, list[str]]:
-    """Noise from an extension or the headers of the image's file, with notes; None if there is none."""
+    """Noise map from an extension or the headers of the image's file, with notes; None without either."""
     name = next((name for name in _NOISE if name in planes.others), None)
     if name is not None:
-        noise, kind = _deviation(planes.others[name], name)
+        noise, kind = _standard_deviation(planes.others[name], name)
         return noise, [f"noise: extension {name}, {kind}"]
     electrons = electrons_per_unit(planes.headers)
     if electrons is None:
@@ -109,8 +109,8 @@ def _own_noise(planes: _Planes, mask: Any) -> tuple[np.ndarray | None, list[str]
     return noise, [note]
 
 
-def _deviation(plane: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Standard deviation of each pixel, infinite in those without weight, and what the plane contained."""
+def _standard_deviation(plane: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Standard deviation of each pixel, infinite in pixels without weight, and what the plane contained."""
     words = set(re.split("[^a-z]+", name.casefold()))
     if not words & (_INVERSE_VARIANCE | _VARIANCE):
         return plane, "standard deviation"
@@ -126,7 +126,7 @@ def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, 
     if given is None:
         scale = header_pixel_scale(headers)
         if scale is None:
-            raise UserError("the header has no pixel scale; give pixel_scale=, arcsec")
+            raise UserError("the header has no pixel scale; give pixel_scale= in arcsec")
         return scale, [f"pixel scale: {scale:.5g} arcsec, from the header"]
     with contextlib.suppress(UserError, TypeError):
         scale = header_pixel_scale(headers)
@@ -139,7 +139,7 @@ def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, 
 
 @contextlib.contextmanager
 def _errors_in(path: Path) -> Iterator[None]:
-    """Turns all errors into a UserError that names the file."""
+    """Converts all errors to a UserError that names the file."""
     try:
         with suppress_warnings():
             yield
@@ -167,6 +167,7 @@ def _read(path: Path, others: tuple[str, ...] = (), extension: str | int | None 
 
 
 def _select(units: Any, others: tuple[str, ...], extension: str | int | None) -> _Planes:
+    """The image and the extensions `others` among the units of an open FITS file."""
     if units.problem:
         raise UserError(units.problem)
     names = {
@@ -182,21 +183,22 @@ def _select(units: Any, others: tuple[str, ...], extension: str | int | None) ->
         chosen = [index for index, name in names.items() if name == "SCI"]
         chosen = chosen or [index for index, name in names.items() if name not in _AUXILIARY] or list(names)
         if not chosen:
-            raise UserError("contains no image")
+            raise UserError("contains no image; choose another file")
     image = units.images[chosen[0]]
     found = {}
     for name in others:
         same = [unit for index, unit in units.images.items() if names[index] == name]
-        # Instruments with several chips number the extensions of each chip.
+        # In files of instruments with several chips, EXTVER is the number of the chip.
         same.sort(key=lambda unit: unit.ver != image.ver)
         if same:
             found[name] = _data(same[0], name, units.length)
     headers = (image.header, units.primary.header)
-    pixels_of_image = _data(image, "image", units.length)
-    return _Planes(pixels_of_image, names[chosen[0]], headers, found, list(names.values()))
+    image_pixels = _data(image, "image", units.length)
+    return _Planes(image_pixels, names[chosen[0]], headers, found, list(names.values()))
 
 
 def _data(unit: Any, name: str, length: int) -> np.ndarray:
+    """Pixels of a unit; `length` is the size of the file in bytes."""
     from lensjax.fits_units import check_compressed
 
     if math.prod(unit.shape) > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""Light of the lens galaxy: a robust fit that arcs and neighbors do not pull, and the noise that it adds."""
+"""Light of the lens galaxy: a fit that is robust against arcs and neighbors, and the noise of its errors."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from lensjax.modeling.variable_projection import (
 )
 
 CLIPPING = (8.0, 5.0, 3.5, 3.0, 3.0)  # standard deviations of the noise, per round
-CORE = 0.35  # arcsec; residuals closer to the center are those of the galaxy
+CORE = 0.35  # arcsec; residuals closer to the center belong to the lens galaxy
 ROBUST = Settings(steps=8, tolerance=1.0, prior_weight=1.0)
 SUPPRESSION = 0.05  # factor of the weight of clipped pixels
 
@@ -27,9 +27,9 @@ class Foreground(NamedTuple):
     """Result of `fit_foreground`.
 
     Attributes:
-      values: parameters of the foreground light by name.
-      image: light and sky, [rows, columns], in units of the data.
-      columns: images of the amplitudes in use, [n, pixels].
+      values: fitted parameters of the foreground light by name.
+      image: foreground light and sky, [rows, columns], in units of the data.
+      columns: images of the components with active amplitudes, [n, pixels].
       center: x and y of the first galaxy, arcsec.
     """
 
@@ -43,8 +43,11 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
     """Fits the foreground light alone; pixels with excess light outside of the core are clipped.
 
     Args:
-      model: a lens model; only its light and sky are used.
+      model: a lens model; only its foreground light and sky are used.
       frame, data: the pixels.
+
+    Returns:
+      The foreground light.
     """
     galaxy = light_only(model)
     center = _brightest_position(frame, data) if model.lens_light else (0.0, 0.0)
@@ -65,18 +68,21 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
     final = fit if fit is not None else evaluate_model(galaxy, frame, with_weight(data, weight), start)
     assert final is not None
     images = model_images(galaxy, frame, data, final.free, final.amplitudes)
-    parameters = dict(zip(galaxy.fitted, map(float, final.free), strict=True))
+    values = dict(zip(galaxy.fitted, map(float, final.free), strict=True))
     columns = model_columns(galaxy, frame, data, final.free)[final.active].reshape(final.active.sum(), -1)
-    return Foreground(parameters, _sum(images), columns, center)
+    return Foreground(values, _sum(images), columns, center)
 
 
 def add_model_noise(data: Data, image: np.ndarray, fraction: float) -> np.ndarray:
-    """Weights for noise to which `fraction` times a model image is added in quadrature.
+    """Weights for noise that includes, in quadrature, `fraction` times a model image.
 
     Args:
       data: the pixels.
       image: the model of the foreground light, in units of the data.
       fraction: relative error of that model.
+
+    Returns:
+      1 / standard deviation; 0 for pixels that are not used.
     """
     used = data.weight > 0
     variance = np.where(used, 1 / np.where(used, data.weight, 1) ** 2, 1)
@@ -94,7 +100,7 @@ def _center(galaxy: LensModel, fit: Fit) -> tuple[float, float]:
 
 
 def _brightest_position(frame: Frame, data: Data) -> tuple[float, float]:
-    """Position of the brightest smoothed pixel in the central part of the frame, arcsec."""
+    """Position of the brightest pixel of the smoothed image in the central part of the frame, arcsec."""
     x, y = pixel_positions(frame)
     smooth = ndimage.gaussian_filter(np.where(data.weight > 0, data.image, 0), 0.1 / frame.pixel_scale)
     near = np.hypot(x - frame.center_x, y - frame.center_y) < 0.25 * frame.rows * frame.pixel_scale

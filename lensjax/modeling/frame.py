@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
-_AT_ONCE = 128  # images that are convolved at once, which limits the memory
+_MAX_BATCH = 128  # images that are convolved together; limits the memory
 
 
 class Frame(NamedTuple):
@@ -73,9 +73,9 @@ def convolve_columns(
       psf: the point-spread function.
       frame: the pixels.
     """
-    if columns.shape[0] > _AT_ONCE:
+    if columns.shape[0] > _MAX_BATCH:
         return jax.lax.map(
-            lambda image: convolve_columns(image[None], psf, frame)[0], columns, batch_size=_AT_ONCE
+            lambda image: convolve_columns(image[None], psf, frame)[0], columns, batch_size=_MAX_BATCH
         )
     around = margin(frame)
     if frame.psf_subpixels == 1:

@@ -31,11 +31,11 @@ MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
 
 @dataclasses.dataclass(frozen=True)
 class Prior:
-    """Normal prior of a linear combination of parameters.
+    """Normal prior on a linear combination of parameters.
 
     Attributes:
       terms: pairs of a parameter's name and its coefficient.
-      mean: expected value of the sum.
+      mean: expected value of the linear combination.
       deviation: standard deviation.
     """
 
@@ -59,7 +59,7 @@ class LensModel:
       source: light components in the source plane. Without mass and source, the model is that of a galaxy.
       lens_light: light components in the image plane: the lens galaxy and other foreground galaxies.
       sky: order of the polynomial that describes the sky: 0 for a constant, 1 for a plane.
-      priors: normal priors in addition to those of single parameters.
+      priors: normal priors in addition to those on single parameters.
     """
 
     mass: tuple[Any, ...] = ()
@@ -72,13 +72,14 @@ class LensModel:
         for group, kind in zip(GROUPS, (Mass, LightComponent, LightComponent), strict=True):
             for component in getattr(self, group):
                 if not isinstance(component, kind):
-                    raise UserError(f"{component!r} is not a component for {group}")
+                    profile = "mass" if kind is Mass else "light"
+                    raise UserError(f"{component!r} is not a component for {group}; give a {profile} profile")
         if bool(self.mass) != bool(self.source):
             raise UserError("a lens model needs mass and source, or neither to fit the foreground light only")
         if self.mass and "theta_E" not in component_parameters(self.mass[0]):
             raise UserError("the first mass component must be the main lens: SIS, SIE or EPL")
         if any(isinstance(each, PixelGrid) for each in self.lens_light):
-            raise UserError("a PixelGrid describes a source, not the lens light")
+            raise UserError("a PixelGrid describes a source, not the lens light; use MultiGaussian or Sersic")
         if sum(isinstance(each, PixelGrid) for each in self.source) > 1:
             raise UserError("a source has at most one PixelGrid")
         if self.sky not in (0, 1):
@@ -105,12 +106,12 @@ class LensModel:
 
     @functools.cached_property
     def held(self) -> np.ndarray:
-        """True for those of `fitted` that are chosen; they have no errors."""
+        """True for the chosen parameters among `fitted`; they have no standard errors."""
         return np.array([self.parameters[name].held for name in self.fitted], bool)
 
     @functools.cached_property
     def all_priors(self) -> tuple[Prior, ...]:
-        """Priors of single parameters, then of combinations."""
+        """Priors on single parameters, then on combinations."""
         single = (
             Prior(((name, 1.0),), *parameter.prior)
             for name, parameter in self.parameters.items()
@@ -131,7 +132,11 @@ class LensModel:
         }
 
     def start(self, values: Mapping[str, float]) -> np.ndarray:
-        """Values of the fitted parameters: those of `values`, else the center of the starting range."""
+        """Starting values of the fitted parameters, in the order of `fitted`, within their bounds.
+
+        Args:
+          values: starting values by name; other parameters start at the center of their starting range.
+        """
         parameters = self.parameters
         start = [values.get(name, parameters[name].value) for name in self.fitted]
         low, high = self.bounds
@@ -145,12 +150,12 @@ class LensModel:
 
     def deflection(self, x: Array, y: Array, values: Mapping[str, Any]) -> tuple[Array, Array]:
         """Deflection of all mass components at x and y, arcsec."""
-        parts = [component.deflection(x, y, of) for component, of in self._components("mass", values)]
+        parts = [each.deflection(x, y, own) for each, own in self._components("mass", values)]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
     def light_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
         """Images of the foreground light with unit amplitudes."""
-        parts = [each.columns(x, y, of) for each, of in self._components("lens_light", values)]
+        parts = [each.columns(x, y, own) for each, own in self._components("lens_light", values)]
         return jnp.concatenate(parts) if parts else jnp.zeros((0, *x.shape), x.dtype)
 
     def source_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
@@ -164,25 +169,25 @@ class LensModel:
         self, beta_x: Array, beta_y: Array, values: Mapping[str, Any]
     ) -> Float[Array, "n *grid"]:
         """Images of the source with unit amplitudes, at positions in the source plane, arcsec."""
-        parts = [each.columns(beta_x, beta_y, of) for each, of in self._components("source", values)]
+        parts = [each.columns(beta_x, beta_y, own) for each, own in self._components("source", values)]
         return jnp.concatenate(parts)
 
     def source_image(self, x: Array, y: Array, values: Mapping[str, Any], amplitudes: Array) -> Array:
         """Lensed image of the source: the sum of `source_columns` times the amplitudes."""
         beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
         total, position = jnp.zeros_like(x), 0
-        for component, of in self._components("source", values):
+        for component, own in self._components("source", values):
             part = amplitudes[position : position + component.size]
             if isinstance(component, PixelGrid):
-                total += component.image(beta_x, beta_y, of, part)
+                total += component.image(beta_x, beta_y, own, part)
             else:
-                total += jnp.tensordot(part, component.columns(beta_x, beta_y, of), 1)
+                total += jnp.tensordot(part, component.columns(beta_x, beta_y, own), 1)
             position += component.size
         return total
 
     @functools.cached_property
     def pixel_grid(self) -> tuple[PixelGrid, str, slice] | None:
-        """The source's grid of pixels, the prefix of its parameters and its amplitudes; None without one."""
+        """The source's grid, the prefix of its parameters, and the slice of its amplitudes, if it has one."""
         first = self.amplitudes["lens_light"] + self.amplitudes["sky"]
         for number, component in enumerate(self.source):
             if isinstance(component, PixelGrid):
@@ -191,7 +196,7 @@ class LensModel:
         return None
 
     def penalty(self, values: Mapping[str, float]) -> np.ndarray:
-        """Matrix P of the penalty c^T P c of the amplitudes c; 0 without a grid of pixels."""
+        """Matrix P of the penalty c^T P c on the amplitudes c; 0 without a grid of pixels."""
         size = sum(self.amplitudes.values())
         penalty = np.zeros((size, size))
         if self.pixel_grid:
@@ -218,6 +223,7 @@ class LensModel:
         return np.array([*light, *[False] * self.amplitudes["sky"], *source], bool)
 
     def _components(self, group: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Yields each component of a group with the values of its own parameters."""
         for number, component in enumerate(getattr(self, group)):
             names = component_parameters(component)
             yield component, {name: values[f"{group}.{number}.{name}"] for name in names}
@@ -229,19 +235,23 @@ class LensModel:
 
         Args:
           values: all parameters by name.
-          amplitudes: amplitudes in the order of `amplitudes`, in the unit of the image.
+          amplitudes: linear amplitudes, in the order of the attribute `amplitudes`; lenstronomy expects those
+            of the brightness per square arcsec.
+
+        Returns:
+          Lists of profiles and keyword arguments, under lenstronomy's names of these arguments.
         """
         masses = list(self._components("mass", values))
         result: dict[str, Any] = {
             "lens_model_list": [component.lenstronomy for component, _ in masses],
-            "kwargs_lens": [{name: float(value) for name, value in of.items()} for _, of in masses],
+            "kwargs_lens": [{name: float(value) for name, value in own.items()} for _, own in masses],
         }
         first = {"lens_light": 0, "source": self.amplitudes["lens_light"] + self.amplitudes["sky"]}
         for group, prefix in (("source", "source_light"), ("lens_light", "lens_light")):
             profiles, position = [], first[group]
-            for component, of in self._components(group, values):
+            for component, own in self._components(group, values):
                 size = component.size
-                profiles += component.to_lenstronomy(of, amplitudes[position : position + size])
+                profiles += component.to_lenstronomy(own, amplitudes[position : position + size])
                 position += size
             result[f"{prefix}_model_list"] = [name for name, _ in profiles]
             result[f"kwargs_{group}"] = [arguments for _, arguments in profiles]
@@ -249,13 +259,13 @@ class LensModel:
 
 
 def replace_source(model: LensModel, source: tuple[Any, ...]) -> LensModel:
-    """The model with another source; priors that name parameters of the old source are removed."""
+    """The model with another source; priors on parameters of the old source are removed."""
     kept = tuple(p for p in model.priors if not any(name.startswith("source.") for name, _ in p.terms))
     return dataclasses.replace(model, source=source, priors=kept)
 
 
 def light_only(model: LensModel) -> LensModel:
-    """The foreground light and sky of a model, with the priors that concern only them."""
+    """The foreground light and sky of a model, with the priors that involve no other parameters."""
     priors = tuple(p for p in model.priors if all(name.startswith("lens_light.") for name, _ in p.terms))
     return dataclasses.replace(model, mass=(), source=(), priors=priors)
 
@@ -270,16 +280,17 @@ GALAXY_LIGHT = MultiGaussian(
 
 
 def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
-    """A galaxy that lenses a galaxy.
+    """Creates the model of a galaxy that is lensed by a galaxy.
 
-    Mass follows light: equal centers within 0.03 arcsec, and 0.8 of the ellipticity within 0.1.
+    Mass follows light: normal priors tie the center of the mass to that of the light (standard deviation 0.03
+    arcsec), and its ellipticity to 0.8 times that of the light (standard deviation 0.1).
 
     Args:
       main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
       order: largest order of the shapelets that describe the source.
 
     Raises:
-      UserError: if an argument is not one of these.
+      UserError: if `main_lens` is not one of these, or `order` is not from 0 to 30.
     """
     if main_lens not in MAIN_LENSES:
         raise UserError(f"main_lens is {main_lens!r}; expected one of {', '.join(MAIN_LENSES)}")

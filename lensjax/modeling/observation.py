@@ -1,4 +1,4 @@
-"""A telescope image of a lens, with all that is known about its noise and its blurring."""
+"""A telescope image of a lens, with its noise and its point-spread function."""
 
 import dataclasses
 import operator
@@ -59,14 +59,15 @@ class Observation:
           image: brightness in any unit, of any type and byte order `[rows, columns]`. Pixels that are not
             finite are invalid.
           noise: standard deviation of each pixel, in the unit of the image `[rows, columns]`, or one number.
-            Pixels whose noise is not finite, or 10,000 times that of the others, are invalid. If None, it is
+            Pixels whose noise is not finite, or more than 10,000 times that of ordinary pixels, are
+            invalid. If None, it is
             estimated from the blank sky.
           psf: point-spread function `[odd, odd]` in any unit.
-          mask: True or positive for valid pixels `[rows, columns]`; None if all are.
+          mask: True or positive for valid pixels `[rows, columns]`; None if all pixels are valid.
           pixel_scale: side of a pixel, arcsec.
           psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
           correlation: correlation of the noise between pixels; None if unknown.
-          notes: what was estimated or assumed before, in words.
+          notes: earlier estimates and assumptions, in words.
 
         Raises:
           UserError: if an array is missing or cannot be used; the message says which, and what to do.
@@ -97,7 +98,7 @@ class Observation:
             "psf": check_psf(psf),
             "mask": valid,
             "pixel_scale": _check_scale(pixel_scale),
-            "psf_subpixels": _whole("psf_subpixels", psf_subpixels),
+            "psf_subpixels": _check_integer("psf_subpixels", psf_subpixels),
             "correlation": correlation,
             "notes": tuple(notes),
         }
@@ -165,16 +166,19 @@ class Observation:
             raise UserError(f"{image}: {error}") from None
 
     def crop(self, side: int) -> "Observation":
-        """The central part of the image; its center is that of the image.
+        """Crops the image to its central part, which has the same center.
 
         Args:
-          side: largest number of rows and columns. It is reduced by 1 along an axis where this is necessary
-            to keep the center.
+          side: largest number of rows and columns, pixels. It is reduced by 1 along an axis if this is
+            necessary to keep the center.
+
+        Returns:
+          The cropped observation.
 
         Raises:
           UserError: if the side is not at least 2 pixels.
         """
-        side = _whole("side", side, 2)
+        side = _check_integer("side", side, 2)
         cuts = [max(0, -(-(have - side) // 2)) for have in self.image.shape]
         part = tuple(slice(cut, have - cut) for cut, have in zip(cuts, self.image.shape, strict=True))
         return dataclasses.replace(self, image=self.image[part], noise=self.noise[part], mask=self.mask[part])
@@ -182,17 +186,20 @@ class Observation:
     def bin(self, factor: int) -> "Observation":
         """Averages blocks of pixels.
 
-        A block is valid if at least half of its pixels are, and its mean is that of the valid ones. Rows and
+        A block is valid if at least half of its pixels are; its mean is that of its valid pixels. Rows and
         columns that do not fill a block are removed, the same number on both sides if possible; otherwise,
         the center moves by half a pixel of the image toward lower indices.
 
         Args:
           factor: side of the blocks, pixels.
 
+        Returns:
+          The observation with larger pixels.
+
         Raises:
           UserError: if the factor is not a whole number from 1 to the size of the image.
         """
-        factor = _whole("factor", factor)
+        factor = _check_integer("factor", factor)
         if factor > min(self.image.shape):
             raise UserError(f"factor is {factor}, larger than the image with shape {self.image.shape}")
 
@@ -228,7 +235,8 @@ def _check_scale(pixel_scale: Any) -> float:
     return scale
 
 
-def _whole(name: str, value: Any, least: int = 1) -> int:
+def _check_integer(name: str, value: Any, least: int = 1) -> int:
+    """The value as an `int`; an error if it is not a whole number of at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -16,7 +16,7 @@ class Parameter:
       start: range of the starting values of a fit.
       bounds: smallest and largest allowed value.
       prior: mean and standard deviation of a normal prior; None for a flat prior.
-      held: True if the steps of a fit do not change it: it is chosen before.
+      held: True for a chosen parameter, which the steps of a fit do not change.
     """
 
     value: float = 0.0
@@ -28,7 +28,11 @@ class Parameter:
 
     @classmethod
     def fixed(cls, value: float) -> "Parameter":
-        """Creates a parameter with a known value."""
+        """Creates a parameter with a known value.
+
+        Raises:
+          UserError: if `value` is not finite.
+        """
         if not math.isfinite(value):
             raise UserError(f"the value of a fixed parameter is {value}; expected a finite number")
         return cls(value=value)
@@ -58,7 +62,7 @@ class Parameter:
         """Creates a parameter that the fit chooses by other means than its steps.
 
         Args:
-          value: value without a fit.
+          value: value until the fit chooses another one.
           bounds: smallest and largest allowed value.
 
         Raises:

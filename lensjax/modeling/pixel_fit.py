@@ -1,4 +1,4 @@
-"""The last stage of a fit with a source on a grid of pixels: the grid, its regularization and the lens."""
+"""Fit with a source on a grid of pixels: position of the grid, strength of its regularization, and lens."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,25 +10,25 @@ from lensjax.modeling.model import LensModel, Prior
 from lensjax.modeling.variable_projection import Fit, Settings, evaluate_model, fit_model, model_images
 from lensjax.modeling.verdict import SOURCE_BORDER
 
-ROUNDS = 2  # of steps at a fixed strength
+ROUNDS = 2  # of a choice of the strength and a fit at this strength
 STEPS = 3  # of each round
-OUTER = 0.01  # part of the flux beyond each side, before the margin
-MARGIN = 1.4  # width relative to that part of the source
+OUTER = 0.01  # fraction of the flux beyond each side, before the margin
+MARGIN = 1.4  # width of the grid relative to the range of the remaining flux
 
 
 def choose_grid(model: LensModel, simpler: LensModel, fit: Fit, frame: Frame, data: Data) -> dict[str, float]:
-    """Position and width of a grid of pixels, from the arcs of a fit with a simpler source.
+    """Chooses position and width of a grid of pixels from the arcs of a fit with a simpler source.
 
-    The pixels in which the fitted arcs are visible are traced back to the source plane.
+    Pixels in which the fitted arcs exceed the noise are traced back to the source plane.
 
     Args:
       model: a model with a grid of pixels.
       simpler: the same model with another source.
-      fit: its fit.
+      fit: the fit of `simpler`.
       frame, data: the pixels.
 
     Returns:
-      Values of the grid's parameters by name.
+      Values of the grid's parameters by name; empty if no arcs are visible.
     """
     assert model.pixel_grid is not None
     prefix = model.pixel_grid[1]
@@ -45,7 +45,7 @@ def choose_grid(model: LensModel, simpler: LensModel, fit: Fit, frame: Frame, da
 
 
 def _inner_range(positions: np.ndarray, flux: np.ndarray) -> tuple[float, float]:
-    """Range of the positions without a small part of the flux on either side."""
+    """Range of the positions without the fraction `OUTER` of the flux on either side."""
     order = np.argsort(positions)
     total = np.cumsum(flux[order])
     first, last = np.searchsorted(total, total[-1] * np.array([OUTER, 1 - OUTER]))
@@ -60,15 +60,16 @@ def fit_pixel_grid(
     settings: Settings,
     priors: tuple[Prior, ...] = (),
 ) -> Fit | None:
-    """Fits a model with a grid of pixels: twice the strength of the regularization, then a few steps.
+    """Fits a model with a grid of pixels.
 
-    A grid that does not cover the source is widened once.
+    Each of two rounds chooses the strength of the regularization and makes a few steps. A grid that does not
+    cover the source is widened after the first round.
 
     Args:
       model: the model.
       frame, data: the pixels.
       start: starting values of the fitted parameters.
-      settings: how to proceed; the number of steps is that of this module.
+      settings: settings of the fit; `STEPS` replaces the number of steps.
       priors: priors in addition to those of the model.
 
     Returns:
@@ -76,17 +77,26 @@ def fit_pixel_grid(
     """
     settings = settings._replace(steps=STEPS)
     fit = evaluate_model(model, frame, data, start, settings)
-    for number in range(ROUNDS):
+    for round_number in range(ROUNDS):
         if fit is None:
             return None
         fit = fit_model(model, frame, data, _with_best_strength(model, fit), settings, priors)
-        if number == 0 and fit is not None and border_brightness(model, fit) > SOURCE_BORDER:
+        if round_number == 0 and fit is not None and border_brightness(model, fit) > SOURCE_BORDER:
             fit = evaluate_model(model, frame, data, _widened(model, fit.free), settings)
     return fit
 
 
 def border_brightness(model: LensModel, fit: Fit) -> float:
-    """Brightness that the outer nodes exceed by three standard errors, relative to the peak."""
+    """Brightness at the border of the source's grid.
+
+    Args:
+      model: the model.
+      fit: its fit.
+
+    Returns:
+      Largest brightness of an outer node minus three standard errors, relative to the peak; 0 if it is
+      negative or the model has no grid.
+    """
     if not model.pixel_grid:
         return 0.0
     grid, _, where = model.pixel_grid
@@ -97,7 +107,7 @@ def border_brightness(model: LensModel, fit: Fit) -> float:
 
 
 def _with_best_strength(model: LensModel, fit: Fit) -> np.ndarray:
-    """Fitted parameters with the strength of the best evidence; the other amplitudes are eliminated."""
+    """Fitted parameters with the strength of the largest evidence; the other amplitudes are eliminated."""
     assert model.pixel_grid is not None
     grid, prefix, where = model.pixel_grid
     free = fit.free.copy()
@@ -116,6 +126,7 @@ def _with_best_strength(model: LensModel, fit: Fit) -> np.ndarray:
 
 
 def _widened(model: LensModel, free: np.ndarray) -> np.ndarray:
+    """Fitted parameters with a grid that is `MARGIN` times as wide, if its width is not fixed."""
     assert model.pixel_grid is not None
     name = f"{model.pixel_grid[1]}width"
     values = dict(zip(model.fitted, free, strict=True))

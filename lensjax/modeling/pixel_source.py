@@ -1,4 +1,4 @@
-"""A source on a grid of pixels, which are smoothed by a regularization."""
+"""A source on a grid of pixels, smoothed by a regularization."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ _STRENGTH = Parameter.chosen(1.0, (1e-15, 1e15))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelGrid:
-    """Brightness at the nodes of a square grid with linear interpolation, smoothed by its curvature.
+    """Brightness at the nodes of a square grid with linear interpolation and a penalty on its curvature.
 
     The amplitudes, of any sign, are the brightnesses at the nodes, row by row. Beyond the outer nodes, the
     brightness decreases to 0 within one step of the grid. The fit chooses the position and the width so that
@@ -30,7 +30,8 @@ class PixelGrid:
       number: nodes per side.
       center_x, center_y: position of the middle of the grid, arcsec.
       width: distance between the outer nodes, arcsec.
-      strength: factor of the squared second differences of the brightness, which are added to chi-square.
+      strength: factor of the sum of the squared second differences of the brightness that is added to
+        chi-square.
 
     Reference: Suyu et al. 2006, MNRAS 371, 983.
     """
@@ -60,7 +61,7 @@ class PixelGrid:
 
     @functools.cached_property
     def regularization(self) -> np.ndarray:
-        """Matrix of the sum of the squared second differences along both axes, 0 outside [size, size]."""
+        """Matrix of the sum of the squared second differences, with brightness 0 outside [size, size]."""
         along = -2 * np.eye(self.number) + np.eye(self.number, k=1) + np.eye(self.number, k=-1)
         square, one = along @ along, np.eye(self.number)
         return np.kron(square, one) + np.kron(one, square)

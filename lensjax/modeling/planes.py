@@ -1,4 +1,4 @@
-"""Checks and conversion of images, noise maps and masks."""
+"""Checks and conversions of images, noise maps and masks."""
 
 from typing import Any
 
@@ -8,18 +8,21 @@ from jax.typing import ArrayLike
 from lensjax.errors import UserError
 
 _MASKING_NOISE = 1e4  # in units of the noise of ordinary pixels
-_ORDINARY = 5.0  # percentile; more than half of the pixels may be masked
+_ORDINARY = 5.0  # percentile of ordinary noise; low, because more than half of the pixels may be masked
 
 
 def pixels(name: str, values: Any) -> np.ndarray:
-    """Values as a float64 array with two axes; masked values of NumPy become NaN.
+    """Converts values to a float64 array with two axes; masked values of NumPy become NaN.
 
     Args:
       name: name of the array in messages.
       values: numbers `[rows, columns]`, `[1, rows, columns]` or `[rows, columns, 1]`.
 
+    Returns:
+      The array `[rows, columns]`.
+
     Raises:
-      UserError: if they are not real numbers, or have another shape.
+      UserError: if the values are not real numbers, or have another shape.
     """
     array = np.ma.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -35,26 +38,37 @@ def pixels(name: str, values: Any) -> np.ndarray:
 
 
 def plane_like(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """As `pixels`, for an array of the shape of the image.
+    """Converts values as `pixels` does, and checks that they have the shape of the image.
+
+    Args:
+      name: name of the array in messages.
+      values: numbers, see `pixels`.
+      shape: shape of the image.
+
+    Returns:
+      The array `[rows, columns]`.
 
     Raises:
-      UserError: if they are not real numbers, or have another shape.
+      UserError: if the values are not real numbers, or have another shape.
     """
     array = pixels(name, values)
     if array.shape != shape:
-        raise UserError(f"{name} has shape {array.shape}, but the image {shape}")
+        raise UserError(
+            f"{name} has shape {array.shape}, but the image {shape}; give one with a value per pixel"
+        )
     return array
 
 
 def check_noise(noise: ArrayLike, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Noise map in which invalid pixels have ordinary values.
+    """Checks a noise map, and replaces the noise of invalid pixels by the median.
 
     Args:
       noise: standard deviation of each pixel `[rows, columns]`, or one number.
       valid: True for pixels that are valid so far `[rows, columns]`.
 
     Returns:
-      The noise and the valid pixels `[rows, columns]`, and a note if large values marked invalid pixels.
+      The noise and the valid pixels `[rows, columns]`, and a note if large values mark invalid
+      pixels, else "".
 
     Raises:
       UserError: if the noise of a valid pixel is zero or negative, or the shape differs.

@@ -1,4 +1,4 @@
-"""Samples of the posterior of a fitted lens model, which check its errors and show degeneracies."""
+"""Samples from the posterior of a fitted lens model, to check its standard errors and show degeneracies."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,11 +23,11 @@ class Posterior(NamedTuple):
 
     Attributes:
       names: fitted parameters.
-      samples: [chains, samples, parameters].
-      r_hat: potential scale reduction of each parameter, with each chain split in two; below 1.01 to 1.05
-        for chains that have converged.
+      samples: values of the parameters, [chains, samples, parameters].
+      r_hat: potential scale reduction of each parameter, with each chain split in two; values
+        below 1.01 to 1.05 indicate convergence.
       effective_samples: effective number of independent samples of each parameter.
-      divergences: number of steps whose energy was not conserved.
+      divergences: number of divergent transitions of the sampler.
     """
 
     names: tuple[str, ...]
@@ -58,26 +58,26 @@ def sample_posterior(
 ) -> Posterior:
     """Samples the posterior of the fitted parameters with the No-U-Turn sampler.
 
-    For each value of the parameters, the linear amplitudes have their best values. Those that are 0 in the
-    fit remain 0; the others may have any sign. Chi-square is divided by the variance factor of the correlated
-    noise, and priors have the same weight as in the fit. Values outside of the bounds of the model are
-    excluded. The center of shapelets and their amplitudes are nearly degenerate, so that the samples of the
-    center may not converge; those of the mass do not depend on it.
+    For each value of the parameters, the linear amplitudes have their best values. Amplitudes that must not
+    be negative and are 0 in the fit remain 0; the others may have any sign. Chi-square is divided by the
+    variance factor of the correlated noise, and priors have the same weight as in the fit. Values outside of
+    the bounds of the model are excluded. The center of shapelets and their amplitudes are nearly degenerate,
+    so that the samples of the center may not converge; those of the mass do not depend on it.
 
     Args:
       observation: the observation.
       fit: its fit, which gives the starting point and the scale of each direction.
       key: random key.
       chains: number of chains.
-      warmup: steps per chain that adapt the step size, and are discarded.
+      warmup: steps per chain that adapt the sampler and are discarded.
       samples: samples per chain; an even number of at least 4.
 
     Returns:
       The samples. Check `r_hat` of the parameters of interest.
 
     Raises:
-      UserError: if blackjax is not installed, the covariance of the fit is not finite, or a number is too
-        small.
+      UserError: if blackjax is not installed, a number is too small, the source is on a grid of pixels, or
+        the covariance of the fit is not positive definite.
     """
     if chains < 1 or warmup < 1 or samples < 4 or samples % 2:
         raise UserError(
@@ -116,9 +116,9 @@ def sample_posterior(
     starts = jax.random.normal(start_key, (chains, len(mode)), jnp.float32)
     allowed = jax.vmap(log_density)(starts) > -jnp.inf
     starts = jnp.where(allowed[:, None], starts, 0.0)
-    steps, divergent = jax.vmap(run)(jax.random.split(run_key, chains), starts)
-    found = mode + np.asarray(steps, np.float64) @ scale.T
-    halves = steps.reshape(2 * chains, samples // 2, len(mode)) @ jnp.asarray(scale.T, jnp.float32)
+    offsets, divergent = jax.vmap(run)(jax.random.split(run_key, chains), starts)
+    found = mode + np.asarray(offsets, np.float64) @ scale.T
+    halves = offsets.reshape(2 * chains, samples // 2, len(mode)) @ jnp.asarray(scale.T, jnp.float32)
     return Posterior(
         fit.names,
         found,
@@ -131,7 +131,7 @@ def sample_posterior(
 def _log_density(
     observation: Observation, fit: LensModelFit, mode: np.ndarray, scale: np.ndarray
 ) -> Callable[[Array], Array]:
-    """Logarithm of the posterior, of steps from the best fit in units in which its covariance is 1."""
+    """Logarithm of the posterior, a function of the offset from the fit in units of unit covariance."""
     used = np.isfinite(fit.noise)
     unit, psf = np.median(fit.noise[used]), square_psf(observation.psf)
     weight = np.where(used, unit / fit.noise, 0)
@@ -164,7 +164,7 @@ def _profiled_cost(
 ) -> Array:
     """Chi-square at the best amplitudes.
 
-    The derivatives of the amplitudes do not contribute to that of the smallest chi-square, so they are not
+    At the best amplitudes, their derivatives do not contribute to the derivative of chi-square. They are not
     computed.
     """
     columns = _columns(model, frame, data, values, active)

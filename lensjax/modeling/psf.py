@@ -9,19 +9,19 @@ from scipy import ndimage, special
 from lensjax.errors import UserError
 from lensjax.modeling.planes import pixels
 
-_FWHM = 2 * math.sqrt(2 * math.log(2))  # standard deviations
-_REACH = 5.0  # standard deviations
+_FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, standard deviations
+_REACH = 5.0  # standard deviations on each side
 
 
 def gaussian_psf(fwhm: float, pixel_scale: float) -> np.ndarray:
-    """A Gaussian point-spread function, a stand-in for an unknown one.
+    """Creates a Gaussian point-spread function, a stand-in for an unknown one.
 
     Args:
       fwhm: full width at half maximum, arcsec.
       pixel_scale: side of a pixel, arcsec.
 
     Returns:
-      Fractions of the flux of a star in each pixel `[odd, odd]`, up to five standard deviations.
+      Fraction of a star's flux in each pixel `[odd, odd]`, up to five standard deviations from the center.
 
     Raises:
       UserError: if a length is not positive.
@@ -38,10 +38,13 @@ def gaussian_psf(fwhm: float, pixel_scale: float) -> np.ndarray:
 
 
 def check_psf(psf: ArrayLike) -> np.ndarray:
-    """A point-spread function that sums to 1.
+    """Checks a point-spread function and normalizes its sum to 1.
 
     Args:
       psf: point-spread function `[odd, odd]` in any unit.
+
+    Returns:
+      The normalized point-spread function `[odd, odd]`.
 
     Raises:
       UserError: if it has another shape, values that are not finite, or a sum that is not positive.
@@ -61,14 +64,17 @@ def check_psf(psf: ArrayLike) -> np.ndarray:
 
 
 def rebin_psf(psf: np.ndarray, factor: int) -> np.ndarray:
-    """A point-spread function for pixels that are `factor` times larger, still in the central pixel.
+    """Rebins a point-spread function to pixels that are `factor` times larger; the star remains centered.
 
     Each value is the mean of the original function at the centers of the small pixels; a cubic spline
     interpolates it between pixels, as an even factor requires.
 
     Args:
       psf: point-spread function `[odd, odd]`.
-      factor: side of the large pixels, small pixels.
+      factor: side of the large pixels, in small pixels.
+
+    Returns:
+      The point-spread function `[odd, odd]`, which sums to 1.
     """
     for axis in (0, 1):
         half = psf.shape[axis] // 2
@@ -76,11 +82,12 @@ def rebin_psf(psf: np.ndarray, factor: int) -> np.ndarray:
         coarse = factor * np.arange(-reach, reach + 1)
         offsets = np.arange(factor) - (factor - 1) / 2
         positions = half + coarse[:, None] + offsets
-        psf = np.apply_along_axis(_interpolate, axis, psf, positions)
+        psf = np.apply_along_axis(_block_means, axis, psf, positions)
     return psf / psf.sum()
 
 
-def _interpolate(profile: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _block_means(profile: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Means of the interpolated profile over each row of positions."""
     margin = positions.shape[1] + 4
     padded = np.pad(profile, margin)
     return ndimage.map_coordinates(padded, [positions + margin], order=3, mode="constant").mean(1)

@@ -20,24 +20,24 @@ class LensModelFit:
 
     Attributes:
       model: the model.
-      parameters: values of all parameters by name, such as "mass.0.theta_E"; angles in arcsec, relative to
-        the center of the observation, x along columns and y along rows.
+      parameters: values of all parameters by name, such as "mass.0.theta_E"; lengths in arcsec, and positions
+        relative to the center of the observation, x along columns and y along rows.
       names: fitted parameters, in the order of the covariance.
       covariance: covariance of the fitted parameters for the measured correlation of the noise.
       amplitudes: linear amplitudes of the foreground light, the sky and the source.
       frame: the fitted pixels.
       image: the observed image [rows, columns].
-      noise: standard deviations [rows, columns], with the error of the model of the foreground light;
-        infinite for pixels that were not used.
+      noise: standard deviations [rows, columns], which include the error of the model of the foreground
+        light; infinite for pixels that were not used.
       lens_light, sky, lensed_source: images of the parts of the model [rows, columns].
-      artifacts: True for pixels that the fit has masked: neighbors and artifacts [rows, columns].
+      artifacts: True for pixels with artifacts and neighbors, which the fit has masked [rows, columns].
       chi_square: sum of the squared standardized residuals.
       degrees_of_freedom: number of pixels used minus number of fitted parameters and amplitudes; regularized
         amplitudes count by the part that the data determine.
-      sky_variance: expected squared standardized residual of blank sky; 1 if the noise map is right.
+      sky_variance: expected squared standardized residual of the blank sky; 1 if the noise map is correct.
       detection: significance of the lensed source, standard deviations.
       radii: Einstein radius for each model of the source and strength of the priors, arcsec.
-      others: Einstein radius (arcsec) and relative cost of other solutions.
+      others: Einstein radius (arcsec) and cost relative to the best, of other solutions.
       verdict: "good", "doubtful" or "failed", and reasons.
       notes: what was estimated or assumed.
     """
@@ -70,7 +70,7 @@ class LensModelFit:
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Standard deviation of each fitted parameter."""
+        """Standard error of each fitted parameter, by name."""
         deviations = np.sqrt(np.maximum(np.diag(self.covariance), 0))
         return dict(zip(self.names, map(float, deviations), strict=True))
 
@@ -106,8 +106,8 @@ class LensModelFit:
     def to_lenstronomy(self) -> dict[str, Any]:
         """The model as lenstronomy's lists of profiles and their arguments.
 
-        Positions are relative to the center of the observation. Amplitudes are those of brightness per square
-        arcsec, which lenstronomy multiplies by the area of a pixel. The sky is not part of it.
+        Positions are relative to the center of the observation. Amplitudes are those of the brightness per
+        square arcsec, which lenstronomy multiplies by the area of a pixel. The sky is not exported.
         """
         return self.model.to_lenstronomy(self.parameters, self.amplitudes / self.frame.pixel_scale**2)
 
@@ -142,7 +142,7 @@ class LensModelFit:
 
 
 def _finite(content: Any) -> Any:
-    """The content with None for numbers that are not finite."""
+    """The content, with None in place of numbers that are not finite."""
     if isinstance(content, dict):
         return {name: _finite(value) for name, value in content.items()}
     if isinstance(content, list | tuple):

@@ -1,4 +1,4 @@
-"""Search for the Einstein radius: lensed Gaussians at many positions, compared with the image."""
+"""Search for the Einstein radius with templates: lensed Gaussian sources at many positions."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from lensjax.modeling.foreground import Foreground
 from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_positions
 
 RADII = 26  # number of Einstein radii
-SIZES = (0.06, 0.14, 0.3)  # standard deviation of the source, arcsec
-RINGS = (0.08, 0.18, 0.3, 0.45, 0.65)  # distance of the source from the lens in Einstein radii
+SIZES = (0.06, 0.14, 0.3)  # standard deviations of the source, arcsec
+RINGS = (0.08, 0.18, 0.3, 0.45, 0.65)  # distances of the source from the lens in Einstein radii
 ANGLES = 12  # positions per ring
-SEPARATION = 0.11  # between the logarithms of the radii of two starts
+SEPARATION = 0.11  # smallest difference of the logarithms of the radii of two starting points
 
 
 class Start(NamedTuple):
     """A starting point.
 
     Attributes:
-      gain: decrease of chi-square.
+      gain: decrease of chi-square by the best template.
       theta_E: Einstein radius, arcsec.
       e1, e2: ellipticity of the lens.
       source_x, source_y: position of the source, arcsec.
@@ -49,7 +49,7 @@ def find_starts(
 
     Args:
       frame, data: the pixels.
-      foreground: the light of the lens; it is refitted with each template.
+      foreground: the foreground light; its amplitudes are fitted together with each template.
       radii: smallest and largest Einstein radius, arcsec.
       ellipticity: e1 and e2 of the lens.
       number: number of starting points.
@@ -63,17 +63,18 @@ def find_starts(
     basis = directions[sizes > 1e-6 * sizes[0]] if len(sizes) else directions
     target = (data.image.reshape(-1) * weight).astype(np.float64)
     target = target - basis.T @ (basis @ target)
-    best: list[Start] = []
+    candidates: list[Start] = []
     center = foreground.center
     basis, target = jnp.asarray(basis, jnp.float32), jnp.asarray(target, jnp.float32)
     for theta_E in np.geomspace(*radii, RADII):
-        offsets = _source_offsets() * theta_E + center
+        positions = _source_offsets() * theta_E + center
         lens = jnp.asarray([theta_E, *ellipticity, *center], jnp.float32)
-        gains = np.asarray(_gains(frame, data, lens, jnp.asarray(offsets, jnp.float32), basis, target))
-        where = int(np.argmax(gains))
-        best.append(Start(float(gains[where]), float(theta_E), *ellipticity, *map(float, offsets[where])))
+        gains = np.asarray(_gains(frame, data, lens, jnp.asarray(positions, jnp.float32), basis, target))
+        index = int(np.argmax(gains))
+        source = map(float, positions[index])
+        candidates.append(Start(float(gains[index]), float(theta_E), *ellipticity, *source))
     starts: list[Start] = []
-    for start in sorted(best, reverse=True):
+    for start in sorted(candidates, reverse=True):
         if all(abs(np.log(start.theta_E / other.theta_E)) > SEPARATION for other in starts):
             starts.append(start)
     return starts[:number]
@@ -97,7 +98,7 @@ def _gains(
     basis: Float[Array, "light pixels"],
     target: Float[Array, "pixels"],
 ) -> Float[Array, "positions"]:
-    """Decrease of chi-square by a source at each position, the best of the sizes; amplitudes positive."""
+    """Decrease of chi-square by a source of positive amplitude and the best size, at each position."""
     x, y = (jnp.asarray(each, jnp.float32) for each in pixel_positions(frame, margin(frame)))
     theta_E, e1, e2, center_x, center_y = lens
     alpha = physics.sie_deflection(x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y)
@@ -110,7 +111,7 @@ def _gains(
     templates = convolve_columns(images, jnp.asarray(data.psf), frame).reshape(
         images.shape[0], -1
     ) * data.weight.reshape(1, -1)
-    rest = templates - (templates @ basis.T) @ basis
-    signal = jnp.maximum(rest @ target, 0.0)
-    power = jnp.sum(rest**2, 1) + 1e-6 * jnp.sum(templates**2, 1)
+    unexplained = templates - (templates @ basis.T) @ basis
+    signal = jnp.maximum(unexplained @ target, 0.0)
+    power = jnp.sum(unexplained**2, 1) + 1e-6 * jnp.sum(templates**2, 1)
     return jnp.max((signal**2 / power).reshape(len(SIZES), -1), axis=0)

@@ -1,4 +1,4 @@
-"""Sources of increasing complexity, each fit started from the previous one."""
+"""Fits with sources of increasing complexity, each started from the previous one."""
 
 import dataclasses
 from typing import Any
@@ -15,27 +15,27 @@ from lensjax.modeling.pixel_source import PixelGrid
 from lensjax.modeling.variable_projection import Fit, Settings, fit_model
 
 _WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
-_ROUNDISH = Parameter.fitted((0.01, 0.01), (-0.6, 0.6), prior=(0.0, 0.25))
+_ELLIPTICITY = Parameter.fitted((0.01, 0.01), (-0.6, 0.6), prior=(0.0, 0.25))
 # The first source: positive everywhere, so that it cannot imitate the image of a wrong lens.
 POSITIVE_SOURCE = MultiGaussian(
     smallest=0.025,
     largest=0.5,
     number=7,
-    e1=_ROUNDISH,
-    e2=_ROUNDISH,
+    e1=_ELLIPTICITY,
+    e2=_ELLIPTICITY,
     outer_e1=None,
     outer_e2=None,
     center_x=_WIDE,
     center_y=_WIDE,
 )
-FIRST = Settings(steps=12, tolerance=0.5)
-LATER = Settings(steps=15, tolerance=0.5)
-ORDERS = (4, 6)  # of shapelets before the order of the model
+FIRST = Settings(steps=12, tolerance=0.5)  # for the positive source
+LATER = Settings(steps=15, tolerance=0.5)  # for the more complex sources
+ORDERS = (4, 6)  # of the shapelets that precede the source of the model
 
 
 @dataclasses.dataclass
 class Stage:
-    """A model and its fit.
+    """A model with one of the sources, and its fit.
 
     Attributes:
       model: the model.
@@ -59,13 +59,21 @@ class Stage:
 
 
 def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
-    """Fits with `POSITIVE_SOURCE` on other pixels, started from earlier ones."""
+    """Refits models with `POSITIVE_SOURCE` on other pixels.
+
+    Args:
+      stages: the fits that give the starting values.
+      frame, data: the other pixels.
+
+    Returns:
+      The new fits, without those that are not finite.
+    """
     fits = [(stage.model, fit_model(stage.model, frame, data, stage.fit.free, FIRST)) for stage in stages]
     return [Stage(model, fitted) for model, fitted in fits if fitted is not None]
 
 
 def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: Data) -> list[Stage]:
-    """Continues a fit with a positive source with sources of increasing complexity.
+    """Continues a fit with a positive source by fits with sources of increasing complexity.
 
     Args:
       source: components of the model's source.
@@ -73,10 +81,10 @@ def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: 
       frame, data: the pixels of that fit.
 
     Returns:
-      The stages, of which `start` is the first.
+      The stages, `start` first. They end before the first model that is not finite.
     """
     chain = [start]
-    scale = _source_scale(chain[0])
+    scale = _source_scale(start)
     for components in _source_chain(source):
         model = replace_source(start.model, components)
         values = chain[-1].values | _source_values(model, chain[-1].values, scale)
@@ -115,23 +123,24 @@ def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 
 
 def _order(component: Shapelets | PixelGrid) -> int:
+    """Order of shapelets; a grid of pixels counts as more flexible than all `ORDERS`."""
     return component.order if isinstance(component, Shapelets) else max(ORDERS) + 1
 
 
 def _simplify(component: Any, order: int) -> Any:
-    """Shapelets of at most some order instead of more flexible components."""
+    """Limits shapelets to an order, and replaces a grid of pixels by shapelets."""
     if isinstance(component, Shapelets):
         return dataclasses.replace(component, order=min(order, component.order))
     return Shapelets(order=order) if isinstance(component, PixelGrid) else component
 
 
 def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
-    """Starting values of the source: those of the previous stage, else of its first component."""
+    """Starting values of the source: those of the previous stage, else of its first component or `scale`."""
     sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0, "width": 6 * scale, "strength": 1.0}
     values = {}
     for number, component in enumerate(model.source):
         for name in component_parameters(component):
             full = f"source.{number}.{name}"
-            other = sizes[name] if name in sizes else previous.get(f"source.0.{name}", 0.0)
-            values[full] = previous.get(full, other)
+            default = sizes[name] if name in sizes else previous.get(f"source.0.{name}", 0.0)
+            values[full] = previous.get(full, default)
     return values

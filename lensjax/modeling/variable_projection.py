@@ -22,9 +22,9 @@ from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_
 from lensjax.modeling.linear import solve_amplitudes
 from lensjax.modeling.model import LensModel, Prior
 
-RIDGE = 1e-5  # of each amplitude, relative to its column; above the rounding of float32
-SHAPELET_RIDGE = 2e-5
-MAX_STEP = 0.15
+RIDGE = 1e-5  # penalty on nonnegative amplitudes, relative to the columns; above the rounding of float32
+SHAPELET_RIDGE = 2e-5  # the same for amplitudes of any sign
+MAX_STEP = 0.15  # largest change of a parameter, or of its logarithm, in a step
 
 
 @dataclasses.dataclass
@@ -35,14 +35,15 @@ class Fit:
       free: values of the fitted parameters.
       amplitudes: linear amplitudes, in units of the data.
       active: False for amplitudes that are held at 0.
-      cost: chi-square plus the penalty of the priors and of a regularized source.
-      chi_square: chi-square.
+      cost: chi-square plus the penalties of the priors and of a regularized source.
+      chi_square: sum of the squared weighted residuals.
       columns: weighted images of unit amplitudes, [columns, pixels].
-      gram: their scalar products.
-      projection: their scalar products with the weighted image.
-      penalty: matrix of the penalty of the amplitudes of a regularized source.
-      hessian: half the second derivative of the cost by the fitted parameters, amplitudes eliminated.
-      steps: number of steps.
+      gram: scalar products of the columns.
+      projection: scalar products of the columns with the weighted image.
+      penalty: matrix of the penalty on the amplitudes of a regularized source.
+      hessian: half the second derivative of the cost with respect to the fitted parameters (the logarithms of
+        positive ones), with the amplitudes eliminated, in the Gauss-Newton approximation at the start of the
+        last step; None if no step was tried.
     """
 
     free: np.ndarray
@@ -55,7 +56,6 @@ class Fit:
     projection: np.ndarray
     penalty: np.ndarray
     hessian: np.ndarray | None = None
-    steps: int = 0
 
     @functools.cached_property
     def amplitude_covariance(self) -> np.ndarray:
@@ -76,9 +76,9 @@ class Settings(NamedTuple):
 
     Attributes:
       steps: largest number of steps.
-      tolerance: decrease of the cost at which a fit ends.
+      tolerance: a fit ends if a step decreases the cost by less than this; above a cost of 10,000, by less
+        than this times 1e-4 of the cost.
       prior_weight: factor of the squared deviations from the priors.
-      lens_light: False to fit mass and source only.
     """
 
     steps: int = 30
@@ -103,7 +103,7 @@ def fit_model(
       model: the model.
       frame, data: the pixels.
       start: starting values of the fitted parameters, in the order of `model.fitted`.
-      settings: how to proceed.
+      settings: settings of the fit.
       priors: priors in addition to those of the model.
 
     Returns:
@@ -117,7 +117,7 @@ def fit_model(
     if current is None:
         return None
     damping = 1e-2
-    for number in range(1, settings.steps + 1):
+    for _ in range(settings.steps):
         products, crossed, gradient = (
             np.asarray(part, np.float64)
             for part in _derivatives(
@@ -149,7 +149,7 @@ def fit_model(
         if found is None:
             break
         decrease = current.cost - found.cost
-        found.hessian, found.steps, current, position = current.hessian, number, found, trial
+        found.hessian, current, position = current.hessian, found, trial
         damping = max(damping / 5, 1e-6)
         if decrease < settings.tolerance * max(1.0, 1e-4 * current.cost):
             break
@@ -159,7 +159,17 @@ def fit_model(
 def evaluate_model(
     model: LensModel, frame: Frame, data: Data, free: np.ndarray, settings: Settings = DEFAULTS
 ) -> Fit | None:
-    """The best amplitudes for given values of the other parameters; None if the model is not finite."""
+    """Fits only the amplitudes, for given values of the parameters.
+
+    Args:
+      model: the model.
+      frame, data: the pixels.
+      free: values of the fitted parameters, in the order of `model.fitted`.
+      settings: settings of the fit; only the weight of the priors is used.
+
+    Returns:
+      The fit; None if the model is not finite.
+    """
     logarithmic = _logarithmic(model)
     return _evaluate(
         model, frame, data, _to_internal(free, logarithmic), logarithmic, model.all_priors, settings
@@ -167,7 +177,16 @@ def evaluate_model(
 
 
 def model_columns(model: LensModel, frame: Frame, data: Data, free: np.ndarray) -> np.ndarray:
-    """Images of unit amplitude as observed, [columns, rows, columns of the image]."""
+    """Images of unit amplitude, blurred by the point-spread function.
+
+    Args:
+      model: the model.
+      frame, data: the pixels.
+      free: values of the fitted parameters, in the order of `model.fitted`.
+
+    Returns:
+      The images [amplitudes, rows, columns].
+    """
     position = _float32(_to_internal(free, _logarithmic(model)))
     return np.asarray(_unweighted_columns(model, frame, position, jnp.asarray(data.psf)))
 
@@ -175,7 +194,17 @@ def model_columns(model: LensModel, frame: Frame, data: Data, free: np.ndarray) 
 def model_images(
     model: LensModel, frame: Frame, data: Data, free: np.ndarray, amplitudes: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Images of the foreground light, the sky and the lensed source, in units of the data."""
+    """Images of the foreground light, the sky and the lensed source, in units of the data.
+
+    Args:
+      model: the model.
+      frame, data: the pixels.
+      free: values of the fitted parameters, in the order of `model.fitted`.
+      amplitudes: the linear amplitudes, in units of the data.
+
+    Returns:
+      The images "lens_light", "sky" and "source" [rows, columns].
+    """
     columns = model_columns(model, frame, data, free)
     ends = np.cumsum([0, *model.amplitudes.values()])
     return {
@@ -197,9 +226,9 @@ def parameter_covariance(
     """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
 
     With the derivatives J of the model divided by the noise, after the projection of the active columns, the
-    priors' normal matrix P, their weight w and H = J^T J + w P, it is H^-1 (J^T C J + w^2 P) H^-1: the truth
-    deviates from the priors by their standard deviations, whatever their weight. The penalty of a regularized
-    source is a prior of its amplitudes, of weight 1.
+    priors' normal matrix P, their weight w and H = J^T J + w P, it is H^-1 (J^T C J + w^2 P) H^-1: the true
+    values deviate from the priors by their standard deviations, whatever their weight. The penalty of a
+    regularized source is a prior on its amplitudes, of weight 1.
 
     Args:
       model, frame, data: the model and the pixels.
@@ -241,27 +270,34 @@ def parameter_covariance(
 
 
 def _logarithmic(model: LensModel) -> np.ndarray:
-    """True for parameters that are positive, whose logarithm is fitted."""
+    """True for parameters with a positive lower bound, whose logarithms are fitted."""
     return model.bounds[0] > 0
 
 
 def _to_internal(values: np.ndarray, logarithmic: np.ndarray) -> np.ndarray:
+    """Internal parameters: logarithms of the positive ones, the other ones unchanged."""
     values = np.asarray(values, np.float64)
     return np.where(logarithmic, np.log(np.where(logarithmic, values, 1.0)), values)
 
 
+def _to_parameters(position: np.ndarray, logarithmic: np.ndarray) -> np.ndarray:
+    """Values of the fitted parameters, in float64."""
+    return np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+
+
 def _from_internal(position: Any, logarithmic: np.ndarray) -> Any:
+    """The same as `_to_parameters` in JAX, with derivatives."""
     return jnp.where(logarithmic, jnp.exp(jnp.where(logarithmic, position, 0.0)), position)
 
 
 def _prior_terms(
     model: LensModel, priors: tuple[Prior, ...], position: np.ndarray, logarithmic: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations from the priors in standard deviations, and their derivatives by the internal parameters."""
-    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+    """Deviations from the priors in standard deviations, and their internal derivatives."""
+    free = _to_parameters(position, logarithmic)
     slope = np.where(logarithmic, free, 1.0)
     index = {name: number for number, name in enumerate(model.fitted)}
-    fixed = model.parameters
+    parameters = model.parameters
     residuals, rows = np.zeros(len(priors)), np.zeros((len(priors), len(free)))
     for number, prior in enumerate(priors):
         total = -prior.mean
@@ -270,7 +306,7 @@ def _prior_terms(
                 total += coefficient * free[index[name]]
                 rows[number, index[name]] = coefficient * slope[index[name]] / prior.deviation
             else:
-                total += coefficient * fixed[name].value
+                total += coefficient * parameters[name].value
         residuals[number] = total / prior.deviation
     return residuals, rows
 
@@ -321,7 +357,7 @@ def _chi_square(columns: Array, amplitudes: Array, data: Data) -> Array:
 def _jacobian(
     model: LensModel, frame: Frame, data: Data, position: Array, amplitudes: Array
 ) -> Float[Array, "fitted pixels"]:
-    """Weighted derivatives of the model image by the internal parameters, at fixed amplitudes."""
+    """Weighted derivatives of the model image with respect to internal parameters, at fixed amplitudes."""
     light_end, sky_end, _ = np.cumsum(list(model.amplitudes.values()))
     of_light = np.array([name.startswith("lens_light.") for name in model.fitted], bool)
 
@@ -335,11 +371,11 @@ def _jacobian(
     x, y = (_float32(each) for each in pixel_positions(frame, margin(frame), frame.subpixels))
     unit = np.eye(len(of_light), dtype=np.float32)
     slopes = jnp.zeros((len(of_light), *x.shape), position.dtype)
-    # Light and source have no parameter in common; the derivatives by held parameters are not needed.
-    for image, concerned in ((light, of_light), (source, ~of_light & ~model.held)):
-        if concerned.any():
+    # Light and source have no parameter in common. Derivatives by held parameters are not needed.
+    for image, selected in ((light, of_light), (source, ~of_light & ~model.held)):
+        if selected.any():
             _, slope = jax.linearize(image, position)
-            slopes = slopes.at[np.flatnonzero(concerned)].set(jax.vmap(slope)(unit[concerned]))
+            slopes = slopes.at[np.flatnonzero(selected)].set(jax.vmap(slope)(unit[selected]))
     blurred = convolve_columns(slopes, jnp.asarray(data.psf), frame)
     return blurred.reshape(len(of_light), -1) * data.weight.reshape(1, -1)
 
@@ -365,7 +401,7 @@ def _evaluate(
 ) -> Fit | None:
     columns, gram, projection = _design(model, frame, data, _float32(position))
     gram, projection = np.asarray(gram, np.float64), np.asarray(projection, np.float64)
-    free = np.where(logarithmic, np.exp(np.where(logarithmic, position, 0)), position)
+    free = _to_parameters(position, logarithmic)
     penalty = model.penalty(model.values(free))
     nonnegative, regularized = model.nonnegative, np.diag(penalty) > 0
     ridge = np.where(nonnegative, RIDGE, SHAPELET_RIDGE) * np.diag(gram) * ~regularized

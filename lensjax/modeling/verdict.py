@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 VerdictName = Literal["good", "doubtful", "failed"]
 
 DETECTION = 5.0  # standard deviations: the lensed source against no source
-SPREAD = 0.04  # of the Einstein radius among flexible models of the source
-POSITIVE_SPREAD = 0.1  # from that of the first, positive source
-FAILED_SPREAD = 0.15
+SPREAD = 0.04  # relative difference of the Einstein radii of flexible models of the source
+POSITIVE_SPREAD = 0.1  # relative difference from the Einstein radius of the first, positive source
+FAILED_SPREAD = 0.15  # as `SPREAD`, beyond which a fit has failed
 CLOSE_COST = 1.05  # cost of a second solution relative to that of the best
-DIFFERENT_RADIUS = 0.03
+DIFFERENT_RADIUS = 0.03  # relative difference of the Einstein radii of two different solutions
 LARGE_SHEAR = 0.25
 RESIDUAL = 2.5  # mean squared residual in the arcs, relative to the blank sky
 SOURCE_BORDER = 0.1  # brightness at the border of the source's grid, relative to the peak
@@ -24,13 +24,13 @@ class Evidence(NamedTuple):
       theta_E: Einstein radius of the result, arcsec.
       radii: Einstein radii for other flexible sources and another strength of the priors, arcsec.
       positive_radius: Einstein radius for the first, positive source, arcsec.
-      others: Einstein radius and cost relative to the best, of other solutions.
+      others: Einstein radius (arcsec) and cost relative to the best, of other solutions.
       psf_width: full width at half maximum of the point-spread function, arcsec.
       at_bound: names of parameters at a bound.
       shear: modulus of the external shear.
       arc_residual: mean squared residual in the arcs, relative to the blank sky.
       source_offset: distance of the source from the lens in Einstein radii.
-      cut_off: part of the arcs' annulus that is outside of the image or masked.
+      cut_off: fraction of the arcs' annulus that is outside of the image or masked.
       source_border: brightness at the border of the source's grid, relative to the peak.
     """
 
@@ -65,6 +65,9 @@ def judge(evidence: Evidence) -> Verdict:
 
     Args:
       evidence: what is known about the fit.
+
+    Returns:
+      The verdict; reasons for a failure precede reasons for doubt.
     """
     failed: list[str] = []
     doubtful: list[str] = []
