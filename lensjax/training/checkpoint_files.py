@@ -1,4 +1,4 @@
-"""One checkpoint on disk: its items, their checksums, and whether it is whole.
+"""One checkpoint on disk: its items, their checksums, and whether it is intact.
 
 A checkpoint is a folder whose name is a number, with three items: `model` (parameters and running
 statistics), `rest` (the remaining training state) and `progress` (position in the run, metrics of every
@@ -24,11 +24,11 @@ Arrays = dict[str, np.ndarray]
 
 ARRAY_ITEMS = ("model", "rest")
 OUTDATED = "outdated"  # subfolder of checkpoints that are being deleted
-LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{OUTDATED}")  # of killed processes
+LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{OUTDATED}")  # patterns of what killed processes leave
 
 
 class DamagedError(Exception):
-    """A checkpoint, or one of its items, cannot be read or has other content than was saved."""
+    """A checkpoint, or one of its items, cannot be read, or its content differs from what was saved."""
 
 
 @dataclasses.dataclass
@@ -70,13 +70,13 @@ def list_steps(folder: Path) -> list[int]:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Yields folders of checkpoints that a killed process did not finish or did not delete."""
+    """Yields folders of checkpoints that a killed process did not finish writing or deleting."""
     for pattern in LEFTOVERS:
         yield from sorted(folder.glob(pattern))
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Deletes what `leftovers` finds."""
+    """Deletes the folders that `leftovers` finds."""
     for path in leftovers(folder):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -96,12 +96,12 @@ def named_arrays(tree: PyTree) -> Arrays:
 
 def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of the names, types, shapes and values of arrays."""
-    key = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        key.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        key.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return key.hexdigest()
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def progress_item(progress: Progress, items: Mapping[str, PyTree]) -> dict[str, Any]:
@@ -110,6 +110,9 @@ def progress_item(progress: Progress, items: Mapping[str, PyTree]) -> dict[str, 
     Args:
       progress: the position in the run.
       items: the trees of the array items, by name.
+
+    Returns:
+      The content of the item, with the SHA-256 of all items.
     """
     digests = {name: array_digest(named_arrays(tree)) for name, tree in items.items()}
     content = dataclasses.asdict(progress)
@@ -123,6 +126,9 @@ def read(folder: Path, step: int, items: Sequence[str]) -> Checkpoint:
       folder: folder of the checkpoints.
       step: number of the checkpoint.
       items: array items to be read.
+
+    Returns:
+      The checkpoint.
 
     Raises:
       DamagedError: if the progress or one of these items cannot be read or has changed.
@@ -140,7 +146,8 @@ def read_progress(checkpoint: Path) -> tuple[Progress, dict[str, str]]:
       checkpoint: folder of the checkpoint.
 
     Returns:
-      The position, and the SHA-256 of each array item; empty for checkpoints of earlier versions of lensjax.
+      The position, and the SHA-256 of each array item by name; empty for checkpoints of earlier versions of
+      lensjax.
 
     Raises:
       DamagedError: if it cannot be read or has changed.
@@ -148,9 +155,9 @@ def read_progress(checkpoint: Path) -> tuple[Progress, dict[str, str]]:
     content = _restore(checkpoint, "progress", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
     try:
         digests = content.pop("sha256", {})
-        own = digests.pop("progress", None)
+        own_digest = digests.pop("progress", None)
         progress = Progress(**content)
-        changed = bool(digests) and own != _json_digest(content, digests)
+        changed = bool(digests) and own_digest != _json_digest(content, digests)
     except (AttributeError, TypeError, ValueError) as error:
         raise DamagedError(f"progress: {error}") from None
     numbers = progress.epoch, progress.steps_in_epoch
@@ -166,7 +173,7 @@ def read_arrays(checkpoint: Path, item: str, digests: Mapping[str, str]) -> Arra
     Args:
       checkpoint: folder of the checkpoint.
       item: name of the item.
-      digests: expected SHA-256 of each item, see `read_progress`; empty if it is unknown.
+      digests: expected SHA-256 of each item, see `read_progress`; empty if unknown.
 
     Returns:
       The arrays by path.
@@ -188,6 +195,9 @@ def build(arrays: Arrays, like: PyTree) -> PyTree:
       arrays: the arrays by path.
       like: a tree of the same structure, with the types of the result.
 
+    Returns:
+      The tree.
+
     Raises:
       ValueError: if the names or the shapes differ.
     """
@@ -204,6 +214,7 @@ def build(arrays: Arrays, like: PyTree) -> PyTree:
 
 
 def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
+    """Reads an item; all errors become a `DamagedError` of one line."""
     path = checkpoint.absolute() / item
     if not path.is_dir():
         raise DamagedError(f"{item} is missing")
@@ -217,11 +228,12 @@ def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
 
 
 def _json_digest(content: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """SHA-256 of the position in the run and of the digests of the array items."""
     return hashlib.sha256(json.dumps([content, digests], sort_keys=True).encode()).hexdigest()
 
 
 def _empty(leaf: Any) -> np.ndarray:
-    """An array of the same type and shape that takes no memory."""
+    """An array of the same type and shape that needs almost no memory."""
     return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
 

@@ -1,7 +1,7 @@
-"""Orbax's manager of checkpoints, which writes them and chooses those that are kept.
+"""Orbax's checkpoint manager, which writes checkpoints and chooses those that are kept.
 
-It keeps the two newest and the two best. Until a checkpoint is on the disk, and if it is damaged later, the
-previous one and the best epoch before it are whole.
+It keeps the two newest and the two best. Until a checkpoint is on disk, and if it is damaged later, the
+previous one and the best epoch before it are intact.
 """
 
 from pathlib import Path
@@ -52,10 +52,10 @@ class CheckpointManager(ocp.CheckpointManager):
         """The metrics that rank a checkpoint, from its progress: Orbax's own record has no checksum."""
         try:
             return ranking_metrics(files.read(Path(self.directory), step, ()).progress)
-        except files.DamagedError:  # not the best epoch, which is read before training resumes
+        except files.DamagedError:  # not the best epoch, which is checked before training resumes
             return None
 
 
 def ranking_metrics(progress: files.Progress) -> dict[str, Any] | None:
-    """The metrics that rank a checkpoint; None within an epoch."""
+    """The metrics that rank a checkpoint; None before the end of an epoch."""
     return progress.history[-1] if progress.history and progress.steps_in_epoch == 0 else None

@@ -1,7 +1,7 @@
 """The checkpoints of a run: the newest ones, to resume from, and the best ones, to predict with.
 
-The best epoch is the one with the highest validation AUC in the history of the newest checkpoint; the last
-one if several are equal. A checkpoint whose content has changed is never used (`checkpoint_files`).
+The best epoch is the one with the highest validation AUC in the history of the newest checkpoint; if several
+are equal, the last one. A checkpoint whose content has changed is never used (`checkpoint_files`).
 """
 
 import contextlib
@@ -99,10 +99,10 @@ class Checkpoints:
             raise self._cannot_write(error) from None
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """Restores the newest whole checkpoint, to resume training.
+        """Restores the newest intact checkpoint, to resume training.
 
-        Damaged checkpoints after it are renamed to NUMBER.damaged, with a warning. What killed processes left
-        unfinished is deleted.
+        Damaged checkpoints after it are renamed to NUMBER.damaged, with a warning. Unfinished checkpoints of
+        killed processes are deleted.
 
         Args:
           like: a state of the same model and optimizer.
@@ -111,19 +111,19 @@ class Checkpoints:
           State and progress; None if there is no checkpoint.
 
         Raises:
-          UserError: if no checkpoint is whole, the best epoch is missing or damaged, or the checkpoint is of
+          UserError: if no checkpoint is intact, the best epoch is missing or damaged, or the checkpoint is of
             a different model.
         """
         state, progress = like, None
         if processes.is_first():
             newest, damaged = self._read_newest(files.ARRAY_ITEMS)
             if newest is not None and newest.progress.history:
-                self._read_best(newest.progress)  # an error if it is missing or damaged
+                self._read_best(newest.progress)  # raises an error if it is missing or damaged
             self._tidy(newest, damaged)
             if newest is not None:
                 model = self._build(newest.step, newest.arrays["model"], like.evaluation_variables)
                 rest = self._build(newest.step, newest.arrays["rest"], _rest(like))
-                # With a moving average of the parameters, `model` is the average, and `rest` has the
+                # With a moving average of the parameters, `model` contains the average, and `rest` the
                 # parameters.
                 trained = rest.pop("trained", None)
                 state = TrainState(**(trained or model), **rest, ema=model if trained else {})
@@ -156,13 +156,13 @@ class Checkpoints:
         return self._restore_best(like)  # meanwhile, training has replaced a checkpoint
 
     def newest_position(self) -> tuple[int, int] | None:
-        """Completed epochs, and completed steps of the current epoch, at the newest whole checkpoint.
+        """Completed epochs, and completed steps of the current epoch, at the newest intact checkpoint.
 
         Returns:
           The same value in all processes; None if there is no checkpoint.
 
         Raises:
-          UserError: if no checkpoint is whole.
+          UserError: if no checkpoint is intact.
         """
         newest = self._read_newest(files.ARRAY_ITEMS)[0] if processes.is_first() else None
         position = None if newest is None else (newest.progress.epoch, newest.progress.steps_in_epoch)
@@ -181,7 +181,7 @@ class Checkpoints:
         return variables, best.progress.epoch, newest.progress.history
 
     def _read_newest(self, items: Sequence[str]) -> tuple[files.Checkpoint | None, dict[int, str]]:
-        """The newest checkpoint whose progress and given items are whole, and why later ones are not."""
+        """The newest checkpoint whose progress and given items are intact, and why later ones are damaged."""
         damaged: dict[int, str] = {}
         for step in reversed(files.list_steps(self.folder)):
             try:
@@ -208,12 +208,13 @@ class Checkpoints:
         raise self._no_epoch() if best is None else self._best_is_missing(best)
 
     def _check_history(self, progress: Progress, some_damaged: bool) -> None:
-        """Compares the best epoch with that in the metrics file, which can have later epochs."""
+        """Compares the best epoch with that in the metrics file, which can contain later epochs."""
         logged = read_history(self.folder.parent / METRICS)
         best = best_epoch(logged)
         if best is None or best <= len(progress.history):
             return
-        # The record of an epoch is written while its checkpoint is saved: a killed process can leave one.
+        # The metrics of an epoch are written while its checkpoint is saved. A killed process can leave them
+        # without a checkpoint.
         if some_damaged or len(logged) > len(progress.history) + 1:
             raise self._best_is_missing(best)
         log.warning(
@@ -229,7 +230,7 @@ class Checkpoints:
             raise UserError(f"{self.folder}/{step} is of a different model: {error}") from None
 
     def _tidy(self, newest: files.Checkpoint | None, damaged: Mapping[int, str]) -> None:
-        """Deletes what killed processes left, renames damaged checkpoints, and reports lost epochs."""
+        """Deletes unfinished checkpoints, renames damaged ones, and reports lost epochs."""
         files.delete_leftovers(self.folder)
         for step, reason in damaged.items():
             moved = files.rename_damaged(self.folder, step)
@@ -238,7 +239,7 @@ class Checkpoints:
         completed = 0 if newest is None else newest.progress.epoch
         if logged > completed + 1:
             log.warning(
-                "%s has %d epochs, but the newest whole checkpoint has %d; the others are trained again",
+                "%s has %d epochs, but the newest intact checkpoint has %d; the others are trained again",
                 *(self.folder.parent / METRICS, logged, completed),
             )
 

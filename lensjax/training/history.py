@@ -9,7 +9,7 @@ METRIC = "validation_auc"
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """Number of the epoch with the highest validation AUC, the last one if several are equal.
+    """Number of the epoch with the highest validation AUC; if several are equal, of the last one.
 
     Args:
       history: the metrics of each epoch.
@@ -23,10 +23,13 @@ def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Reads the metrics of each epoch up to the first line that is not whole; empty if there is no file.
+    """Reads the metrics of each epoch up to the first incomplete or damaged line.
 
     Args:
       path: the metrics file of a run.
+
+    Returns:
+      The metrics of each epoch; empty if the file cannot be read.
     """
     records: list[dict[str, Any]] = []
     try:
