@@ -1,4 +1,4 @@
-"""Figures of a fitted lens: data, model, residual, parts of the light, source plane, lens."""
+"""Figures of a fitted lens: data, model, residual, components of the light, source plane and mass."""
 
 import math
 from collections.abc import Iterator
@@ -22,10 +22,9 @@ SIDE = 3.1  # inches
 LINE = RUN_COLORS[4]  # light blue, visible on gray and on magma
 _BRIGHTNESS = "brightness (unit of the image)"
 _GRID = 161  # points along the longer side for critical curves and convergence
-_TICK_DISTANCE = 0.11  # part of the color bar
+_TICK_DISTANCE = 0.11  # smallest distance of two ticks, fraction of the color bar
 _RESIDUAL = 5.0  # standard deviations at the ends of the color scale
-_NOISE_STEPS = 3.0  # noise levels in the linear part of the brightness scale
-
+_NOISE_STEPS = 3.0  # half width of the linear part of the brightness scale, standard deviations
 
 Extent = tuple[float, float, float, float]  # left, right, bottom and top, arcsec
 
@@ -45,10 +44,13 @@ class LensView(NamedTuple):
 
 
 def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
-    """Figures of a fitted lens; to be saved within `plots.paper_style`, one after the other.
+    """Creates the figures of a fitted lens; save each one within `plots.paper_style`.
 
     Args:
       fitted: the fit.
+
+    Yields:
+      Each figure with its title and caption.
     """
     yield from _image_views(fitted)
     x, y = _fine_grid(fitted)
@@ -68,14 +70,17 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     kappa = np.asarray(physics.convergence(fitted.deflection, x, y))
     limits = LogNorm(*np.clip(np.quantile(kappa, (0.02, 0.995)), 1e-3, 1e3))
     figure, axes = _panel(_extent(fitted), kappa, limits, "viridis", "convergence")
-    yield LensView("Convergence", "Surface density of the lens in units of the critical one.", figure)
+    yield LensView("Convergence", "Surface mass density in units of the critical one.", figure)
 
 
 def thumbnail(fitted: LensModelFit) -> bytes:
-    """Data, model and residual side by side, as a small PNG file.
+    """Draws data, model and residual side by side as a small picture.
 
     Args:
       fitted: the fit.
+
+    Returns:
+      A PNG file.
     """
     data = _used(fitted, fitted.image - fitted.sky)
     norm = _brightness(fitted, data, data)
@@ -87,7 +92,7 @@ def thumbnail(fitted: LensModelFit) -> bytes:
 
 
 def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
-    """Views of the observed image and the parts of the model."""
+    """Views of the observed image and the components of the model."""
     data = _used(fitted, fitted.image - fitted.sky)
     norm = _brightness(fitted, data, data)
     arcs = _used(fitted, fitted.image - fitted.sky - fitted.lens_light)
@@ -98,7 +103,7 @@ def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     )
     yield LensView(
         "Model",
-        "Foreground light and lensed source, blurred as the image.",
+        "Foreground light and lensed source, blurred like the image.",
         _panel(_extent(fitted), fitted.model_image - fitted.sky, norm, "magma", _BRIGHTNESS)[0],
     )
     limits = Normalize(-_RESIDUAL, _RESIDUAL)
@@ -107,7 +112,7 @@ def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     )[0]
     yield LensView(
         "Standardized residual",
-        "Data minus model in standard deviations, with the error of the foreground light in the noise.",
+        "Data minus model in standard deviations, which include the error of the foreground light.",
         residual,
     )
     yield LensView(
@@ -117,7 +122,7 @@ def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     )
     yield LensView(
         "Lensed source",
-        "Model of the arcs alone, blurred as the image.",
+        "Model of the arcs alone, blurred like the image.",
         _panel(_extent(fitted), fitted.lensed_source, arcs_norm, "magma", _BRIGHTNESS)[0],
     )
 
@@ -139,7 +144,7 @@ def _source_view(fitted: LensModelFit, caustics: list[np.ndarray]) -> LensView:
     return LensView(
         "Source",
         "Reconstruction in the source plane, neither lensed nor blurred. Lines: caustics. Negative values "
-        "are noise, or structure that shapelets cannot describe.",
+        "are noise, or structure that the model cannot describe.",
         figure,
     )
 
@@ -147,7 +152,7 @@ def _source_view(fitted: LensModelFit, caustics: list[np.ndarray]) -> LensView:
 def _panel(
     extent: Extent, pixels: np.ndarray, norm: Normalize, colormap: str, label: str
 ) -> tuple[Figure, Axes]:
-    """An image with coordinates and a color bar, at the same place of the figure for all images."""
+    """An image with coordinates and a color bar, at the same position in all figures."""
     width, height = SIDE, 0.82 * SIDE
     figure = Figure(figsize=(width, height))
     side, left, bottom = 0.61 * width, 0.17 * width, 0.14 * width
@@ -168,7 +173,7 @@ def _panel(
 
 
 def _extent(fitted: LensModelFit) -> Extent:
-    """Extent of the frame."""
+    """Extent of the fitted pixels, arcsec."""
     frame = fitted.frame
     half_x, half_y = (frame.pixel_scale * number / 2 for number in (frame.columns, frame.rows))
     x, y = frame.center_x, frame.center_y
@@ -190,7 +195,7 @@ def _ticks(norm: Normalize) -> list[float]:
 
 
 def _used(fitted: LensModelFit, pixels: np.ndarray) -> np.ndarray:
-    """The pixels with NaN for those that were not used."""
+    """The pixels, with NaN in those that the fit did not use."""
     return np.where(np.isfinite(fitted.noise), pixels, np.nan)
 
 
@@ -202,7 +207,7 @@ def _brightness(fitted: LensModelFit, dark: np.ndarray, bright: np.ndarray) -> N
 
 
 def _fine_grid(fitted: LensModelFit) -> tuple[Array, Array]:
-    """Coordinates on the frame, finer than its pixels if these are few, arcsec."""
+    """Positions on the frame, several per pixel if it has few pixels, arcsec."""
     frame = fitted.frame
     subpixels = max(1, round(_GRID / max(frame.rows, frame.columns)))
     x, y = pixel_positions(frame, 0, subpixels)

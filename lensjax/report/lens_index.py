@@ -40,7 +40,10 @@ def render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
 
     Args:
       rows: results of the lenses, as in the table of the command fit.
-      thumbnails: PNG files by name; lenses without one could not be fitted.
+      thumbnails: PNG file of each fitted lens, by name.
+
+    Returns:
+      The page.
     """
     counts = {name: sum(row["verdict"] == name for row in rows) for name in _RANK}
     keys = "".join(
@@ -62,6 +65,7 @@ def render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
 
 
 def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
+    """Cells of a lens; a lens without a thumbnail has no page to link to."""
     name = to_valid_utf8(row["name"])
     label = escape(name)
     if thumbnail is not None:
@@ -81,6 +85,7 @@ def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
 
 
 def _number(value: float | None, form: str) -> Cell:
-    return (
-        Cell("", {"data-sort": ""}) if value is None else Cell(f"{value:{form}}", {"data-sort": str(value)})
-    )
+    """A number that is sorted by its full value; empty for None."""
+    if value is None:
+        return Cell("", {"data-sort": ""})
+    return Cell(f"{value:{form}}", {"data-sort": str(value)})

@@ -1,4 +1,4 @@
-"""The page of a fitted lens: a single file that needs no other files and no network access."""
+"""The page of a fitted lens: a single file without external resources."""
 
 import math
 from html import escape
@@ -16,10 +16,11 @@ _UNITS = {
     "center_y": "arcsec",
     "beta": "arcsec",
     "R_sersic": "arcsec",
+    "width": "arcsec",
 }
 _MEANINGS = {
     "theta_E": "Einstein radius",
-    "gamma": "slope of the density profile, 2 is isothermal",
+    "gamma": "slope of the density profile; 2 is isothermal",
     "e1": "ellipticity along x and y",
     "e2": "ellipticity along the diagonals",
     "outer_e1": "ellipticity of the widest Gaussian along x and y",
@@ -31,11 +32,13 @@ _MEANINGS = {
     "beta": "scale of the shapelets",
     "R_sersic": "half-light radius",
     "n_sersic": "Sersic index",
+    "width": "distance between the outer nodes of the grid",
+    "strength": "strength of the regularization",
 }
 _GROUPS = {"mass": "mass", "lens_light": "foreground light", "source": "source"}
 _ADVICE = {
     "good": "No check found a reason to doubt this fit.",
-    "doubtful": "The fit found a lens, but the values below can be wrong by more than their errors:",
+    "doubtful": "The fit found a lens, but the values below may be wrong by more than their errors:",
     "failed": "Do not use the values below:",
 }
 
@@ -46,6 +49,9 @@ def render_lens_page(name: str, fitted: LensModelFit) -> str:
     Args:
       name: name of the lens.
       fitted: the fit.
+
+    Returns:
+      The page.
     """
     title = escape(to_valid_utf8(name))
     with paper_style():
@@ -112,7 +118,8 @@ def _parameters(fitted: LensModelFit) -> str:
     for full, value in fitted.parameters.items():
         group, number, name = full.split(".")
         component = type(getattr(fitted.model, group)[int(number)]).__name__
-        error = f"± {errors[full]:.2g}" if full in errors else "fixed"
+        without_error = "chosen" if fitted.model.parameters[full].held else "fixed"
+        error = f"± {errors[full]:.2g}" if full in errors else without_error
         digits = _decimals(errors.get(full, math.nan))
         unit = _UNITS.get(name, "")
         rows.append(
@@ -124,12 +131,11 @@ def _parameters(fitted: LensModelFit) -> str:
                 escape(_MEANINGS.get(name, "")),
             ]
         )
-    table = html.render_table(
+    return html.render_table(
         "Standard errors for the measured correlation of the noise",
         ["parameter", "value", "error", "unit", "description"],
         rows,
     )
-    return table
 
 
 def _decimals(error: float) -> int:
@@ -151,10 +157,10 @@ def _quality(fitted: LensModelFit) -> str:
         [
             "variance of the blank sky",
             f"{fitted.sky_variance:.3f}",
-            "relative to the noise map; 1 if the noise map is right",
+            "relative to the noise map; 1 if the noise map is correct",
         ],
         ["lensed source", f"{fitted.detection:.1f}", "standard deviations above no source"],
-        ["masked by the fit", f"{masked:,}", "pixels with neighbors or artifacts"],
+        ["masked by the fit", f"{masked:,}", "pixels with artifacts or neighbors"],
     ]
     quality = html.render_table("Quality of the fit", ["", "value", "description"], rows)
     radii = [
@@ -178,7 +184,7 @@ def _quality(fitted: LensModelFit) -> str:
 def _assumptions(fitted: LensModelFit) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in fitted.notes)
     return (
-        "<p>Unless the model has other priors, the mass has about the center and the ellipticity of the "
-        "light. The errors do not include those of the point-spread function and of these assumptions.</p>"
-        + (f"<p>Estimated or taken from the files:</p><ul>{notes}</ul>" if notes else "")
+        "<p>Unless the model has other priors, mass and light have about the same center and ellipticity. "
+        "The errors do not include those of the point-spread function or of these assumptions.</p>"
+        + (f"<p>Estimated or read from the files:</p><ul>{notes}</ul>" if notes else "")
     )

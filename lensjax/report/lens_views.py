@@ -62,7 +62,10 @@ def fit_view(images: ImageSet, model_name: str) -> View:
 
     Args:
       images: the images.
-      model_name: lens model, see `lensjax.fitting.smooth_model`.
+      model_name: name of the lens model, see `lensjax.fitting.smooth_model`.
+
+    Returns:
+      The view.
     """
     model = fitting.smooth_model(model_name)
     pixels = images.images()
@@ -94,7 +97,10 @@ def encoder_view(trained: TrainedModel, inputs: Float[Array, "few height width 1
 
     Args:
       trained: the classifier.
-      inputs: input of the model.
+      inputs: inputs of the model.
+
+    Returns:
+      The view.
     """
     steps = trained.config.model.gauss_newton_steps
     model = fitting.smooth_model(trained.model.fit)
@@ -138,7 +144,10 @@ def reference_view(trained: TrainedModel, inputs: Float[Array, "few height width
 
     Args:
       trained: the classifier.
-      inputs: input of the model.
+      inputs: inputs of the model.
+
+    Returns:
+      The view.
     """
 
     @jax.jit
@@ -183,7 +192,7 @@ def _lens_columns(
     light: np.ndarray,
     beta: np.ndarray,
 ) -> tuple[ViewColumn, ...]:
-    """Image, rendered lens, residual, deflection angle, and the image's light on the source plane."""
+    """Image, rendered lens, residual, deflection angle, and the image's light in the source plane."""
     size, scale = images.shape[1], model.pixel_scale
     theta = (np.arange(size) - (size - 1) / 2) * scale
     alpha = np.hypot(theta[None, None, :] - beta[..., 0], theta[None, :, None] - beta[..., 1])
