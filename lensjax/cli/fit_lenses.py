@@ -22,9 +22,9 @@ FLAGS = {
     ),
     "noise": Flag(
         "FILE",
-        "Noise map. If not given, it is the extension ERR, RMS, WHT or VAR of the image, or is estimated.",
+        "Noise map. If not given, the extension ERR, RMS, WHT or VAR of the image, or else an estimate.",
     ),
-    "psf": Flag("FILE", "Point-spread function. If not given, it is the extension PSF of the image."),
+    "psf": Flag("FILE", "Point-spread function. If not given, the extension PSF of the image."),
     "mask": Flag("FILE", "Mask, 1 for valid pixels."),
     "output": Flag("FOLDER", "Folder of the results. Rerun the same command to resume."),
     "pixel-scale": real(
@@ -52,8 +52,8 @@ FLAGS = {
     "format": choice("FORMAT", "Table: csv (default), or also parquet.", ("csv", "parquet"), "csv"),
     "overwrite": switch("Replace results that were made with other files or settings."),
 }
-# Compiled programs are released after this number of lenses. Each image size and each page needs some, and a
-# process with many of them exceeds the limit of memory maps of Linux.
+# Compiled programs are released after this number of lenses. Each image size and each page adds some, and a
+# process with many of them exceeds the limit of Linux on memory maps.
 CLEAR_EVERY = 20
 # The flags that determine the results, in addition to the files.
 SETTINGS = ("pixel-scale", "extension", "main-lens", "order", "radius", "psf-fwhm")
@@ -127,24 +127,26 @@ def _fit_all(
     inputs: Mapping[str, Mapping[str, str]],
     unusable: dict[str, str],
 ) -> None:
-    """Fits all lenses and writes the results; `unusable` gets the reasons for those without a fit."""
+    """Fits all lenses and writes the results; adds the reasons of those without a fit to `unusable`."""
     started = time.monotonic()
     with progress_bar(len(lenses), "fitting", unit="lenses") as bar:
         for number, lens in enumerate(lenses, 1):
             try:
                 text = _fit_one(lens, output, settings, inputs[lens.name])
             except (ValueError, ArithmeticError) as error:
-                # Errors other than UserError are those of linear algebra with extreme values.
+                # Errors other than UserError come from linear algebra with extreme values.
                 reason = " ".join(str(error).split())
                 if not isinstance(error, UserError):
-                    reason = f"{lens.image}: the fit stopped: {reason}; check noise map and pixel scale"
+                    reason = (
+                        f"{lens.image}: the fit stopped: {reason}; check the noise map and the pixel scale"
+                    )
                 unusable[lens.name] = reason
                 text = f"failed, {reason}"
             bar.update()
             if number % CLEAR_EVERY == 0:
                 jax.clear_caches()
-            left = (time.monotonic() - started) / number * (len(lenses) - number)
-            remaining = f"; {format_duration(left)} left" if number < len(lenses) else ""
+            seconds = (time.monotonic() - started) / number * (len(lenses) - number)
+            remaining = f"; {format_duration(seconds)} left" if number < len(lenses) else ""
             if len(lenses) > 1 or lens.name not in unusable:
                 log.info("%d/%d %s: %s%s", number, len(lenses), lens.name, text, remaining)
 

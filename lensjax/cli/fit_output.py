@@ -20,7 +20,10 @@ VERDICTS = ("good", "doubtful", "failed")
 
 
 def check_format(form: str) -> None:
-    """Checks that the table can be written.
+    """Checks that a table of this format can be written.
+
+    Args:
+      form: "csv" or "parquet".
 
     Raises:
       UserError: if a package is missing.
@@ -33,7 +36,7 @@ def check_format(form: str) -> None:
 
 
 def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Creates the folder, or checks that an existing one was made with the same settings.
+    """Creates the folder, or checks that an existing one contains results of the same settings.
 
     Args:
       output: the folder.
@@ -41,7 +44,7 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
       overwrite: whether other settings may replace those of the folder.
 
     Raises:
-      UserError: if the folder has other settings, or was not made by this command.
+      UserError: if the folder has other settings, was not made by this command, or cannot be written.
     """
     try:
         if overwrite and (output / MANIFEST).is_file():
@@ -55,16 +58,16 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
 
 
 def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
-    """Returns whether there is a result for the same files.
+    """Returns whether there is a result for the same files and settings.
 
     Args:
       output: the folder.
       name: name of the lens.
       inputs: SHA-256 of its files by part.
-      overwrite: whether other results may be replaced.
+      overwrite: whether results of other files or settings may be replaced.
 
     Raises:
-      UserError: if there is another result.
+      UserError: if there is a result of other files or settings, or a damaged one, without `overwrite`.
     """
     file = output / f"{name}.json"
     if not file.exists():
@@ -112,7 +115,7 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str) -> dict[
     Args:
       output: the folder.
       unusable: names of the lenses that could not be fitted, with reasons.
-      form: "csv", or "parquet" for both tables.
+      form: "csv"; or "parquet" to write both tables.
 
     Returns:
       The number of lenses with each verdict.
@@ -140,7 +143,7 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str) -> dict[
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Content of the JSON file of a lens; None if it is damaged."""
+    """Content of the JSON file of a lens; None if the file is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return unseal(content) if "sha256" in content else None
@@ -157,6 +160,7 @@ def _encode_csv(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
 
 
 def _cell(value: Any) -> str:
+    """A value as text that a spreadsheet does not interpret as a formula."""
     if isinstance(value, float):
         return f"{value:.9g}"
     text = "" if value is None else str(value)

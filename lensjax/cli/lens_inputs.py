@@ -1,4 +1,4 @@
-"""The observations that the command fit gets: one lens, a folder of lenses, or a table."""
+"""Input files of `lensjax fit` and `predict --psf`: one lens, a folder of lenses, or a table."""
 
 import csv
 import dataclasses
@@ -10,9 +10,9 @@ from pathlib import Path
 from lensjax.errors import UserError
 
 PARTS = ("image", "noise", "psf", "mask")
-RESERVED = ("index", "fits", "settings")  # names of files of the output
+RESERVED = ("index", "fits", "settings")  # base names of other output files
 _FITS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fts")
-_LONGEST = 100  # characters of a name
+_MAX_LENGTH = 100  # of a name, characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LensFiles:
     Attributes:
       name: base name of its results, unique within an output.
       image: file of the image.
-      noise, psf, mask: other files; None for an extension of the image's file, or nothing.
+      noise, psf, mask: other files; None if the part is an extension of the image's file or missing.
     """
 
     name: str
@@ -32,7 +32,11 @@ class LensFiles:
     mask: Path | None = None
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that exists, by its part."""
+        """SHA-256 of each file that exists, by its part.
+
+        Raises:
+          UserError: if a file cannot be read.
+        """
         files = {part: getattr(self, part) for part in PARTS}
         return {part: _digest(file) for part, file in files.items() if file is not None and file.is_file()}
 
@@ -40,14 +44,17 @@ class LensFiles:
 def find_lenses(
     image: Path, noise: Path | None = None, psf: Path | None = None, mask: Path | None = None
 ) -> list[LensFiles]:
-    """Finds the lenses that the flag `--image` names.
+    """Finds the lenses that the command names.
 
     Args:
       image: a FITS file, a folder or a CSV table.
       noise, psf, mask: files for all lenses that have none of their own.
 
+    Returns:
+      The files of each lens, with unique names.
+
     Raises:
-      UserError: if there is no lens, or the table is invalid.
+      UserError: if there is no lens, or the table cannot be read or is invalid.
     """
     if not image.exists():
         raise UserError(f"--image={image}: there is no such file or folder; correct the path")
@@ -114,14 +121,14 @@ def _in_table(table: Path) -> list[LensFiles]:
 
 
 def _stem(path: Path) -> str:
-    """Name of a file without the suffixes of FITS files."""
+    """Name of a file without the suffix of a FITS file, or another suffix."""
     suffix = next((suffix for suffix in _FITS if path.name.lower().endswith(suffix)), path.suffix)
     return path.name[: len(path.name) - len(suffix)]
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """A file name that is not taken on any file system; it is added to `taken`."""
-    name = re.sub(r"[^\w.+-]", "_", name)[:_LONGEST].lstrip(".-+") or "lens"
+    """A name that is not taken even if the file system ignores case; it is added to `taken`."""
+    name = re.sub(r"[^\w.+-]", "_", name)[:_MAX_LENGTH].lstrip(".-+") or "lens"
     candidate, number = name, 2
     while candidate.casefold() in taken:
         candidate, number = f"{name}_{number}", number + 1

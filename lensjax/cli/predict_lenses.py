@@ -21,11 +21,11 @@ from lensjax.runtime.progress import progress_bar
 
 
 def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
-    """Fits a lens model to each telescope image, classifies its residual, and writes the table.
+    """Fits a lens model to each telescope image, classifies the residual, and writes the table.
 
     Args:
-      options: options of the command; `psf` is given.
-      classifier: a classifier with a lens fit.
+      options: options of the command, with `psf`.
+      classifier: a classifier that was trained with a lens fit.
 
     Returns:
       Numbers of images with and without a class.
@@ -38,7 +38,7 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
     output, suffix = options.output, options.output.suffix.lower()
     check_output(output)
     if suffix == ".parquet":
-        raise UserError(f"--output={output}: the table of telescope images is .csv or .jsonl")
+        raise UserError(f"--output={output}: telescope images need a .csv or .jsonl table; change the suffix")
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} exists; choose another --output, or add --overwrite")
     noise = Path(options.noise) if options.noise else None
@@ -62,5 +62,5 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
                 rows.append(dict.fromkeys(names) | {"file": lens.name, "error": str(error)})
             bar.update()
     write_file(output, encode_header(names, suffix) + encode_rows(rows, names, suffix))
-    bad = sum(row["error"] is not None for row in rows)
-    return len(rows) - bad, bad
+    unclassified = sum(row["error"] is not None for row in rows)
+    return len(rows) - unclassified, unclassified

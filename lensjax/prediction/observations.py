@@ -1,4 +1,4 @@
-"""Classification of telescope images: a lens model removes the light of the lens and gives the residual."""
+"""Classification of telescope images from the residual of a lens model."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,18 +12,18 @@ from lensjax.prediction.classifier import Classifier, Predictions
 from lensjax.prediction.readers.sizes import resample
 from lensjax.prediction.trained_model import PredictionOptions
 
-OTHER_WORLD = "telescope image: the classifier was validated on images without light of the lens"
+_OUT_OF_DOMAIN = "telescope image: the classifier was validated on images without light of the lens"
 _SAME_SCALE = 0.02  # relative difference of two pixel scales that are treated as equal
 
 
 def classify_observation(
     classifier: Classifier, observation: modeling.Observation, model: modeling.LensModel = modeling.GALAXY
 ) -> tuple[Predictions, modeling.LensModelFit]:
-    """Fits a lens model to a telescope image and classifies what the model does not describe.
+    """Fits a lens model to a telescope image and classifies its residual.
 
-    The classifier gets the image without the light of the lens and the sky, and the residual of the fit in
-    standard deviations of the blank sky. Such images are outside the domain of a classifier that was trained
-    on simulations without light of the lens; the predictions are marked accordingly.
+    The inputs of the classifier are the image without the foreground light and the sky, and the residual of
+    the fit in standard deviations of the blank sky. Such images are outside the domain of a classifier that
+    was trained on simulations without light of the lens; the predictions are marked accordingly.
 
     Args:
       classifier: a classifier that was trained with a lens fit.
@@ -53,7 +53,7 @@ def classify_observation(
             f"the image has {observation.image.shape} pixels of {observation.pixel_scale:g} arcsec; the "
             f"classifier needs a field of {side:g} arcsec"
         )
-    # One pixel more: the cutout of the fit has an even number of pixels, the resampled field needs all of it.
+    # One more pixel: the number of fitted pixels is rounded down, and the resampled field needs all of them.
     fit = modeling.fit(observation, model, radius=side / 2 + observation.pixel_scale)
     lensed = fit.image - fit.lens_light - fit.sky
     residual = np.where(np.isfinite(fit.noise), fit.residual, 0) / np.sqrt(fit.sky_variance)
@@ -80,11 +80,11 @@ def classify_observation(
         fit={name: np.array([values[name]], np.float32) for name in FIT_VALUES},
     )
     error = "" if fit.verdict.name != "failed" else f"the lens fit failed: {'; '.join(fit.verdict.reasons)}"
-    return classifier.predict_fitted(images, [error], PredictionOptions(), note=OTHER_WORLD), fit
+    return classifier.predict_fitted(images, [error], PredictionOptions(), note=_OUT_OF_DOMAIN), fit
 
 
 def _match(image: np.ndarray, zoom: float, size: int) -> Float[np.ndarray, "{size} {size}"]:
-    """The center of an image with the classifier's pixels."""
+    """The central part of an image, with the number and scale of the classifier's pixels."""
     if abs(zoom - 1) > _SAME_SCALE:
         return resample(image, zoom, size)
     top, left = ((length - size) // 2 for length in image.shape)
