@@ -2,15 +2,14 @@
 
     python tools/studies/real_lenses.py --folder FOLDER --output real_lenses.jsonl
 
-The folder has a sub-folder per lens with image.fits, noise.fits and psf.fits, and table.csv with the columns
-`name` and `theta_E_published_arcsec`. All lenses are fitted with the same settings.
+The folder contains a subfolder per lens with image.fits, noise.fits and psf.fits, and table.csv with the
+columns `name` and `theta_E_published_arcsec`. All lenses are fitted with the same settings.
 """
 
 import csv
 import json
 import sys
 import time
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,16 @@ import numpy as np
 from lensjax import modeling
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, parse_flags, real, usage
-from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 
 FLAGS = {
-    "folder": Flag("FOLDER", "Folder of the lenses, with table.csv."),
+    "folder": Flag(
+        "FOLDER",
+        "Folder with a subfolder per lens (image.fits, noise.fits and psf.fits), and table.csv with the "
+        "columns name and theta_E_published_arcsec.",
+    ),
     "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
-    "pixel_scale": real("Side of a pixel, arcsec; that of the files if not given.", None, 1e-3),
+    "pixel_scale": real("Side of a pixel; that of the header if not given.", None, 1e-3, value="ARCSEC"),
     "psf": Flag("FILE", "Point-spread function of lenses that have no psf.fits."),
 }
 USAGE = usage(
@@ -38,10 +40,8 @@ USAGE = usage(
 
 def main(arguments: Sequence[str]) -> None:
     """Fits the lenses and prints the summary."""
-    values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
-    if not values.folder or not values.output:
-        raise UserError("--folder and --output are required")
-    folder, output = Path(values.folder), Path(values.output)
+    values = parse_flags(FLAGS, arguments, required=("folder", "output"))
+    folder, output = (Path(values[name]).expanduser() for name in ("folder", "output"))
     with (folder / "table.csv").open(newline="") as file:
         published = {row["name"]: float(row["theta_E_published_arcsec"]) for row in csv.DictReader(file)}
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, radius in published.items():
         if name in done:
             continue
-        row = fit_lens(folder / name, values.pixel_scale, values.psf) | {"published": radius}
+        row = fit_lens(folder / name, values["pixel_scale"], values["psf"]) | {"published": radius}
         rows.append({"name": name} | row)
         with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
@@ -58,7 +58,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def fit_lens(folder: Path, pixel_scale: float | None, psf: str | None) -> dict[str, Any]:
-    """Fits the lens in a folder."""
+    """Fits the lens in a folder.
+
+    Args:
+      folder: folder of the lens.
+      pixel_scale: side of a pixel, arcsec; None for that of the header.
+      psf: file of the point-spread function of lenses without one.
+
+    Returns:
+      Results by name, which JSON can represent.
+    """
     own = folder / "psf.fits"
     observation = modeling.Observation.from_fits(
         folder / "image.fits",
@@ -84,7 +93,7 @@ def fit_lens(folder: Path, pixel_scale: float | None, psf: str | None) -> dict[s
 
 
 def describe(row: dict[str, Any]) -> str:
-    """One row of the table."""
+    """One row of a Markdown table."""
     deviation = 100 * (row["theta_E"] / row["published"] - 1)
     return (
         f"| {row['name']} | {row['published']:.2f} | {row['theta_E']:.3f} | {row['error']:.3f} | "
@@ -93,7 +102,7 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> str:
-    """Numbers of lenses within 2, 5, 10 and 20 %, and the verdicts."""
+    """Numbers of lenses within 2, 5, 10 and 20 % of the published radius, and the deviations per verdict."""
     deviations = np.array([abs(row["theta_E"] / row["published"] - 1) for row in rows])
     within = " / ".join(str(int((deviations <= limit).sum())) for limit in (0.02, 0.05, 0.1, 0.2))
     lines = [

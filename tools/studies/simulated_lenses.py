@@ -1,6 +1,5 @@
 """Measures the accuracy of `modeling.fit` on simulated lenses as seen by the Hubble Space Telescope."""
 
-import dataclasses
 import json
 import sys
 import time
@@ -21,7 +20,7 @@ from lensjax.errors import UserError
 from lensjax.runtime.progress import log, progress_bar
 
 FLAGS = {
-    "output": Flag("FILE", "JSON lines, one per lens; rerun the same command to resume."),
+    "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
     "number": integer("Number of lenses; 60 if not given.", 60, 1),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
     "main-lens": choice(
@@ -38,7 +37,7 @@ SCALE, SIDE, FINE = 0.05, 120, 4  # arcsec, pixels, rays per pixel along each ax
 PSF_SIDE, PSF_FWHM, MOFFAT_BETA = 15, 0.1, 2.5
 GAIN = 12.6  # photons per unit; the unit is the noise of the sky, as in an exposure of 2,000 s with ACS
 SCATTER, NEIGHBORS = 0.68, 0.25  # noise in units of the noise map, and correlation, of a drizzled image
-CLUMPS = 4
+MAX_CLUMPS = 3
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -59,10 +58,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _read(path: Path, seed: int, main_lens: str) -> dict[int, dict[str, Any]]:
-    """Rows of an earlier call by number."""
+    """Rows of an earlier run by number."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if any((row["seed"], row["main_lens"]) != (seed, main_lens) for row in rows):
-        raise UserError(f"{path}: contains lenses of another --seed or --main-lens; give another file")
+        raise UserError(f"{path}: contains lenses of another --seed or --main-lens; choose another --output")
     return {row["number"]: row for row in rows}
 
 
@@ -72,7 +71,7 @@ def measure(seed: int, number: int, main_lens: str) -> dict[str, Any]:
     truth = draw_mass(generator, main_lens)
     observation = observe(generator, truth, main_lens)
     start = time.process_time()
-    fit = modeling.fit(observation, fitted_model(main_lens))
+    fit = modeling.fit(observation, modeling.galaxy_model(main_lens.lower()))
     return {
         "seed": seed,
         "number": number,
@@ -91,16 +90,8 @@ def measure(seed: int, number: int, main_lens: str) -> dict[str, Any]:
     }
 
 
-def fitted_model(main_lens: str) -> modeling.LensModel:
-    """The default model, with another main lens."""
-    if main_lens == "SIE":
-        return modeling.GALAXY
-    sie, shear = modeling.GALAXY.mass
-    return dataclasses.replace(modeling.GALAXY, mass=(modeling.EPL(theta_E=sie.theta_E), shear))
-
-
 def draw_mass(generator: np.random.Generator, main_lens: str) -> dict[str, float]:
-    """Parameters of the mass, named as those of the fit."""
+    """Draws the parameters of the mass, with the names that they have in a fit."""
     truth = {"mass.0.theta_E": generator.uniform(0.7, 1.8)}
     if main_lens == "EPL":
         truth["mass.0.gamma"] = np.clip(generator.normal(2.08, 0.15), 1.6, 2.5)
@@ -128,7 +119,7 @@ def observe(generator: np.random.Generator, truth: dict[str, float], main_lens: 
 
 
 def draw_light(generator: np.random.Generator, truth: dict[str, float]) -> list[dict[str, float]]:
-    """Sersic profiles of the lens galaxy, one or a bulge with an envelope; mass and light are alike."""
+    """Draws Sersic profiles of the lens galaxy: one, or a bulge and an envelope, aligned with the mass."""
     e1, e2 = (truth[f"mass.0.{name}"] + generator.normal(0, 0.08) for name in ("e1", "e2"))
     x, y = (truth[f"mass.0.{name}"] + generator.normal(0, 0.01) for name in ("center_x", "center_y"))
     place = {"e1": e1, "e2": e2, "center_x": x, "center_y": y}
@@ -148,7 +139,7 @@ def draw_light(generator: np.random.Generator, truth: dict[str, float]) -> list[
 
 
 def draw_source(generator: np.random.Generator, truth: dict[str, float]) -> list[dict[str, float]]:
-    """Sersic profiles of the source: a disk and one to three clumps, inside the caustics or near them."""
+    """Draws Sersic profiles of the source: a disk and one to three clumps, inside or near the caustics."""
     distance = 0.4 * truth["mass.0.theta_E"] * np.sqrt(generator.random())
     angle = generator.uniform(0, 2 * np.pi)
     x, y = (truth[f"mass.0.center_{axis}"] for axis in "xy")
@@ -162,8 +153,8 @@ def draw_source(generator: np.random.Generator, truth: dict[str, float]) -> list
         "center_y": y + distance * np.sin(angle),
     }
     clumps = []
-    number = generator.integers(1, CLUMPS)
-    for index in range(CLUMPS - 1):
+    number = generator.integers(1, MAX_CLUMPS + 1)
+    for index in range(MAX_CLUMPS):
         place = {
             name: disk[name] + generator.normal(0, 0.7 * disk["R_sersic"])
             for name in ("center_x", "center_y")
@@ -182,7 +173,7 @@ def draw_source(generator: np.random.Generator, truth: dict[str, float]) -> list
 def render(
     main_lens: str, mass: dict[str, float], light: list[dict[str, float]], source: list[dict[str, float]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images of the lens galaxy and of the arcs, blurred, in any unit."""
+    """Images of the lens galaxy and of the arcs, blurred, in an arbitrary unit."""
     images = _fine_images(main_lens, mass, light, source)
     kernel = moffat(PSF_SIDE * FINE - 1)  # odd: centered on a fine pixel
     blurred = [signal.fftconvolve(np.asarray(image, np.float64), kernel, mode="valid") for image in images]
