@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from lensjax.modeling.foreground import CORE
-from lensjax.modeling.frame import Data, Frame, pixel_positions
+from lensjax.modeling.frame import Data, Frame, pixel_distances
 
 SHARP = 8.0  # standard deviations of a pixel whose neighbors have too little light for a point source
 EXTENDED = 5.0  # standard deviations of the smoothed residual of a neighboring galaxy
@@ -26,8 +26,7 @@ def find_artifacts(
       True for pixels to mask [rows, columns].
     """
     residual = (data.image - light) * data.weight
-    x, y = pixel_positions(frame)
-    radius = np.hypot(x - center[0], y - center[1])
+    radius = pixel_distances(frame, center)
     # The point-spread function blurs all light from the sky; a sharper peak is an artifact of the detector.
     ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
     neighbors = ndimage.median_filter(residual, footprint=ring)

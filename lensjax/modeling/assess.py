@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lensjax.modeling.foreground import Foreground
-from lensjax.modeling.frame import Data, Frame, Prepared, pixel_positions
+from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances
 from lensjax.modeling.model import LensModel, light_only
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.pixel_fit import STEPS, border_brightness
@@ -69,9 +69,8 @@ def assess(
     values = stage.values
     images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
     residual = (data.image - sum(images.values())) * data.weight
-    x, y = pixel_positions(frame)
     center = values.get("mass.0.center_x", 0.0), values.get("mass.0.center_y", 0.0)
-    in_arcs = np.abs(np.hypot(x - center[0], y - center[1]) - stage.einstein_radius) < ARC_WIDTH
+    in_arcs = np.abs(pixel_distances(frame, center) - stage.einstein_radius) < ARC_WIDTH
     used = data.weight > 0
     arcs = float(np.mean(residual[in_arcs & used] ** 2)) / sky_variance if (in_arcs & used).any() else np.inf
     low, high = stage.model.bounds
@@ -157,8 +156,7 @@ def _psf_width(psf: np.ndarray, frame: Frame) -> float:
 
 def _missing_part(frame: Frame, used: np.ndarray, center: tuple[float, float], radius: float) -> float:
     """Fraction of the annulus of the arcs that is masked or outside of the frame."""
-    x, y = pixel_positions(frame)
-    annulus = np.abs(np.hypot(x - center[0], y - center[1]) - radius) < ARC_WIDTH / 2
+    annulus = np.abs(pixel_distances(frame, center) - radius) < ARC_WIDTH / 2
     inner = max(radius - ARC_WIDTH / 2, 0.0)
     area = np.pi * ((radius + ARC_WIDTH / 2) ** 2 - inner**2)
     return float(np.clip(1 - (annulus & used).sum() * frame.pixel_scale**2 / area, 0, 1))

@@ -9,7 +9,7 @@ from lensjax.modeling.artifacts import find_artifacts
 from lensjax.modeling.assess import assess
 from lensjax.modeling.correlation import measure_correlation
 from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground
-from lensjax.modeling.frame import Data, Frame, Prepared, pixel_positions, prepare, with_weight
+from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances, prepare, with_weight
 from lensjax.modeling.model import GALAXY, LensModel, replace_source
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
@@ -89,8 +89,7 @@ def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Da
       foreground: the foreground light on these pixels.
       radius: pixels farther from the center of the foreground light are not used, arcsec.
     """
-    x, y = pixel_positions(frame)
-    outside = np.hypot(x - foreground.center[0], y - foreground.center[1]) > radius
+    outside = pixel_distances(frame, foreground.center) > radius
     weight = add_model_noise(data, foreground.image, LIGHT_ERROR)
     return with_weight(data, np.where(outside, 0, weight))
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from lensjax.modeling.frame import Data, Frame, pixel_positions, with_weight
+from lensjax.modeling.frame import Data, Frame, pixel_distances, pixel_positions, with_weight
 from lensjax.modeling.model import LensModel, light_only
 from lensjax.modeling.variable_projection import (
     Fit,
@@ -53,7 +53,6 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
     center = _brightest_position(frame, data) if model.lens_light else (0.0, 0.0)
     start = galaxy.start({"lens_light.0.center_x": center[0], "lens_light.0.center_y": center[1]})
     weight, fit = data.weight, None
-    x, y = pixel_positions(frame)
     for threshold in CLIPPING if model.lens_light else ():
         fit = fit_model(galaxy, frame, with_weight(data, weight), start, ROBUST)
         if fit is None:
@@ -62,7 +61,7 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
         center = _center(galaxy, fit)
         image = _sum(model_images(galaxy, frame, data, fit.free, fit.amplitudes))
         excess = (data.image - image) * data.weight
-        clipped = (excess > threshold) & (np.hypot(x - center[0], y - center[1]) > CORE)
+        clipped = (excess > threshold) & (pixel_distances(frame, center) > CORE)
         clipped = ndimage.binary_dilation(clipped, np.ones((3, 3)))
         weight = np.where(clipped, SUPPRESSION, 1.0) * data.weight
     final = fit if fit is not None else evaluate_model(galaxy, frame, with_weight(data, weight), start)
@@ -103,6 +102,6 @@ def _brightest_position(frame: Frame, data: Data) -> tuple[float, float]:
     """Position of the brightest pixel of the smoothed image in the central part of the frame, arcsec."""
     x, y = pixel_positions(frame)
     smooth = ndimage.gaussian_filter(np.where(data.weight > 0, data.image, 0), 0.1 / frame.pixel_scale)
-    near = np.hypot(x - frame.center_x, y - frame.center_y) < 0.25 * frame.rows * frame.pixel_scale
+    near = pixel_distances(frame, (frame.center_x, frame.center_y)) < 0.25 * frame.rows * frame.pixel_scale
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), smooth.shape)
     return float(x[row, column]), float(y[row, column])

@@ -52,7 +52,16 @@ class Data(NamedTuple):
 
 
 def pixel_positions(frame: Frame, margin: int = 0, subpixels: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """X and y of the pixels of a frame in arcsec, with `margin` more pixels on each side."""
+    """Positions of the pixels of a frame.
+
+    Args:
+      frame: the pixels.
+      margin: number of additional pixels on each side.
+      subpixels: positions per pixel along each axis.
+
+    Returns:
+      X and y [rows, columns], arcsec.
+    """
     step = frame.pixel_scale / subpixels
 
     def axis(number: int, center: float) -> np.ndarray:
@@ -61,6 +70,18 @@ def pixel_positions(frame: Frame, margin: int = 0, subpixels: int = 1) -> tuple[
 
     x, y = np.meshgrid(axis(frame.columns, frame.center_x), axis(frame.rows, frame.center_y))
     return x, y
+
+
+def pixel_distances(frame: Frame, center: tuple[float, float]) -> np.ndarray:
+    """Distance of each pixel of a frame from a position, arcsec [rows, columns]."""
+    x, y = pixel_positions(frame)
+    return np.hypot(x - center[0], y - center[1])
+
+
+def ray_positions(frame: Frame) -> tuple[Array, Array]:
+    """X and y of the rays of a frame with its margin, arcsec, float32."""
+    x, y = pixel_positions(frame, margin(frame), frame.subpixels)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
 
 def convolve_columns(
@@ -72,6 +93,9 @@ def convolve_columns(
       columns: images on the frame with a margin of `margin(frame)` pixels and `frame.subpixels`.
       psf: the point-spread function.
       frame: the pixels.
+
+    Returns:
+      The blurred images on the pixels of the frame.
     """
     if columns.shape[0] > _MAX_BATCH:
         return jax.lax.map(
@@ -120,12 +144,15 @@ class Prepared(NamedTuple):
 
 
 def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.1) -> Prepared:
-    """Cuts out the square around the center of an observation, and bins it.
+    """Cuts out the square around the center of an observation, and also bins it.
 
     Args:
       observation: the observation.
       radius: half the side of the square, arcsec.
-      coarse_scale: approximate size of the binned pixels, arcsec.
+      coarse_scale: approximate side of the binned pixels, arcsec.
+
+    Returns:
+      The native and the binned pixels.
     """
     scale = observation.pixel_scale
     factor = max(1, round(coarse_scale / scale))
@@ -161,7 +188,7 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
 
 
 def square_psf(psf: np.ndarray) -> np.ndarray:
-    """The point-spread function with as many rows as columns."""
+    """The point-spread function, padded with zeros to as many rows as columns."""
     rows, columns = ((max(psf.shape) - length) // 2 for length in psf.shape)
     return np.pad(psf, ((rows, rows), (columns, columns)))
 

@@ -125,8 +125,8 @@ class Observation:
     ) -> "Observation":
         """Reads an observation from FITS files.
 
-        Noise maps are standard deviations, unless the name of their extension or file contains WHT, WEIGHT,
-        IVAR (inverse variance) or VAR (variance).
+        Noise maps are standard deviations, unless the name of their extension or file contains one of the
+        words WHT, WEIGHT, IVAR (inverse variance) or VAR (variance).
 
         Args:
           image: file with the image: the extension SCI if there is one, else the first image.

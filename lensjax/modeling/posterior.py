@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from lensjax.errors import UserError
 from lensjax.modeling.correlation import measure_correlation
-from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_positions, square_psf
+from lensjax.modeling.frame import Data, Frame, convolve_columns, pixel_positions, ray_positions, square_psf
 from lensjax.modeling.model import LensModel
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
@@ -180,7 +180,7 @@ def _columns(
     model: LensModel, frame: Frame, data: Data, values: dict[str, Any], active: np.ndarray
 ) -> Float[Array, "active pixels"]:
     """Weighted images of the active amplitudes."""
-    x, y = (jnp.asarray(axis, jnp.float32) for axis in pixel_positions(frame, margin(frame), frame.subpixels))
+    x, y = ray_positions(frame)
     light, sky, _ = np.cumsum(list(model.amplitudes.values()))
     parts = (
         model.light_columns(x, y, values)[active[:light]],

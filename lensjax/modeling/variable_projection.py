@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_positions
+from lensjax.modeling.frame import Data, Frame, convolve_columns, pixel_positions, ray_positions
 from lensjax.modeling.linear import solve_amplitudes
 from lensjax.modeling.model import LensModel, Prior
 
@@ -317,7 +317,7 @@ def _float32(values: np.ndarray) -> Array:
 
 def _raw_columns(model: LensModel, frame: Frame, position: Array) -> tuple[Array, Array]:
     """Images of the foreground light and of the source, before the convolution."""
-    x, y = (_float32(each) for each in pixel_positions(frame, margin(frame), frame.subpixels))
+    x, y = ray_positions(frame)
     values = model.values(_from_internal(position, _logarithmic(model)))
     return model.light_columns(x, y, values), model.source_columns(x, y, values)
 
@@ -368,7 +368,7 @@ def _jacobian(
         values = model.values(_from_internal(at, _logarithmic(model)))
         return model.source_image(x, y, values, amplitudes[sky_end:])
 
-    x, y = (_float32(each) for each in pixel_positions(frame, margin(frame), frame.subpixels))
+    x, y = ray_positions(frame)
     unit = np.eye(len(of_light), dtype=np.float32)
     slopes = jnp.zeros((len(of_light), *x.shape), position.dtype)
     # Light and source have no parameter in common. Derivatives by held parameters are not needed.

@@ -84,7 +84,7 @@ def test_a_clumpy_source_and_its_lens_are_recovered(simulated, simple_fit):
     assert border_brightness(model, fit) < 0.1
 
 
-def test_a_source_beyond_its_grid_is_noticed(simulated, simple_fit):
+def test_a_source_beyond_its_grid_is_detected(simulated, simple_fit):
     small = PixelGrid(number=5, width=Parameter.fixed(0.12))
     assert border_brightness(*fit_grid(simulated, simple_fit, small)) > 0.1
 
@@ -126,7 +126,7 @@ def test_amplitudes_and_covariance_solve_the_regularized_normal_equations(simula
     assert fit.cost == pytest.approx(residual @ residual + expected @ penalty @ expected, rel=1e-4)
 
 
-def test_negative_amplitudes_are_excluded_only_where_asked():
+def test_negative_amplitudes_are_excluded_only_if_required():
     rng = np.random.default_rng(1)
     design, target = rng.normal(size=(30, 6)), rng.normal(size=30)
     root = rng.normal(size=(6, 6))

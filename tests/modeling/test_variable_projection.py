@@ -64,7 +64,7 @@ def test_covariance_of_white_noise_is_the_inverse_hessian(reference, fitted):
     compare(np.linalg.inv(fitted.hessian) * np.outer(slope, slope), covariance)
 
 
-def test_covariance_of_correlated_noise_is_that_of_the_estimate(reference, fitted):
+def test_covariance_of_correlated_noise_is_the_sandwich_estimate(reference, fitted):
     data, expected = reference
     kernel = np.array([[0.05, 0.25, 0.05], [0.3, 1.0, 0.3], [0.05, 0.25, 0.05]])
     covariance = parameter_covariance(
