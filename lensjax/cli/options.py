@@ -88,7 +88,9 @@ FLAGS: dict[str, Flag] = {
         ("predict",),
     ),
     "noise": Flag(
-        "FILE", "Noise map of telescope images; see --psf. If not given, it is an extension.", ("predict",)
+        "FILE",
+        "Noise map of telescope images; see --psf. If not given, an extension of the image, or an estimate.",
+        ("predict",),
     ),
     "psf": Flag(
         "FILE",

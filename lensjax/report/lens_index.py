@@ -55,7 +55,7 @@ def render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
         f'<dl class="key">{keys}</dl></header>'
     )
     table = html.render_table(
-        "Data, model and residual (-5 to 5 standard deviations); headings sort the table",
+        "Data, model and residual (-5 to 5 standard deviations). Click a heading to sort the table",
         ["lens", "theta_E (arcsec)", "error", "verdict", "reduced chi-square", "reasons"],
         [_row(row, thumbnails.get(row["name"])) for row in rows],
         css_class="lenses",
