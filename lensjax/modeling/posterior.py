@@ -131,7 +131,7 @@ def sample_posterior(
 def _log_density(
     observation: Observation, fit: LensModelFit, mode: np.ndarray, scale: np.ndarray
 ) -> Callable[[Array], Array]:
-    """Logarithm of the posterior, a function of the offset from the fit in units of unit covariance."""
+    """Logarithm of the posterior, a function of the offset from the fit, whitened by its covariance."""
     used = np.isfinite(fit.noise)
     unit, psf = np.median(fit.noise[used]), square_psf(observation.psf)
     weight = np.where(used, unit / fit.noise, 0)
