@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import jax
+
 from lensjax import modeling
+from lensjax.cli.fit_lenses import CLEAR_EVERY
 from lensjax.cli.lens_inputs import find_lenses
 from lensjax.cli.options import Options
 from lensjax.data.output_folder import write_file
@@ -58,9 +61,13 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
                 )
                 predictions, _ = classify_observation(classifier, observation)
                 rows += table_rows([lens.name], predictions)
-            except UserError as error:
-                rows.append(dict.fromkeys(names) | {"file": lens.name, "error": str(error)})
+            except (ValueError, ArithmeticError) as error:
+                # Errors other than UserError are those of linear algebra with extreme values.
+                reason = str(error) if isinstance(error, UserError) else f"the fit stopped: {error}"
+                rows.append(dict.fromkeys(names) | {"file": lens.name, "error": reason})
             bar.update()
+            if len(rows) % CLEAR_EVERY == 0:
+                jax.clear_caches()
     write_file(output, encode_header(names, suffix) + encode_rows(rows, names, suffix))
     unclassified = sum(row["error"] is not None for row in rows)
     return len(rows) - unclassified, unclassified

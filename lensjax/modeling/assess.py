@@ -114,7 +114,7 @@ def assess(
         model=dataclasses.replace(stage.model, priors=(*stage.model.priors, *stage.priors)),
         parameters=values,
         names=tuple(np.array(stage.model.fitted)[~stage.model.held].tolist()),
-        covariance=covariance * max(1.0, arcs),
+        covariance=covariance * (max(1.0, arcs) if np.isfinite(arcs) else 1.0),
         amplitudes=stage.fit.amplitudes * unit,
         frame=frame,
         image=data.image * unit,

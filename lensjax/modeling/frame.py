@@ -9,10 +9,14 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Array, Float
 
+from lensjax.errors import UserError
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
 _MAX_BATCH = 128  # images that are convolved together; limits the memory
+
+
+SMALLEST = 100  # valid pixels of a fit
 
 
 class Frame(NamedTuple):
@@ -153,6 +157,9 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
 
     Returns:
       The native and the binned pixels.
+
+    Raises:
+      UserError: if too few pixels are valid.
     """
     scale = observation.pixel_scale
     factor = max(1, round(coarse_scale / scale))
@@ -165,6 +172,12 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
         centers.append((start + (count - 1) / 2 - (length - 1) / 2) * scale)
     window = tuple(slice(start, start + count) for start, count in zip(starts, counts, strict=True))
     image, noise, valid = observation.image[window], observation.noise[window], observation.valid[window]
+    if np.count_nonzero(valid) < SMALLEST:
+        raise UserError(
+            f"the square of {2 * radius:g} arcsec at the center of the image has only "
+            f"{np.count_nonzero(valid)} valid pixels, of the {SMALLEST} that a fit needs; check the mask, "
+            "the pixel scale and the radius"
+        )
     unit = float(np.median(noise[valid]))
     valid = valid & np.isfinite(image) & np.isfinite(noise) & (noise > 0)
     image = np.where(valid, image, 0) / unit

@@ -66,7 +66,7 @@ def classify_observation(
         "gamma2": parameters.get("mass.1.gamma2", 0.0),
         "lens_x": parameters["mass.0.center_x"],
         "lens_y": parameters["mass.0.center_y"],
-        "sky_noise": sky / float(np.ptp(lensed)),
+        "sky_noise": sky / max(float(np.ptp(lensed)), 1e-30),
         "reduced_chi_square": fit.reduced_chi_square,
         "fit_converged": float(fit.verdict.name != "failed"),
     }

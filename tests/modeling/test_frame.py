@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from lensjax.errors import UserError
 from lensjax.modeling.frame import Frame, convolve_columns, margin, pixel_positions, prepare
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import gaussian_psf
@@ -71,3 +72,10 @@ def test_averaged_pixels_have_the_noise_of_their_mean():
     expected[5, 5] = 0  # a block with an invalid pixel is not used
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(prepared.fine[1].weight == 0, ~mask)
+
+
+def test_image_with_few_valid_pixels_is_refused():
+    image = np.random.default_rng(0).normal(size=(9, 9))
+    observation = Observation(image, 1.0, gaussian_psf(0.1, 0.05), pixel_scale=0.05)
+    with pytest.raises(UserError, match=r"of 6 arcsec .* has only 64 valid pixels"):
+        prepare(observation, radius=3.0)
