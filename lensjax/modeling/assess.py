@@ -56,7 +56,8 @@ def assess(
     if stage.model.pixel_grid:
         weaker = weaker._replace(steps=STEPS)
     relaxed = fit_model(stage.model, frame, data, stage.fit.free, weaker, stage.priors)
-    radii = {_describe(each.model): each.einstein_radius for each in best}
+    radii = {f"{_describe(best[0].model)} (positive)": best[0].einstein_radius}
+    radii |= {_describe(each.model): each.einstein_radius for each in best[1:]}
     if relaxed is not None:
         radii["weaker priors"] = Stage(stage.model, relaxed).einstein_radius
     others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])

@@ -254,7 +254,7 @@ def parameter_covariance(
     # The amplitudes of a regularized source follow the parameters only as far as their penalty permits.
     penalty, overlap = fit.penalty[np.ix_(smoothed, smoothed)], columns[smoothed] @ basis
     gram = fit.gram[np.ix_(smoothed, smoothed)] - overlap @ overlap.T
-    response = np.linalg.solve(gram + penalty, columns[smoothed] @ jacobian.T).T
+    response = np.linalg.lstsq(gram + penalty, columns[smoothed] @ jacobian.T, rcond=None)[0].T
     jacobian = jacobian - response @ columns[smoothed] + (response @ overlap) @ basis.T
     _, rows = _prior_terms(model, (*model.all_priors, *priors), position, logarithmic)
     prior = prior_weight * (rows.T @ rows)[np.ix_(~model.held, ~model.held)]
