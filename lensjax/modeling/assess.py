@@ -1,6 +1,7 @@
 """Choice of the best solution, with its covariance and verdict."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -47,7 +48,9 @@ def assess(
       The result, in the unit of the image.
     """
     frame = prepared.fine[0]
-    chains = sorted(chains, key=_cost)
+    # Only fits with the same sources can be compared.
+    longest = max(len(chain) for chain in chains)
+    chains = sorted((chain for chain in chains if len(chain) == longest), key=_cost)
     best, stage = chains[0], chains[0][-1]
     correlation = observation.correlation
     sky_variance = correlation.scatter**2 if correlation else 1.0
@@ -65,8 +68,8 @@ def assess(
     # noise.
     positive, foreground_only = best[0], light_only(model)
     without_source = evaluate_model(foreground_only, frame, data, foreground_only.start(positive.values))
-    gain = max((without_source.chi_square if without_source else np.inf) - positive.fit.chi_square, 0.0)
-    detection = float(np.sqrt(gain / inflation))
+    gain = without_source.chi_square - positive.fit.chi_square if without_source else 0.0
+    detection = float(np.sqrt(max(gain, 0.0) / inflation))
     values = stage.values
     images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
     residual = (data.image - sum(images.values())) * data.weight
@@ -91,11 +94,12 @@ def assess(
             others=others,
             psf_width=_psf_width(data.psf, frame),
             at_bound=at_bound,
-            shear=float(np.hypot(values.get("mass.1.gamma1", 0.0), values.get("mass.1.gamma2", 0.0))),
+            shear=_shear(values),
             arc_residual=arcs,
             source_offset=float(np.hypot(source[0] - center[0], source[1] - center[1]))
             / stage.einstein_radius,
             cut_off=_missing_part(frame, used, center, stage.einstein_radius),
+            simpler_source=_describe(stage.model) != _describe(model),
             source_border=border_brightness(stage.model, stage.fit),
         )
     )
@@ -138,6 +142,15 @@ def assess(
 def _cost(chain: list[Stage]) -> float:
     """Cost of the fit with the next-to-last source, by which solutions are compared."""
     return chain[max(len(chain) - 2, 0)].fit.cost
+
+
+def _shear(values: Mapping[str, float]) -> float:
+    """Modulus of the sum of all external shears."""
+    gamma1, gamma2 = (
+        sum(value for name, value in values.items() if name.endswith(f".{component}"))
+        for component in ("gamma1", "gamma2")
+    )
+    return float(np.hypot(gamma1, gamma2))
 
 
 def _describe(model: LensModel) -> str:

@@ -72,7 +72,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     data = weigh(frame, prepared.coarse[1], foreground, radius)
     modes = _fit_modes(model, frame, data, foreground, starts)
     frame = prepared.fine[0]
-    fine = foreground._replace(image=light)
+    fine = foreground._replace(image=light, light=_enlarge(foreground.light, prepared))
     data = weigh(frame, prepared.fine[1], fine, radius)
     modes = _distinct(refine_modes(modes, frame, data))
     chains = [fit_source_chain(model.source, mode, frame, data) for mode in modes]
@@ -90,7 +90,7 @@ def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Da
       radius: pixels farther from the center of the foreground light are not used, arcsec.
     """
     outside = pixel_distances(frame, foreground.center) > radius
-    weight = add_model_noise(data, foreground.image, LIGHT_ERROR)
+    weight = add_model_noise(data, foreground.light, LIGHT_ERROR)
     return with_weight(data, np.where(outside, 0, weight))
 
 

@@ -29,12 +29,14 @@ class Foreground(NamedTuple):
     Attributes:
       values: fitted parameters of the foreground light by name.
       image: foreground light and sky, [rows, columns], in units of the data.
+      light: foreground light without the sky, [rows, columns], in units of the data.
       columns: images of the components with active amplitudes, [n, pixels].
       center: x and y of the first galaxy, arcsec.
     """
 
     values: dict[str, float]
     image: np.ndarray
+    light: np.ndarray
     columns: np.ndarray
     center: tuple[float, float]
 
@@ -69,15 +71,15 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
     images = model_images(galaxy, frame, data, final.free, final.amplitudes)
     values = dict(zip(galaxy.fitted, map(float, final.free), strict=True))
     columns = model_columns(galaxy, frame, data, final.free)[final.active].reshape(final.active.sum(), -1)
-    return Foreground(values, _sum(images), columns, center)
+    return Foreground(values, _sum(images), images["lens_light"], columns, center)
 
 
-def add_model_noise(data: Data, image: np.ndarray, fraction: float) -> np.ndarray:
-    """Weights for noise that includes, in quadrature, `fraction` times a model image.
+def add_model_noise(data: Data, light: np.ndarray, fraction: float) -> np.ndarray:
+    """Weights for noise that includes, in quadrature, `fraction` times the foreground light.
 
     Args:
       data: the pixels.
-      image: the model of the foreground light, in units of the data.
+      light: the model of the foreground light without the sky, in units of the data.
       fraction: relative error of that model.
 
     Returns:
@@ -85,7 +87,7 @@ def add_model_noise(data: Data, image: np.ndarray, fraction: float) -> np.ndarra
     """
     used = data.weight > 0
     variance = np.where(used, 1 / np.where(used, data.weight, 1) ** 2, 1)
-    variance = variance + (fraction * np.maximum(image, 0)) ** 2
+    variance = variance + (fraction * np.maximum(light, 0)) ** 2
     return np.where(used, 1 / np.sqrt(variance), 0)
 
 

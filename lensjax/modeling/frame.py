@@ -13,10 +13,8 @@ from lensjax.errors import UserError
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
-_MAX_BATCH = 128  # images that are convolved together; limits the memory
-
-
 SMALLEST = 100  # valid pixels of a fit
+_MAX_BATCH = 128  # images that are convolved together; limits the memory
 
 
 class Frame(NamedTuple):

@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
       arc_residual: mean squared residual in the arcs, relative to the blank sky.
       source_offset: distance of the source from the lens in Einstein radii.
       cut_off: fraction of the arcs' annulus that is outside of the image or masked.
+      simpler_source: True if the source of the model could not be fitted, and a simpler one was used.
       source_border: brightness at the border of the source's grid, relative to the peak.
     """
 
@@ -45,6 +46,7 @@ class Evidence(NamedTuple):
     arc_residual: float
     source_offset: float
     cut_off: float
+    simpler_source: bool = False
     source_border: float = 0.0
 
 
@@ -105,6 +107,10 @@ def judge(evidence: Evidence) -> Verdict:
         doubtful.append("the source is farther from the lens than one Einstein radius: a single image")
     if evidence.cut_off > 0.3:
         doubtful.append(f"{100 * evidence.cut_off:.0f} % of the arcs' annulus is masked or outside the image")
+    if evidence.simpler_source:
+        doubtful.append(
+            "the fit with the source of the model was not finite; this is that of a simpler source"
+        )
     if evidence.source_border > SOURCE_BORDER:
         doubtful.append("the source reaches the border of its grid")
     if failed:

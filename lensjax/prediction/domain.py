@@ -167,7 +167,7 @@ def _quantities(images: ImageSet) -> Float[np.ndarray, "n quantities"]:
 
 @jax.jit
 def _sky_noise(image: jax.Array) -> jax.Array:
-    """Standard deviation of the noise where there is no light, from the highest spatial frequencies."""
+    """Standard deviation of the sky noise, estimated from the highest spatial frequencies."""
     flux = jnp.maximum(image - jnp.percentile(image, 10), 0)
     unknown = jnp.full((), jnp.nan, image.dtype)
     return jnp.sqrt(fitting.noise_from_high_frequencies(image, flux, jnp.ones_like(image), unknown)[1])

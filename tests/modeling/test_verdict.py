@@ -44,6 +44,7 @@ def test_good_evidence_gives_a_good_verdict():
             "doubtful",
             "at a bound: mass.0.e1, source.0.beta",
         ),
+        ({"simpler_source": True}, {}, "doubtful", "the result is for a simpler source"),
         ({"shear": 0.26}, {"shear": 0.24}, "doubtful", "the external shear is 0.26"),
         ({"arc_residual": 2.6}, {"arc_residual": 2.4}, "doubtful", "the residual of the arcs has 2.6 times"),
         ({"source_offset": 1.1}, {"source_offset": 0.9}, "doubtful", "a single image"),
