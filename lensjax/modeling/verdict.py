@@ -108,9 +108,7 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.cut_off > 0.3:
         doubtful.append(f"{100 * evidence.cut_off:.0f} % of the arcs' annulus is masked or outside the image")
     if evidence.simpler_source:
-        doubtful.append(
-            "the fit with the source of the model was not finite; this is that of a simpler source"
-        )
+        doubtful.append("the source of the model could not be fitted; the result is for a simpler source")
     if evidence.source_border > SOURCE_BORDER:
         doubtful.append("the source reaches the border of its grid")
     if failed:
