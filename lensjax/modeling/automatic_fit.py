@@ -22,7 +22,7 @@ STARTS = 4  # starting points of the search
 MODES = 2  # solutions that are refined on the native pixels
 SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
 WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
-# Steps from all starting points, and steps of the remaining ones.
+# Settings of the first fits, from all starting points, and of the fits that follow, from the remaining ones.
 SHORT = Settings(steps=8, tolerance=0.05)
 LONG = Settings(steps=22, tolerance=0.05)
 
@@ -39,13 +39,14 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
       observation: image, noise, point-spread function and mask. If its `correlation` is None, the correlation
         of the noise is measured from the blank sky.
       model: the model; its first mass component is the main lens.
-      radius: pixels farther from the lens are not used, arcsec.
+      radius: distance from the lens beyond which pixels are not used, arcsec.
 
     Returns:
       The fit. Check its `verdict`.
 
     Raises:
-      UserError: if the model has no mass, the radius is not positive, or no model is finite.
+      UserError: if the model has no mass, the radius is not positive, too few pixels are valid, or no model
+        has finite values.
     """
     if not model.mass:
         raise UserError("the model has no mass; add a main lens (SIS, SIE or EPL) and a source")
@@ -56,9 +57,9 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
         correlation = measure_correlation(observation)
         observation = dataclasses.replace(observation, correlation=correlation)
         notes.append(
-            "correlation of the noise measured from blank sky"
+            "the correlation of the noise was measured from blank sky"
             if correlation
-            else "too little blank sky to measure the correlation of the noise; assumed uncorrelated"
+            else "too little blank sky to measure the correlation of the noise, which is assumed to be 0"
         )
     prepared = prepare(observation, radius=radius)
     frame, data = prepared.coarse
@@ -77,17 +78,22 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     modes = _distinct(refine_modes(modes, frame, data))
     chains = [fit_source_chain(model.source, mode, frame, data) for mode in modes]
     if not chains:
-        raise UserError("no model is finite; check the image, the noise map and the point-spread function")
+        raise UserError(
+            "no model has finite values; check the image, the noise map and the point-spread function"
+        )
     return assess(observation, model, prepared, data, fine, chains, artifacts, tuple(notes))
 
 
 def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Data:
-    """Data with weight 0 beyond the radius, whose noise includes the error of the foreground model.
+    """Adds the error of the foreground model to the noise, and sets the weight beyond a radius to 0.
 
     Args:
       frame, data: the pixels.
       foreground: the foreground light on these pixels.
-      radius: pixels farther from the center of the foreground light are not used, arcsec.
+      radius: distance from the center of the foreground light beyond which pixels are not used, arcsec.
+
+    Returns:
+      The data with the new weights.
     """
     outside = pixel_distances(frame, foreground.center) > radius
     weight = add_model_noise(data, foreground.light, LIGHT_ERROR)
@@ -121,7 +127,7 @@ def _distinct(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADI
 
     Args:
       stages: the fits.
-      worse: largest cost relative to that of the best.
+      worse: largest cost relative to that of the best; an excess of 50 is always allowed.
       same: relative difference of the radii below which two fits are one solution.
     """
     kept: list[Stage] = []

@@ -56,7 +56,8 @@ class LensModel:
 
     Attributes:
       mass: mass components; the first one is the main lens.
-      source: light components in the source plane. Without mass and source, the model is that of a galaxy.
+      source: light components in the source plane. A model without mass and source describes only the
+        foreground light.
       lens_light: light components in the image plane: the lens galaxy and other foreground galaxies.
       sky: order of the polynomial that describes the sky: 0 for a constant, 1 for a plane.
       priors: normal priors in addition to those on single parameters.
@@ -154,7 +155,7 @@ class LensModel:
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
     def light_columns(self, x: Array, y: Array, values: Mapping[str, Any]) -> Float[Array, "n *grid"]:
-        """Images of the foreground light with unit amplitudes."""
+        """Images of the foreground light with unit amplitudes, at x and y, arcsec."""
         parts = [each.columns(x, y, own) for each, own in self._components("lens_light", values)]
         return jnp.concatenate(parts) if parts else jnp.zeros((0, *x.shape), x.dtype)
 
@@ -173,7 +174,7 @@ class LensModel:
         return jnp.concatenate(parts)
 
     def source_image(self, x: Array, y: Array, values: Mapping[str, Any], amplitudes: Array) -> Array:
-        """Lensed image of the source: the sum of `source_columns` times the amplitudes."""
+        """Lensed image of the source at x and y, arcsec: the sum of `source_columns` times the amplitudes."""
         beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
         total, position = jnp.zeros_like(x), 0
         for component, own in self._components("source", values):
@@ -187,7 +188,7 @@ class LensModel:
 
     @functools.cached_property
     def pixel_grid(self) -> tuple[PixelGrid, str, slice] | None:
-        """The source's grid, the prefix of its parameters, and the slice of its amplitudes, if it has one."""
+        """The source's grid, its parameters' prefix and its amplitudes' slice; None without a grid."""
         first = self.amplitudes["lens_light"] + self.amplitudes["sky"]
         for number, component in enumerate(self.source):
             if isinstance(component, PixelGrid):
@@ -239,7 +240,7 @@ class LensModel:
             of the brightness per square arcsec.
 
         Returns:
-          Lists of profiles and keyword arguments, under lenstronomy's names of these arguments.
+          Lists of profiles and of their keyword arguments, by the names that lenstronomy gives these lists.
         """
         masses = list(self._components("mass", values))
         result: dict[str, Any] = {
@@ -288,6 +289,9 @@ def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
     Args:
       main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
       order: largest order of the shapelets that describe the source.
+
+    Returns:
+      The model.
 
     Raises:
       UserError: if `main_lens` is not one of these, or `order` is not from 0 to 30.

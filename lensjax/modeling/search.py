@@ -23,7 +23,7 @@ class Start(NamedTuple):
     """A starting point.
 
     Attributes:
-      gain: decrease of chi-square by the best template.
+      gain: decrease in chi-square due to the best template.
       theta_E: Einstein radius, arcsec.
       e1, e2: ellipticity of the lens.
       source_x, source_y: position of the source, arcsec.
@@ -98,7 +98,7 @@ def _gains(
     basis: Float[Array, "light pixels"],
     target: Float[Array, "pixels"],
 ) -> Float[Array, "positions"]:
-    """Decrease of chi-square by a source of positive amplitude and the best size, at each position."""
+    """Decrease in chi-square due to a source of positive amplitude and the best size, at each position."""
     x, y = (jnp.asarray(each, jnp.float32) for each in pixel_positions(frame, margin(frame)))
     theta_E, e1, e2, center_x, center_y = lens
     alpha = physics.sie_deflection(x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y)

@@ -66,14 +66,14 @@ def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
       frame, data: the other pixels.
 
     Returns:
-      The new fits, without those that are not finite.
+      The new fits, without those of models that are not finite.
     """
     fits = [(stage.model, fit_model(stage.model, frame, data, stage.fit.free, FIRST)) for stage in stages]
     return [Stage(model, fitted) for model, fitted in fits if fitted is not None]
 
 
 def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: Data) -> list[Stage]:
-    """Continues a fit with a positive source by fits with sources of increasing complexity.
+    """Continues a fit with a positive source, using sources of increasing complexity.
 
     Args:
       source: components of the model's source.
@@ -104,7 +104,7 @@ def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: 
 
 
 def _source_scale(stage: Stage) -> float:
-    """Root mean square radius of the positive source, limited to a range that suits shapelets, arcsec."""
+    """Standard deviation of the positive source along one axis, limited to 0.05 to 0.2, arcsec."""
     source = stage.model.source[0]
     flux = stage.fit.amplitudes[-source.size :] * source.sigmas**2
     scale = np.sqrt((flux * source.sigmas**2).sum() / max(flux.sum(), 1e-30))
@@ -135,7 +135,7 @@ def _simplify(component: Any, order: int) -> Any:
 
 
 def _source_values(model: LensModel, previous: dict[str, float], scale: float) -> dict[str, float]:
-    """Starting values of the source: those of the previous stage, else of its first component or `scale`."""
+    """Starting values of the source: from the previous stage, else from its first component or `scale`."""
     sizes = {"beta": scale, "R_sersic": scale, "n_sersic": 1.0, "width": 6 * scale, "strength": 1.0}
     values = {}
     for number, component in enumerate(model.source):

@@ -22,7 +22,8 @@ from lensjax.modeling.frame import Data, Frame, convolve_columns, pixel_position
 from lensjax.modeling.linear import solve_amplitudes
 from lensjax.modeling.model import LensModel, Prior
 
-RIDGE = 1e-5  # penalty on nonnegative amplitudes, relative to the columns; above the rounding of float32
+# Penalty on nonnegative amplitudes, in units of the squared norm of a column; above float32 rounding error.
+RIDGE = 1e-5
 SHAPELET_RIDGE = 2e-5  # the same for amplitudes of any sign
 MAX_STEP = 0.15  # largest change of a parameter, or of its logarithm, in a step
 
@@ -38,9 +39,9 @@ class Fit:
       cost: chi-square plus the penalties of the priors and of a regularized source.
       chi_square: sum of the squared weighted residuals.
       columns: weighted images of unit amplitudes, [columns, pixels].
-      gram: scalar products of the columns.
-      projection: scalar products of the columns with the weighted image.
-      penalty: matrix of the penalty on the amplitudes of a regularized source.
+      gram: scalar products of the columns, [columns, columns].
+      projection: scalar products of the columns with the weighted image, [columns].
+      penalty: matrix of the penalty on the amplitudes of a regularized source, [columns, columns].
       hessian: half the second derivative of the cost with respect to the fitted parameters (the logarithms of
         positive ones), with the amplitudes eliminated, in the Gauss-Newton approximation at the start of the
         last step; None if no step was tried.
@@ -72,7 +73,7 @@ class Fit:
 
 
 class Settings(NamedTuple):
-    """How a fit proceeds.
+    """Settings of a fit.
 
     Attributes:
       steps: largest number of steps.
@@ -225,17 +226,18 @@ def parameter_covariance(
 ) -> np.ndarray:
     """Covariance of the fitted parameters, for correlated noise and with the amplitudes marginalized.
 
-    With the derivatives J of the model divided by the noise, after the projection of the active columns, the
-    priors' normal matrix P, their weight w and H = J^T J + w P, it is H^-1 (J^T C J + w^2 P) H^-1: the true
-    values deviate from the priors by their standard deviations, whatever their weight. The penalty of a
-    regularized source is a prior on its amplitudes, of weight 1.
+    Let J be the derivatives of the model divided by the noise, with the active columns projected out, P the
+    normal matrix of the priors, w their weight and H = J^T J + w P. The covariance is then
+    H^-1 (J^T C J + w^2 P) H^-1: regardless of the weight, the true values are assumed to deviate from the
+    priors by the standard deviations of the priors. The penalty of a regularized source is a prior on its
+    amplitudes, with weight 1.
 
     Args:
       model, frame, data: the model and the pixels.
       fit: the best fit.
       prior_weight: factor of the squared deviations from the priors.
-      correlate: multiplies images [n, rows, columns] by the covariance C of the noise, which is 1 for white
-        noise as in the noise map.
+      correlate: function that multiplies images [n, rows, columns] by the covariance C of the noise, which is
+        the identity for white noise as in the noise map.
       priors: priors in addition to those of the model.
 
     Returns:
@@ -293,7 +295,10 @@ def _from_internal(position: Any, logarithmic: np.ndarray) -> Any:
 def _prior_terms(
     model: LensModel, priors: tuple[Prior, ...], position: np.ndarray, logarithmic: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations from the priors in standard deviations, and their internal derivatives."""
+    """Deviations from the priors, in standard deviations, and their derivatives.
+
+    The derivatives are with respect to the internal parameters.
+    """
     free = _to_parameters(position, logarithmic)
     slope = np.where(logarithmic, free, 1.0)
     index = {name: number for number, name in enumerate(model.fitted)}
@@ -371,7 +376,7 @@ def _jacobian(
     x, y = ray_positions(frame)
     unit = np.eye(len(of_light), dtype=np.float32)
     slopes = jnp.zeros((len(of_light), *x.shape), position.dtype)
-    # Light and source have no parameter in common. Derivatives by held parameters are not needed.
+    # Light and source have no parameters in common. Held parameters need no derivatives.
     for image, selected in ((light, of_light), (source, ~of_light & ~model.held)):
         if selected.any():
             _, slope = jax.linearize(image, position)
