@@ -1,4 +1,4 @@
-"""Pixels that a lens model cannot describe: cosmic rays, hot pixels and neighbors far from the arcs."""
+"""Pixels that a lens model cannot describe: cosmic rays, hot and dead pixels, and neighboring galaxies."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,9 +6,13 @@ from scipy import ndimage
 from lensjax.modeling.foreground import CORE
 from lensjax.modeling.frame import Data, Frame, pixel_distances
 
-SHARP = 8.0  # standard deviations of a pixel whose neighbors have too little light for a point source
-EXTENDED = 5.0  # standard deviations of the smoothed residual of a neighboring galaxy
-SMALLEST_NEIGHBOR = 0.03  # arcsec^2
+# Smallest residual of an artifact, a pixel whose neighbors have too little light for a point source, in
+# standard deviations of the noise.
+SHARP = 8.0
+# Significance of a neighboring galaxy, in standard deviations of the noise: half of this in each pixel of the
+# smoothed residual, and three times this for the whole region.
+EXTENDED = 5.0
+SMALLEST_NEIGHBOR = 0.03  # area of a neighboring galaxy, arcsec^2
 
 
 def find_artifacts(

@@ -154,7 +154,7 @@ def _shear(values: Mapping[str, float]) -> float:
 
 
 def _describe(model: LensModel) -> str:
-    """The source of a model in words."""
+    """Description of the source of a model."""
     names = []
     for component in model.source:
         order = getattr(component, "order", None)

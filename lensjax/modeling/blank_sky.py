@@ -16,7 +16,7 @@ _SKY_SMOOTHING = 8.0  # pixels
 _SKY_PASSES = 3  # later passes remove the gradients that earlier ones leave
 _ROUNDS = 10  # of source detection, at most
 _MIN_PIXELS = 100
-# At this distance, in pixels, noise is less correlated than this, and the light of galaxies is more.
+# At a distance of _FAR pixels, the correlation of noise is below _FAR_CORRELATION, that of galaxies above.
 _FAR, _FAR_CORRELATION = 3, 0.25
 
 
@@ -91,7 +91,7 @@ def estimate_noise(
       electrons: electrons per unit of the image, for the photon noise of sources; None if unknown.
 
     Returns:
-      The standard deviation of each pixel `[rows, columns]`, and a note in words.
+      The standard deviation of each pixel `[rows, columns]`, and a note that describes the estimate.
 
     Raises:
       UserError: if the image has no blank sky, or its sky has no scatter.

@@ -1,7 +1,7 @@
 """Components of a lens model: mass profiles, light profiles, and their parameters in lenstronomy's names.
 
 A mass component has a `deflection`. A light component has `columns`: images of unit amplitude whose sum,
-weighted with linear amplitudes, is the light. The same light components describe a foreground galaxy (in the
+weighted by linear amplitudes, is the light. The same light components describe a foreground galaxy (in the
 image plane) and a source (in the source plane).
 """
 

@@ -12,9 +12,9 @@ _STEPS = 80  # of the search over the logarithm of the strength, before the refi
 def best_strength(gram: np.ndarray, projection: np.ndarray, regularization: np.ndarray) -> float:
     """Maximizes the evidence of a linear model A s of data d with the penalty strength * s^T R s.
 
-    In the basis in which R is the identity, A^T A is diagonal with values f, and A^T d is b, twice the
-    logarithm of the evidence is the sum of b^2 / (f + strength) - log(f + strength) + log(strength), plus a
-    constant.
+    In the basis in which R is the identity and A^T A is diagonal with values f, let b be A^T d. Twice the
+    logarithm of the evidence is then the sum of b^2 / (f + strength) - log(f + strength) + log(strength),
+    plus a constant.
 
     Args:
       gram: A^T A, for data with noise of unit variance [columns, columns].

@@ -19,7 +19,7 @@ def header_pixel_scale(headers: tuple[Any, ...]) -> float | None:
     """Side of a pixel, arcsec, from the world coordinates, or else from keywords such as PIXSCALE.
 
     Args:
-      headers: header of the image, and other headers in which keywords are searched.
+      headers: header of the image, and other headers that are searched for keywords.
 
     Returns:
       The pixel scale; None if the headers do not contain it.
@@ -43,7 +43,7 @@ def electrons_per_unit(headers: tuple[Any, ...]) -> float | None:
     """Electrons per unit of the image, from BUNIT, the exposure time and the gain.
 
     Args:
-      headers: header of the image, and other headers in which keywords are searched.
+      headers: header of the image, and other headers that are searched for keywords.
 
     Returns:
       The number of electrons; None if the headers do not determine it.

@@ -146,7 +146,7 @@ def _errors_in(path: Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except ImportError:
-        raise UserError(f'{path}: needs astropy: pip install "lensjax[formats]"') from None
+        raise UserError(f'{path}: needs astropy; run: pip install "lensjax[formats]"') from None
     except Exception as error:  # decoders can raise any exception for a damaged file
         raise UserError(
             f"{path}: cannot be read as FITS: {describe_error(error)}; check the file or copy it again"
@@ -178,7 +178,9 @@ def _select(units: Any, others: tuple[str, ...], extension: str | int | None) ->
         wanted = str(extension).strip().upper()
         chosen = [index for index, name in names.items() if wanted in (name, str(index))]
         if not chosen:
-            raise UserError(f"has no image extension {extension}, but {listed}; correct extension=")
+            raise UserError(
+                f"has no image extension {extension} (its images are {listed}); correct extension="
+            )
     else:
         chosen = [index for index, name in names.items() if name == "SCI"]
         chosen = chosen or [index for index, name in names.items() if name not in _AUXILIARY] or list(names)

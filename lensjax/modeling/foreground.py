@@ -1,4 +1,4 @@
-"""Light of the lens galaxy: a fit that is robust against arcs and neighbors, and the noise of its errors."""
+"""Light of the lens galaxy: a fit that is robust against arcs and neighbors, and noise for its errors."""
 
 from typing import NamedTuple
 
@@ -30,8 +30,8 @@ class Foreground(NamedTuple):
       values: fitted parameters of the foreground light by name.
       image: foreground light and sky, [rows, columns], in units of the data.
       light: foreground light without the sky, [rows, columns], in units of the data.
-      columns: images of the components with active amplitudes, [n, pixels].
-      center: x and y of the first galaxy, arcsec.
+      columns: images of unit amplitude of the light and the sky, for active amplitudes, [n, pixels].
+      center: x and y of the first galaxy, arcsec; (0, 0) without foreground light.
     """
 
     values: dict[str, float]

@@ -13,8 +13,8 @@ from lensjax.errors import UserError
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
-SMALLEST = 100  # valid pixels of a fit
-_MAX_BATCH = 128  # images that are convolved together; limits the memory
+SMALLEST = 100  # smallest number of valid pixels of a fit
+_MAX_BATCH = 128  # largest number of images that are convolved together; limits the memory
 
 
 class Frame(NamedTuple):
@@ -43,7 +43,7 @@ class Data(NamedTuple):
     """Pixel values of a frame, float32.
 
     Attributes:
-      image: [rows, columns], in units of `unit`.
+      image: [rows, columns], in units of `Prepared.unit`.
       weight: 1 / standard deviation; 0 for pixels that are not used.
       psf: [psf_size, psf_size], sum 1.
     """
@@ -110,7 +110,7 @@ def convolve_columns(
     size = tuple(scipy.fft.next_fast_len(length, real=True) for length in shape)
     transfer = jnp.fft.rfft2(psf, s=size)
     blurred = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=size) * transfer[None], s=size)
-    # A kernel of odd size is centered on pixel (size - 1) / 2, which shifts the result by as much.
+    # A kernel of odd size is centered on pixel (size - 1) / 2, which shifts the result by as many pixels.
     shift = (frame.psf_size - 1) // 2
     first = around * frame.psf_subpixels + shift
     rows, width = frame.rows * frame.psf_subpixels, frame.columns * frame.psf_subpixels
@@ -119,7 +119,7 @@ def convolve_columns(
 
 
 def margin(frame: Frame) -> int:
-    """Pixels around the frame from which the point-spread function scatters light into it."""
+    """Width, in pixels, of the border from which the point-spread function scatters light into the frame."""
     return math.ceil((frame.psf_size - 1) / 2 / frame.psf_subpixels)
 
 
@@ -154,7 +154,7 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
       coarse_scale: approximate side of the binned pixels, arcsec.
 
     Returns:
-      The native and the binned pixels.
+      The native and the binned pixels. A binned pixel is valid if all of its native pixels are.
 
     Raises:
       UserError: if too few pixels are valid.
@@ -173,8 +173,8 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
     if np.count_nonzero(valid) < SMALLEST:
         raise UserError(
             f"the square of {2 * radius:g} arcsec at the center of the image has only "
-            f"{np.count_nonzero(valid)} valid pixels, of the {SMALLEST} that a fit needs; check the mask, "
-            "the pixel scale and the radius"
+            f"{np.count_nonzero(valid)} valid pixels, but a fit needs {SMALLEST}; check the mask, the pixel "
+            "scale and the radius"
         )
     unit = float(np.median(noise[valid]))
     valid = valid & np.isfinite(image) & np.isfinite(noise) & (noise > 0)

@@ -12,8 +12,8 @@ class LinearFit(NamedTuple):
     """Solution of `solve_amplitudes`.
 
     Attributes:
-      amplitudes: the amplitudes.
-      active: False for amplitudes that are held at 0.
+      amplitudes: the amplitudes, [columns].
+      active: False for amplitudes that are held at 0, [columns].
     """
 
     amplitudes: np.ndarray
@@ -35,10 +35,10 @@ def solve_amplitudes(
       penalty: P, positive semidefinite, [columns, columns].
 
     Returns:
-      The amplitudes.
+      The amplitudes, and which of them are active.
 
     Raises:
-      FloatingPointError: if a value is not finite.
+      FloatingPointError: if a value of A^T A or A^T d is not finite.
     """
     gram, projection = np.asarray(gram, np.float64), np.asarray(projection, np.float64)
     if not (np.isfinite(gram).all() and np.isfinite(projection).all()):

@@ -29,7 +29,7 @@ class Observation:
       pixel_scale: side of a pixel, arcsec.
       psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
       correlation: correlation of the noise between pixels; None if unknown.
-      notes: what was estimated or assumed, in words.
+      notes: what was estimated or assumed.
     """
 
     image: np.ndarray
@@ -59,18 +59,17 @@ class Observation:
           image: brightness in any unit, of any type and byte order `[rows, columns]`. Pixels that are not
             finite are invalid.
           noise: standard deviation of each pixel, in the unit of the image `[rows, columns]`, or one number.
-            Pixels whose noise is not finite, or more than 10,000 times that of ordinary pixels, are
-            invalid. If None, it is
-            estimated from the blank sky.
+            Pixels whose noise is not finite, or more than 10,000 times that of ordinary pixels, are invalid.
+            If None, it is estimated from the blank sky.
           psf: point-spread function `[odd, odd]` in any unit.
           mask: True or positive for valid pixels `[rows, columns]`; None if all pixels are valid.
           pixel_scale: side of a pixel, arcsec.
           psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
           correlation: correlation of the noise between pixels; None if unknown.
-          notes: earlier estimates and assumptions, in words.
+          notes: earlier estimates and assumptions.
 
         Raises:
-          UserError: if an array is missing or cannot be used; the message says which, and what to do.
+          UserError: if an array is missing or cannot be used; the message states which, and what to do.
         """
         image = pixels("image", image)
         valid = np.isfinite(image)
@@ -126,13 +125,14 @@ class Observation:
         """Reads an observation from FITS files.
 
         Noise maps are standard deviations, unless the name of their extension or file contains one of the
-        words WHT, WEIGHT, IVAR (inverse variance) or VAR (variance).
+        words WHT, WEIGHT, WEIGHTS, IVAR or INVVAR (inverse variance), or VAR or VARIANCE (variance).
 
         Args:
-          image: file with the image: the extension SCI if there is one, else the first image.
+          image: file with the image: the extension SCI if there is one, else the first image that is not
+            another part of the observation, such as a noise map.
           noise: file with the noise map, or the array. If None, it is the extension ERR, RMS, WHT or VAR of
-            the image's file; without them, it is estimated from the image, and from exposure time, gain and
-            unit in the header.
+            the image's file; without them, it is estimated from the image and from the exposure time, gain
+            and unit in the header.
           psf: file with the point-spread function, or the array. If None, it is the extension PSF of the
             image's file.
           mask: file with the mask, 1 for valid pixels, or the array; None if all pixels are valid.
@@ -143,7 +143,7 @@ class Observation:
           extension: name or number of the image's extension.
 
         Returns:
-          The observation; `notes` says where each part comes from.
+          The observation; `notes` states how its noise, pixel scale and point-spread function were obtained.
 
         Raises:
           UserError: if a file cannot be read, or a part is missing or cannot be used.
@@ -236,7 +236,7 @@ def _check_scale(pixel_scale: Any) -> float:
 
 
 def _check_integer(name: str, value: Any, least: int = 1) -> int:
-    """The value as an `int`; an error if it is not a whole number of at least `least`."""
+    """The value as an `int`; raises an error if it is not a whole number of at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -59,10 +59,10 @@ class Parameter:
 
     @classmethod
     def chosen(cls, value: float, bounds: tuple[float, float]) -> "Parameter":
-        """Creates a parameter that the fit chooses by other means than its steps.
+        """Creates a parameter that a fit chooses separately, not in its steps.
 
         Args:
-          value: value until the fit chooses another one.
+          value: value until a fit chooses another one.
           bounds: smallest and largest allowed value.
 
         Raises:

@@ -10,16 +10,16 @@ from lensjax.modeling.model import LensModel, Prior
 from lensjax.modeling.variable_projection import Fit, Settings, evaluate_model, fit_model, model_images
 from lensjax.modeling.verdict import SOURCE_BORDER
 
-ROUNDS = 2  # of a choice of the strength and a fit at this strength
-STEPS = 3  # of each round
-OUTER = 0.01  # fraction of the flux beyond each side, before the margin
+ROUNDS = 2  # each chooses the strength and makes a fit at this strength
+STEPS = 3  # of the fit in each round
+OUTER = 0.01  # fraction of the flux beyond each side of the grid, before the margin is added
 MARGIN = 1.4  # width of the grid relative to the range of the remaining flux
 
 
 def choose_grid(model: LensModel, simpler: LensModel, fit: Fit, frame: Frame, data: Data) -> dict[str, float]:
     """Chooses position and width of a grid of pixels from the arcs of a fit with a simpler source.
 
-    Pixels in which the fitted arcs exceed the noise are traced back to the source plane.
+    Pixels in which the fitted arcs exceed the noise and 2 % of their peak are traced to the source plane.
 
     Args:
       model: a model with a grid of pixels.
@@ -62,8 +62,8 @@ def fit_pixel_grid(
 ) -> Fit | None:
     """Fits a model with a grid of pixels.
 
-    Each of two rounds chooses the strength of the regularization and makes a few steps. A grid that does not
-    cover the source is widened after the first round.
+    Each of two rounds chooses the strength of the regularization and takes a few steps. A grid that does not
+    cover the source is widened after the first round, unless its width is fixed.
 
     Args:
       model: the model.
@@ -107,7 +107,7 @@ def border_brightness(model: LensModel, fit: Fit) -> float:
 
 
 def _with_best_strength(model: LensModel, fit: Fit) -> np.ndarray:
-    """Fitted parameters with the strength of the largest evidence; the other amplitudes are eliminated."""
+    """Fitted parameters with the strength that maximizes the evidence, with other amplitudes eliminated."""
     assert model.pixel_grid is not None
     grid, prefix, where = model.pixel_grid
     free = fit.free.copy()

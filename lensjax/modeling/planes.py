@@ -12,7 +12,7 @@ _ORDINARY = 5.0  # percentile of ordinary noise; low, because more than half of 
 
 
 def pixels(name: str, values: Any) -> np.ndarray:
-    """Converts values to a float64 array with two axes; masked values of NumPy become NaN.
+    """Converts values to a float64 array with two axes; masked values of a NumPy array become NaN.
 
     Args:
       name: name of the array in messages.
@@ -54,13 +54,13 @@ def plane_like(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = pixels(name, values)
     if array.shape != shape:
         raise UserError(
-            f"{name} has shape {array.shape}, but the image {shape}; give one with a value per pixel"
+            f"{name} has shape {array.shape}, but the image has shape {shape}; give one value per pixel"
         )
     return array
 
 
 def check_noise(noise: ArrayLike, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Checks a noise map, and replaces the noise of invalid pixels by the median.
+    """Checks a noise map, and replaces the noise of invalid pixels with the median.
 
     Args:
       noise: standard deviation of each pixel `[rows, columns]`, or one number.

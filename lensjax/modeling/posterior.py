@@ -22,7 +22,7 @@ class Posterior(NamedTuple):
     """Result of `sample_posterior`.
 
     Attributes:
-      names: fitted parameters.
+      names: names of the fitted parameters.
       samples: values of the parameters, [chains, samples, parameters].
       r_hat: potential scale reduction of each parameter, with each chain split in two; values
         below 1.01 to 1.05 indicate convergence.
@@ -62,7 +62,7 @@ def sample_posterior(
     be negative and are 0 in the fit remain 0; the others may have any sign. Chi-square is divided by the
     variance factor of the correlated noise, and priors have the same weight as in the fit. Values outside of
     the bounds of the model are excluded. The center of shapelets and their amplitudes are nearly degenerate,
-    so that the samples of the center may not converge; those of the mass do not depend on it.
+    so the samples of the center may not converge; this does not affect those of the mass.
 
     Args:
       observation: the observation.
@@ -164,7 +164,7 @@ def _profiled_cost(
 ) -> Array:
     """Chi-square at the best amplitudes.
 
-    At the best amplitudes, their derivatives do not contribute to the derivative of chi-square. They are not
+    There, the derivatives of the amplitudes do not contribute to the derivative of chi-square. They are not
     computed.
     """
     columns = _columns(model, frame, data, values, active)

@@ -66,8 +66,8 @@ def check_psf(psf: ArrayLike) -> np.ndarray:
 def rebin_psf(psf: np.ndarray, factor: int) -> np.ndarray:
     """Rebins a point-spread function to pixels that are `factor` times larger; the star remains centered.
 
-    Each value is the mean of the original function at the centers of the small pixels; a cubic spline
-    interpolates it between pixels, as an even factor requires.
+    Each value is the mean of the original function at the centers of the small pixels; for an even factor, a
+    cubic spline interpolates it between pixels.
 
     Args:
       psf: point-spread function `[odd, odd]`.

@@ -22,19 +22,20 @@ class LensModelFit:
       model: the model.
       parameters: values of all parameters by name, such as "mass.0.theta_E"; lengths in arcsec, and positions
         relative to the center of the observation, x along columns and y along rows.
-      names: fitted parameters, in the order of the covariance.
-      covariance: covariance of the fitted parameters for the measured correlation of the noise.
+      names: names of the parameters in the covariance, in its order: the fitted ones, without chosen ones.
+      covariance: covariance of these parameters for the measured correlation of the noise, multiplied by the
+        mean squared residual in the arcs, relative to the blank sky, if this is above 1.
       amplitudes: linear amplitudes of the foreground light, the sky and the source.
       frame: the fitted pixels.
       image: the observed image [rows, columns].
       noise: standard deviations [rows, columns], which include the error of the model of the foreground
         light; infinite for pixels that were not used.
       lens_light, sky, lensed_source: images of the parts of the model [rows, columns].
-      artifacts: True for pixels with artifacts and neighbors, which the fit has masked [rows, columns].
+      artifacts: True for pixels of artifacts and neighboring galaxies, which the fit masked [rows, columns].
       chi_square: sum of the squared standardized residuals.
       degrees_of_freedom: number of pixels used minus number of fitted parameters and amplitudes; regularized
         amplitudes count by the part that the data determine.
-      sky_variance: expected squared standardized residual of the blank sky; 1 if the noise map is correct.
+      sky_variance: mean squared standardized residual of the blank sky; 1 if it was not measured.
       detection: significance of the lensed source, standard deviations.
       radii: Einstein radius for each model of the source and strength of the priors, arcsec.
       others: Einstein radius (arcsec) and cost relative to the best, of other solutions.
@@ -112,7 +113,7 @@ class LensModelFit:
         return self.model.to_lenstronomy(self.parameters, self.amplitudes / self.frame.pixel_scale**2)
 
     def row(self) -> dict[str, Any]:
-        """The result as one row of a table: verdict, reasons, parameters with errors, quality of the fit."""
+        """The result as a row of a table: verdict, reasons, parameters, errors and quality of the fit."""
         errors = self.standard_errors
         row: dict[str, Any] = {"verdict": self.verdict.name, "reasons": "; ".join(self.verdict.reasons)}
         for name, value in self.parameters.items():

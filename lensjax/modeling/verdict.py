@@ -1,4 +1,4 @@
-"""How far a fit can be trusted: good, doubtful or failed, with the reasons in words."""
+"""Verdict on whether a fit can be trusted: good, doubtful or failed, with the reasons."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ SOURCE_BORDER = 0.1  # brightness at the border of the source's grid, relative t
 
 
 class Evidence(NamedTuple):
-    """What a verdict is based on.
+    """The evidence on which a verdict is based.
 
     Attributes:
       detection: significance of the lensed source, standard deviations.

@@ -172,7 +172,7 @@ def bad_files(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise": "small.fits"}, "noise has shape (60, 61), but the image (61, 61)"),
+        ({"noise": "small.fits"}, "noise has shape (60, 61), but the image has shape (61, 61)"),
         ({"image": "no_scale.fits"}, "no pixel scale"),
         ({"extension": "SCI2"}, "no image extension SCI2"),
         ({"image": "text.fits"}, "text.fits: is not a FITS file"),

@@ -196,6 +196,6 @@ def test_default_model_ties_mass_to_light():
         (lambda: Shapelets(order=31), "order of Shapelets is 31; expected 0 to 30"),
     ],
 )
-def test_invalid_models_are_refused_with_the_reason(make, message):
+def test_invalid_models_are_rejected_with_the_reason(make, message):
     with pytest.raises(UserError, match=message):
         make()

@@ -50,7 +50,7 @@ def crowded_field(size):
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("crowded", [False, True])
-def test_measured_correlation_is_that_of_the_noise(name, crowded):
+def test_measured_correlation_matches_the_noise(name, crowded):
     kernel, size = KERNELS[name], 240
     noise_map = 3e-19 * np.linspace(1, 2, size) * np.ones((size, 1))
     image = 2 + filtered_noise(kernel, size, 1) + (crowded_field(size) if crowded else 0)
@@ -112,7 +112,7 @@ def test_apply_multiplies_by_the_covariance_matrix():
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_binned_correlation_is_that_of_block_means(factor):
+def test_binned_correlation_matches_block_means(factor):
     correlation = true_correlation("drizzled")
     noise = 2.0
     image = noise * filtered_noise(KERNELS["drizzled"], 5 * factor, 0)

@@ -134,7 +134,7 @@ def test_given_pixel_scale_overrides_the_header(tmp_path):
     ],
 )
 def test_photon_noise_follows_from_unit_exposure_and_gain(tmp_path, unit, electrons):
-    """Photons of a constant disk, of which the noise is known."""
+    """The image is a uniform disk, whose photon noise is known."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:160, :160] - 79.5
     mean = np.where(np.hypot(x, y) < 20, 5000.0, 100.0)  # electrons
@@ -176,7 +176,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_files_are_refused_in_one_line(tmp_path, name):
+def test_damaged_files_are_rejected_in_one_line(tmp_path, name):
     make, message = FILES[name]
     (tmp_path / "lens.fits").write_bytes(make(tmp_path))
     with pytest.raises(UserError) as error:
@@ -188,8 +188,12 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, name):
 
 PLANES = {"SCI": IMAGE, "ERR": NOISE, "PSF": PSF}
 MISSING = {
-    "extension": (PLANES, {"extension": "F814W"}, "has no image extension F814W, but SCI, ERR, PSF; correct"),
-    "number": (PLANES, {"extension": 9}, "has no image extension 9, but SCI, ERR, PSF"),
+    "extension": (
+        PLANES,
+        {"extension": "F814W"},
+        "has no image extension F814W (its images are SCI, ERR, PSF); correct extension=",
+    ),
+    "number": (PLANES, {"extension": 9}, "has no image extension 9 (its images are SCI, ERR, PSF)"),
     "only noise": ({"ERR": NOISE}, {}, "contains only ERR; choose an image"),
     "no image": ({}, {}, "contains no image"),
     "no psf": (
@@ -206,7 +210,7 @@ MISSING = {
     "noise shape": (
         PLANES | {"ERR": NOISE[1:]},
         {"pixel_scale": 0.05},
-        "noise has shape (59, 60), but the image",
+        "noise has shape (59, 60), but the image has shape (60, 60)",
     ),
     "no file": (PLANES, {"noise": "absent.fits"}, "absent.fits: cannot be opened: No such file"),
     "text scale": (PLANES, {"pixel_scale": "fine"}, "pixel_scale is 'fine'"),
@@ -234,7 +238,7 @@ def test_missing_parts_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("matrix", [turned(0.05, 0.06, 0.4), np.array([[0.05, 0.02], [0, 0.0458]])])
-def test_pixels_that_are_not_square_are_refused(tmp_path, matrix):
+def test_pixels_that_are_not_square_are_rejected(tmp_path, matrix):
     path = write(tmp_path / "a.fits", {"SCI": IMAGE}, **wcs(matrix))
     with pytest.raises(UserError, match=r"pixels are not square: 0\.05 x "):
         Observation.from_fits(path, 1.0, PSF)

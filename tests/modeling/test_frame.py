@@ -74,7 +74,7 @@ def test_averaged_pixels_have_the_noise_of_their_mean():
     np.testing.assert_allclose(prepared.fine[1].weight == 0, ~mask)
 
 
-def test_image_with_few_valid_pixels_is_refused():
+def test_image_with_few_valid_pixels_is_rejected():
     image = np.random.default_rng(0).normal(size=(9, 9))
     observation = Observation(image, 1.0, gaussian_psf(0.1, 0.05), pixel_scale=0.05)
     with pytest.raises(UserError, match=r"of 6 arcsec .* has only 64 valid pixels"):

@@ -75,7 +75,7 @@ def test_collinear_columns_share_their_amplitude(bounded):
     nonnegative = np.full(9, bounded)
     found = solve(matrix, matrix @ truth, nonnegative)
     np.testing.assert_allclose(matrix @ found.amplitudes, matrix @ truth, rtol=1e-4, atol=1e-4)
-    assert found.amplitudes[0] == pytest.approx(3 * found.amplitudes[1], rel=1e-3)  # the least norm
+    assert found.amplitudes[0] == pytest.approx(3 * found.amplitudes[1], rel=1e-3)  # the smallest norm
     assert_optimal(matrix, matrix @ truth, nonnegative, found)
 
 
@@ -93,7 +93,7 @@ def test_zero_columns_are_not_used(bounded):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_columns_that_are_not_finite_are_refused(wrong):
+def test_columns_that_are_not_finite_are_rejected(wrong):
     gram = np.eye(3)
     gram[0, 0] = wrong
     with pytest.raises(FloatingPointError, match="not finite"):

@@ -96,8 +96,11 @@ def changed(array, place, value):
 
 IMAGE = lens_image()
 ERRORS = {
-    "noise shape": ({"noise": np.ones((80, 79))}, "noise has shape (80, 79), but the image (80, 80)"),
-    "mask shape": ({"mask": np.ones((79, 80))}, "mask has shape (79, 80), but the image (80, 80)"),
+    "noise shape": (
+        {"noise": np.ones((80, 79))},
+        "noise has shape (80, 79), but the image has shape (80, 80)",
+    ),
+    "mask shape": ({"mask": np.ones((79, 80))}, "mask has shape (79, 80), but the image has shape (80, 80)"),
     "noise zero": ({"noise": changed(np.ones((80, 80)), (3, 4), 0)}, "zero or negative in 1 of 6,400 valid"),
     "noise negative": ({"noise": -1.0}, "zero or negative in 6,400 of 6,400"),
     "noise text": ({"noise": "noise.fits"}, "noise contains <U10 values"),
@@ -128,7 +131,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_bad_input_is_refused_in_one_line(name):
+def test_bad_input_is_rejected_in_one_line(name):
     options, message = ERRORS[name]
     with pytest.raises(UserError) as error:
         observe(**{"image": IMAGE, **options})
@@ -159,7 +162,7 @@ def test_crop_keeps_the_center(size, side, expected):
 @pytest.mark.parametrize(
     ("method", "value"), [("crop", 1), ("crop", 2.5), ("bin", 0), ("bin", 81), ("bin", "2")]
 )
-def test_wrong_sizes_are_refused(method, value):
+def test_wrong_sizes_are_rejected(method, value):
     with pytest.raises(UserError, match=f"(side|factor) is {value!r}"):
         getattr(observe(IMAGE), method)(value)
 
@@ -183,14 +186,14 @@ def test_binning_averages_valid_pixels():
 
 
 def pixel_gaussian(sigma, side):
-    """Fractions of a Gaussian in each pixel of an odd number."""
+    """Fraction of a Gaussian in each pixel; the number of pixels per side is odd."""
     edges = np.arange(side + 1) - side / 2
     profile = np.diff(special.erf(edges / sigma / 2**0.5)) / 2
     return np.outer(profile, profile)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_binned_psf_is_that_of_large_pixels(factor):
+def test_binned_psf_matches_large_pixels(factor):
     sigma = 1.5  # small pixels
     found = observe(IMAGE, psf=pixel_gaussian(sigma, 25)).bin(factor).psf
     expected = pixel_gaussian(sigma / factor, len(found))

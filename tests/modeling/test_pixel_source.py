@@ -109,7 +109,7 @@ def test_amplitudes_and_covariance_solve_the_regularized_normal_equations(simula
     assert fit.effective_amplitudes == pytest.approx(determined, rel=1e-4)
     residual = data.image.ravel() - expected @ columns
 
-    # The covariance of the lens: all parameters and amplitudes at once, with slopes by finite differences.
+    # The covariance of the lens from all parameters and amplitudes at once, with finite differences.
     def image(number, step):
         moved = free + step * (np.arange(len(free)) == number)
         return fit.amplitudes @ model_columns(model, frame, data, moved).reshape(50, -1)
@@ -133,7 +133,7 @@ def test_negative_amplitudes_are_excluded_only_if_required():
     nonnegative = np.arange(6) < 3
     penalty = root @ root.T
     solved = solve_amplitudes(design.T @ design, design.T @ target, nonnegative, penalty)
-    # The conditions of Karush, Kuhn and Tucker for the minimum.
+    # Karush-Kuhn-Tucker conditions for the minimum.
     gradient = (design.T @ design + penalty) @ solved.amplitudes - design.T @ target
     assert (solved.amplitudes[:3] >= 0).all()
     np.testing.assert_allclose(gradient[solved.active], 0, atol=1e-9)
@@ -204,6 +204,6 @@ def test_a_source_at_the_border_of_its_grid_is_doubtful():
         (lambda: Parameter.chosen(3.0, (0.0, 2.0)), "not within bounds"),
     ],
 )
-def test_wrong_grids_are_refused(create, message):
+def test_wrong_grids_are_rejected(create, message):
     with pytest.raises(UserError, match=message):
         create()

@@ -24,7 +24,7 @@ SOURCE = Shapelets(
 )
 PRIOR = dataclasses.replace(small_lens.MODEL.priors[0], deviation=0.05)
 MODEL = dataclasses.replace(small_lens.MODEL, source=(SOURCE,), priors=(PRIOR,))
-CORRELATION = NoiseCorrelation(1.5, np.ones((1, 1)))  # the noise map is too small
+CORRELATION = NoiseCorrelation(1.5, np.ones((1, 1)))  # the noise map underestimates the noise
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,6 @@ def test_missing_sampler_is_named(small_fit, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"chains": 0}, {"warmup": 0}, {"samples": 5}, {"samples": 2}])
-def test_too_small_numbers_are_refused(small_fit, wrong):
+def test_too_small_numbers_are_rejected(small_fit, wrong):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         sample_posterior(*small_fit, jax.random.key(0), **wrong)

@@ -59,7 +59,7 @@ def test_covariance_of_white_noise_is_the_inverse_hessian(reference, fitted):
         MODEL, FRAME, data, fitted, prior_weight=SETTINGS.prior_weight, correlate=lambda columns: columns
     )
     compare(covariance, np.linalg.inv(expected.jac.T @ expected.jac)[:8, :8])
-    # The Hessian is by the logarithm of the positive parameters.
+    # The Hessian is with respect to the logarithms of positive parameters.
     slope = np.where(MODEL.bounds[0] > 0, fitted.free, 1.0)
     compare(np.linalg.inv(fitted.hessian) * np.outer(slope, slope), covariance)
 
@@ -87,7 +87,7 @@ def test_covariance_of_correlated_noise_is_the_sandwich_estimate(reference, fitt
 
 
 def test_errors_allow_for_the_scatter_of_the_priors(reference, fitted):
-    """A prior with ten times its weight moves the estimate; the truth still deviates from it as before."""
+    """A prior with ten times the weight moves the estimate, but the truth scatters about it as before."""
     data, expected = reference
     found = parameter_covariance(
         MODEL, FRAME, data, fitted, prior_weight=10.0, correlate=lambda columns: columns
@@ -99,7 +99,7 @@ def test_errors_allow_for_the_scatter_of_the_priors(reference, fitted):
 
 
 def compare(found, expected):
-    """Within 5 % of the standard deviations."""
+    """Asserts that covariances agree within 5 % of the product of the standard deviations."""
     deviations = np.sqrt(np.diag(expected))
     np.testing.assert_allclose(
         found / np.outer(deviations, deviations), expected / np.outer(deviations, deviations), atol=0.05
