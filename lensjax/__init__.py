@@ -45,6 +45,9 @@ def load(model: str | os.PathLike[str]) -> "Classifier":
       model: name of a model that is part of the package ("common_test"), the folder of a run, or a model file
         written by `lensjax export --format safetensors`.
 
+    Returns:
+      The classifier.
+
     Raises:
       UserError: if there is no such model, or the run has no checkpoint of a completed epoch.
     """

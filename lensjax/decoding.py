@@ -1,4 +1,4 @@
-"""Limits for files from others, and errors and warnings of their decoders."""
+"""Limits for untrusted files, and errors and warnings of their decoders."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ ALWAYS_ALLOWED = 2**26  # bytes
 
 
 def describe_error(error: Exception) -> str:
-    """First line of an exception's message; all characters that a terminal could interpret are escaped."""
+    """First line of an exception's message, at most 200 characters; unprintable characters are escaped."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:200])
@@ -35,7 +35,7 @@ def expansion_limit(length: int) -> int:
 
 
 def check_expansion(claimed: int, length: int) -> None:
-    """Refuses data that are far larger than their file.
+    """Rejects data that are far larger than their file.
 
     Args:
       claimed: number of bytes according to the header.

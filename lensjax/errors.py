@@ -6,13 +6,13 @@ import signal
 class UserError(ValueError):
     """Invalid input from the user: a path, a file, a flag or a config field.
 
-    The message says what was found, where, and what to do. The command line prints only the message, without
-    a traceback, and exits with code 2.
+    The message states what was found, where, and what to do. The command line prints only the message,
+    without a traceback, and exits with code 2.
     """
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The training loss became NaN or infinite. The message says where."""
+    """The training loss became NaN or infinite. The message states where."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)

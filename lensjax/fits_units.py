@@ -1,4 +1,4 @@
-"""Opening of FITS files from others: sizes are checked before astropy reads them."""
+"""Opening of untrusted FITS files: sizes are checked before astropy reads them."""
 
 import bz2
 import contextlib
@@ -28,7 +28,7 @@ class Units:
       images: image units with two or more axes, by number.
       primary: the first unit, which may have no pixels.
       number: number of complete units.
-      problem: what is wrong with the unit after the last complete one; "" if nothing is.
+      problem: what is wrong with the unit after the last complete one; "" if there is no problem.
       length: length of the file after decompression, bytes.
     """
 
@@ -65,14 +65,14 @@ def open_units(stream: BufferedIOBase) -> Iterator[Units]:
 
 
 def check_compressed(unit: Any, length: int) -> None:
-    """Refuses a compressed image that is far larger than its file.
+    """Rejects a compressed image that is far larger than its file.
 
     Args:
       unit: image unit.
       length: length of the file, bytes.
 
     Raises:
-      UserError: if it is.
+      UserError: if the image is larger than `decoding.expansion_limit`.
     """
     if isinstance(unit, fits.CompImageHDU):
         check_expansion(math.prod(unit.shape) * abs(unit.header["BITPIX"]) // 8, length)
@@ -121,7 +121,7 @@ class _KeptOpen:
 
 
 def _count_units(stream: BufferedIOBase, length: int) -> tuple[int, str]:
-    """Number of complete header-and-data units, and the problem with the next one, "" if there is none."""
+    """Number of complete header-and-data units, and the problem with the next one; "" if there is none."""
     position = number = 0
     while position < length:
         stream.seek(position)

@@ -51,8 +51,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-      arguments: the command-line arguments after the program name; `sys.argv[1:]` if None. Without any, the
-        overview of the commands is printed.
+      arguments: the command-line arguments after the program name; `sys.argv[1:]` if None. Without arguments,
+        the overview of the commands is printed.
+
+    Returns:
+      The exit code.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:

@@ -139,6 +139,9 @@ def parse_config(text: str, source: Path) -> ConfigDict:
       text: the fields that differ from the defaults, or all fields.
       source: the file, for the error message.
 
+    Returns:
+      The complete config.
+
     Raises:
       UserError: if it is not a valid config.
     """
@@ -247,6 +250,9 @@ def seal(content: Mapping[str, Any], omitted: Collection[str] = ()) -> dict[str,
     Args:
       content: the content of a JSON file.
       omitted: dotted names of fields that may change.
+
+    Returns:
+      The content with the checksum.
     """
     covered = {name: value for name, value in flatten(content).items() if name not in omitted}
     digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
@@ -258,6 +264,9 @@ def unseal(content: Mapping[str, Any], omitted: Collection[str] = ()) -> dict[st
 
     Args:
       content, omitted: see `seal`.
+
+    Returns:
+      The content without the checksum.
 
     Raises:
       ValueError: if the content has changed.

@@ -57,6 +57,9 @@ def build(config: ConfigDict, *, num_classes: int = 3, axis_name: str | None = N
       num_classes: number of classes.
       axis_name: mapped axis over which training batches are sharded; None if they are not sharded.
 
+    Returns:
+      The module, without parameters.
+
     Raises:
       UserError: if `config.model.name` or `config.model.input` is unknown.
     """

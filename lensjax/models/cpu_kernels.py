@@ -21,7 +21,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-# Convolutions with at most this many output pixels are computed as a matrix product.
+# Convolutions with at most this many output pixels or a 1 x 1 kernel are computed as a matrix product.
 _MAX_PRODUCT_PIXELS = 100
 # For other convolutions, the gradient with respect to the kernel is summed over parts of _PART_SIZE images,
 # or more images if there are fewer than _WIDE features. The compiled program grows with the number of parts.

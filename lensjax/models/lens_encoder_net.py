@@ -15,9 +15,9 @@ class LensEncoderNet(ClassifierModule):
 
     The encoder is a ResNet that predicts the parameters of the lens from the image, each within its bounds.
     The lens is rendered with the best-fit amplitude and sky, and a second ResNet classifies the image and
-    arsinh(residual). The physics loss is the logarithm of the reduced chi-square, which is 0 if the residual
-    is pure noise; it does not need the true parameters. The gradient of the classification loss also passes
-    through the renderer to the encoder, unless there are Gauss-Newton steps.
+    arsinh(residual). The physics loss is the logarithm of chi-square per pixel, which is about 0 if the
+    residual is pure noise; it does not need the true parameters. The gradient of the classification loss also
+    passes through the renderer to the encoder, unless there are Gauss-Newton steps.
 
     Attributes:
       width: channels after the stem of each ResNet.

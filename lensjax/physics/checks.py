@@ -13,8 +13,8 @@ from jaxtyping import Array
 def as_float(values: ArrayLike) -> Array:
     """Values as a floating-point array of the same precision; integers and booleans get the default one.
 
-    JAX rejects NumPy arrays of foreign byte order, such as those read from FITS files, and its interpolation
-    rounds to integers if the image has integers.
+    JAX rejects NumPy arrays of non-native byte order, such as those read from FITS files, and its
+    interpolation rounds to integers if the image has integers.
     """
     if isinstance(values, np.ndarray) and not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
@@ -54,7 +54,7 @@ def check_number(name: str, value: Any, smallest: int = 1) -> int:
 
 
 def check_length(name: str, value: Any) -> None:
-    """Checks that a length is positive and finite; a value that is not known yet, under `jit`, passes.
+    """Checks that a length is positive and finite; traced values under `jit` are not checked.
 
     Raises:
       ValueError: if the length is not positive and finite.

@@ -169,7 +169,7 @@ def sis_einstein_radius(
       convention: see `lensing_distances`.
 
     Returns:
-      The radius, arcsec: 0.57 for 200 km / s at the default redshifts; 0 for a source in front of the lens.
+      The radius, arcsec: 0.49 for 200 km / s at the default redshifts; 0 for a source in front of the lens.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """

@@ -70,8 +70,8 @@ def sis_brightness_loss(
       pixel_scale: pixel size, arcsec.
       theta_E: Einstein radius, arcsec.
       center_x, center_y: position of the lens, arcsec.
-      radii, angles: number of circles around the lens, with radii up to 0.9 theta_E, and number of source
-        positions compared on each circle.
+      radii, angles: number of circles around the lens in the source plane, with radii up to 0.9 theta_E, and
+        number of source positions on each circle.
 
     Returns:
       Mean squared brightness difference over the mean squared brightness, dimensionless.

@@ -80,8 +80,8 @@ def sis_source_image(
       center_x, center_y: position of the lens, arcsec.
 
     Returns:
-      Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image; 0 where the
-      outer image is outside the observed image.
+      Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image. A lensed image
+      outside the observed image counts as 0.
     """
     beta_x, beta_y = pixel_grid(source_size, source_scale)
     pair = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
@@ -148,9 +148,9 @@ def outer_image_position(
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
     """Finds one image of each source position by the fixed-point iteration theta = beta + alpha(theta).
 
-    It converges to an image at a minimum of the arrival time, also for the position exactly behind the lens,
+    It converges to an image at a minimum of the arrival time, even for the position exactly behind the lens,
     whose image may be any point of a ring. The rate is the larger eigenvalue of d alpha / d theta at the
-    image: few steps suffice for an isothermal sphere, and convergence is slow near critical curves.
+    image: a few steps suffice for an isothermal sphere, and convergence is slow near critical curves.
     `image_positions` finds all images of a position to machine precision.
 
     Args:
@@ -159,8 +159,8 @@ def outer_image_position(
       iterations: number of iterations.
 
     Returns:
-      x and y of the image, arcsec. Both are NaN if the iteration does not end near an image: if the ray
-      misses its source by more than a tenth of its deflection.
+      x and y of the image, arcsec. Both are NaN if the iteration does not end near an image, that is, if the
+      ray misses its source by more than a tenth of its deflection.
 
     Raises:
       ValueError: if the number of iterations is not positive.

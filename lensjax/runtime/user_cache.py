@@ -80,6 +80,9 @@ def read(file: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
       file: the cache file.
       names: names of the arrays; all arrays if empty.
 
+    Returns:
+      The arrays by name.
+
     Raises:
       Exception: of any type if the file is damaged.
     """

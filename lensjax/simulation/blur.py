@@ -26,7 +26,7 @@ def convolve(
 
     Args:
       image: image with a margin of half the kernel size on each side.
-      kernel: weights along one axis, an odd number.
+      kernel: weights along one axis; their number must be odd.
 
     Returns:
       The convolved image without the margin.

@@ -76,6 +76,9 @@ def random_words(key: Key[Array, ""], number: int, shape: tuple[int, ...]) -> UI
       key: random key.
       number: number of arrays.
       shape: shape of each array.
+
+    Returns:
+      The words.
     """
     seed = jax.random.bits(key, (2,), jnp.uint32)
     counter = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)

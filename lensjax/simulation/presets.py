@@ -119,7 +119,7 @@ class SourcePrior:
     def __post_init__(self) -> None:
         check_number("amp of the source", self.amp, low=0)
         check_number("R_sersic of the source", self.R_sersic, low=0, above=True)
-        # Below 0.17, b_n of the profile is negative, and the light grows outward.
+        # Below 0.164, b_n of the profile is negative, and the light grows outward.
         check_number("n_sersic of the source", self.n_sersic, low=0.2)
         check_range("axis_ratio of the source", self.axis_ratio, low=0, high=1, above=True)
         check_range("angle of the source", self.angle)
@@ -140,7 +140,7 @@ class Preset:
       substructure: priors on the point masses of the classes `sphere` and `vort`.
       instrument: camera, point-spread function and sky.
       noise: noise model; None for noise-free images.
-      lens_e1, lens_e2: ellipticity of the lens, of a modulus up to 0.9; both 0 for a spherical lens.
+      lens_e1, lens_e2: ellipticity of the lens, with a modulus of at most 0.9; both 0 for a spherical lens.
 
     Raises:
       UserError: if a number is out of its range.

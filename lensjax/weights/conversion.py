@@ -45,6 +45,9 @@ def convert_state_dict(
       architecture: one of `tables.TABLES`; None to detect it from the names.
       prefix: module that contains the network, if the state dict contains several; see `names.rename`.
 
+    Returns:
+      The variables, the sizes of the network, and the description of the source.
+
     Raises:
       UserError: if the architecture is unknown, the network is ambiguous, or arrays are missing, unexpected,
         not finite, or of the wrong shape or type. One message lists up to 10 problems, or counts them.
@@ -80,6 +83,9 @@ def load_state_dict(
       architecture: one of `tables.TABLES`.
       template: variables of the module, or their shapes; only the paths and shapes are used.
 
+    Returns:
+      The variables, as nested dictionaries.
+
     Raises:
       UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
         problems, or counts them.
@@ -107,6 +113,9 @@ def to_state_dict(
       variables: parameters and running statistics.
       architecture: one of `tables.TABLES`.
       batch_counts: values of PyTorch's `num_batches_tracked` by name; 0 if not given.
+
+    Returns:
+      The arrays by PyTorch name.
 
     Raises:
       UserError: if a variable has no equivalent in PyTorch.

@@ -71,8 +71,8 @@ def fetch(
       official: the file to download.
       folder: destination folder; created if needed.
       sha256: first digits of the expected SHA-256, in addition to the published ones.
-      report: called with the number of downloaded bytes and the size of the file, 0 if unknown.
-      https_only: whether to refuse schemes other than https, also after redirects.
+      report: called with the number of downloaded bytes and the size of the file in bytes, 0 if unknown.
+      https_only: whether to reject schemes other than https, including after redirects.
       timeout: maximum time to wait for data from the server, seconds.
 
     Returns:
@@ -224,7 +224,7 @@ def _check_https(url: str) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; optionally refuses those to schemes other than https."""
+    """Follows redirects; optionally rejects those to schemes other than https."""
 
     def __init__(self, https_only: bool) -> None:
         self._https_only = https_only

@@ -128,6 +128,9 @@ def rename(
       prefix: module that contains the network, such as "encoder_q"; "." for the top level. Arrays outside it
         are not used. None to detect it from the names.
 
+    Returns:
+      The renamed arrays, with a description of the source.
+
     Raises:
       UserError: if the architecture is unknown, the names belong to a different one or to a known network
         that lensjax does not have, or if there are several networks.

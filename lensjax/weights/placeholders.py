@@ -1,7 +1,7 @@
-"""Placeholders for objects beside the tensors in PyTorch checkpoints.
+"""Placeholders for objects other than the tensors in PyTorch checkpoints.
 
 Checkpoints often contain NumPy scalars, such as the best loss, random states, and the arguments of the
-command. PyTorch's restricted reader refuses such a file. With placeholders it reads the tensors and creates
+command. PyTorch's restricted reader rejects such a file. With placeholders, it reads the tensors and creates
 inert objects in place of the others, so that no code of NumPy or of the file is run.
 """
 
@@ -17,7 +17,7 @@ REPLACED = {
 
 
 class Placeholder:
-    """An object that was not created."""
+    """Stands in for an object that is not created."""
 
     def __init__(self, *arguments: Any) -> None:
         pass
@@ -26,7 +26,7 @@ class Placeholder:
         """Ignores the state."""
 
 
-# One class for each name that is replaced, with this name, as torch.serialization.safe_globals needs.
+# One class for each name that is replaced, with this name, as torch.serialization.safe_globals requires.
 PLACEHOLDERS = [
     type(name, (Placeholder,), {"__module__": module}) for module, names in REPLACED.items() for name in names
 ]

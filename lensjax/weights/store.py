@@ -5,7 +5,7 @@ strings: format and format_version; architecture; sizes (JSON, by the config's n
 source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counters); lensjax, jax and flax
 (versions). Files written by `lensjax export` have best_epoch, classes, image_shape, config and temperature
 (JSON) in place of the sizes, the source and the counters. The entry checksum is the SHA-256 of the arrays and
-of all other metadata, see `checksum`; a file whose content differs from it is refused.
+of all other metadata, see `checksum`; a file whose content differs from it is rejected.
 """
 
 import hashlib
@@ -64,9 +64,12 @@ def save(
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads the variables and metadata of a file written by `save`.
 
+    Returns:
+      The variables and the metadata.
+
     Raises:
       UserError: if the file is missing, damaged, or not written by lensjax, or if it contains NaN or infinite
-        values. The message says how to convert it.
+        values. For a file in another format, the message states how to convert it.
     """
     path = Path(path)
     if not path.exists():

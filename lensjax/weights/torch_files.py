@@ -63,6 +63,9 @@ def read_torch(path: str | os.PathLike[str], *, entry: str | None = None) -> Sta
       entry: entry of the checkpoint that contains the state dict, such as "model_ema"; needed only if several
         of `ENTRIES` do, or if its name is not one of them.
 
+    Returns:
+      The state dict, with the hash of the file.
+
     Raises:
       UserError: if the file is missing, damaged, not a checkpoint, or one of several parts of one, if it
         contains several state dicts, or if torch is needed and not installed. Also if the file contains
@@ -213,7 +216,7 @@ def _torch_load(path: Path) -> Any:
 
 
 def _ends_in(path: Path, word: str) -> bool:
-    """Returns whether a file ends with a word, or one byte after it: the word is then a truncated name."""
+    """Returns whether a file ends with a word, or one byte after it. The word is then a truncated name."""
     with path.open("rb") as stream:
         stream.seek(-min(len(word) + 1, path.stat().st_size), os.SEEK_END)
         end = stream.read()

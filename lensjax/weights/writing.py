@@ -42,7 +42,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], object], *,
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())  # otherwise a power cut could leave an empty file
+            os.fsync(written.fileno())  # otherwise a power failure could leave an empty file
         check_output_path(path, overwrite=overwrite)
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:

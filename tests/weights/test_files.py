@@ -1,4 +1,4 @@
-"""Reading and writing of weight files, and refusal of unsafe or damaged ones."""
+"""Reading and writing of weight files, and rejection of unsafe or damaged ones."""
 
 import argparse
 import json
@@ -302,7 +302,7 @@ def test_changed_content_is_never_loaded_silently(tmp_path):
     variables = {"params": {"fc": {"kernel": ARRAYS["a.weight"], "bias": ARRAYS["a.bias"]}}}
     weights.save(file, variables, {"architecture": "resnet18", "best_epoch": "8"})
     content, expected = file.read_bytes(), weights.load(file)
-    refused = 0
+    rejected = 0
     for position in range(len(content)):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
@@ -310,22 +310,22 @@ def test_changed_content_is_never_loaded_silently(tmp_path):
         try:
             found, metadata = weights.load(file)
         except UserError:
-            refused += 1
+            rejected += 1
             continue
         assert metadata == expected[1]
         assert_same(found["params"]["fc"], expected[0]["params"]["fc"])
-    assert refused > 0.95 * len(content)
+    assert rejected > 0.95 * len(content)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+def test_weights_that_are_not_finite_are_rejected(tmp_path, value):
     file = tmp_path / "x.safetensors"
     weights.save(file, {"params": {"a": np.float32([1, value])}}, {"architecture": "resnet18"})
     with pytest.raises(UserError, match=r"x\.safetensors: params/a contains NaN or infinite values"):
         weights.load(file)
 
 
-def test_inconsistent_names_and_missing_metadata_are_refused(tmp_path):
+def test_inconsistent_names_and_missing_metadata_are_rejected(tmp_path):
     file = tmp_path / "x.safetensors"
     weights.save(
         file, {"params": {"a": ARRAYS["a.bias"]}, "params/a/b": ARRAYS["a.bias"]}, {"architecture": "x"}

@@ -28,6 +28,9 @@ def softened_convergence(
       mean_convergence: alpha(s) / s, the mean convergence within s.
       squared_radius: s^2, arcsec^2.
       core: softening length, arcsec.
+
+    Returns:
+      The convergence of the softened profile, dimensionless.
     """
     # Divide by the root, because the gradient of core^2 / s^2 contains s^4, which is out of float32's range.
     ratio = core / jnp.sqrt(squared_radius)
