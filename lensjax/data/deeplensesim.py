@@ -91,9 +91,12 @@ def import_images(
       test: test images of each class, in the same way; 0 if None.
       seed: seed of the random splits.
 
+    Returns:
+      The size of the images, and their number in each split.
+
     Raises:
-      UserError: if files are not valid, of which the first ten are listed; if the source cannot be divided;
-        or if `output` contains other files.
+      UserError: if files are not valid (the message lists the first ten), if the source cannot be divided, or
+        if `output` contains other files.
     """
     tree, parts = _find_classes(source)
     if parts == [""]:
@@ -134,6 +137,9 @@ def parse_file(data: bytes) -> LensImage:
 
     Args:
       data: the file, or its first `LIMIT` bytes.
+
+    Returns:
+      The image, scaled to the range 0 to 1, and the axion mass.
 
     Raises:
       UserError: if the file is not valid. The message does not contain the file's name.

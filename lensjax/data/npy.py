@@ -19,9 +19,9 @@ PICKLE_MESSAGE = (
 
 
 def bytes_to_read(image_size: int) -> int:
-    """Number of bytes to read of a .npy file: enough for the image, or to detect that the file is invalid.
+    """Number of bytes to read from a .npy file: enough for the image, or to detect that the file is invalid.
 
-    This limits the memory for the file, whatever its header says.
+    This limits the memory for the file, regardless of its header.
     """
     return PREAMBLE + MAX_HEADER + 8 * image_size**2 + 1
 

@@ -26,6 +26,9 @@ def prepare(
         root blurred by Gaussians of 1 and 2 pixels, which removes the smooth arcs and keeps the
         perturbations by substructure.
 
+    Returns:
+      The prepared images.
+
     Raises:
       ValueError: if the stretch is unknown.
     """
@@ -63,6 +66,9 @@ def crop_center(
       images: the images.
       side: side of the square, pixels. Images that are not larger are returned unchanged, as are all images
         if it is 0.
+
+    Returns:
+      The cropped images.
     """
     if not side or side >= images.shape[1]:
         return images

@@ -132,6 +132,9 @@ def list_images(
       parent: the folder, such as "train"; the root of the tree is the empty string.
       problems: list to which the problems of the folders are appended.
       skip_other_files: whether files that are not .npy files are skipped; they are problems by default.
+
+    Returns:
+      The images, sorted by class.
     """
     prefix = f"{parent}/" if parent else ""
     folder_of_class: dict[str, str] = {}

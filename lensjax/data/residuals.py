@@ -39,6 +39,9 @@ def fit_splits(splits: Splits, model_name: str) -> Splits:
       splits: the images. Freshly simulated training images are fitted later, in each batch.
       model_name: see `add_residuals`. With "none" the splits are returned unchanged.
 
+    Returns:
+      The splits with residuals.
+
     Raises:
       UserError: if the model is unknown, or the training images are not in memory.
     """
@@ -64,14 +67,17 @@ def add_residuals(
 ) -> ImageSet:
     """Fits a smooth lens to each image and adds the residuals, in standard deviations.
 
-    Residuals are 0 if a fit did not converge; the number of these fits is logged. The set is returned
-    unchanged if it already has residuals or if the model is "none".
+    Residuals are 0 if a fit did not converge. The set is returned unchanged if it already has residuals or if
+    the model is "none".
 
     Args:
       image_set: the images.
       model_name: name of the lens model, see `lensjax.fitting.smooth_model`, or "none".
       name: name of the images in the progress bar and the log.
-      keep: whether to read fits from the cache and store new ones there.
+      keep: whether to read fits from the cache and store new ones there, and to log a summary.
+
+    Returns:
+      The set with its residuals and the results of its fits.
 
     Raises:
       UserError: if the model is unknown.
@@ -149,7 +155,7 @@ def fit_images(
 def counts_per_unit(image_set: ImageSet) -> Float32[np.ndarray, " n"]:
     """Photon counts per unit brightness of each image; NaN if unknown.
 
-    Pixels that are all k / N need not be counts: images stored with 8 or 16 bits are such quotients, too. N
+    Pixels that are all k / N need not be counts: images stored with 8 or 16 bits are also such quotients. N
     is accepted if the noise of the image agrees with it.
     """
     found = np.full(len(image_set), np.nan, np.float32)

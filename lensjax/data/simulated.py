@@ -28,6 +28,9 @@ def simulated_images(preset: str, *, split: Split, num_images: int, seed: int, i
       seed: seed of the scenes.
       image_size: expected height and width, pixels.
 
+    Returns:
+      The images, with alternating classes.
+
     Raises:
       UserError: if the preset is unknown, its images have a different size, or there are fewer images than
         classes.
@@ -55,6 +58,9 @@ def fresh_images(preset: str, *, num_images: int, seed: int, image_size: int) ->
       num_images: images per epoch.
       seed: seed of the scenes. They differ from the scenes of all splits with the same seed.
       image_size: expected height and width, pixels.
+
+    Returns:
+      The definition of the images.
 
     Raises:
       UserError: if the preset is unknown, or its images have a different size.

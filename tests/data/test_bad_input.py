@@ -1,3 +1,5 @@
+"""Messages for damaged files, missing folders and unsafe archives in the published layout."""
+
 import os
 import struct
 import tracemalloc

@@ -1,3 +1,5 @@
+"""Batches of an epoch: order, padding, resumption and several runs."""
+
 import hypothesis
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""Photon counts recovered from images divided by their largest count."""
+
 import hypothesis
 import hypothesis.extra.numpy
 import numpy as np

@@ -1,3 +1,5 @@
+"""Prepared TensorFlow Datasets data sets: contents, damage and the command that writes them."""
+
 import json
 import subprocess
 import sys

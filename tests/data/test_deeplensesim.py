@@ -55,7 +55,7 @@ def error_message(function, *arguments, **named):
     return str(caught.value)
 
 
-def test_images_and_masses_are_those_of_the_files(tmp_path, model):
+def test_images_and_masses_match_the_files(tmp_path, model):
     imported = import_images(model, tmp_path / "set")
     assert imported == (SIZE, {"train": 21, "val": 3})
     rows = truth(tmp_path / "set")
@@ -350,7 +350,7 @@ def test_interrupted_import_resumes_with_same_result(tmp_path, model, monkeypatc
     monkeypatch.setattr(deeplensesim, "write_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
         import_images(model, tmp_path / "set", test=1.0)
-    # A reader refuses the incomplete data set.
+    # A reader rejects the incomplete data set.
     assert f"no train/{'' if number == 23 else ' and val/'}" in error_message(
         read_reference_layout, tmp_path / "set", SIZE
     )

@@ -1,3 +1,5 @@
+"""Parsing of .npy files: valid forms, scaling, and damaged or hostile content."""
+
 import contextlib
 import io
 import struct

@@ -1,3 +1,5 @@
+"""Reading of the published layout from folders and zip archives."""
+
 import tracemalloc
 
 import numpy as np

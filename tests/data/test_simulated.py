@@ -1,3 +1,5 @@
+"""Simulated images as a data source: cache, damaged files and fresh batches."""
+
 import dataclasses
 import fcntl
 import logging
@@ -137,7 +139,7 @@ def test_leftovers_of_killed_processes_are_removed(calls):
     (cache_folder() / "killed.npz.0.part").write_bytes(b"half")
     in_use = cache_folder() / "other.npz.1.part"
     with in_use.open("wb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # as by another process that writes it
+        fcntl.flock(stream, fcntl.LOCK_EX)  # like another process that is writing it
         images()
     assert {path.name for path in cache_folder().glob("*.part")} == {in_use.name}
 

@@ -1,3 +1,5 @@
+"""Selection of a source by `config.data`, and logging of its splits."""
+
 import logging
 import pathlib
 

@@ -1,3 +1,5 @@
+"""Division of a source into training, validation and test images."""
+
 import hypothesis
 import numpy as np
 import pytest
