@@ -39,10 +39,18 @@ class FileTree(Protocol):
     path: Path
 
     def contents(self, folder: str) -> Contents:
-        """Contents of `folder`; the root is the empty string."""
+        """Contents of `folder`; the root is the empty string.
+
+        Raises:
+          UserError: if the folder cannot be read.
+        """
 
     def read(self, file: str, limit: int) -> bytes:
-        """First `limit` bytes of `file`. Safe to call from several threads."""
+        """First `limit` bytes of `file`. Safe to call from several threads.
+
+        Raises:
+          UserError: if the file cannot be read. The message does not contain the file's name.
+        """
 
 
 def open_tree(path: Path) -> FileTree:

@@ -28,6 +28,9 @@ class ImageSet:
       names: origin of each image, for messages, galleries and predictions.
       residuals: residuals of the smooth lens fits, in standard deviations; None without fits.
       fit: results of the fits by name, one value per image; None without fits.
+
+    Raises:
+      ValueError: if the number of scales, labels or names differs from that of images.
     """
 
     pixels: Shaped[np.ndarray, "n height width"]

@@ -30,7 +30,11 @@ def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
 
 
 def check_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:
-    """Checks that a folder is new, or has a manifest with the given values; see `claim_folder`."""
+    """Checks that a folder is new, or has a manifest with the given values; see `claim_folder`.
+
+    Raises:
+      UserError: if the folder has a different manifest, or other files and no manifest.
+    """
     file = folder / manifest
     if file.exists():
         try:

@@ -168,6 +168,10 @@ class MultiGaussian:
       e1, e2: ellipticity of the narrowest Gaussian.
       outer_e1, outer_e2: ellipticity of the widest Gaussian, or None.
       center_x, center_y: position of the center, arcsec.
+
+    Raises:
+      UserError: if the widths are not positive and increasing, there are fewer than two, or only one of
+        `outer_e1` and `outer_e2` is None.
     """
 
     nonnegative: ClassVar[bool] = True
@@ -249,6 +253,9 @@ class Shapelets:
       order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.
       beta: scale, arcsec.
       center_x, center_y: position of the center, arcsec.
+
+    Raises:
+      UserError: if the order is not from 0 to 30.
 
     Reference: Refregier 2003, MNRAS 338, 35.
     """

@@ -37,6 +37,9 @@ class Prior:
       terms: pairs of a parameter's name and its coefficient.
       mean: expected value of the linear combination.
       deviation: standard deviation.
+
+    Raises:
+      UserError: if the standard deviation is not positive.
     """
 
     terms: tuple[tuple[str, float], ...]
@@ -61,6 +64,10 @@ class LensModel:
       lens_light: light components in the image plane: the lens galaxy and other foreground galaxies.
       sky: order of the polynomial that describes the sky: 0 for a constant, 1 for a plane.
       priors: normal priors in addition to those on single parameters.
+
+    Raises:
+      UserError: if components are in the wrong group, do not form a model, or a prior names an unknown
+        parameter.
     """
 
     mass: tuple[Any, ...] = ()

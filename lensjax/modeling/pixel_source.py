@@ -33,6 +33,9 @@ class PixelGrid:
       strength: factor of the sum of the squared second differences of the brightness that is added to
         chi-square.
 
+    Raises:
+      UserError: if the number of nodes per side is not from 5 to 60.
+
     Reference: Suyu et al. 2006, MNRAS 371, 983.
     """
 

@@ -396,7 +396,7 @@ def test_changed_input_is_rejected(tmp_path, model):
     assert contents(tmp_path / "set") == before
 
 
-def test_folder_with_other_files_is_rejected(tmp_path, model):
+def test_folder_with_other_files_is_rejected(model):
     before = contents(model)
     for output in (model, model / "cdm"):
         message = error_message(import_images, model, output)

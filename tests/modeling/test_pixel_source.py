@@ -175,7 +175,7 @@ def test_lenstronomy_renders_the_same_source():
     assert (expected != 0).mean() > 0.5
 
 
-def test_a_source_at_the_border_of_its_grid_is_doubtful():
+def test_source_at_border_of_its_grid_is_doubtful():
     good = Evidence(
         detection=50.0,
         theta_E=1.2,

@@ -35,7 +35,7 @@ def test_distances_match_astropy(flat, z_lens, z_source):
     np.testing.assert_allclose(found, [*expected, expected[1] - expected[0]], rtol=1e-8)
 
 
-def test_masses_and_dispersions_match_astropy_constants(flat):
+def test_masses_and_dispersions_match_astropy_constants():
     constants = pytest.importorskip("astropy.constants")
     lens, source, between = (
         1e6 * constants.pc.value * float(distance)

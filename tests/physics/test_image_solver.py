@@ -72,7 +72,7 @@ def test_images_of_sheared_spheres_match_polynomial_roots(dtype, number, toleran
     assert found.complete.all()
 
 
-def test_window_contains_the_images_of_a_lens_of_any_size():
+def test_window_contains_images_of_lens_of_any_size():
     @jax.jit
     @jax.vmap
     def images(theta_E, center_x):  # the window is around the origin

@@ -135,7 +135,7 @@ def test_float32_losses_of_physical_lens_are_small():
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
-def test_losses_are_the_same_in_any_unit_in_float32(unit):
+def test_float32_losses_are_equal_in_any_unit(unit):
     with jax.enable_x64(False):
         generator = np.random.default_rng(8)
         image = jnp.asarray(generator.normal(5, 1, (20, 20)), jnp.float32)

@@ -96,7 +96,7 @@ def test_source_behind_the_center_is_reconstructed():
     np.testing.assert_allclose(found, truth, atol=0.005 * truth.max())
 
 
-def test_position_behind_the_center_has_an_image_with_a_gradient():
+def test_position_behind_center_has_image_with_gradient():
     def position(theta_E):
         zero = jnp.zeros(())
         return jnp.stack(

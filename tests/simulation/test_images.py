@@ -162,7 +162,7 @@ def test_rate_beyond_the_sampler_is_marked():
     assert counts.dtype == jnp.float32
 
 
-def test_image_too_bright_for_a_fresh_batch_is_marked():
+def test_too_bright_image_of_fresh_batch_is_marked():
     bright = dataclasses.replace(tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6))
     batch = jax.jit(simulation.fresh_batch, static_argnums=(1, 2))(jax.random.key(0), bright, 3)
     assert np.isnan(batch["scale"]).all()

@@ -96,7 +96,7 @@ def test_ray_through_the_center_stands_for_its_surroundings():
     assert undeflected[0] > 2 * truth[2, 2]
 
 
-def test_point_spread_function_of_width_zero_does_not_blur():
+def test_psf_of_width_zero_does_not_blur():
     instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=20, psf_sigma=0.0)
     found, expected = (
         simulation.expected_counts(
