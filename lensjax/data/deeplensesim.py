@@ -192,8 +192,8 @@ def draw_splits(
         held_out = num_validation + num_test
         if held_out >= len(order):
             raise UserError(
-                f"class {name} has {len(order):,} images, and none are left for training if {held_out:,} are "
-                "held out; reduce --validation or --test"
+                f"class {name}: no images are left for training if {held_out:,} of {len(order):,} are held "
+                "out; reduce --validation or --test"
             )
         parts["val"].append(order[:num_validation])
         parts["test"].append(order[num_validation:held_out])

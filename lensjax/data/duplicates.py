@@ -32,14 +32,14 @@ def warn_about_duplicates(sets: Mapping[str, ImageSet]) -> None:
             classes.append(f"{names} ({CLASSES[one.labels[row]]}, {CLASSES[two.labels[other]]})")
     for (first, second), found in across.items():
         log.warning(
-            "%s images of the %s split are also in the %s split, so scores are optimistic, for example %s",
-            f"{len(found):,}",
+            "the %s and %s splits share images, which makes scores optimistic; found %s, for example %s",
             first,
             second,
+            f"{len(found):,}",
             found[0],
         )
     if classes:
-        log.warning("%s images are in two classes, for example %s", f"{len(classes):,}", classes[0])
+        log.warning("images in two classes: %s, for example %s", f"{len(classes):,}", classes[0])
 
 
 def _pairs(sets: Mapping[str, ImageSet]) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:

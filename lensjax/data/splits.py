@@ -95,8 +95,8 @@ def _draw_validation(labels: Int[np.ndarray, " n"], fraction: float, seed: int) 
         count = max(1, round(fraction * len(rows)))
         if count >= len(rows):
             raise UserError(
-                f"class {name} has {len(rows)} images in train/, and none are left if {count} are held out "
-                "for validation; add images, add a test/ folder to the source, reduce "
+                f"class {name}: no images are left in train/ if {count:,} of {len(rows):,} are held out for "
+                "validation; add images, add a test/ folder to the source, reduce "
                 "config.data.validation_fraction, or set config.data.selection=reference"
             )
         held_out[generator.choice(rows, count, replace=False)] = True

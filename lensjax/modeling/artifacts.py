@@ -21,7 +21,7 @@ def find_artifacts(
     """Finds cosmic rays, hot and dead pixels, and neighboring galaxies beyond the arcs.
 
     Args:
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       light: model of the foreground light and the sky [rows, columns], in units of the data.
       center: position of the lens, arcsec.
       beyond: distance from the lens beyond which extended excess light belongs to a neighbor, arcsec.

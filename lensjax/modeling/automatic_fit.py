@@ -88,7 +88,7 @@ def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Da
     """Adds the error of the foreground model to the noise, and sets the weight beyond a radius to 0.
 
     Args:
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       foreground: the foreground light on these pixels.
       radius: distance from the center of the foreground light beyond which pixels are not used, arcsec.
 

@@ -46,7 +46,7 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
 
     Args:
       model: a lens model; only its foreground light and sky are used.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
 
     Returns:
       The foreground light.

@@ -25,7 +25,7 @@ def choose_grid(model: LensModel, simpler: LensModel, fit: Fit, frame: Frame, da
       model: a model with a grid of pixels.
       simpler: the same model with another source.
       fit: the fit of `simpler`.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
 
     Returns:
       Values of the grid's parameters by name; empty if no arcs are visible.
@@ -67,7 +67,7 @@ def fit_pixel_grid(
 
     Args:
       model: the model.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       start: starting values of the fitted parameters.
       settings: settings of the fit; `STEPS` replaces the number of steps.
       priors: priors in addition to those of the model.

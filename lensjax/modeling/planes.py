@@ -88,5 +88,5 @@ def check_noise(noise: ArrayLike, valid: np.ndarray) -> tuple[np.ndarray, np.nda
     limit = _MASKING_NOISE * np.percentile(noise[valid], _ORDINARY)
     masked = np.count_nonzero(noise[valid] > limit)
     valid &= noise <= limit
-    note = f"mask: {masked:,} pixels with noise above {limit:.3g} are invalid" if masked else ""
+    note = f"mask: pixels with noise above {limit:.3g} are invalid: {masked:,}" if masked else ""
     return np.where(valid, noise, np.median(noise[valid])), valid, note

@@ -48,7 +48,7 @@ def find_starts(
     """Finds the most promising starting points, at different Einstein radii.
 
     Args:
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       foreground: the foreground light; its amplitudes are fitted together with each template.
       radii: smallest and largest Einstein radius, arcsec.
       ellipticity: e1 and e2 of the lens.

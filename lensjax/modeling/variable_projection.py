@@ -102,7 +102,7 @@ def fit_model(
 
     Args:
       model: the model.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       start: starting values of the fitted parameters, in the order of `model.fitted`.
       settings: settings of the fit.
       priors: priors in addition to those of the model.
@@ -164,7 +164,7 @@ def evaluate_model(
 
     Args:
       model: the model.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       free: values of the fitted parameters, in the order of `model.fitted`.
       settings: settings of the fit; only the weight of the priors is used.
 
@@ -182,7 +182,7 @@ def model_columns(model: LensModel, frame: Frame, data: Data, free: np.ndarray) 
 
     Args:
       model: the model.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       free: values of the fitted parameters, in the order of `model.fitted`.
 
     Returns:
@@ -199,7 +199,7 @@ def model_images(
 
     Args:
       model: the model.
-      frame, data: the pixels.
+      frame, data: geometry and values of the pixels.
       free: values of the fitted parameters, in the order of `model.fitted`.
       amplitudes: the linear amplitudes, in units of the data.
 
@@ -233,7 +233,7 @@ def parameter_covariance(
     amplitudes, with weight 1.
 
     Args:
-      model, frame, data: the model and the pixels.
+      model, frame, data: the model, and geometry and values of the pixels.
       fit: the best fit.
       prior_weight: factor of the squared deviations from the priors.
       correlate: function that multiplies images [n, rows, columns] by the covariance C of the noise, which is

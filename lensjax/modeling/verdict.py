@@ -77,8 +77,8 @@ def judge(evidence: Evidence) -> Verdict:
         failed.append(f"no lensed source was found ({evidence.detection:.1f} standard deviations)")
     if evidence.theta_E < evidence.psf_width / 2:
         failed.append(
-            f"theta_E ({evidence.theta_E:.3g} arcsec) is inside the point-spread function "
-            f"(half width {evidence.psf_width / 2:.3g} arcsec)"
+            f"theta_E ({evidence.theta_E:.3g} arcsec) is less than half the width of the point-spread "
+            f"function ({evidence.psf_width:.3g} arcsec)"
         )
     spread = max((abs(radius / evidence.theta_E - 1) for radius in evidence.radii), default=0.0)
     if spread > SPREAD:
@@ -96,7 +96,7 @@ def judge(evidence: Evidence) -> Verdict:
     if close:
         doubtful.append(f"another solution, theta_E = {close[0]:.3g} arcsec, fits almost as well")
     if evidence.at_bound:
-        doubtful.append(f"at a bound: {', '.join(evidence.at_bound)}")
+        doubtful.append(f"parameters at a bound: {', '.join(evidence.at_bound)}")
     if evidence.shear > LARGE_SHEAR:
         doubtful.append(f"the external shear is {evidence.shear:.2f}")
     if evidence.arc_residual > RESIDUAL:

@@ -272,5 +272,5 @@ def _half_precision_notes(types: Mapping[str, str]) -> tuple[str, ...]:
     found = (("float16", ("float16", "F16")), ("bfloat16", ("bfloat16", "BF16")))
     counts = {name: sum(kind in kinds for kind in types.values()) for name, kinds in found}
     return tuple(
-        f"{count} arrays converted from {name} to float32" for name, count in counts.items() if count
+        f"arrays converted from {name} to float32: {count}" for name, count in counts.items() if count
     )

@@ -146,7 +146,7 @@ def test_unused_arrays_and_changes_are_reported(tool, tmp_path):
     assert "removed from the names: vit." in output
     assert "not used: classifier.weight (a classifier head)" in output
     assert "not read from the file: epoch" in output
-    assert "198 arrays converted from float16 to float32" in output
+    assert "arrays converted from float16 to float32: 198" in output
 
 
 def test_one_of_several_networks_is_chosen_by_flags(tool, tmp_path):

@@ -184,8 +184,11 @@ def test_every_image_is_chosen_equally_often():
         ({"validation": 1.5}, "--validation=1.5: must be a fraction below 1, or a number of images"),
         ({"validation": float("nan")}, "--validation=nan: must be"),
         ({"test": float("inf")}, "--test=inf: must be"),
-        ({"validation": 17.0}, "class vort has 17 images, and none are left for training if 17 are held out"),
-        ({"validation": 0.5, "test": 0.5}, "none are left for training"),
+        (
+            {"validation": 17.0},
+            "class vort: no images are left for training if 17 of 17 are held out; reduce",
+        ),
+        ({"validation": 0.5, "test": 0.5}, "no images are left for training"),
     ],
 )
 def test_impossible_splits_are_rejected(changes, message):

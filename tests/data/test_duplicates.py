@@ -26,15 +26,15 @@ def test_image_in_two_splits_is_reported(caplog, tmp_path, files, image):
     files |= {f"val/vort/{name}.npy": npy_bytes(3 * image(83 + name)) for name in (14, 15)}
     (message,) = warnings(caplog, files, tmp_path)
     assert message == (
-        "2 images of the train split are also in the validation split, so scores are optimistic, for "
-        "example train/vort/7.npy and val/vort/14.npy"
+        "the train and validation splits share images, which makes scores optimistic; found 2, for example "
+        "train/vort/7.npy and val/vort/14.npy"
     )
 
 
 def test_image_in_two_classes_is_reported(caplog, tmp_path, files):
     files |= {"val/vort/3.npy": files["val/no/2.npy"]}
     (message,) = warnings(caplog, files, tmp_path, load_split, "test")
-    assert message == "1 images are in two classes, for example val/no/2.npy and val/vort/3.npy (no, vort)"
+    assert message == "images in two classes: 1, for example val/no/2.npy and val/vort/3.npy (no, vort)"
 
 
 def test_different_images_are_not_reported(caplog, tmp_path, files):

@@ -82,7 +82,7 @@ def test_too_small_class_error_has_advice(count, fraction):
     sets = {"train": image_set("train", 9, count, 9), "val": image_set("val", 1, 1, 1)}
     with pytest.raises(UserError) as caught:
         held_out(sets, fraction=fraction)
-    assert str(caught.value).startswith(f"class {CLASSES[1]} has {count} images in train/")
+    assert str(caught.value).startswith(f"class {CLASSES[1]}: no images are left in train/ if ")
     assert "config.data.selection=reference" in str(caught.value)
 
 

@@ -56,7 +56,7 @@ def test_pixels_without_image_or_noise_are_invalid():
     np.testing.assert_array_equal(found.valid, expected)
     assert np.isfinite(found.image).all()
     assert (found.noise == 1).all()
-    assert found.notes == ("mask: 1 pixels with noise above 1e+04 are invalid",)
+    assert found.notes == ("mask: pixels with noise above 1e+04 are invalid: 1",)
 
 
 def test_huge_noise_masks_most_of_an_image():

@@ -28,7 +28,12 @@ def test_good_evidence_gives_a_good_verdict():
     [
         ({"detection": 4.9}, {"detection": 5.1}, "failed", "no lensed source was found (4.9 standard"),
         ({"detection": float("nan")}, {}, "failed", "no lensed source was found (nan"),
-        ({"psf_width": 2.5}, {"psf_width": 2.3}, "failed", "theta_E (1.2 arcsec) is inside the point-spread"),
+        (
+            {"psf_width": 2.5},
+            {"psf_width": 2.3},
+            "failed",
+            "theta_E (1.2 arcsec) is less than half the width",
+        ),
         ({"radii": [1.2, 1.4]}, {"radii": [1.16, 1.24]}, "failed", "theta_E differs by 17 % between models"),
         ({"radii": [1.14, 1.2]}, {}, "doubtful", "theta_E differs by 5 % between models of the source"),
         (
@@ -42,7 +47,7 @@ def test_good_evidence_gives_a_good_verdict():
             {"at_bound": ["mass.0.e1", "source.0.beta"]},
             {},
             "doubtful",
-            "at a bound: mass.0.e1, source.0.beta",
+            "parameters at a bound: mass.0.e1, source.0.beta",
         ),
         ({"simpler_source": True}, {}, "doubtful", "the result is for a simpler source"),
         ({"shear": 0.26}, {"shear": 0.24}, "doubtful", "the external shear is 0.26"),

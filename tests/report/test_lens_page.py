@@ -21,7 +21,7 @@ from lensjax.report.lens_page import render_lens_page
 from lensjax.report.plots import paper_style
 
 NAME = "J0946 <b>&"
-REASONS = ("the external shear is 0.31", "at a bound: <mass.0.e1>")
+REASONS = ("the external shear is 0.31", "parameters at a bound: <mass.0.e1>")
 
 
 @pytest.fixture(scope="module")

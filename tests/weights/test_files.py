@@ -145,7 +145,7 @@ def test_half_precision_becomes_float32_exactly(tmp_path, half):
         assert read.arrays["a"].dtype == np.float32
         assert read.arrays["a"].tolist() == expected
         name = str(half).removeprefix("torch.")
-        assert read.notes == (f"1 arrays converted from {name} to float32",)
+        assert read.notes == (f"arrays converted from {name} to float32: 1",)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
