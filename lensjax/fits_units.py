@@ -1,4 +1,4 @@
-"""Opening of untrusted FITS files: sizes are checked before astropy reads them."""
+"""Opens untrusted FITS files; checks sizes before astropy reads them."""
 
 import bz2
 import contextlib

@@ -1,4 +1,4 @@
-"""Import of the files of DeepLenseSim (https://github.com/mwt5345/DeepLenseSim) as a data set with splits.
+"""Imports the files of DeepLenseSim (https://github.com/mwt5345/DeepLenseSim) as a data set with splits.
 
 DeepLenseSim writes the images of each class to one folder, and pickles those of axion vortices together with
 the mass of the axion: `np.array([image, axion_mass], dtype=object)`.

@@ -1,4 +1,4 @@
-"""Search for the same image in two splits, or in two classes."""
+"""Searches for images that are in two splits or in two classes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ _CHUNK = 256  # images
 
 
 def warn_about_duplicates(sets: Mapping[str, ImageSet]) -> None:
-    """Logs a warning if images of one split are also in another, or in another class.
+    """Logs a warning if images are in two splits or in two classes.
 
     Args:
       sets: images of each split. Splits that are the same object are searched once.

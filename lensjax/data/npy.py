@@ -1,4 +1,4 @@
-"""Parsing of lens images in .npy files: validated, never unpickled, scaled to [0, 1]."""
+"""Parses lens images in .npy files: validates them, never unpickles them, and scales them to [0, 1]."""
 
 import functools
 import io

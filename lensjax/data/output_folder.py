@@ -1,4 +1,4 @@
-"""Writing of data sets to folders: complete files only, and nothing is overwritten."""
+"""Writes data sets to folders: only complete files, and without overwriting anything."""
 
 import io
 import json

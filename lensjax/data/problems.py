@@ -1,4 +1,4 @@
-"""Report of all problems of an image source in one error."""
+"""Reports all problems of an image source in one error."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Reader of the published layout: train/ and val/, each with the folders no, sphere and vort of .npy files.
+"""Reads the published layout: train/ and val/, each with the folders no, sphere and vort of .npy files.
 
 The source is a folder or a zip archive. It may also contain test/.
 """

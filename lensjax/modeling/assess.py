@@ -1,4 +1,4 @@
-"""Choice of the best solution, with its covariance and verdict."""
+"""Chooses the best solution of a fit, and determines its covariance and verdict."""
 
 import dataclasses
 from collections.abc import Mapping

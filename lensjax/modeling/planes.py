@@ -1,4 +1,4 @@
-"""Checks and conversions of images, noise maps and masks."""
+"""Checks and converts images, noise maps and masks."""
 
 from typing import Any
 

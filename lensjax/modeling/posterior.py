@@ -24,9 +24,9 @@ class Posterior(NamedTuple):
     Attributes:
       names: names of the fitted parameters.
       samples: values of the parameters, [chains, samples, parameters].
-      r_hat: potential scale reduction of each parameter, with each chain split in two; values
-        below 1.01 to 1.05 indicate convergence.
-      effective_samples: effective number of independent samples of each parameter.
+      r_hat: potential scale reduction of each parameter, with each chain split in two, [parameters]; values
+        close to 1, at most 1.01 (strict) or 1.05, indicate convergence.
+      effective_samples: effective number of independent samples of each parameter, [parameters].
       divergences: number of divergent transitions of the sampler.
     """
 

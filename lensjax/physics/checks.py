@@ -1,4 +1,4 @@
-"""Conversion and checks of arguments: integers, byte order, sizes and lengths."""
+"""Converts and checks arguments: integers, byte order, sizes and lengths."""
 
 import operator
 from typing import Any

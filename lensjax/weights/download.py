@@ -1,4 +1,4 @@
-"""Download of official pretrained weights into the user's cache folder."""
+"""Downloads official pretrained weights to the user's cache folder."""
 
 import dataclasses
 import http.client

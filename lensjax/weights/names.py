@@ -1,4 +1,4 @@
-"""Naming schemes of PyTorch state dicts, and renaming to the names of `tables`.
+"""Naming schemes of PyTorch state dicts, and their translation to the names of `tables`.
 
 Known schemes are those of torchvision, DINO and timm, Hugging Face's ViTModel, and the reference's two
 models. The network may be a module of a larger one, with any prefix, and may be inside wrapper modules.

@@ -1,4 +1,4 @@
-"""Recognition of well-known networks that lensjax does not have, for error messages."""
+"""Recognizes well-known networks that lensjax does not have, for error messages."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Reading and writing of safetensors files as NumPy arrays, without torch."""
+"""Reads and writes safetensors files as NumPy arrays, without torch."""
 
 import json
 from collections.abc import Mapping

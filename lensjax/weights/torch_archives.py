@@ -1,4 +1,4 @@
-"""Check of the zip archives of PyTorch, whose own reader ignores their checksums."""
+"""Checks the zip archives of PyTorch, because PyTorch's own reader ignores their checksums."""
 
 import zipfile
 from pathlib import Path

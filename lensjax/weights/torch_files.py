@@ -1,4 +1,4 @@
-"""Reading and writing of PyTorch state dicts in .pth and .safetensors files."""
+"""Reads and writes PyTorch state dicts in .pth and .safetensors files."""
 
 import dataclasses
 import hashlib

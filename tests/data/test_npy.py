@@ -1,4 +1,4 @@
-"""Parsing of .npy files: valid forms, scaling, and damaged or hostile content."""
+"""Images in .npy files: valid forms, scaling, and damaged or hostile content."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Reading of the published layout from folders and zip archives."""
+"""The published layout, read from folders and zip archives."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""Reading and writing of weight files, and rejection of unsafe or damaged ones."""
+"""Weight files: reading, writing, and rejection of unsafe or damaged files."""
 
 import argparse
 import json
