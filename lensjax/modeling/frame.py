@@ -151,7 +151,7 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
     Args:
       observation: the observation.
       radius: half the side of the square, arcsec.
-      coarse_scale: approximate side of the binned pixels, arcsec.
+      coarse_scale: approximate side of the binned pixels, arcsec; larger native pixels are not binned.
 
     Returns:
       The native and the binned pixels. A binned pixel is valid if all of its native pixels are.

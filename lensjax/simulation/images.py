@@ -56,7 +56,7 @@ def simulate(
 
     Args:
       key: random key for the scene and the noise.
-      preset: kind of scene; a static argument under `jax.jit`.
+      preset: definition of the scenes; a static argument under `jax.jit`.
       substructure: class of the scene; see `draw_scene`.
 
     Returns:
@@ -76,7 +76,7 @@ def observe(
 
     Args:
       key: random key for the scene and the noise.
-      preset: kind of scene; a static argument under `jax.jit`.
+      preset: definition of the scenes; a static argument under `jax.jit`.
       substructure: class of the scene; see `draw_scene`.
 
     Returns:
@@ -105,7 +105,7 @@ def fresh_batch(
 
     Args:
       key: random key of the batch, such as the key of a run with the step number folded in.
-      preset: kind of scene.
+      preset: definition of the scenes.
       batch_size: number of images; the classes alternate, starting with a random one.
       first: position of the first image if this is a shard of a larger batch.
 

@@ -130,7 +130,7 @@ class SourcePrior:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Kind of scene: an isothermal lens with external shear, a source, and substructure of each class.
+    """Definition of scenes: an isothermal lens with external shear, a source, and substructure by class.
 
     Attributes:
       theta_E: mean and standard deviation of the Einstein radius, arcsec.

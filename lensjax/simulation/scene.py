@@ -56,7 +56,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
 
     Args:
       key: random key for the scene.
-      preset: kind of scene.
+      preset: definition of the scenes.
       substructure: class of the scene: "no", "sphere" (subhalos) or "vort" (vortex). To map over
         classes with `jax.vmap`, pass an integer array of indices into `CLASSES`.
 
