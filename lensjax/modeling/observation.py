@@ -143,7 +143,7 @@ class Observation:
           extension: name or number of the image's extension.
 
         Returns:
-          The observation; `notes` states how its noise, pixel scale and point-spread function were obtained.
+          The observation; `notes` states what was read from headers or extensions, estimated or assumed.
 
         Raises:
           UserError: if a file cannot be read, or a part is missing or cannot be used.
