@@ -129,6 +129,68 @@ class SourcePrior:
 
 
 @dataclasses.dataclass(frozen=True)
+class LensLightPrior:
+    """Prior on the light of the main lens: a Sersic profile with the ellipticity and the center of the lens.
+
+    Attributes:
+      log10_amp: range of log10 of the brightness at the half-light radius, relative to `amp` of the source;
+        uniform.
+      R_sersic: range of the half-light radius, arcsec; uniform.
+      n_sersic: range of the Sersic index; uniform.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+
+    log10_amp: tuple[float, float]
+    R_sersic: tuple[float, float]
+    n_sersic: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        check_range("log10_amp of the lens light", self.log10_amp)
+        check_range("R_sersic of the lens light", self.R_sersic, low=0, above=True)
+        check_range("n_sersic of the lens light", self.n_sersic, low=0.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """Distributions of quantities that are otherwise fixed; they replace the values of the preset.
+
+    Attributes:
+      log10_brightness: range of log10 of a factor of the source's brightness; uniform.
+      R_sersic: range of the half-light radius of the source, arcsec; uniform.
+      n_sersic: range of the Sersic index of the source; uniform.
+      axis_ratio: range of the axis ratio of the lens, whose position angle is random; uniform.
+      max_shift: largest distance of the lens from the center of the image, arcsec. The distance is uniform,
+        the direction is random. The source and the substructure move with the lens.
+      psf_sigma: range of the standard deviation of the point-spread function, arcsec; uniform.
+      lens_light: prior on the light of the lens.
+      dark: fraction of the images without lens light.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+
+    log10_brightness: tuple[float, float]
+    R_sersic: tuple[float, float]
+    n_sersic: tuple[float, float]
+    axis_ratio: tuple[float, float]
+    max_shift: float
+    psf_sigma: tuple[float, float]
+    lens_light: LensLightPrior
+    dark: float
+
+    def __post_init__(self) -> None:
+        check_range("log10_brightness", self.log10_brightness)
+        check_range("R_sersic of the source", self.R_sersic, low=0, above=True)
+        check_range("n_sersic of the source", self.n_sersic, low=0.2)
+        check_range("axis_ratio of the lens", self.axis_ratio, low=0.1, high=1)
+        check_number("max_shift", self.max_shift, low=0)
+        check_range("psf_sigma", self.psf_sigma, low=0, above=True)
+        check_number("fraction of images without lens light", self.dark, low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Preset:
     """Kind of scene: an isothermal lens with external shear, a source, and substructure of each class.
 
@@ -141,6 +203,7 @@ class Preset:
       instrument: camera, point-spread function and sky.
       noise: noise model; None for noise-free images.
       lens_e1, lens_e2: ellipticity of the lens, of a modulus up to 0.9; both 0 for a spherical lens.
+      variation: distributions of quantities that are otherwise fixed; None if all of them are fixed.
 
     Raises:
       UserError: if a number is out of its range.
@@ -155,6 +218,7 @@ class Preset:
     noise: PhotonNoise | ExposureNoise | GaussianNoise | None = PhotonNoise()
     lens_e1: float = 0.0
     lens_e2: float = 0.0
+    variation: Variation | None = None
 
     def __post_init__(self) -> None:
         check_number("mean of theta_E", self.theta_E[0])
@@ -191,6 +255,24 @@ COMMON_TEST = Preset(
     ),
     instrument=Instrument(
         image_size=150, pixel_scale=0.05, subpixels=2, psf_sigma=0.08675, psf_size=11, sky=10.0
+    ),
+)
+
+# Images of the Common Test's camera in which the source, the lens, its center and light, the point-spread
+# function and the noise level vary. A classifier trained on them does not rely on these quantities.
+VARIED = dataclasses.replace(
+    COMMON_TEST,
+    shear_angle=(0.0, math.pi),
+    source=dataclasses.replace(COMMON_TEST.source, angle=(0.0, math.pi)),
+    variation=Variation(
+        log10_brightness=(-0.3, 0.3),
+        R_sersic=(0.2, 0.7),
+        n_sersic=(0.5, 4.0),
+        axis_ratio=(0.6, 1.0),
+        max_shift=0.15,
+        psf_sigma=(0.065, 0.11),
+        lens_light=LensLightPrior(log10_amp=(-1.5, 0.0), R_sersic=(0.2, 0.6), n_sersic=(1.0, 4.0)),
+        dark=0.5,
     ),
 )
 
@@ -333,6 +415,7 @@ MODEL_3 = _deeplensesim_version(HUBBLE_LIKE, exposure=5400.0)
 
 _PRESETS = {
     "common_test": COMMON_TEST,
+    "varied": VARIED,
     "model_1": MODEL_1,
     "model_2": MODEL_2,
     "model_3": MODEL_3,
@@ -345,7 +428,7 @@ def preset(name: str) -> Preset:
     """Returns the preset with the given name.
 
     Args:
-      name: "common_test", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".
+      name: "common_test", "varied", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".
 
     Raises:
       UserError: if no preset has that name.
