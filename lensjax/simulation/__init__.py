@@ -10,8 +10,10 @@ from lensjax.simulation.images import (
 )
 from lensjax.simulation.noise import add_noise
 from lensjax.simulation.photons import poisson
-from lensjax.simulation.presets import (
-    DEEPLENSESIM_DEFLECTION_SCALE,
+from lensjax.simulation.presets import DEEPLENSESIM_DEFLECTION_SCALE, preset, survey_preset
+from lensjax.simulation.render import expected_counts
+from lensjax.simulation.scene import CLASSES, Scene, draw_scene
+from lensjax.simulation.settings import (
     ExposureNoise,
     GaussianNoise,
     Instrument,
@@ -20,11 +22,7 @@ from lensjax.simulation.presets import (
     Preset,
     SourcePrior,
     Variation,
-    preset,
-    survey_preset,
 )
-from lensjax.simulation.render import expected_counts
-from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
 __all__ = [
     "CLASSES",

@@ -16,8 +16,8 @@ from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates
 from lensjax.physics.mass.elliptical import sie_deflection_kernel
 from lensjax.physics.mass.softening import CORE
 from lensjax.simulation.blur import convolve, convolve_by_matmul, gaussian_kernel
-from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
+from lensjax.simulation.settings import Instrument, Preset
 from lensjax.simulation.substructure import add_mass_deflections
 from lensjax.simulation.transposes import apply_pointwise
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from lensjax import physics
 from lensjax.errors import UserError
 from lensjax.physics.substructure import AxionVortexPrior
-from lensjax.simulation.presets import ExposureNoise, Preset, SourcePrior, Variation
+from lensjax.simulation.settings import ExposureNoise, Preset, SourcePrior, Variation
 
 # No substructure, subhalos and vortex. The names are the folder names of the published data set.
 CLASSES = ("no", "sphere", "vort")
