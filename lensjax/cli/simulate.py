@@ -29,7 +29,7 @@ MANIFEST, TRUTH = "simulation.json", "truth.csv"
 FLAGS = {
     "preset": Flag(
         "NAME",
-        "common_test (default), model_1, model_2, model_3, euclid_like or hubble_like.",
+        "common_test (default), varied, model_1, model_2, model_3, euclid_like or hubble_like.",
         default="common_test",
     ),
     "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0),

@@ -10,19 +10,19 @@ from lensjax.simulation.images import (
 )
 from lensjax.simulation.noise import add_noise
 from lensjax.simulation.photons import poisson
-from lensjax.simulation.presets import (
-    DEEPLENSESIM_DEFLECTION_SCALE,
+from lensjax.simulation.presets import DEEPLENSESIM_DEFLECTION_SCALE, preset, survey_preset
+from lensjax.simulation.render import expected_counts
+from lensjax.simulation.scene import CLASSES, Scene, draw_scene
+from lensjax.simulation.settings import (
     ExposureNoise,
     GaussianNoise,
     Instrument,
+    LensLightPrior,
     PhotonNoise,
     Preset,
     SourcePrior,
-    preset,
-    survey_preset,
+    Variation,
 )
-from lensjax.simulation.render import expected_counts
-from lensjax.simulation.scene import CLASSES, Scene, draw_scene
 
 __all__ = [
     "CLASSES",
@@ -30,11 +30,13 @@ __all__ = [
     "ExposureNoise",
     "GaussianNoise",
     "Instrument",
+    "LensLightPrior",
     "PhotonNoise",
     "Preset",
     "Scene",
     "SimulatedImages",
     "SourcePrior",
+    "Variation",
     "add_noise",
     "draw_scene",
     "draw_scenes",

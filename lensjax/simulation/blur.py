@@ -1,27 +1,32 @@
 """Convolution with separable kernels, such as a Gaussian point-spread function."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+Kernel = Float[np.ndarray, " size"] | Float[Array, " size"]
 
-def gaussian_kernel(sigma: float, size: int) -> Float[np.ndarray, " size"]:
+
+def gaussian_kernel(sigma: float | Float[Array, ""], size: int) -> Kernel:
     """One axis of a truncated Gaussian kernel, normalized to a sum of 1.
 
     Args:
       sigma: standard deviation, pixels; 0 for no blurring.
       size: number of weights, odd.
+
+    Returns:
+      The weights; a NumPy array if sigma is a Python number.
     """
+    xp = jnp if isinstance(sigma, jax.Array) else np
     distance = np.arange(size) - size // 2
     # A smaller standard deviation does not change the kernel, but its square may be out of range.
-    kernel = np.exp(-0.5 * (distance / max(sigma, 1e-3)) ** 2)
+    kernel = xp.exp(-0.5 * (distance / xp.maximum(sigma, 1e-3)) ** 2)
     return kernel / kernel.sum()
 
 
-def convolve(
-    image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
-) -> Float[Array, "height width"]:
+def convolve(image: Float[Array, "rows columns"], kernel: Kernel) -> Float[Array, "height width"]:
     """Convolves an image with the same symmetric kernel along both axes.
 
     Args:
@@ -32,14 +37,12 @@ def convolve(
       The convolved image without the margin.
     """
     height, width = (length - len(kernel) + 1 for length in image.shape)
-    weights = kernel.tolist()
+    weights = list(kernel) if isinstance(kernel, jax.Array) else kernel.tolist()
     image = sum(weight * image[i : i + height] for i, weight in enumerate(weights))
     return sum(weight * image[:, i : i + width] for i, weight in enumerate(weights))
 
 
-def convolve_by_matmul(
-    image: Float[Array, "rows columns"], kernel: Float[np.ndarray, " size"]
-) -> Float[Array, "height width"]:
+def convolve_by_matmul(image: Float[Array, "rows columns"], kernel: Kernel) -> Float[Array, "height width"]:
     """Computes `convolve`, with the same arguments, as products with two band matrices.
 
     This takes more operations but less time. XLA fuses the sums of `convolve` over both axes, and
@@ -51,8 +54,9 @@ def convolve_by_matmul(
     return jnp.matmul(down, jnp.asarray(columns.T, image.dtype), precision=lax.Precision.HIGHEST)
 
 
-def _band_matrix(kernel: np.ndarray, length: int) -> np.ndarray:
-    matrix = np.zeros((length - len(kernel) + 1, length))
-    for row in range(len(matrix)):
-        matrix[row, row : row + len(kernel)] = kernel
-    return matrix
+def _band_matrix(kernel: Kernel, length: int) -> np.ndarray | Array:
+    rows = length - len(kernel) + 1
+    offset = np.arange(length) - np.arange(rows)[:, None]
+    inside = (offset >= 0) & (offset < len(kernel))
+    xp = jnp if isinstance(kernel, jax.Array) else np
+    return xp.where(inside, kernel[np.where(inside, offset, 0)], 0.0)

@@ -15,9 +15,9 @@ from lensjax.errors import UserError
 from lensjax.simulation import presets
 from lensjax.simulation.checks import check_count
 from lensjax.simulation.noise import add_noise
-from lensjax.simulation.presets import ExposureNoise, PhotonNoise, Preset
 from lensjax.simulation.render import expected_counts
 from lensjax.simulation.scene import CLASSES, Scene, draw_scene
+from lensjax.simulation.settings import ExposureNoise, PhotonNoise, Preset
 
 # The batch size is fixed, so that an image is bit-identical regardless of the total number of images.
 BATCH_SIZE = 32

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from lensjax.simulation.photons import LARGEST, poisson
-from lensjax.simulation.presets import ExposureNoise, GaussianNoise, PhotonNoise
+from lensjax.simulation.settings import ExposureNoise, GaussianNoise, PhotonNoise
 
 Noise = PhotonNoise | ExposureNoise | GaussianNoise | None
 

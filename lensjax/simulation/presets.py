@@ -1,4 +1,4 @@
-"""Simulation presets: priors, instrument and noise model, as plain data to copy and modify.
+"""Simulation presets: settings as plain data to copy and modify.
 
 Lengths are in arcsec, position angles in radians. Brightness is in photon counts per pixel, or in counts per
 pixel per second for `ExposureNoise` and for noise-free presets.
@@ -7,162 +7,18 @@ pixel per second for `ExposureNoise` and for noise-free presets.
 import dataclasses
 import difflib
 import math
-from typing import Literal
 
 from lensjax.errors import UserError
 from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
-from lensjax.simulation.checks import check_count, check_number, check_range
-
-
-@dataclasses.dataclass(frozen=True)
-class Instrument:
-    """Camera, point-spread function and sky.
-
-    Attributes:
-      image_size: height and width of the image, pixels.
-      pixel_scale: side of a pixel, arcsec.
-      subpixels: rays per pixel along each axis.
-      psf_sigma: standard deviation of the Gaussian point-spread function, arcsec; 0 for no blurring.
-      psf_size: height and width of its kernel, pixels; odd.
-      sky: expected background counts per pixel.
-
-    Raises:
-      UserError: if a number is out of its range.
-    """
-
-    image_size: int
-    pixel_scale: float
-    subpixels: int
-    psf_sigma: float
-    psf_size: int
-    sky: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_count("image_size", self.image_size)
-        check_count("subpixels", self.subpixels)
-        check_count("psf_size", self.psf_size, odd=True)
-        check_number("pixel_scale", self.pixel_scale, low=0, above=True)
-        check_number("psf_sigma", self.psf_sigma, low=0)
-        check_number("sky", self.sky, low=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotonNoise:
-    """Poisson noise of the expected counts."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ExposureNoise:
-    """Noise model of DeepLenseSim, with a random exposure time.
-
-    Gaussian photon and background noise is added to the expected counts, and the sum is clipped at 0.
-    Poisson counts are then drawn with the result as their rate.
-
-    Attributes:
-      log10_exposure: range of log10 of the exposure time in seconds; uniform.
-      background_rms: standard deviation of the background noise, counts per pixel per second.
-
-    Raises:
-      UserError: if a number is out of its range.
-    """
-
-    log10_exposure: tuple[float, float]
-    background_rms: float
-
-    def __post_init__(self) -> None:
-        check_range("log10_exposure", self.log10_exposure)
-        check_number("background_rms", self.background_rms, low=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class GaussianNoise:
-    """Gaussian photon and background noise of sky-subtracted images.
-
-    Attributes:
-      background_rms: standard deviation of the background noise, counts per pixel.
-
-    Raises:
-      UserError: if it is negative or not finite.
-    """
-
-    background_rms: float
-
-    def __post_init__(self) -> None:
-        check_number("background_rms", self.background_rms, low=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class SourcePrior:
-    """Prior on an elliptical Sersic source.
-
-    Attributes:
-      amp: brightness per pixel at the half-light radius.
-      R_sersic: half-light radius, arcsec.
-      n_sersic: Sersic index.
-      axis_ratio: range of the axis ratio; uniform.
-      angle: range of the position angle, radians; uniform.
-      max_offset: largest offset from the lens, arcsec.
-      offset: "radial" for a uniform distance in a random direction, "square" for uniform coordinates.
-
-    Raises:
-      UserError: if a setting is out of its range.
-    """
-
-    amp: float
-    R_sersic: float
-    n_sersic: float
-    axis_ratio: tuple[float, float]
-    angle: tuple[float, float]
-    max_offset: float
-    offset: Literal["radial", "square"] = "radial"
-
-    def __post_init__(self) -> None:
-        check_number("amp of the source", self.amp, low=0)
-        check_number("R_sersic of the source", self.R_sersic, low=0, above=True)
-        # Below 0.164, b_n of the profile is negative, and the light grows outward.
-        check_number("n_sersic of the source", self.n_sersic, low=0.2)
-        check_range("axis_ratio of the source", self.axis_ratio, low=0, high=1, above=True)
-        check_range("angle of the source", self.angle)
-        check_number("max_offset of the source", self.max_offset, low=0)
-        if self.offset not in ("radial", "square"):
-            raise UserError(f"offset of the source is {self.offset!r}; expected 'radial' or 'square'")
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Definition of scenes: an isothermal lens with external shear, a source, and substructure by class.
-
-    Attributes:
-      theta_E: mean and standard deviation of the Einstein radius, arcsec.
-      shear: range of the external shear; uniform.
-      shear_angle: range of the position angle of the shear, radians; uniform.
-      source: prior on the source.
-      substructure: priors on the point masses of the classes `sphere` and `vort`.
-      instrument: camera, point-spread function and sky.
-      noise: noise model; None for noise-free images.
-      lens_e1, lens_e2: ellipticity of the lens, with a modulus of at most 0.9; both 0 for a spherical lens.
-
-    Raises:
-      UserError: if a number is out of its range.
-    """
-
-    theta_E: tuple[float, float]
-    shear: tuple[float, float]
-    shear_angle: tuple[float, float]
-    source: SourcePrior
-    substructure: SubstructurePrior
-    instrument: Instrument
-    noise: PhotonNoise | ExposureNoise | GaussianNoise | None = PhotonNoise()
-    lens_e1: float = 0.0
-    lens_e2: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("mean of theta_E", self.theta_E[0])
-        check_number("standard deviation of theta_E", self.theta_E[1], low=0)
-        check_range("shear", self.shear)
-        check_range("shear_angle", self.shear_angle)
-        check_number("ellipticity of the lens", math.hypot(self.lens_e1, self.lens_e2), high=0.9)
-
+from lensjax.simulation.settings import (
+    ExposureNoise,
+    GaussianNoise,
+    Instrument,
+    LensLightPrior,
+    Preset,
+    SourcePrior,
+    Variation,
+)
 
 # In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,
 # clockwise.
@@ -191,6 +47,24 @@ COMMON_TEST = Preset(
     ),
     instrument=Instrument(
         image_size=150, pixel_scale=0.05, subpixels=2, psf_sigma=0.08675, psf_size=11, sky=10.0
+    ),
+)
+
+# Images of the Common Test's camera in which the source, the lens, its center and light, the point-spread
+# function and the noise level vary. A classifier trained on them does not rely on these quantities.
+VARIED = dataclasses.replace(
+    COMMON_TEST,
+    shear_angle=(0.0, math.pi),
+    source=dataclasses.replace(COMMON_TEST.source, angle=(0.0, math.pi)),
+    variation=Variation(
+        log10_brightness=(-0.3, 0.3),
+        R_sersic=(0.2, 0.7),
+        n_sersic=(0.5, 4.0),
+        axis_ratio=(0.6, 1.0),
+        max_shift=0.15,
+        psf_sigma=(0.065, 0.11),
+        lens_light=LensLightPrior(log10_amp=(-1.5, 0.0), R_sersic=(0.2, 0.6), n_sersic=(1.0, 4.0)),
+        dark=0.5,
     ),
 )
 
@@ -333,6 +207,7 @@ MODEL_3 = _deeplensesim_version(HUBBLE_LIKE, exposure=5400.0)
 
 _PRESETS = {
     "common_test": COMMON_TEST,
+    "varied": VARIED,
     "model_1": MODEL_1,
     "model_2": MODEL_2,
     "model_3": MODEL_3,
@@ -345,7 +220,7 @@ def preset(name: str) -> Preset:
     """Returns the preset with the given name.
 
     Args:
-      name: "common_test", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".
+      name: "common_test", "varied", "model_1", "model_2", "model_3", "euclid_like" or "hubble_like".
 
     Raises:
       UserError: if no preset has that name.

@@ -16,8 +16,8 @@ from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates
 from lensjax.physics.mass.elliptical import sie_deflection_kernel
 from lensjax.physics.mass.softening import CORE
 from lensjax.simulation.blur import convolve, convolve_by_matmul, gaussian_kernel
-from lensjax.simulation.presets import Instrument, Preset
 from lensjax.simulation.scene import Scene
+from lensjax.simulation.settings import Instrument, Preset
 from lensjax.simulation.substructure import add_mass_deflections
 from lensjax.simulation.transposes import apply_pointwise
 
@@ -44,6 +44,8 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
     x, y = physics.pixel_grid(instrument.image_size + 2 * margin, instrument.pixel_scale)
     x, y = x.astype(scene.theta_E.dtype), y.astype(scene.theta_E.dtype)
 
+    if preset.variation is not None:
+        x, y = x - scene.center_x, y - scene.center_y
     central = _central_brightness(scene, preset, x.dtype)
 
     def ray_brightness(x: Array, y: Array) -> Array:
@@ -62,7 +64,8 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
         image = ray_brightness(x, y)
     else:
         image = lax.scan(add_subpixel, jnp.zeros_like(x), offsets)[0] / len(offsets)
-    kernel = gaussian_kernel(instrument.psf_sigma / instrument.pixel_scale, instrument.psf_size)
+    sigma = instrument.psf_sigma if preset.variation is None else scene.psf_sigma
+    kernel = gaussian_kernel(sigma / instrument.pixel_scale, instrument.psf_size)
     if len(kernel) < MATMUL_KERNEL_SIZE:
         blurred = convolve(image, kernel)
     else:
@@ -77,7 +80,7 @@ def _central_brightness(scene: Scene, preset: Preset, dtype: jnp.dtype) -> Float
     ray exactly there; it stands for the rays around it.
     """
     instrument = preset.instrument
-    if instrument.image_size * instrument.subpixels % 2 == 0:
+    if instrument.image_size * instrument.subpixels % 2 == 0 or preset.variation is not None:
         return None
     side = instrument.pixel_scale / instrument.subpixels
     x, y = physics.pixel_grid(CENTRAL_RAYS, side / CENTRAL_RAYS)
@@ -95,13 +98,34 @@ def subpixel_offsets(instrument: Instrument) -> Float[np.ndarray, "subpixels 2"]
 def brightness(
     scene: Scene, preset: Preset, x: Float[Array, "*grid"], y: Float[Array, "*grid"]
 ) -> Float[Array, "*grid"]:
-    """Brightness of the lensed source per pixel at points of the image, in the unit of the preset."""
-    light, lens = _light_parameters(scene), _lens_parameters(scene, preset)
-    if not len(scene.masses):  # one pass: the backward pass needs no intermediate fields
+    """Brightness of the lensed source and of the lens per pixel, in the unit of the preset.
+
+    Args:
+      scene: one scene.
+      preset: preset from which the scene was drawn.
+      x, y: points of the image relative to the center of the lens, arcsec.
+    """
+    light, lens = _light_parameters(scene, preset), _lens_parameters(scene, preset)
+    if (
+        not len(scene.masses) and preset.variation is None
+    ):  # one pass: the backward pass needs no intermediate fields
         all_parameters = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
         return apply_pointwise(functools.partial(_lensed_light, preset), all_parameters, x, y)
     beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))
-    return apply_pointwise(functools.partial(_light, preset), light, *beta)
+    image = apply_pointwise(functools.partial(_light, preset), light, *beta)
+    return image if preset.variation is None else image + _lens_light(scene, x, y)
+
+
+def _lens_light(scene: Scene, x: Float[Array, "*grid"], y: Float[Array, "*grid"]) -> Float[Array, "*grid"]:
+    return physics.sersic(
+        x,
+        y,
+        scene.light_amp,
+        R_sersic=scene.light_R_sersic,
+        n_sersic=scene.light_n_sersic,
+        e1=scene.lens_e1,
+        e2=scene.lens_e2,
+    )
 
 
 def deflection(
@@ -124,17 +148,19 @@ def _lensed_light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
 # `apply_pointwise` differentiates neighboring entries together, so their order matters for speed.
 
 
-def _light_parameters(scene: Scene) -> Float[Array, " number"]:
+def _light_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
     e1, e2 = clip_ellipticity(scene.source_e1, scene.source_e2)
-    return jnp.stack([e1, e2, scene.source_x, scene.source_y, 1 - (e1**2 + e2**2)])
+    varied = [] if preset.variation is None else [scene.source_amp, scene.R_sersic, scene.n_sersic]
+    return jnp.stack([e1, e2, scene.source_x, scene.source_y, 1 - (e1**2 + e2**2), *varied])
 
 
 def _light(preset: Preset, parameters: Any, x: Array, y: Array) -> Array:
-    e1, e2, center_x, center_y, axis = parameters
+    e1, e2, center_x, center_y, axis, *varied = parameters
     along_x, along_y = elliptical_coordinates(x - center_x, y - center_y, e1, e2)
     radius = jnp.sqrt((along_x**2 + along_y**2) / axis + physics.light.CORE**2)
     source = preset.source
-    return physics.sersic_at_radius(radius, source.amp, R_sersic=source.R_sersic, n_sersic=source.n_sersic)
+    amp, R_sersic, n_sersic = varied or (source.amp, source.R_sersic, source.n_sersic)
+    return physics.sersic_at_radius(radius, amp, R_sersic=R_sersic, n_sersic=n_sersic)
 
 
 def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
@@ -146,7 +172,7 @@ def _lens_parameters(scene: Scene, preset: Preset) -> Float[Array, " number"]:
 
 
 def _is_elliptical(preset: Preset) -> bool:
-    return bool(preset.lens_e1 or preset.lens_e2)
+    return bool(preset.lens_e1 or preset.lens_e2 or preset.variation)
 
 
 def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> tuple[Array, Array]:
@@ -162,4 +188,7 @@ def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> t
 def _series_terms(preset: Preset) -> int:
     """Number of terms for which the series of an elliptical lens is accurate to 1e-8."""
     e = math.hypot(preset.lens_e1, preset.lens_e2)
+    if preset.variation is not None:
+        flattest = preset.variation.axis_ratio[0]
+        e = max((1 - flattest) / (1 + flattest), 0.01)
     return math.ceil(math.log(1e-8) / math.log(e / (2 - e)))

@@ -1,6 +1,7 @@
 """Scenes: the true parameters of simulated images, drawn from the priors of a preset."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from lensjax import physics
 from lensjax.errors import UserError
 from lensjax.physics.substructure import AxionVortexPrior
-from lensjax.simulation.presets import ExposureNoise, Preset, SourcePrior
+from lensjax.simulation.settings import ExposureNoise, Preset, SourcePrior, Variation
 
 # No substructure, subhalos and vortex. The names are the folder names of the published data set.
 CLASSES = ("no", "sphere", "vort")
@@ -25,15 +26,23 @@ class Scene:
 
     Attributes:
       label: class as an index into `CLASSES`.
-      theta_E: Einstein radius of the main lens, which is at the center of the image.
+      theta_E: Einstein radius of the main lens.
       lens_e1, lens_e2: ellipticity of the main lens; used only by presets with an elliptical lens.
       gamma1, gamma2: external shear.
       source_x, source_y: position of the source.
       source_e1, source_e2: ellipticity of the source.
+      source_amp: brightness of the source at its half-light radius.
+      R_sersic, n_sersic: half-light radius and Sersic index of the source.
       masses: Einstein radius, x and y of each point mass of the substructure; unused rows have an
         Einstein radius of 0.
       axion_mass: axion mass of a vortex, eV; 0 for other classes and for presets without axions.
       exposure: exposure time, seconds; 1 for presets without `ExposureNoise`.
+      center_x, center_y: center of the lens in the image; positions of source and masses are relative to it.
+      psf_sigma: standard deviation of the point-spread function.
+      light_amp: brightness of the lens at its half-light radius; 0 without lens light.
+      light_R_sersic, light_n_sersic: half-light radius and Sersic index of the light of the lens.
+
+    The quantities of a `Variation` have the values of the preset if it has none.
     """
 
     label: Int[Array, "*batch"]
@@ -46,9 +55,18 @@ class Scene:
     source_y: Float[Array, "*batch"]
     source_e1: Float[Array, "*batch"]
     source_e2: Float[Array, "*batch"]
+    source_amp: Float[Array, "*batch"]
+    R_sersic: Float[Array, "*batch"]
+    n_sersic: Float[Array, "*batch"]
     masses: Float[Array, "*batch number 3"]
     axion_mass: Float[Array, "*batch"]
     exposure: Float[Array, "*batch"]
+    center_x: Float[Array, "*batch"]
+    center_y: Float[Array, "*batch"]
+    psf_sigma: Float[Array, "*batch"]
+    light_amp: Float[Array, "*batch"]
+    light_R_sersic: Float[Array, "*batch"]
+    light_n_sersic: Float[Array, "*batch"]
 
 
 def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Array, ""]) -> Scene:
@@ -90,11 +108,24 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
     exposure = jnp.ones(())
     if isinstance(preset.noise, ExposureNoise):
         exposure = 10 ** _uniform(next(keys), preset.noise.log10_exposure)
+    fixed: dict[str, Any] = {
+        "lens_e1": preset.lens_e1,
+        "lens_e2": preset.lens_e2,
+        "source_amp": source.amp,
+        "R_sersic": source.R_sersic,
+        "n_sersic": source.n_sersic,
+        "center_x": 0.0,
+        "center_y": 0.0,
+        "psf_sigma": preset.instrument.psf_sigma,
+        "light_amp": 0.0,
+        "light_R_sersic": 1.0,
+        "light_n_sersic": 1.0,
+    }
+    if preset.variation is not None:
+        fixed |= _draw_variation(jax.random.fold_in(key, 1), preset.variation, source.amp)
     return Scene(
         label=label,
         theta_E=theta_E,
-        lens_e1=jnp.asarray(preset.lens_e1, shear.dtype),
-        lens_e2=jnp.asarray(preset.lens_e2, shear.dtype),
         gamma1=shear * jnp.cos(2 * shear_angle),
         gamma2=shear * jnp.sin(2 * shear_angle),
         source_x=source_x,
@@ -104,7 +135,34 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
         masses=jnp.stack(masses_of_class)[label],
         axion_mass=jnp.where(label == CLASSES.index("vort"), axion_mass, 0.0),
         exposure=exposure,
+        **{name: jnp.asarray(value, shear.dtype) for name, value in fixed.items()},
     )
+
+
+def _draw_variation(key: Key[Array, ""], variation: Variation, amp: float) -> dict[str, Array]:
+    """Quantities that the preset would otherwise fix, by the name of the scene's field."""
+    keys = iter(jax.random.split(key, 12))
+    lens_e1, lens_e2 = physics.ellipticity(
+        _uniform(next(keys), variation.axis_ratio), _uniform(next(keys), (0.0, jnp.pi))
+    )
+    shift, direction = (
+        _uniform(next(keys), (0.0, variation.max_shift)),
+        _uniform(next(keys), (0.0, 2 * jnp.pi)),
+    )
+    light, dark = variation.lens_light, _uniform(next(keys), (0.0, 1.0)) < variation.dark
+    return {
+        "lens_e1": lens_e1,
+        "lens_e2": lens_e2,
+        "center_x": shift * jnp.cos(direction),
+        "center_y": shift * jnp.sin(direction),
+        "source_amp": amp * 10 ** _uniform(next(keys), variation.log10_brightness),
+        "R_sersic": _uniform(next(keys), variation.R_sersic),
+        "n_sersic": _uniform(next(keys), variation.n_sersic),
+        "psf_sigma": _uniform(next(keys), variation.psf_sigma),
+        "light_amp": jnp.where(dark, 0.0, amp * 10 ** _uniform(next(keys), light.log10_amp)),
+        "light_R_sersic": _uniform(next(keys), light.R_sersic),
+        "light_n_sersic": _uniform(next(keys), light.n_sersic),
+    }
 
 
 def _class_index(substructure: str | Int[Array, ""]) -> Int[Array, ""]:

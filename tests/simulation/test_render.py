@@ -36,22 +36,22 @@ def test_expected_counts_match_numpy(substructure, dtype, tolerance):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * expected.max())
 
 
-@pytest.mark.parametrize("name", ["common_test", "model_1", "model_2", "model_3"])
+@pytest.mark.parametrize("name", ["common_test", "varied", "model_1", "model_2", "model_3"])
 def test_expected_counts_match_lenstronomy(name):
-    """The images agree to 2e-6 of the peak up to the edge, in float32."""
+    """The images agree up to the edge, in float32; less well at the cusps of large Sersic indices."""
+    tolerance = 5e-5 if name == "varied" else 2e-6
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
     light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
     preset = simulation.preset(name)
-    instrument, source = preset.instrument, preset.source
+    instrument = preset.instrument
     keys = jax.random.split(jax.random.key(7), 3)
     scenes = jax.vmap(simulation.draw_scene, (0, None, 0))(keys, preset, jnp.arange(3))
     images = jax.jit(jax.vmap(lambda scene: simulation.expected_counts(scene, preset)))(scenes)
     sub, margin = instrument.subpixels, instrument.psf_size // 2
     field = instrument.image_size + 2 * margin
     axis = (np.arange(field * sub) - (field * sub - 1) / 2) * instrument.pixel_scale / sub
-    x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    rays = [grid.ravel() for grid in np.meshgrid(axis, axis)]
     offset = np.arange(-margin, margin + 1) * instrument.pixel_scale
-    kernel = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * instrument.psf_sigma**2))
     for label in range(3):
         drawn = on_host(jax.tree.map(lambda leaf, row=label: leaf[row], scenes))
         masses = drawn.masses[drawn.masses[:, 0] > 0]
@@ -62,21 +62,24 @@ def test_expected_counts_match_lenstronomy(name):
             {"gamma1": drawn.gamma1, "gamma2": drawn.gamma2},
         ]
         parameters += [{"theta_E": row[0], "center_x": row[1], "center_y": row[2]} for row in masses]
-        light = light_model.LightModel(["SERSIC_ELLIPSE"]).surface_brightness(
-            *lens.ray_shooting(x, y, parameters),
-            [
-                {
-                    **{"amp": source.amp, "R_sersic": source.R_sersic},
-                    **{"n_sersic": source.n_sersic},
-                    **{"e1": drawn.source_e1, "e2": drawn.source_e2},
-                    **{"center_x": drawn.source_x, "center_y": drawn.source_y},
-                }
-            ],
-        )
+        x, y = rays[0] - drawn.center_x, rays[1] - drawn.center_y
+        profile = light_model.LightModel(["SERSIC_ELLIPSE"])
+        source = {
+            **{"amp": drawn.source_amp, "R_sersic": drawn.R_sersic, "n_sersic": drawn.n_sersic},
+            **{"e1": drawn.source_e1, "e2": drawn.source_e2},
+            **{"center_x": drawn.source_x, "center_y": drawn.source_y},
+        }
+        galaxy = {
+            **{"amp": drawn.light_amp, "R_sersic": drawn.light_R_sersic, "n_sersic": drawn.light_n_sersic},
+            **{"e1": drawn.lens_e1, "e2": drawn.lens_e2, "center_x": 0, "center_y": 0},
+        }
+        light = profile.surface_brightness(*lens.ray_shooting(x, y, parameters), [source])
+        light = light + profile.surface_brightness(x, y, [galaxy])
+        kernel = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * drawn.psf_sigma**2))
         binned = light.reshape(field, sub, field, sub).mean((1, 3))
         blurred = signal.convolve2d(binned, kernel / kernel.sum(), mode="valid")
         expected = blurred + instrument.sky
-        np.testing.assert_allclose(images[label], expected, rtol=0, atol=2e-6 * expected.max())
+        np.testing.assert_allclose(images[label], expected, rtol=0, atol=tolerance * expected.max())
 
 
 def test_ray_through_the_center_stands_for_its_surroundings():

@@ -47,6 +47,26 @@ def test_lens_and_source_follow_priors_in_every_class(substructure):
     assert_distributed(direction, uniform(-np.pi, np.pi))
 
 
+def test_varied_scenes_follow_their_distributions():
+    preset = simulation.preset("varied")
+    keys = jax.random.split(jax.random.key(3), NUMBER)
+    drawn = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, "no")))(keys)
+    drawn = jax.tree.map(np.asarray, drawn)
+    assert_distributed(np.log10(drawn.source_amp / 100), uniform(-0.3, 0.3))
+    assert_distributed(drawn.R_sersic, uniform(0.2, 0.7))
+    assert_distributed(drawn.n_sersic, uniform(0.5, 4))
+    ellipticity = np.hypot(drawn.lens_e1, drawn.lens_e2)
+    assert_distributed((1 - ellipticity) / (1 + ellipticity), uniform(0.6, 1))
+    assert_distributed(np.arctan2(drawn.lens_e2, drawn.lens_e1), uniform(-np.pi, np.pi))
+    assert_distributed(np.hypot(drawn.center_x, drawn.center_y), uniform(0, 0.15))
+    assert_distributed(drawn.psf_sigma, uniform(0.065, 0.11))
+    bright = drawn.light_amp > 0
+    assert stats.binomtest(int(bright.sum()), NUMBER, 0.5).pvalue > 1e-4
+    assert_distributed(np.log10(drawn.light_amp[bright] / 100), uniform(-1.5, 0))
+    assert_distributed(drawn.light_R_sersic, uniform(0.2, 0.6))
+    assert_distributed(drawn.light_n_sersic, uniform(1, 4))
+
+
 def test_shear_and_source_are_nearly_horizontal():
     drawn = scenes("no")
     limit = np.rad2deg(0.5 * np.deg2rad(2 * 2 * np.pi))
