@@ -72,9 +72,9 @@ def _samples_folder(variable: str, content: str) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def real_samples() -> pathlib.Path:
+def published_samples() -> pathlib.Path:
     """Folder of published images, with no/, sphere/ and vort/."""
-    return _samples_folder("LENSJAX_REAL_SAMPLES", "published images")
+    return _samples_folder("LENSJAX_PUBLISHED_SAMPLES", "published images")
 
 
 @pytest.fixture(scope="session")

@@ -277,10 +277,10 @@ def test_user_error_is_one_line_with_code_2(tmp_path):
     assert errors.startswith("lensjax: nowhere: no such file or folder")
 
 
-def test_published_images_train_and_report(real_samples, tmp_path):
+def test_published_images_train_and_report(published_samples, tmp_path):
     """Twelve published images are enough to run the command, not to train a classifier."""
     for name in ("no", "sphere", "vort"):
-        files = sorted((real_samples / name).glob("*.npy"))
+        files = sorted((published_samples / name).glob("*.npy"))
         for split, part in (("train", files[:3]), ("val", files[3:])):
             (tmp_path / "data" / split / name).mkdir(parents=True)
             for file in part:

@@ -39,8 +39,8 @@ def test_accuracy_on_new_images_is_the_stated_one(classifier):
     assert scores["auc_no"] > 0.999
 
 
-def test_published_images_are_classified_correctly(classifier, real_samples):
-    images = read_class_folders(real_samples, 150)
+def test_published_images_are_classified_correctly(classifier, published_samples):
+    images = read_class_folders(published_samples, 150)
     predictions = classifier.predict(images.images()[..., 0], tta="d4")
     true = predictions.probabilities[np.arange(len(images)), images.labels]
     assert list(predictions.classes) == [CLASSES[label] for label in images.labels]

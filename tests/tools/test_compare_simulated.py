@@ -10,12 +10,12 @@ TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "studies
 
 
 @pytest.fixture(scope="module")
-def pair(real_samples):
+def pair(published_samples):
     simulated = TOOL["simulated_statistics"]("common_test", 600)
-    return simulated, TOOL["real_statistics"](real_samples)
+    return simulated, TOOL["published_statistics"](published_samples)
 
 
-def test_real_statistics_are_within_simulated_range(pair):
+def test_published_statistics_are_within_simulated_range(pair):
     """Every statistic of every real image is within the range of 600 simulated images."""
     simulated, real = pair
     for name, values in real.items():
@@ -23,7 +23,7 @@ def test_real_statistics_are_within_simulated_range(pair):
         assert values.max() < simulated[name].max(), name
 
 
-def test_mean_real_statistics_match_simulated_ones(pair):
+def test_mean_published_statistics_match_simulated_ones(pair):
     """Means over the real images are within four standard errors of the simulated mean."""
     simulated, real = pair
     for name, values in real.items():

@@ -1,4 +1,4 @@
-"""Compares summary statistics of simulated and real images."""
+"""Compares summary statistics of simulated and published images."""
 
 import sys
 import types
@@ -84,7 +84,7 @@ def simulated_statistics(preset: str, number: int, seed: int = 3) -> dict[str, n
     return _columns([statistics(pixels, scale) for pixels in images.pixels])
 
 
-def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.ndarray]:
+def published_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.ndarray]:
     """Statistics of the images in a folder, by name.
 
     Raises:
@@ -98,25 +98,25 @@ def real_statistics(folder: Path, preset: str = "common_test") -> dict[str, np.n
             raise UserError(f"{file}: pixels are not integer counts; remove the file")
         rows.append(statistics(found[0], instrument.pixel_scale))
     if not rows:
-        raise UserError(f"{folder}: contains no .npy files; choose another --real")
+        raise UserError(f"{folder}: contains no .npy files; choose another --published")
     return _columns(rows)
 
 
-def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarray] | None) -> None:
-    """Plots a histogram of each statistic, with a mark for each real image."""
+def plot(file: Path, simulated: dict[str, np.ndarray], published: dict[str, np.ndarray] | None) -> None:
+    """Plots a histogram of each statistic, with a mark for each published image."""
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(11, 5), layout="constrained")
-    legend = f"; marks: {len(real['mean'])} real images" if real is not None else ""
+    legend = f"; marks: {len(published['mean'])} published images" if published is not None else ""
     figure.suptitle(f"{len(simulated['mean']):,} simulated images{legend}", fontsize=10)
     for axis, (name, title) in zip(figure.subplots(2, 4).flat, TITLES.items(), strict=True):
         values = simulated[name]
         low, high = np.percentile(values, [0.1, 99.9])
         axis.hist(values, np.linspace(low, high, 40), color="#0072B2", alpha=0.6)
-        if real is not None:
+        if published is not None:
             top = axis.get_ylim()[1]
-            marks = np.full(len(real[name]), 0.05 * top)
-            axis.plot(real[name], marks, "|", color="#D55E00", markersize=14, markeredgewidth=1.6)
+            marks = np.full(len(published[name]), 0.05 * top)
+            axis.plot(published[name], marks, "|", color="#D55E00", markersize=14, markeredgewidth=1.6)
         axis.set_xlabel(title, fontsize=8)
         axis.set_yticks([])
     try:
@@ -127,19 +127,19 @@ def plot(file: Path, simulated: dict[str, np.ndarray], real: dict[str, np.ndarra
 
 
 FLAGS = {
-    "real": Flag(
-        "FOLDER", "Folder of real images, .npy files at any depth; only simulated images if not given."
+    "published": Flag(
+        "FOLDER", "Folder of published images, .npy files at any depth; only simulated images if not given."
     ),
     "preset": Flag("NAME", "Simulation preset; common_test if not given.", default="common_test"),
     "number": integer("Number of simulated images; 1,000 if not given.", 1_000, 3),
-    "figure": Flag("FILE", "Plot the distributions, with a mark for each real image."),
+    "figure": Flag("FILE", "Plot the distributions, with a mark for each published image."),
 }
 USAGE = usage(
-    "Compares summary statistics of simulated and real images.",
-    ["python tools/studies/compare_simulated.py --real FOLDER --figure FILE"],
+    "Compares summary statistics of simulated and published images.",
+    ["python tools/studies/compare_simulated.py --published FOLDER --figure FILE"],
     FLAGS,
-    "Prints for each statistic the range of the simulated images, the range of the real images, and how many "
-    "real images are within the range of the simulated ones.",
+    "Prints for each statistic the range of the simulated images, the range of the published images, and how "
+    "many published images are within the range of the simulated ones.",
 )
 
 
@@ -150,21 +150,21 @@ def main(arguments: Sequence[str]) -> None:
       UserError: if the command or an image is invalid.
     """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
-    real = None
-    if values.real:
-        real = real_statistics(Path(values.real).expanduser(), values.preset)
+    published = None
+    if values.published:
+        published = published_statistics(Path(values.published).expanduser(), values.preset)
     simulated = simulated_statistics(values.preset, values.number)
-    log.info("%-20s %22s %22s  within", "", "simulated, 0.1-99.9 %", "real")
+    log.info("%-20s %22s %22s  within", "", "simulated, 0.1-99.9 %", "published")
     for name, array in simulated.items():
         low, high = np.percentile(array, [0.1, 99.9])
         line = f"{name:<20} {low:>10.4g} .. {high:<8.4g}"
-        if real is not None:
-            found = real[name]
+        if published is not None:
+            found = published[name]
             inside = int(((found >= array.min()) & (found <= array.max())).sum())
             line += f" {found.min():>10.4g} .. {found.max():<8.4g}  {inside} of {len(found)}"
         log.info("%s", line)
     if values.figure:
-        plot(Path(values.figure).expanduser(), simulated, real)
+        plot(Path(values.figure).expanduser(), simulated, published)
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Measures the accuracy of the lens fit on simulated images, and on real images if available."""
+"""Measures the accuracy of the lens fit on simulated images, and on published images if available."""
 
 import os
 import sys
@@ -28,14 +28,14 @@ FLAGS = {
         ("counts", "unknown"),
         "counts",
     ),
-    "real": Flag(
+    "published": Flag(
         "FOLDER",
-        "Real images: no/, sphere/ and vort/ with .npy files; $LENSJAX_REAL_SAMPLES if not given.",
-        default=os.environ.get("LENSJAX_REAL_SAMPLES"),
+        "Published images: no/, sphere/ and vort/ with .npy files; $LENSJAX_PUBLISHED_SAMPLES if not given.",
+        default=os.environ.get("LENSJAX_PUBLISHED_SAMPLES"),
     ),
 }
 USAGE = usage(
-    "Measures the accuracy of the lens fit on simulated images, and on real images if available.",
+    "Measures the accuracy of the lens fit on simulated images, and on published images if available.",
     ["python tools/studies/fit_quality.py"],
     FLAGS,
     "The excess is the reduced chi-square of the fit minus that of the true smooth lens with its best "
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     model = fitting.smooth_model(values.model)
     counts = values.noise == "counts"
     report_simulated(model, len(CLASSES) * values.images, values.seed, counts)
-    if values.real:
-        report_real(Path(values.real).expanduser(), model, counts)
+    if values.published:
+        report_published(Path(values.published).expanduser(), model, counts)
 
 
 def report_simulated(model: fitting.SmoothModel, number: int, seed: int, counts: bool) -> None:
@@ -130,14 +130,14 @@ def true_chi_square(
     return np.array(chi_squares)
 
 
-def report_real(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
-    """Fits real images and prints the power of the residuals, which is white without substructure."""
-    real = read_class_folders(folder, simulation.preset("common_test").instrument.image_size)
-    fit = fit_images(real.images()[..., 0], counts_per_unit(real), model, counts)
+def report_published(folder: Path, model: fitting.SmoothModel, counts: bool) -> None:
+    """Fits published images and prints the power of the residuals, which is white without substructure."""
+    published = read_class_folders(folder, simulation.preset("common_test").instrument.image_size)
+    fit = fit_images(published.images()[..., 0], counts_per_unit(published), model, counts)
     power = np.stack([ring_power(residual) for residual in np.asarray(fit.residual[..., 0])])
-    log.info("%d real images: reduced chi-square, converged, theta_E and its deviation,", len(real))
+    log.info("%d published images: reduced chi-square, converged, theta_E and its deviation,", len(published))
     log.info("and the power of the residual in %d rings of spatial frequency (white: 1)", RINGS)
-    for row, label in enumerate(real.labels):
+    for row, label in enumerate(published.labels):
         rings = " ".join(f"{ring:.2f}" for ring in power[row])
         log.info(
             "  %-8s %6.3f %5s  %.4f %.4f  %s",

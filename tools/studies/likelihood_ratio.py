@@ -39,10 +39,10 @@ FLAGS = {
     "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 2),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
     "split": choice("SPLIT", "Split of the simulated images.", ["validation", "test"], "test"),
-    "real": Flag(
+    "published": Flag(
         "FOLDER",
-        "Real images: no/, sphere/ and vort/ with .npy files; $LENSJAX_REAL_SAMPLES if not given.",
-        default=os.environ.get("LENSJAX_REAL_SAMPLES"),
+        "Published images: no/, sphere/ and vort/ with .npy files; $LENSJAX_PUBLISHED_SAMPLES if not given.",
+        default=os.environ.get("LENSJAX_PUBLISHED_SAMPLES"),
     ),
     "figure": Flag(
         "FILE",
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str]) -> None:
         if name and Path(name).exists():
             raise UserError(f"{name} already exists; move it or choose another file")
     report_simulated(values.images, values.seed, values.split, values.output, values.figure)
-    if values.real:
-        report_real(Path(values.real).expanduser())
+    if values.published:
+        report_published(Path(values.published).expanduser())
 
 
 def report_simulated(number: int, seed: int, split: Split, output: str | None, figure: str | None) -> None:
@@ -134,17 +134,17 @@ def report_calibration(labels: np.ndarray, evidence: fitting.Evidence) -> None:
     log.info("best temperature: %.3f", fit_temperature(labels, softmax(ratios, axis=1)))
 
 
-def report_real(folder: Path) -> None:
-    """Prints the log evidence ratios of real images."""
-    real = read_class_folders(folder, simulation.preset(PRESET).instrument.image_size)
-    _, evidence, _ = fit_and_compare(real.images(), counts_per_unit(real))
-    right = evidence.log_ratios.argmax(1) == real.labels
-    log.info("%d real images, %d classified correctly", len(real), right.sum())
+def report_published(folder: Path) -> None:
+    """Prints the log evidence ratios of published images."""
+    published = read_class_folders(folder, simulation.preset(PRESET).instrument.image_size)
+    _, evidence, _ = fit_and_compare(published.images(), counts_per_unit(published))
+    right = evidence.log_ratios.argmax(1) == published.labels
+    log.info("%d published images, %d classified correctly", len(published), right.sum())
     log.info(
         "  %-8s %-11s %-30s chi-square per pixel: smooth, with masses, with line",
         *("truth", "probability", "log evidence ratios"),
     )
-    for row, label in enumerate(real.labels):
+    for row, label in enumerate(published.labels):
         ratios = " ".join(f"{value:9.1f}" for value in evidence.log_ratios[row])
         pixels = evidence.pixels[row]
         chi_squares = (
