@@ -17,7 +17,7 @@ def hide_repeated_errors() -> None:
     usual, usual_in_threads = sys.unraisablehook, threading.excepthook
 
     def show(unraisable: Any) -> None:
-        # A read that ends after the error of a damaged file.
+        # Raised by a read that is still in progress when a damaged file is reported.
         if str(unraisable.exc_value) != "Event loop is closed":
             usual(unraisable)
 

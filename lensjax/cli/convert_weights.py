@@ -44,8 +44,8 @@ FLAGS = {
     ),
     "prefix": Flag(
         "NAME",
-        "Module that contains the network, such as encoder_q; needed if the weights are those of several "
-        "networks, or of a network with further parts, which are left out.",
+        "Module that contains the network, such as encoder_q; needed if the file contains several networks, "
+        "or a network with further parts, which are ignored.",
     ),
     "to-torch": switch("Convert to PyTorch: write a state dict that load_state_dict(strict=True) accepts."),
     "download": choice(
@@ -55,7 +55,7 @@ FLAGS = {
         list(OFFICIAL_FILES),
         None,
     ),
-    "sha256": Flag("HEX", "SHA-256 that the input or downloaded file must have.", default=""),
+    "sha256": Flag("HEX", "Expected SHA-256 of the input or downloaded file.", default=""),
     "overwrite": switch("Replace an existing output."),
 }
 USAGE = usage(
@@ -66,10 +66,9 @@ USAGE = usage(
         "lensjax convert-weights --download dino_vits16 --output NEW.safetensors",
     ],
     FLAGS,
-    "Every array must be known and none may be missing. Code in a checkpoint is never run; a checkpoint "
-    "that contains objects other than tensors, numbers, strings and NumPy values is refused. "
-    "PyTorch's own formats need PyTorch (pip install "
-    "'lensjax[torch]'); .safetensors does not.",
+    "Every array must be recognized, and none may be missing. Code in a checkpoint is never run; a "
+    "checkpoint that contains objects other than tensors, numbers, strings and NumPy values is refused. "
+    "PyTorch's own formats require PyTorch (pip install 'lensjax[torch]'); .safetensors does not.",
 )
 
 
@@ -116,9 +115,9 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
     if not options.download and not (options.input and options.output):
         raise UserError("--input and --output are both required; see --help")
     if options.to_torch and (options.entry or options.prefix):
-        raise UserError("--entry and --prefix are for checkpoints of PyTorch, not for --to-torch; see --help")
+        raise UserError("--entry and --prefix are for PyTorch checkpoints, not for --to-torch; see --help")
     if options.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", options.sha256):
-        raise UserError(f"--sha256 {options.sha256}: a SHA-256 has 64 hex digits")
+        raise UserError(f"--sha256 {options.sha256}: a SHA-256 has 64 hexadecimal digits")
     suffixes = (".pth", ".pt", ".safetensors") if options.to_torch else (".safetensors",)
     if options.output and options.output.suffix not in suffixes:
         raise UserError(f"--output {options.output}: must end in {' or '.join(suffixes)}")
@@ -184,7 +183,7 @@ def to_torch(options: types.SimpleNamespace) -> None:
         architecture = metadata.get("architecture", "")
         counts = _batch_counts(source, metadata)
     if architecture not in PUBLISHED_SIZES:
-        raise UserError(f"{source} has the architecture {architecture!r}, which does not exist in PyTorch")
+        raise UserError(f"{source} has the architecture {architecture!r}, which has no PyTorch counterpart")
     if options.arch not in (None, architecture):
         raise UserError(f"{source} has the architecture {architecture}, not {options.arch}")
     with _name_in_errors(source):

@@ -24,7 +24,8 @@ FLAGS = {
     ),
     "output": Flag(
         "FILE",
-        "File to write; its name must end in .stablehlo, .onnx or .safetensors, or for torch in .pth or .pt.",
+        "File to write; its name must end in .stablehlo, .onnx or .safetensors, as the format, or in .pth or "
+        ".pt for torch.",
     ),
     "overwrite": switch("Replace an existing output."),
 }
@@ -40,7 +41,7 @@ USAGE = usage(
     "in standard deviations if the run uses it, and return logits and probabilities of no, sphere and vort.",
     "The file is read back and applied to twelve images. The largest difference from the logits of the run "
     "is reported; if it is above 1e-4, the file is not kept.",
-    "onnx needs jax2onnx and onnxruntime; torch needs PyTorch (pip install 'lensjax[torch]'). "
+    "onnx requires jax2onnx and onnxruntime; torch requires PyTorch (pip install 'lensjax[torch]'). "
     "docs/export.md describes how to use the files.",
     codes="Exit codes: 0 success; 1 the logits differ; 2 invalid command or run, explained by the message.",
 )

@@ -22,13 +22,14 @@ FLAGS = {
     ),
     "noise": Flag(
         "FILE",
-        "Noise map. If not given, the extension ERR, RMS, WHT or VAR of the image, or else an estimate.",
+        "Noise map. If not given, the extension ERR, RMS, WHT or VAR of the image file is used; without such "
+        "an extension, the noise is estimated.",
     ),
-    "psf": Flag("FILE", "Point-spread function. If not given, the extension PSF of the image."),
-    "mask": Flag("FILE", "Mask, 1 for valid pixels."),
+    "psf": Flag("FILE", "Point-spread function. If not given, the extension PSF of the image file is used."),
+    "mask": Flag("FILE", "Mask, 1 for valid pixels. If not given, all pixels are valid."),
     "output": Flag("FOLDER", "Folder of the results. Rerun the same command to resume."),
     "pixel-scale": real(
-        "Side of a pixel; that of the header if not given.", None, 1e-6, value="ARCSEC", high=10
+        "Side of a pixel; read from the header if not given.", None, 1e-6, value="ARCSEC", high=10
     ),
     "extension": Flag("NAME", "Name or number of the extension with the image."),
     "main-lens": choice(
@@ -43,7 +44,7 @@ FLAGS = {
         "Pixels farther from the lens are not used; 3 if not given.", 3.0, 0.1, value="ARCSEC", high=60
     ),
     "psf-fwhm": real(
-        "A Gaussian of this full width at half maximum stands in if there is no point-spread function.",
+        "A Gaussian of this full width at half maximum is used if there is no point-spread function.",
         None,
         1e-3,
         value="ARCSEC",
@@ -65,7 +66,7 @@ USAGE = usage(
     ],
     FLAGS,
     "The output folder contains index.html with all lenses; fits.csv with a row per lens; and for each lens "
-    "NAME.html, a page with figures, and NAME.json, the result with the model in lenstronomy's terms.",
+    "NAME.html, a page with figures, and NAME.json, the result with the model in lenstronomy's format.",
     "The verdict of each lens is good, doubtful or failed, with reasons; docs/real_images.md explains them.",
     codes="Exit codes: 0 at least one lens was fitted; 2 invalid command, or no image could be used, "
     "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept.",
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     ]
     if len(pending) < len(lenses):
         log.info(
-            "%s of %s lenses are finished already", f"{len(lenses) - len(pending):,}", f"{len(lenses):,}"
+            "%s of %s lenses are already finished", f"{len(lenses) - len(pending):,}", f"{len(lenses):,}"
         )
     unusable: dict[str, str] = {}
     try:

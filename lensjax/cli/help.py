@@ -54,7 +54,7 @@ def _overview() -> str:
         lines += entry(name, description)
     lines += [
         "",
-        *wrap("In a checkout, python -m lensjax.main --mode COMMAND is equivalent to lensjax COMMAND."),
+        *wrap("In a checkout, python -m lensjax.main COMMAND is equivalent to lensjax COMMAND."),
         "",
         *wrap(_CODES),
     ]

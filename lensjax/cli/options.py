@@ -35,18 +35,20 @@ MOVABLE = ("evaluate", "compare")
 FLAGS: dict[str, Flag] = {
     "workdir": Flag(
         "FOLDER",
-        "Folder of the run; runs/CONFIG[-VARIANT] if not given. Rerun the same command to resume. compare "
-        "takes FOLDER,FOLDER,...",
+        "Folder of the run. train: runs/CONFIG[-VARIANT] if not given; rerun the same command to resume. "
+        "compare: two or more folders, FOLDER,FOLDER,...",
         tuple(MODES),
     ),
     "model": Flag(
         "NAME",
-        "Model that is part of the package (common_test), folder of a run, or model file of lensjax export.",
+        "Model that is part of the package (common_test), folder of a run, or model file written by lensjax "
+        "export.",
         ("predict",),
     ),
     "split": choice(
         "SPLIT",
-        "Images to use: test (default), validation or train.",
+        "Images to use: test (default), validation or train. evaluate --split validation also fits the "
+        "temperature and records the domain of the run (docs/predict.md).",
         ("test", "validation", "train"),
         "test",
         *("evaluate", "compare"),
@@ -60,8 +62,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "input": Flag(
         "PATH",
-        "Images: a file, a folder or zip of files at any depth, or a quoted glob; .npy .npz .fits .fits.gz "
-        ".fits.fz .png .tif .h5. The flag name can be omitted.",
+        "Images: a file, a folder or zip archive with files at any depth, or a quoted glob pattern; .npy "
+        ".npz .fits .fits.gz .fits.fz .png .tif .h5. The flag name can be omitted.",
         ("predict",),
     ),
     "output": Flag(
@@ -73,7 +75,11 @@ FLAGS: dict[str, Flag] = {
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
-        "crop", "Crop images that are too large around their center.", ("error", "crop"), "error", "predict"
+        "crop",
+        "Crop images that are larger than those of the run to their center.",
+        ("error", "crop"),
+        "error",
+        "predict",
     ),
     "pixel-scale": real(
         "Pixel scale of the images, which are resampled to the pixel scale of the run.",
@@ -89,7 +95,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "noise": Flag(
         "FILE",
-        "Noise map of telescope images; see --psf. If not given, an extension of the image, or an estimate.",
+        "Noise map of telescope images; see --psf. If not given, an extension of the image file is used, or "
+        "the noise is estimated.",
         ("predict",),
     ),
     "psf": Flag(
@@ -98,7 +105,7 @@ FLAGS: dict[str, Flag] = {
         "fitted to each image, and its residual is classified (docs/real_images.md).",
         ("predict",),
     ),
-    "calibrated": switch("Apply the temperature that evaluate --split validation fitted.", "predict"),
+    "calibrated": switch("Apply the temperature that was fitted to the validation images.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
     "debug-nans": switch(
         "Stop at the operation that produces the first NaN, with a traceback; slower.", "train"
@@ -171,6 +178,9 @@ def parse(arguments: Sequence[str]) -> Options:
     Args:
       arguments: the command-line arguments after the program name.
 
+    Returns:
+      The options.
+
     Raises:
       UserError: if a flag, a value or a config field is invalid.
     """
@@ -194,8 +204,8 @@ def parse(arguments: Sequence[str]) -> Options:
         if values.input or len(rest) > 2:
             extra = rest[1 if values.input else 2]
             raise UserError(
-                f"predict takes one path, not also {extra}; give a folder, or put a pattern such as "
-                "'new/*.fits' in quotes"
+                f"predict takes only one path, but {extra} was also given; give a folder, or put a pattern "
+                "such as 'new/*.fits' in quotes"
             )
         values["input"].value = rest.pop()
         values["input"].present = 1
@@ -208,7 +218,7 @@ def parse(arguments: Sequence[str]) -> Options:
     _check_mode(values, named)
     source = values[SOURCE].value if SOURCE in values else None
     if source is not None and config is None and values.mode not in MOVABLE:
-        raise UserError(f"--{SOURCE} needs --config, or is for {' or '.join(MOVABLE)}; see --help")
+        raise UserError(f"--{SOURCE} needs --config, except with {' or '.join(MOVABLE)}; see --help")
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
     output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
@@ -286,7 +296,7 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Splits off the value of `--config`, None if not given, from the other arguments."""
+    """Splits off the value of `--config`, or None if it is not given, from the other arguments."""
     named = None
     others = []
     words = iter(arguments)

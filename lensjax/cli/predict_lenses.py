@@ -62,7 +62,7 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
                 predictions, _ = classify_observation(classifier, observation)
                 rows += table_rows([lens.name], predictions)
             except (ValueError, ArithmeticError) as error:
-                # Errors other than UserError are those of linear algebra with extreme values.
+                # Errors other than UserError come from linear algebra with extreme values.
                 reason = str(error) if isinstance(error, UserError) else f"the fit stopped: {error}"
                 rows.append(dict.fromkeys(names) | {"file": lens.name, "error": reason})
             bar.update()

@@ -24,8 +24,8 @@ def run(
     """Runs a command and returns its exit code.
 
     Errors are reported in one line on standard error. The exit code is 2 for a `UserError`; 1 for an error of
-    the system, such as a full disk, for too little memory and for a loss that is not finite; and 128 plus the
-    number of the signal if a signal stopped the run, as in shells.
+    the system, such as a full disk, for insufficient memory and for a loss that is not finite; and 128 plus
+    the number of the signal if a signal stopped the run, as in shells.
 
     Args:
       main: the command, a function of its command-line arguments; the result None means exit code 0.

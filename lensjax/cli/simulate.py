@@ -47,7 +47,7 @@ FLAGS = {
         ("npy", "array_record"),
         "npy",
     ),
-    "montage": Flag("FILE", "Write a labeled contact sheet; without --output, write only this."),
+    "montage": Flag("FILE", "Write a labeled contact sheet; without --output, nothing else is written."),
 }
 USAGE = usage(
     "Simulates images of lenses in the published layout, with all true parameters.",

@@ -20,8 +20,8 @@ from lensjax.training.history import best_epoch, read_history
 FLAGS: dict[str, Flag] = {}
 EXAMPLES = ("lensjax verify runs/lens_fit-quick", "lensjax verify")
 USAGE = usage(
-    "lensjax verify: checks runs, model files and cache folders for damage. Without a path, it checks the "
-    "user's cache. It reads everything and changes nothing.",
+    "Checks runs, model files and cache folders for damage. Without a path, it checks the user's cache. It "
+    "reads everything and changes nothing.",
     EXAMPLES,
     FLAGS,
     codes="Exit codes: 0 no damage; 1 damage; 2 invalid command or path.",
@@ -163,7 +163,7 @@ def check_cache(folder: Path) -> Iterator[Finding]:
                 user_cache.read(file)
             except Exception as error:  # see user_cache.load
                 reason = str(error) or type(error).__name__
-                yield Finding(file, f"damaged ({reason}); recomputed when needed, or delete it")
+                yield Finding(file, f"damaged ({reason}); it is recomputed when needed, and can be deleted")
         for file in user_cache.leftovers(kind):
             yield Finding(file, "left by a killed process; harmless, can be deleted", damaged=False)
 

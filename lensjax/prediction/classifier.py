@@ -88,12 +88,12 @@ class Classifier:
         Args:
           images: array of shape `(n, h, w)`, `(n, h, w, 1)` or, for a single image, `(h, w)`. Real numbers in
             any unit; each image is scaled to [0, 1]. h and w must be those of the training images.
-          calibrated: if True, logits are divided by the temperature fitted to the validation images
-            (`lensjax evaluate --split validation` fits it).
+          calibrated: if True, logits are divided by the temperature fitted to the validation images, at the
+            end of training or by `lensjax evaluate --split validation`.
           tta: "d4" averages over the eight rotated and mirrored views of each image; only for classifiers
             trained with such views.
-          bad: treatment of images that are constant or contain NaN: "raise" raises an error, "mark" returns
-            them without a prediction.
+          bad: treatment of images that are constant or contain NaN or infinite values: "raise" raises an
+            error, "mark" returns them without a prediction.
 
         Returns:
           The predictions, in the order of the images.

@@ -37,8 +37,8 @@ class Domain:
     """Limits of the images for which a classifier is reliable.
 
     Attributes:
-      low, high: smallest and largest value of each of `QUANTITIES`; -3e38 and 3e38 for those that a run does
-        not have.
+      low, high: smallest and largest allowed value of each of `QUANTITIES`, in its order; of the natural
+        logarithm for sky noise and reduced chi-square. -3e38 and 3e38 for those that a run does not have.
       means: mean of the features (inputs of the last layer) for each predicted class.
       precision: inverse covariance of the features about these means.
       max_distance: largest allowed Mahalanobis distance of the features from the nearest mean.
@@ -123,6 +123,10 @@ def write_domain(workdir: Path, domain: Domain, *, architecture: str, best_epoch
 def read_domain(workdir: Path, best_epoch: int) -> Domain | None:
     """Domain measured for a run's best epoch; None if there is none for this epoch.
 
+    Args:
+      workdir: the run's folder.
+      best_epoch: number of the epoch, from 1.
+
     Raises:
       UserError: if the file is damaged.
     """
@@ -137,6 +141,10 @@ def read_domain(workdir: Path, best_epoch: int) -> Domain | None:
 
 def from_arrays(arrays: Mapping[str, Any] | None, path: Path) -> Domain | None:
     """Domain from the arrays of a file; None if the file has none.
+
+    Args:
+      arrays: the fields of `Domain`, by name; None if the file has none.
+      path: the file, for the error message.
 
     Raises:
       UserError: if arrays are missing or their shapes do not match.

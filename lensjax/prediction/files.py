@@ -21,7 +21,7 @@ from lensjax.prediction.readers.sizes import TargetSize, check_size, find_zoom, 
 from lensjax.prediction.trained_model import PredictionOptions
 from lensjax.runtime.progress import log, progress_bar
 
-MAX_FAILURES = 10  # consecutive failures in a file that each get a row
+MAX_FAILURES = 10  # number of consecutive failures in a file that each get a row
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ def classify_observation(
             f"the image has {observation.image.shape} pixels of {observation.pixel_scale:g} arcsec; the "
             f"classifier needs a field of {side:g} arcsec"
         )
-    # One more pixel: the number of fitted pixels is rounded down, and the resampled field needs all of them.
+    # One pixel is added because the number of fitted pixels is rounded down.
     fit = modeling.fit(observation, model, radius=side / 2 + observation.pixel_scale)
     lensed = fit.image - fit.lens_light - fit.sky
     residual = np.where(np.isfinite(fit.noise), fit.residual, 0) / np.sqrt(fit.sky_variance)

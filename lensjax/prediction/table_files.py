@@ -14,7 +14,7 @@ from lensjax.errors import UserError
 from lensjax.prediction.classifier import Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")  # spreadsheets run such cells of .csv files
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")  # spreadsheets evaluate cells that start with these
 _ROW_GROUP_SIZE = 20_000  # rows per Parquet row group
 
 Row = dict[str, str | float | bool | None]

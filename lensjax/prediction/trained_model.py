@@ -1,7 +1,7 @@
 """A trained classifier, loaded from the folder of its run or from a model file.
 
-A model file is a weight file (`lensjax.weights`) with the domain of a run as further arrays, whose metadata
-contain the config, best epoch and temperature; `lensjax export --format safetensors` writes it. The files in
+A model file is a weight file (`lensjax.weights`) that also contains the domain of a run as arrays, and the
+config, best epoch and temperature as metadata; `lensjax export --format safetensors` writes it. The files in
 `lensjax/trained/` are part of the package.
 """
 

@@ -15,13 +15,14 @@ from lensjax.report.writer import PAGE, write_report
 def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: str = "none") -> str:
     """Evaluates a run on a split and writes the report to the run's folder.
 
-    On the validation split without test-time augmentation, a temperature is fitted as well.
+    On the validation split without test-time augmentation, a temperature is also fitted and the domain
+    measured; both are saved in the run's folder.
 
     Args:
       trained: best epoch of the run.
       images: images of the split.
       split: name of the split.
-      tta: "none", or "d4" for classifiers that pass `lensjax.prediction.tta.check`.
+      tta: "none"; or "d4", which requires a classifier that `lensjax.prediction.tta.check` accepts.
 
     Returns:
       A table of the metrics and the path of the page, for the terminal.
@@ -50,7 +51,7 @@ def evaluate_run(trained: TrainedModel, images: ImageSet, *, split: Split, tta: 
 
 
 def calibrate_run(trained: TrainedModel, images: ImageSet) -> None:
-    """Fits a temperature to the validation images and saves it in the run's folder.
+    """Fits a temperature to the validation images, measures the domain, and saves both in the run's folder.
 
     Args:
       trained: best epoch of the run.

@@ -142,7 +142,7 @@ def _predict_all(
             raise UserError(
                 f"the {split} images of {runs[0].workdir} ({len(labels):,}) and of {run.workdir} "
                 f"({len(images):,}) are not the same; compare runs with the same "
-                "config.data.source, selection and seed"
+                "config.data.source, config.data.selection and config.data.seed"
             )
         probabilities.append(run.predict(images, options).probabilities)
     return labels, probabilities

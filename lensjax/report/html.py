@@ -118,7 +118,7 @@ def render_document(
       header: content above the sections, HTML.
       sections: heading and content of each section, HTML, by its identifier; links lead to them.
       footer: text below the sections, HTML.
-      script: JavaScript that runs when the page is loaded; no other is allowed to run.
+      script: JavaScript that runs when the page is loaded; no other script can run.
     """
     # Prevents the browser from loading external resources.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -59,7 +59,7 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     data = _used(fitted, fitted.image - fitted.sky)
     norm = _brightness(fitted, data, data)
     figure, axes = _panel(_extent(fitted), data, norm, "gray", _BRIGHTNESS)
-    axes.set_facecolor("white")  # gray is a brightness here
+    axes.set_facecolor("white")  # unused pixels are white, because gray is a brightness in this figure
     for curve in curves:
         axes.plot(*curve.T, color=LINE, linewidth=1.2)
     yield LensView(
@@ -70,7 +70,7 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     kappa = np.asarray(physics.convergence(fitted.deflection, x, y))
     limits = LogNorm(*np.clip(np.quantile(kappa, (0.02, 0.995)), 1e-3, 1e3))
     figure, axes = _panel(_extent(fitted), kappa, limits, "viridis", "convergence")
-    yield LensView("Convergence", "Surface mass density in units of the critical one.", figure)
+    yield LensView("Convergence", "Surface mass density in units of the critical surface density.", figure)
 
 
 def thumbnail(fitted: LensModelFit) -> bytes:

@@ -69,8 +69,8 @@ def render_lens_page(name: str, fitted: LensModelFit) -> str:
         "assumptions": ("Assumptions", _assumptions(fitted)),
     }
     footer = (
-        f"Made with lensjax {escape(lensjax.__version__)}. This file is self-contained. The numbers, and the "
-        f"model in lenstronomy's terms, are in {title}.json."
+        f"Made with lensjax {escape(lensjax.__version__)}. This file is self-contained. {title}.json "
+        "contains the numbers, and the model in lenstronomy's format."
     )
     return html.render_document(f"{title}: lensjax fit", _header(title, fitted), sections, footer)
 
@@ -87,7 +87,7 @@ def _header(title: str, fitted: LensModelFit) -> str:
         ("verdict", verdict_label(fitted.verdict.name), _count_reasons(len(fitted.verdict.reasons))),
         ("Einstein radius", f"{fitted.einstein_radius:.4g}", f"± {error:.2g} arcsec"),
         ("reduced chi-square", f"{fitted.reduced_chi_square:.3f}", "relative to the blank sky"),
-        ("lensed source", f"{fitted.detection:.0f}", "standard deviations above no source"),
+        ("lensed source", f"{fitted.detection:.0f}", "detection significance, standard deviations"),
     ]
     keys = "".join(
         f'<div><dt>{key}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
@@ -132,7 +132,7 @@ def _parameters(fitted: LensModelFit) -> str:
             ]
         )
     return html.render_table(
-        "Standard errors for the measured correlation of the noise",
+        "Parameters; their errors account for the measured correlation of the noise",
         ["parameter", "value", "error", "unit", "description"],
         rows,
     )
@@ -159,8 +159,8 @@ def _quality(fitted: LensModelFit) -> str:
             f"{fitted.sky_variance:.3f}",
             "relative to the noise map; 1 if the noise map is correct",
         ],
-        ["lensed source", f"{fitted.detection:.1f}", "standard deviations above no source"],
-        ["masked by the fit", f"{masked:,}", "pixels with artifacts or neighbors"],
+        ["lensed source", f"{fitted.detection:.1f}", "detection significance, standard deviations"],
+        ["masked by the fit", f"{masked:,}", "pixels with artifacts or neighboring galaxies"],
     ]
     quality = html.render_table("Quality of the fit", ["", "value", "description"], rows)
     radii = [
@@ -184,7 +184,7 @@ def _quality(fitted: LensModelFit) -> str:
 def _assumptions(fitted: LensModelFit) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in fitted.notes)
     return (
-        "<p>Unless the model has other priors, mass and light have about the same center and ellipticity. "
-        "The errors do not include those of the point-spread function or of these assumptions.</p>"
-        + (f"<p>Estimated or read from the files:</p><ul>{notes}</ul>" if notes else "")
+        "<p>Unless the model has other priors, mass and light are assumed to have about the same center and "
+        "ellipticity. The errors do not include those of the point-spread function or of these "
+        "assumptions.</p>" + (f"<p>Estimated or read from the files:</p><ul>{notes}</ul>" if notes else "")
     )

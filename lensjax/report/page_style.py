@@ -1,4 +1,4 @@
-"""Style sheet of the report page."""
+"""Style sheet of all HTML pages."""
 
 STYLE = """
 :root {

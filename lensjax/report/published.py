@@ -52,9 +52,9 @@ def comparability_note(config: ConfigDict, split: Split) -> str:
     if is_simulated(config):
         return (
             f"Not directly comparable: this run was trained and evaluated on simulated images "
-            f"({config.data.source}), the published models on the files of the Common Test. {selection}"
+            f"({config.data.source}), and the published models on the files of the Common Test. {selection}"
         )
     return (
-        f"The published results are for the Common Test's dataset.zip, those of this run for "
+        f"The published results are for the Common Test's dataset.zip, and those of this run are for "
         f"{config.data.source}; they are comparable only if the images are the same. {selection}"
     )

@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 ARRAY_ITEMS = ("model", "rest")
 OUTDATED = "outdated"  # subfolder of checkpoints that are being deleted
-LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{OUTDATED}")  # patterns of what killed processes leave
+LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{OUTDATED}")  # patterns of folders left by killed processes
 
 
 class DamagedError(Exception):
@@ -140,17 +140,17 @@ def read(folder: Path, step: int, items: Sequence[str]) -> Checkpoint:
 
 
 def read_progress(checkpoint: Path) -> tuple[Progress, dict[str, str]]:
-    """Reads the position of a checkpoint.
+    """Reads the position of a checkpoint in its run.
 
     Args:
       checkpoint: folder of the checkpoint.
 
     Returns:
-      The position, and the SHA-256 of each array item by name; empty for checkpoints of earlier versions of
-      lensjax.
+      The position, and the SHA-256 of each array item by name. Checkpoints of earlier versions of lensjax
+      have no SHA-256.
 
     Raises:
-      DamagedError: if it cannot be read or has changed.
+      DamagedError: if the item `progress` cannot be read or has changed.
     """
     content = _restore(checkpoint, "progress", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
     try:
@@ -214,12 +214,12 @@ def build(arrays: Arrays, like: PyTree) -> PyTree:
 
 
 def _restore(checkpoint: Path, item: str, handler: Any, arguments: Any) -> Any:
-    """Reads an item; all errors become a `DamagedError` of one line."""
+    """Reads an item; all errors become a `DamagedError` with a one-line message."""
     path = checkpoint.absolute() / item
     if not path.is_dir():
         raise DamagedError(f"{item} is missing")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that an error leaves behind
+        warnings.simplefilter("ignore", RuntimeWarning)  # after an error, coroutines were never awaited
         try:
             return handler.restore(path, args=arguments)
         except Exception as error:  # Orbax and TensorStore raise almost any type for a damaged file

@@ -1,7 +1,7 @@
 """Orbax's checkpoint manager, which writes checkpoints and chooses those that are kept.
 
-It keeps the two newest and the two best. Until a checkpoint is on disk, and if it is damaged later, the
-previous one and the best epoch before it are intact.
+It keeps the two newest and the two best checkpoints. The previous checkpoint and the best earlier epoch
+therefore remain available while a checkpoint is being written, and if it is damaged later.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ class CheckpointManager(ocp.CheckpointManager):
         """The metrics that rank a checkpoint, from its progress: Orbax's own record has no checksum."""
         try:
             return ranking_metrics(files.read(Path(self.directory), step, ()).progress)
-        except files.DamagedError:  # not the best epoch, which is checked before training resumes
+        except files.DamagedError:  # it is not the best epoch, which is checked before training resumes
             return None
 
 

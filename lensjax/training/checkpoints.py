@@ -1,7 +1,7 @@
 """The checkpoints of a run: the newest ones, to resume from, and the best ones, to predict with.
 
 The best epoch is the one with the highest validation AUC in the history of the newest checkpoint; if several
-are equal, the last one. A checkpoint whose content has changed is never used (`checkpoint_files`).
+epochs tie, the last of them. A checkpoint whose content has changed is never used (`checkpoint_files`).
 """
 
 import contextlib
@@ -101,8 +101,8 @@ class Checkpoints:
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Progress] | None:
         """Restores the newest intact checkpoint, to resume training.
 
-        Damaged checkpoints after it are renamed to NUMBER.damaged, with a warning. Unfinished checkpoints of
-        killed processes are deleted.
+        Newer checkpoints that are damaged are renamed to NUMBER.damaged, with a warning. Unfinished
+        checkpoints of killed processes are deleted.
 
         Args:
           like: a state of the same model and optimizer.
@@ -111,8 +111,8 @@ class Checkpoints:
           State and progress; None if there is no checkpoint.
 
         Raises:
-          UserError: if no checkpoint is intact, the best epoch is missing or damaged, or the checkpoint is of
-            a different model.
+          UserError: if no checkpoint is intact, the best epoch is missing or damaged, or the checkpoint
+            belongs to a different model.
         """
         state, progress = like, None
         if processes.is_first():
@@ -144,8 +144,8 @@ class Checkpoints:
           to the newest checkpoint.
 
         Raises:
-          UserError: if no epoch is complete, the best epoch is missing or damaged, or the checkpoint is of a
-            different model.
+          UserError: if no epoch is complete, the best epoch is missing or damaged, or the checkpoint belongs
+            to a different model.
         """
         steps = files.list_steps(self.folder)
         try:
@@ -227,7 +227,7 @@ class Checkpoints:
         try:
             return files.build(arrays, like)
         except ValueError as error:
-            raise UserError(f"{self.folder}/{step} is of a different model: {error}") from None
+            raise UserError(f"{self.folder}/{step} belongs to a different model: {error}") from None
 
     def _tidy(self, newest: files.Checkpoint | None, damaged: Mapping[int, str]) -> None:
         """Deletes unfinished checkpoints, renames damaged ones, and reports lost epochs."""

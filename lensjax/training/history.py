@@ -9,7 +9,7 @@ METRIC = "validation_auc"
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """Number of the epoch with the highest validation AUC; if several are equal, of the last one.
+    """Number of the epoch with the highest validation AUC; if several epochs tie, of the last of them.
 
     Args:
       history: the metrics of each epoch.

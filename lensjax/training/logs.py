@@ -49,8 +49,8 @@ class EpochLog:
 
     @functools.cached_property
     def _events(self) -> Any:
-        # Imported at the first record: the import takes a second if PyTorch is installed. SummaryWriter
-        # writes from a thread, which stops at the first error and is then waited for forever.
+        # Imported at the first record: the import takes a second if PyTorch is installed. SummaryWriter is
+        # not used: its writer thread stops at the first error, and closing the writer then blocks forever.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -61,10 +61,13 @@ class EpochLog:
         return events
 
     def write(self, record: Record) -> None:
-        """Appends the record of an epoch.
+        """Appends the record of an epoch to all files.
+
+        Args:
+          record: the epoch's metrics, with its number as `epoch`.
 
         Raises:
-          OSError: if it cannot be written.
+          OSError: if the record cannot be written.
         """
         if self._path is None:
             return

@@ -1,4 +1,4 @@
-"""The training loop, of one run or of several runs side by side.
+"""The training loop for one run, or for several runs side by side.
 
 An epoch consists of its steps, an evaluation, a checkpoint with the metrics of the evaluation, and a log
 record. A run that stops at any point resumes from its newest checkpoint and produces the same numbers.
@@ -44,7 +44,19 @@ Evaluator = Callable[[PyTree], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """Fixed parts of a training session; configs, checkpoints and logs have one entry per run."""
+    """Fixed parts of a training session.
+
+    Attributes:
+      configs, checkpoints, epoch_logs: config, checkpoints and metrics files of each run.
+      step: the training step, mapped over devices and runs.
+      key: random key of each run.
+      num_images: number of training images.
+      batches: function from an epoch, from 0, and the number of completed steps to the remaining batches.
+      evaluate: see `train`.
+      stop: the request to stop.
+      devices: devices of all processes.
+      profiler: optional profiler.
+    """
 
     configs: Sequence[ConfigDict]
     checkpoints: Sequence[Checkpoints]
@@ -87,7 +99,8 @@ def train(
     Raises:
       Interrupted: if a signal stopped the run; all progress is saved.
       NonFiniteLossError: if the loss became NaN or infinite.
-      UserError: if the devices cannot share a batch equally, or a checkpoint is of a different model.
+      UserError: if the devices cannot share a batch equally, a weight file cannot be used, or a checkpoint is
+        damaged, cannot be written or belongs to a different model.
     """
     configs = list(runs.values())
     config = configs[0]
@@ -149,6 +162,13 @@ def run_epoch(
 ) -> tuple[TrainState, list[Progress]]:
     """Runs the remaining steps of an epoch, and saves a checkpoint every `config.checkpoint_minutes`.
 
+    Args:
+      session: see `Session`.
+      state, progress: state and progress before the first of these steps.
+
+    Returns:
+      State and progress after the last step.
+
     Raises:
       Interrupted: if a signal stopped the run; all progress is saved.
       NonFiniteLossError: if the loss became NaN or infinite.
@@ -202,6 +222,9 @@ def evaluate_save_and_log(
       first: steps of the epoch that were completed before `started`.
       started: `time.perf_counter()` before the first step.
 
+    Returns:
+      State and progress at the start of the next epoch.
+
     Raises:
       Interrupted: if a signal stopped the run; all progress is saved.
     """
@@ -236,7 +259,7 @@ def evaluate_save_and_log(
 
 
 def evaluate_runs(session: Session, state: TrainState) -> list[dict[str, float]]:
-    """Metrics of each run's current model."""
+    """Metrics of each run's current model, by name."""
     return [session.evaluate(each) for each in split_runs(state.evaluation_variables, len(session.configs))]
 
 

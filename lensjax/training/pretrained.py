@@ -20,7 +20,7 @@ PyTree = Any
 Flat = dict[str, Any]
 Adapt = Callable[[np.ndarray], tuple[Any, str]]
 
-# (model, architecture of the file): the submodule that the weights initialize; "" for the whole model.
+# Maps (model, architecture of the file) to the submodule that the weights initialize; "" for the whole model.
 MAIN_TARGETS = {
     ("baseline_cnn", "baseline_cnn"): "",
     ("baseline_cnn", "resnet18"): "resnet",
@@ -68,7 +68,7 @@ def _load_file(
             if supported
             else f"{config.name} does not use this field"
         )
-        raise UserError(f"{field}={path}: has weights of {architecture}; {advice}")
+        raise UserError(f"{field}={path}: contains weights of {architecture}; {advice}")
     module = targets[config.name, architecture]
     loaded: Flat = traverse_util.flatten_dict(source, sep="/")
     result: Flat = traverse_util.flatten_dict(variables, sep="/")
@@ -102,7 +102,7 @@ def _load_file(
         sizes = re.sub(r'[{}"]', "", metadata.get("sizes", ""))
         raise UserError(
             f"{field}={path}: does not fit the model: {'; '.join(problems[:3])}{more}. "
-            f"The file is of {architecture}{f' with {sizes}' if sizes else ''}"
+            f"The file contains weights of {architecture}{f' with {sizes}' if sizes else ''}"
         )
     inside = [name for name in result if not module or name.split("/")[1] == module]
     number = len(inside) - len(new) - len(adapted)

@@ -45,7 +45,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 @contextlib.contextmanager
 def report_lost_process() -> Iterator[None]:
-    """Context in which the failure of a computation of several processes is an error of one line.
+    """Context that reports the failure of a computation across processes as a one-line error.
 
     Raises:
       UserError: if such a computation fails.
@@ -62,7 +62,7 @@ def report_lost_process() -> Iterator[None]:
 
 
 def exit_on_failure(code: int) -> None:
-    """Exits at once if `code` is not 0; at a normal exit JAX would wait for the other processes."""
+    """Exits at once if the exit code is not 0; at a normal exit JAX would wait for the other processes."""
     if code and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -3,7 +3,7 @@
 Each seed is an ordinary run with its own folder, and gives the same results as a single run with that seed.
 Training side by side is for devices that one run does not keep busy. On CPUs, seeds are trained one after
 another: side by side, convolutions become grouped convolutions, and on two cores the steps of two ResNet18
-models on 150 x 150 pixels take about three times as long as one after another.
+models on images of 150 x 150 pixels take about three times as long as one after another.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Start of a run: its training step, and its state and progress, new or from a checkpoint."""
+"""Start of a run: builds its training step, and initializes its state or restores it from a checkpoint."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ def start_or_resume(
       resumes from a checkpoint.
 
     Raises:
-      UserError: if a checkpoint is damaged or of a different model, or a weight file cannot be used.
+      UserError: if a checkpoint is damaged or belongs to a different model, or a weight file cannot be used.
     """
     states, keys, progress = [], [], []
     resumed = False

@@ -204,7 +204,7 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
         (("--to-torch", "--input", "none", "--output", "x.pth"), "none: no such file; create one"),
         (("--download", "resnet18", "--input", "x"), "--download can be combined only with --output"),
         (("--to-torch", "--prefix", "net", "--input", "x", "--output", "x.pth"), "not for --to-torch"),
-        (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hex digits"),
+        (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hexadecimal digits"),
     ],
 )
 def test_invalid_command_gives_one_line_and_code_2(tool, words, message):

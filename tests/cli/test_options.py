@@ -108,7 +108,7 @@ BAD = {
     ),
     "unquoted glob": (
         ["predict", "--workdir", "x", "--input", str(CONFIGS), PINN, "--output=y"],
-        "also .*pinn.*quotes",
+        "pinn.* was also given.*quotes",
     ),
     "unquoted glob of a word": (
         ["--config", PINN, str(CONFIGS)],

@@ -78,7 +78,7 @@ def test_wrong_sizes_and_missing_config_are_rejected(model_file, tmp_path):
         (["--model", "comon_test", "x.npy"], "did you mean common_test?"),
         (["--model", "common_test", "--workdir", "runs/x", "x.npy"], "give only one of them"),
         (["--model", "common_test"], "predict needs --input"),
-        (["--model", "common_test", "x.npy", "y.npy"], "one path, not also y.npy"),
+        (["--model", "common_test", "x.npy", "y.npy"], "only one path, but y.npy was also given"),
         (["x.npy"], "predict needs --model NAME or --workdir FOLDER"),
     ],
 )

@@ -110,7 +110,8 @@ def test_auxiliary_planes_are_skipped():
     for extension in ("vis_psf", "2"):
         np.testing.assert_array_equal(read(content, "a.fits", extension)[""], images[1])
     assert read(content, "a.fits", "Y")[""] == (
-        "has no extension Y, but VIS_BGSUB, VIS_PSF, VIS_RMS, NIR_H_BGSUB, MASK1, DQ, 7; correct --extension"
+        "has no extension Y; available: VIS_BGSUB, VIS_PSF, VIS_RMS, NIR_H_BGSUB, MASK1, DQ, 7; "
+        "correct --extension"
     )
     chips = fits.HDUList([fits.PrimaryHDU()] + [fits.ImageHDU(IMAGE, name="SCI", ver=ver) for ver in (1, 2)])
     stream = io.BytesIO()

@@ -284,7 +284,7 @@ def test_checkpoint_of_different_model_is_rejected(tmp_path):
     (tmp_path / "config.json").write_text(other.to_json())
     with pytest.raises(UserError, match=r"different model: .* of shape \(4,\) in the checkpoint"):
         train(tmp_path, other)
-    with pytest.raises(UserError, match="of a different model"):
+    with pytest.raises(UserError, match="belongs to a different model"):
         load_trained_model(tmp_path, devices=jax.devices()[:1])
 
 

@@ -24,12 +24,12 @@ _READERS = {
     ".h5": ("hdf5", "h5py"),
     ".hdf5": ("hdf5", "h5py"),
 }
-_COMPRESSED = (".gz", ".bz2", ".fz")  # of FITS files
+_COMPRESSED = (".gz", ".bz2", ".fz")  # suffixes of compressed FITS files
 SUFFIXES = (*_READERS, *(fits + packed for fits in (".fits", ".fit", ".fts") for packed in _COMPRESSED))
 
 
 def file_kind(name: str) -> str | None:
-    """Suffix that determines the reader, without that of a compression; None if it is not an image file."""
+    """Suffix that determines the reader, without .gz, .bz2 or .fz; None if it is not an image file."""
     lowered = name.lower()
     if not lowered.endswith(SUFFIXES):
         return None

@@ -188,7 +188,7 @@ def is_auxiliary(name: str) -> bool:
 
 def raise_no_extension(chosen: str, names: list[str]) -> list[str]:
     """Raises the error for an `--extension` that a file does not have."""
-    raise UserError(f"has no extension {chosen}, but {_listed(names) or 'none'}; correct --extension")
+    raise UserError(f"has no extension {chosen}; available: {_listed(names) or 'none'}; correct --extension")
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Images in FITS files: the SCI extensions or, if there are none, all image extensions except masks etc."""
+"""Images in FITS files: the SCI extensions or, if there are none, all but auxiliary planes such as masks."""
 
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -61,7 +61,7 @@ def _choose(names: dict[int, str], extension: str | None) -> list[int]:
 
 
 def _part(names: dict[int, str], images: dict[int, Any], chosen: list[int], index: int) -> str:
-    """Name of an extension in rows: EXTNAME if it is unique, else with EXTVER, else the number."""
+    """Name of an extension in the table: EXTNAME if it is unique, else with EXTVER, else the number."""
     if len(chosen) == 1:
         return ""
 

@@ -61,10 +61,10 @@ def _entries(dataset: Any, length: int, check_size: CheckSize, part: str) -> Ite
 def _check_storage(dataset: Any, length: int) -> None:
     """Checks that the file contains all pixels of a dataset.
 
-    HDF5 reads pixels that are not stored as zeros.
+    HDF5 returns zeros for pixels that are not stored.
 
     Raises:
-      UserError: if pixels are missing, or in another file.
+      UserError: if pixels are missing or stored in another file.
     """
     if dataset.is_virtual or dataset.external:
         raise UserError("is stored in other files, which are not read; copy it to one file with h5repack")

@@ -17,7 +17,7 @@ from lensjax.prediction.readers.entry import CheckSize, Entry, error_entry
 MAX_PAGES = 10_000  # Pillow's time grows with the square of the number of pages
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
 UNSIGNED, SIGNED = (1,), (2,)  # values of SAMPLE_FORMAT
-# Modes whose conversion to gray or RGB keeps the stored values. Pillow opens other colors, such as CMYK.
+# Modes whose conversion to gray or RGB keeps the stored values. Other modes that Pillow opens are refused.
 COLOR_MODES = ("P", "PA", "LA", "RGB", "RGBA")
 
 
@@ -34,7 +34,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
         several = _has_page(picture, 1)
         for index in itertools.count():
             if index == MAX_PAGES:
-                yield error_entry(f"more than {MAX_PAGES:,} pages; divide the file", f"[{index}]")
+                yield error_entry(f"more than {MAX_PAGES:,} pages; split the file", f"[{index}]")
                 return
             if not _has_page(picture, index):
                 return
@@ -93,7 +93,7 @@ def _gray(picture: Any) -> np.ndarray:
 
 
 def _colors(stream: BufferedIOBase, picture: Any, index: int) -> np.ndarray:
-    """Pixels of gray or of red, green and blue, `[height, width, channels]`."""
+    """Gray values, or red, green and blue values, `[height, width, channels]`."""
     raw_mode = _raw_mode(picture)
     if ";16" not in raw_mode:
         return np.asarray(picture.convert("RGB"))

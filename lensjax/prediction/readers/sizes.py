@@ -91,7 +91,7 @@ def check_size(shape: tuple[int, int], target: TargetSize) -> None:
         if min(shape) < target.size:
             raise UserError(f"{mismatch}; use --pixel-scale to resample images with larger pixels")
         if not target.crop:
-            raise UserError(f"{mismatch}; use --fit-size=crop to crop, --pixel-scale to resample")
+            raise UserError(f"{mismatch}; use --fit-size=crop to crop or --pixel-scale to resample")
 
 
 def crop_center(
