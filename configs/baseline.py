@@ -12,7 +12,7 @@ The variant `quick` runs from simulation to report in about three minutes on two
 compilation: an eighth of the width, the central 80 pixels after a band-pass filter, 10 epochs of 9,000
 simulated images. Test AUC 0.947 / 0.908 / 0.900, mean 0.918 (2 min 46 s, November 2026; 0.924 with a
 different order of floating-point sums), measured when simulated vortices were still shorter and heavier than
-the published ones; the present images are harder to classify:
+the published ones; the current images are harder to classify:
 
     python -m lensjax.main --config configs/baseline.py:quick
 

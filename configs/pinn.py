@@ -13,7 +13,7 @@ The variant `quick` runs from simulation to report in under five minutes on two 
 compilation: an eighth of the width, a transformer of two small blocks, the central 80 pixels after a
 band-pass filter, 6 epochs of 9,000 simulated images. Test AUC 0.932 / 0.870 / 0.867, mean 0.889 (4 min 25 s,
 November 2026), measured when simulated vortices were still shorter and heavier than the published ones; the
-present images are harder to classify. After such short training the result depends on rounding: with a
+current images are harder to classify. After such short training the result depends on rounding: with a
 different order of floating-point sums the mean was 0.857:
 
     python -m lensjax.main --config configs/pinn.py:quick

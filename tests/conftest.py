@@ -10,10 +10,10 @@ os.environ["NPROC"] = "16"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Prevents lensjax/runtime/host_memory.py from changing this process; 128 kB is the default.
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
-# NumPy's matrices are small; threads that wait for each other made products up to 30 times as slow.
+# The NumPy matrices are small; with several threads, their products took up to 30 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Tests mostly compile. These flags and the older emitter of fusions, which JAX 0.11 no longer has, compile up
-# to four times as fast.
+# Compilation takes most of the time of the tests. With these flags and the older fusion emitter, which JAX
+# 0.11 no longer has, it is up to four times as fast.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

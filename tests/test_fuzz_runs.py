@@ -1,4 +1,4 @@
-"""Damaged configs, weights, models and caches: an error of one line, or the answer of the whole file."""
+"""Damaged configs, weights, models and caches: a one-line error, or the content of the undamaged file."""
 
 import functools
 import json
@@ -19,12 +19,12 @@ from lensjax.prediction import export
 from lensjax.runtime import user_cache
 from lensjax.weights import store
 
-LONGEST = 2.0  # seconds of computing for one file
+LONGEST = 2.0  # seconds of CPU time for one file
 SHAPES = {"pixels": (3, 8, 8), "scale": (3,)}
 
 
 def damage(content, generator):
-    """A copy with flipped bits, and bytes that are changed, inserted, left out or cut off."""
+    """A copy with flipped bits, and bytes that are changed, inserted, removed or cut off."""
     changed = bytearray(content)
     for _ in range(generator.choice([1, 1, 1, 2, 5])):
         position = generator.randrange(len(changed) or 1)
@@ -42,7 +42,7 @@ def damage(content, generator):
 
 
 def damage_header(content, generator):
-    """A safetensors file with another value at a random place of its header."""
+    """A safetensors file with another value at a random place in its header."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     entry = header[generator.choice(sorted(header))]
@@ -53,9 +53,9 @@ def damage_header(content, generator):
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def fingerprint(answer):
-    """Everything in an answer, for an exact comparison."""
-    leaves, structure = jax.tree.flatten(answer)
+def fingerprint(content):
+    """Everything in the content of a file, for an exact comparison."""
+    leaves, structure = jax.tree.flatten(content)
     return str(structure), [
         (leaf.dtype.str, leaf.shape, leaf.tobytes()) if isinstance(leaf, np.ndarray) else leaf
         for leaf in leaves
@@ -115,38 +115,38 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "write", "read", "number", "exact"), KINDS, ids=[kind[0] for kind in KINDS])
-def test_damaged_files_give_an_error_or_the_same_answer(
+def test_damaged_files_give_an_error_or_the_same_content(
     request, tmp_path, name, write, read, number, exact, caplog
 ):
     caplog.set_level(logging.CRITICAL)
     file = tmp_path / name
     write(file, *([request.getfixturevalue("run")] if write is model_file else []))
-    content, expected = file.read_bytes(), fingerprint(read(file))
+    whole, expected = file.read_bytes(), fingerprint(read(file))
     refused = 0
     for seed in range(number):
         generator = random.Random(seed)
         change = damage_header if file.suffix == ".safetensors" and seed % 4 == 0 else damage
-        file.write_bytes(change(content, generator))
+        file.write_bytes(change(whole, generator))
         started = time.process_time()
         try:
-            answer = read(file)
+            content = read(file)
         except UserError as error:
             message = str(error)
-            answer = None
+            content = None
         else:
             message = ""
         assert time.process_time() - started < LONGEST, f"seed {seed}"
         assert "\n" not in message, f"seed {seed}"
-        if answer is None:
+        if content is None:
             refused += 1
         elif exact:
-            assert fingerprint(answer) == expected, f"seed {seed}"
+            assert fingerprint(content) == expected, f"seed {seed}"
     assert refused > number / 2
 
 
 @pytest.mark.parametrize("field", ["temperature", "best_epoch", "classes"])
 def test_hostile_metadata_with_a_valid_checksum_is_refused_in_one_line(run, tmp_path, field):
-    """Any text as a field of a model file gives an error of one line, or a classifier."""
+    """Any text as a field of a model file gives a one-line error or a classifier."""
     file = tmp_path / "model.safetensors"
     model_file(file, run)
     variables, metadata = store.load(file)

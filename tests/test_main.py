@@ -244,7 +244,7 @@ def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
     assert metrics_without_times(tmp_path / "interrupted") == expected
 
 
-def test_interrupt_while_jax_is_imported_is_one_line():
+def test_interrupt_while_jax_is_imported_gives_one_line():
     words = ["-X", "importtime", "-m", "lensjax.main", "--config", "baseline:quick"]
     root = pathlib.Path(__file__).parent.parent
     with subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, cwd=root) as process:
@@ -255,7 +255,7 @@ def test_interrupt_while_jax_is_imported_is_one_line():
     assert lines == ["lensjax: stopped\n"]
 
 
-def test_full_disk_and_missing_permission_are_one_line(tmp_path, monkeypatch, capsys):
+def test_full_disk_and_empty_workdir_give_one_line(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/metrics.jsonl")
 
@@ -269,7 +269,7 @@ def test_full_disk_and_missing_permission_are_one_line(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err == "lensjax: --workdir is empty; give it a value\n"
 
 
-def test_user_error_is_one_line_with_code_2(tmp_path):
+def test_user_error_gives_one_line_and_code_2(tmp_path):
     process = start_command(["--config", config_file(tmp_path, "nowhere"), "--workdir", str(tmp_path / "r")])
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2

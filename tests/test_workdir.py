@@ -70,7 +70,7 @@ def test_changed_config_is_reported_unless_images_moved(tmp_path):
 
 
 def test_config_of_earlier_version_is_read(tmp_path):
-    """The fields changed only where images were stored."""
+    """The fields of earlier versions only determined where images were stored, and are ignored."""
     content = '{"seed": 3, "data": {"residence": "device", "device_share": 0.5}}'
     (tmp_path / "config.json").write_text(content)
     expected = default_config()
@@ -103,7 +103,7 @@ def test_folder_that_cannot_be_created_is_reported(tmp_path, kind):
 
 
 def test_write_is_synced_and_replaces_links(tmp_path, monkeypatch):
-    """The file and its folder are on the disk before the function returns; a link's target is not changed."""
+    """File and folder are on disk before the function returns; the target of a link is not changed."""
     synced = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))

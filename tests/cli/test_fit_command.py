@@ -42,7 +42,7 @@ def fitted(lens):
 
 @pytest.fixture
 def cheap_fit(fitted, monkeypatch):
-    """Replaces fits by the finished one; returns the calls: observation, model and radius."""
+    """Replaces fits with the finished one; returns the calls: observation, model and radius."""
     calls = []
 
     def fit(observation, model, *, radius):
@@ -59,7 +59,7 @@ def table(output):
         return list(csv.DictReader(stream))
 
 
-def test_real_lens_is_fitted_from_files_to_pages(fitted):
+def test_lens_is_fitted_from_files_to_pages(fitted):
     output, _ = fitted
     assert {file.name for file in output.iterdir()} == {
         *("settings.json", "fits.csv", "index.html", "lens_a.json", "lens_a.html", "lens_a.png")
@@ -106,7 +106,7 @@ def test_table_of_files_names_each_part(lens, cheap_fit, tmp_path):
     assert [row["name"] for row in table(tmp_path / "fits")] == ["_second", "first"]
     (first, *_), (second, *_) = cheap_fit
     np.testing.assert_allclose(first.noise, 2 * NOISE)
-    np.testing.assert_allclose(second.noise, NOISE)  # the flag is for lenses without noise map
+    np.testing.assert_allclose(second.noise, NOISE)  # the flag is for lenses without a noise map
     assert any("Gaussian of 0.2 arcsec" in note for note in first.notes)
     np.testing.assert_allclose(second.psf, small_lens()[2], atol=1e-7)
 
@@ -182,7 +182,7 @@ def bad_files(folder):
     ],
     ids=["shape", "scale", "extension", "text", "zeros", "psf", "nothing"],
 )
-def test_unusable_input_is_one_line_and_code_2(tmp_path, capsys, monkeypatch, changes, message):
+def test_unusable_input_gives_one_line_and_code_2(tmp_path, capsys, monkeypatch, changes, message):
     bad_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     flags = {"image": "image.fits", "noise": "noise.fits", "psf": "psf.fits", "output": "fits"} | changes
@@ -218,7 +218,7 @@ def test_parquet_table_has_the_same_rows(lens, cheap_fit, tmp_path):
 
 
 def test_predict_classifies_telescope_images(lens, tmp_path):
-    """`predict --psf` classifies the lenses that `fit` would fit; an unsuitable one gets an error."""
+    """`predict --psf` finds the same lenses as `fit`; an unsuitable image gets an error."""
     output = tmp_path / "predictions.csv"
     words = ["predict", "--model=common_test", f"--psf={lens / 'psf.fits'}", f"--output={output}", str(lens)]
     assert run(words) == 1

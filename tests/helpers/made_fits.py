@@ -1,4 +1,4 @@
-"""Fits that are made by hand, with images that agree with their models."""
+"""Fit results that are constructed without fitting; their images agree with their models."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ def lens_model(main, source):
 
 
 def values_of(model):
-    """Values in which no two parameters are equal."""
+    """Values of all parameters; consecutive parameters have different values."""
     known = {"theta_E": 0.7, "gamma": 2.2, "R_sersic": 0.4, "n_sersic": 1.3, "beta": 0.13}
     return {
         name: known.get(name.split(".")[-1], 0.02 * (number % 7) - 0.05)
@@ -25,7 +25,7 @@ def values_of(model):
 
 
 def made_fit(model, psf_subpixels, shape=(50, 53)):
-    """A model of a frame whose middle is not that of the image, with images but without a fit."""
+    """The point-spread function, and a fit result whose frame does not have the center of the image."""
     rng = np.random.default_rng(0)
     psf = gaussian_psf(0.12, SCALE / psf_subpixels)
     skewed = psf * (1 + 0.3 * np.tri(len(psf)))  # a kernel without symmetry shows how it is applied

@@ -8,7 +8,7 @@ import numpy as np
 Mutation = Callable[[bytearray, np.random.Generator], bytearray]
 
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, 2**63 - 1, 2**64 - 1)
-_HEAD = 4_000  # bytes at the start and end, where sizes are
+_HEAD = 4_000  # bytes at the start and end, where sizes are stored
 
 
 def flip_bits(content: bytearray, generator: np.random.Generator) -> bytearray:

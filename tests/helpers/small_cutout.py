@@ -29,7 +29,7 @@ def small_lens(size=61, seed=0):
 
 
 def write_fits(path, pixels, scale=SCALE):
-    """Writes an image with its pixel scale, or without if `scale` is None."""
+    """Writes an image with its pixel scale, or without it if `scale` is None."""
     unit = fits.PrimaryHDU(np.asarray(pixels, np.float32))
     if scale is not None:
         unit.header["CDELT1"], unit.header["CDELT2"] = -scale / 3600, scale / 3600

@@ -1,4 +1,4 @@
-"""A small lens: its model, true parameters, and images by lenstronomy."""
+"""A small lens: its model, its true parameters, and images rendered by lenstronomy."""
 
 import numpy as np
 from lenstronomy.LensModel.lens_model import LensModel as LenstronomyLens
@@ -38,7 +38,7 @@ PSF = gaussian_psf(0.12, 0.08)
 
 
 def simulate(parameters):
-    """Image by lenstronomy of all parameters: those of `TRUTH`, then the amplitudes."""
+    """Image that lenstronomy renders from all parameters: those of `TRUTH`, then the amplitudes."""
     theta_E, e1, e2, light_e1, light_e2, beta, source_x, source_y = parameters[:8]
     inner, outer, sky, *shapelets = parameters[8:]
     x, y = (axis.ravel() for axis in pixel_positions(FRAME, margin(FRAME)))

@@ -48,7 +48,7 @@ def _derivatives(profile):
         first = jax.jacrev(functools.partial(evaluate, profile))(row)  # with respect to every argument
 
         def slope(position):
-            # Only of the potential: the convergence would need third derivatives, which may be out of range.
+            # Of the potential only: the convergence would need third derivatives, which can overflow.
             def psi(position):
                 arguments = [*position, *row[2:]]
                 named = dict(zip(columns(profile), arguments, strict=True))

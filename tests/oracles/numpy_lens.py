@@ -4,7 +4,7 @@ import numpy as np
 
 
 def render(scene, preset):
-    """Expected counts of a scene, whose fields are NumPy arrays or numbers, for a preset of the simulator."""
+    """Expected counts of a scene whose fields are NumPy arrays or numbers, for a preset of the simulator."""
     instrument, source = preset.instrument, preset.source
     size, sub = instrument.image_size, instrument.subpixels
     half = instrument.psf_size // 2

@@ -27,7 +27,7 @@ def observation(side=SIDE, pixel_scale=0.05):
 
 
 def fit(residual, verdict="good"):
-    """Stands for a fit of an image that consists of light, an arc and a residual."""
+    """A stand-in for the fit of an image that consists of light, an arc and a residual."""
     side = len(residual)
     y, x = np.indices((side, side)) - (side - 1) / 2
     arc = 40 * np.exp(-(((np.hypot(x, y) - 24) / 3) ** 2))

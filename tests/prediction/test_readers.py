@@ -1,4 +1,4 @@
-"""Readers of image files: exact pixels, left-out planes, false sizes, and sources without an end."""
+"""Readers of image files: exact pixels, skipped planes, false sizes, and endless sources."""
 
 import bz2
 import gzip

@@ -17,7 +17,7 @@ def test_noise_has_the_correlation_of_drizzled_images():
     assert abs((noise[3:] * noise[:-3]).mean()) < 0.01
 
 
-def test_point_spread_function_has_its_width():
+def test_point_spread_function_has_the_stated_width():
     profile = TOOL["moffat"](121)
     assert profile.sum() == pytest.approx(1)
     middle = profile[60] / profile.max()

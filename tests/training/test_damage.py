@@ -1,4 +1,4 @@
-"""Damaged, lost and unfinished checkpoints: what is used, what is refused, and with which words."""
+"""Damaged, lost and unfinished checkpoints: which are used, which are refused, and the messages."""
 
 import functools
 import json
@@ -97,8 +97,8 @@ def test_best_and_newest_epoch_are_restored_unchanged(run):
     assert not list(check(run))
 
 
-def test_flipped_bits_are_never_used_without_a_word(run, tmp_path):
-    """Twenty of the flips of tools/studies/flip_bits.py, in the arrays and in the progress."""
+def test_flipped_bits_are_never_used_without_a_message(run, tmp_path):
+    """Twenty flips like those of tools/studies/flip_bits.py, in the arrays and in the progress."""
     places = random.Random(7)
     expected = [leaf.tobytes() for leaf in best_model(run)[1]]
     paths = [path for path in (run / "checkpoints" / BEST).rglob("*") if path.is_file()]
@@ -119,7 +119,7 @@ def test_flipped_bits_are_never_used_without_a_word(run, tmp_path):
 
 
 @pytest.mark.parametrize("item", ["model", "rest", "progress"])
-def test_training_resumes_from_newest_whole_checkpoint(run, caplog, item):
+def test_training_resumes_from_newest_intact_checkpoint(run, caplog, item):
     truncate(run / "checkpoints" / NEWEST / item)
     with caplog.at_level(logging.WARNING, "lensjax"):
         state, progress = resume(run)
@@ -148,7 +148,7 @@ def test_lost_best_epoch_is_refused(run, loss):
 
 
 def test_lost_newest_and_best_epoch_is_refused(run):
-    """The metrics file names a better epoch than any checkpoint that is left."""
+    """The metrics file contains a better epoch than any remaining checkpoint."""
     records = [{"epoch": epoch, "validation_auc": epoch / 10} for epoch in (1, 2, 3, 4)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     shutil.rmtree(run / "checkpoints" / NEWEST)
@@ -157,7 +157,7 @@ def test_lost_newest_and_best_epoch_is_refused(run):
 
 
 def test_run_survives_loss_of_newest_checkpoint_at_any_epoch(tmp_path):
-    """As after a power failure: the checkpoint before the newest one, and its best epoch, are whole."""
+    """As after a power failure: the checkpoint before the newest one, and its best epoch, are intact."""
     scores = (0.7, 0.9, 0.8, 0.95, 0.95, 0.6, 0.5)
     records = [{"epoch": epoch, "validation_auc": score} for epoch, score in enumerate(scores, 1)]
     claim(tmp_path / "run", tiny_config(**SMALL))
@@ -217,7 +217,7 @@ def test_empty_checkpoint_does_not_stop_prediction_or_training(run, caplog):
     assert not (run / "checkpoints" / "999").exists()
 
 
-def test_no_whole_checkpoint_is_one_line(run):
+def test_run_without_intact_checkpoint_gives_one_line(run):
     for step in (BEST, NEWEST):
         truncate(run / "checkpoints" / step / "model")
     with pytest.raises(UserError, match=rf"checkpoints/{NEWEST} is damaged \(model.*delete the folder"):
@@ -279,7 +279,7 @@ def test_array_digest_covers_names_types_and_shapes():
 
 
 def test_signal_after_last_evaluation_stops_several_seeds(tmp_path):
-    """Two seeds one after another; the signal arrives in the log record of the first one's last epoch."""
+    """Two seeds, one after another; the signal arrives while the last epoch of the first one is logged."""
     from helpers.tiny_runs import TRAIN
 
     config = tiny_config(**SMALL, num_epochs=1, seeds=2)

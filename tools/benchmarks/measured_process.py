@@ -2,8 +2,8 @@
 
   python tools/benchmarks/measured_process.py FUNCTION FILE ARGUMENT ...
 
-FUNCTION is the name of a function below, FILE receives its result as JSON, and the arguments are those of
-`lensjax.main`.
+FUNCTION is machine, images, cost, first_step or run. FILE receives its result as JSON. The arguments are
+those of `lensjax.main`.
 """
 
 import functools
@@ -22,7 +22,7 @@ Write = Callable[[dict[str, Any]], None]
 
 
 def machine(words: list[str], write: Write) -> int:
-    """Machine, versions and commit."""
+    """Writes the machine, the versions and the commit."""
     import jax
 
     write(importlib.import_module("training").describe_machine(jax.local_devices()[0]))
@@ -30,7 +30,7 @@ def machine(words: list[str], write: Write) -> int:
 
 
 def images(words: list[str], write: Write) -> int:
-    """Number of images in each split, and the time to load or simulate them, seconds."""
+    """Writes the number of images in each split, and the time to load or simulate them, seconds."""
     from lensjax.cli.console import terminal_output
     from lensjax.data.source import load_splits
     from lensjax.runtime.compilation_cache import enable_compilation_cache
@@ -47,7 +47,7 @@ def images(words: list[str], write: Write) -> int:
 
 
 def cost(words: list[str], write: Write) -> int:
-    """Floating-point operations per training image, and the peak of the devices."""
+    """Writes the floating-point operations per training image, and the peak FLOP/s of the devices."""
     import jax
 
     from lensjax.training import processes
@@ -69,7 +69,7 @@ def cost(words: list[str], write: Write) -> int:
 
 
 def first_step(words: list[str], write: Write) -> int:
-    """Times at which a run calls its first training step and receives its result; then ends the run."""
+    """Writes the times at which a run calls its first training step and gets its result, and ends the run."""
     import jax
 
     from lensjax.training import loop
@@ -93,7 +93,7 @@ def first_step(words: list[str], write: Write) -> int:
 
 
 def run(words: list[str], write: Write) -> int:
-    """Executes a whole run and writes its peak memory."""
+    """Executes a whole run, and writes its peak memory, bytes."""
     code = _run_lensjax(words)
     import jax
 

@@ -18,7 +18,7 @@ FLAGS = {
     "utilization": real(
         "Fraction of its peak that a single GPU reaches; 0.3 if not given.", 0.3, 1e-6, value="X", high=1.0
     ),
-    "peak": real("Peak of a GPU; 67 if not given, float32 on an H100.", 67.0, 1e-6, value="TFLOPS"),
+    "peak": real("Peak of a GPU, TFLOP/s; 67 if not given, float32 on an H100.", 67.0, 1e-6, value="TFLOPS"),
     "node": integer("GPUs per node; 8 if not given.", 8, 1),
     "inside": real("Bandwidth of a GPU within its node; 300 if not given.", 300.0, 1e-6, value="GB/S"),
     "between": real("Bandwidth of a GPU between nodes; 40 if not given.", 40.0, 1e-6, value="GB/S"),

@@ -51,7 +51,7 @@ FLAGS = {
         default=[],
     ),
     "limit": real(
-        "Stop longer runs, like Ctrl-C, and report their completed epochs; the test images are evaluated "
+        "Stop longer runs with SIGTERM, and report their completed epochs; the test images are evaluated "
         "afterward, outside the measured time.",
         None,
         1.0,

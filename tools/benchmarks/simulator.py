@@ -26,7 +26,7 @@ FLAGS = {
     "batch": integer("Scenes per batch; 32 if not given.", 32, 2),
     "rounds": integer("Number of rounds; the shortest time of each code is reported. 5 if not given.", 5, 1),
     "path": Flag("FOLDER", "Folder with codes that are not installed."),
-    "nopeers": switch("Time lensjax only."),
+    "nopeers": switch("Time only lensjax."),
 }
 USAGE = usage(
     "Times the simulator and other codes in alternating rounds, and prints the ratios.",
@@ -172,7 +172,7 @@ def log_table(times: dict[str, float], batch: int, base: str) -> None:
 
 def lenstronomy(scenes: simulation.Scene) -> np.ndarray:
     """Renders scenes one after another with lenstronomy, in this process."""
-    model, parameters, source, _ = _lenstronomy_parts("lenstronomy", len(scenes.masses[0]))
+    model, parameters, source = _lenstronomy_parts("lenstronomy", len(scenes.masses[0]))
     return np.array(
         [
             model.image(parameters(scenes, row), source(scenes, row), unconvolved=False)
@@ -183,7 +183,7 @@ def lenstronomy(scenes: simulation.Scene) -> np.ndarray:
 
 def jaxtronomy(number: int, scenes: simulation.Scene) -> Callable[[], Any]:
     """Function that renders the scenes in one compiled batch with JAXtronomy."""
-    model, parameters, source, _ = _lenstronomy_parts("jaxtronomy", number)
+    model, parameters, source = _lenstronomy_parts("jaxtronomy", number)
 
     def render(scene: simulation.Scene) -> jax.Array:
         one = jax.tree.map(lambda leaf: leaf[None], scene)
@@ -233,7 +233,7 @@ def _lenstronomy_parts(library: str, number: int) -> Any:
         center = {"center_x": scenes.source_x[row], "center_y": scenes.source_y[row]}
         return [{**shape, "n_sersic": prior.n_sersic, **ellipse, **center}]
 
-    return image_model, lens, source, None
+    return image_model, lens, source
 
 
 def caustics(number: int, scenes: simulation.Scene) -> Callable[[], Any]:

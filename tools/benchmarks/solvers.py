@@ -27,7 +27,12 @@ RESOLUTION = fitting.Resolution.native(MODEL, (150, 150))
 
 FLAGS = {
     "images": integer("Number of common_test images without substructure; 8 if not given.", 8, 1),
-    "away": real("Distance of the start from the optimum, standard deviations; 10 if not given.", 10.0, 0.0),
+    "away": real(
+        "Distance of the starting point from the optimum in each parameter, standard deviations; 10 if not "
+        "given.",
+        10.0,
+        0.0,
+    ),
     "rounds": integer("Number of repetitions; the shortest time is reported. 3 if not given.", 3, 1),
     "path": Flag("FOLDER", "Folder with optimistix, if it is not installed."),
 }

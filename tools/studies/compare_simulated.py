@@ -123,7 +123,7 @@ def plot(file: Path, simulated: dict[str, np.ndarray], published: dict[str, np.n
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=110)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot write the figure: {error}") from error
+        raise UserError(f"{file}: the figure cannot be written: {error}") from error
 
 
 FLAGS = {
@@ -138,8 +138,9 @@ USAGE = usage(
     "Compares summary statistics of simulated and published images.",
     ["python tools/studies/compare_simulated.py --published FOLDER --figure FILE"],
     FLAGS,
-    "Prints for each statistic the range of the simulated images, the range of the published images, and how "
-    "many published images are within the range of the simulated ones.",
+    "Prints for each statistic the percentiles 0.1 and 99.9 of the simulated images, the range of the "
+    "published images, and how many published images are between the smallest and largest value of the "
+    "simulated ones.",
 )
 
 

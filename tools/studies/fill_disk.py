@@ -31,9 +31,10 @@ INSIDE = "LENSJAX_FILL_DISK_INSIDE"
 
 FLAGS: dict[str, Flag] = {}
 USAGE = usage(
-    "Trains on disks of six sizes that are too small, then on a larger one.",
+    "Trains on disks of six sizes that are too small, then enlarges each disk and resumes.",
     ["python tools/studies/fill_disk.py"],
     FLAGS,
+    "Requires Linux with user namespaces (unshare).",
 )
 
 

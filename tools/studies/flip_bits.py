@@ -44,7 +44,7 @@ Read = Callable[[Path], Any]
 
 
 FLAGS: dict[str, Flag] = {
-    "flips": integer("Flips for each row; 500 if not given.", 500, 1),
+    "flips": integer("Number of flips for each row of the table; 500 if not given.", 500, 1),
     "seed": integer("Seed of the random positions; 0 if not given.", 0, 0),
 }
 USAGE = usage(
@@ -119,7 +119,7 @@ class Older(tuple):
 
 
 def make_files(folder: Path) -> TrainState:
-    """Writes a run of two epochs and a half, whose second is the best, and a cache file."""
+    """Writes a run of two and a half epochs, the second of which is the best, and a cache file."""
     config = default_config()
     config.update_from_flattened_dict(TINY)
     workdir.claim(folder, config)

@@ -55,9 +55,9 @@ STOPS_PER_RUN = 4
 
 
 FLAGS: dict[str, Flag] = {
-    "kills": integer("Stops, over all recipes; 24 if not given.", 24, 1),
+    "kills": integer("Number of stops over all recipes; 24 if not given.", 24, 1),
     "signal": Flag("NAME", "KILL, INT or TERM; KILL if not given."),
-    "recipe": Flag("NAME", f"{', '.join(RECIPES)}; all of them if not given."),
+    "recipe": Flag("NAME", f"Recipe: {'; '.join(RECIPES)}. All of them if not given."),
     "seed": integer("Seed of the random times; 0 if not given.", 0, 0),
 }
 USAGE = usage(

@@ -38,7 +38,12 @@ PRESET = "common_test"
 FLAGS = {
     "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 2),
     "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
-    "split": choice("SPLIT", "Split of the simulated images.", ["validation", "test"], "test"),
+    "split": choice(
+        "SPLIT",
+        "Split of the simulated images: test (default) or validation.",
+        ["validation", "test"],
+        "test",
+    ),
     "published": Flag(
         "FOLDER",
         "Published images: no/, sphere/ and vort/ with .npy files; $LENSJAX_PUBLISHED_SAMPLES if not given.",
@@ -113,7 +118,7 @@ def report_simulated(number: int, seed: int, split: Split, output: str | None, f
 
 
 def report_calibration(labels: np.ndarray, evidence: fitting.Evidence) -> None:
-    """Prints log loss and reliability of the probabilities, and the temperature that would suit them best."""
+    """Prints log loss and reliability of the probabilities, and the temperature with the lowest log loss."""
     ratios = np.asarray(evidence.log_ratios, np.float64)
     probabilities = np.asarray(evidence.probabilities(), np.float64)
     for name, values in (("without temperature", softmax(ratios, axis=1)), ("calibrated", probabilities)):

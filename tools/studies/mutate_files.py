@@ -29,7 +29,7 @@ OUTCOMES = ("read", "refused", "error", "hang", "crash")
 
 
 FLAGS: dict[str, Flag] = {
-    "number": integer("Damaged files; 2,000 if not given.", 2_000, 1),
+    "number": integer("Number of damaged files; 2,000 if not given.", 2_000, 1),
     "seed": integer("Seed of the damage; 0 if not given.", 0, 0),
     "output": Flag("FILE", "Also write the table as JSON."),
 }

@@ -207,14 +207,14 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(values.output).expanduser()
     existing = [str(folder / name) for name in FIGURES if (folder / name).exists()]
     if existing and not values.overwrite:
-        raise UserError(f"already exists: {', '.join(existing)}; use --overwrite to replace")
+        raise UserError(f"already exists: {', '.join(existing)}; choose another --output, or add --overwrite")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, draw in FIGURES.items():
             draw().savefig(folder / name, dpi=110)
             log.info("wrote %s", folder / name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write: {error.strerror}; choose another folder") from error
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
 
 
 def run() -> int:

@@ -28,7 +28,7 @@ FLAGS = {
         "columns name and theta_E_published_arcsec.",
     ),
     "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
-    "pixel_scale": real("Side of a pixel; that of the header if not given.", None, 1e-3, value="ARCSEC"),
+    "pixel_scale": real("Side of a pixel; read from the header if not given.", None, 1e-3, value="ARCSEC"),
     "psf": Flag("FILE", "Point-spread function of lenses that have no psf.fits."),
 }
 USAGE = usage(

@@ -31,7 +31,7 @@ USAGE = usage(
     "Measures the accuracy of modeling.fit on simulated lenses as seen by the Hubble Space Telescope.",
     ["python tools/studies/simulated_lenses.py --output runs/simulated_lenses.jsonl"],
     FLAGS,
-    "Pulls are (fit - truth) / standard deviation; 68 % of them are within 1 if the errors are right.",
+    "Pulls are (fit - truth) / standard deviation; 68 % of them are within 1 if the errors are correct.",
 )
 SCALE, SIDE, FINE = 0.05, 120, 4  # arcsec, pixels, rays per pixel along each axis
 PSF_SIDE, PSF_FWHM, MOFFAT_BETA = 15, 0.1, 2.5
