@@ -54,7 +54,7 @@ BELOW_1 = 0.999999
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
 
 # Fields of earlier versions that are ignored in the config of a run: group, name, and the value for which it
-# is ignored, or None for any. They changed only where images were stored.
+# is ignored, or None for any. They only determined where images were stored.
 EARLIER_FIELDS = (("data", "device_share", None), ("data", "residence", "device"))
 
 FIELDS: dict[str, Field] = {
@@ -95,8 +95,8 @@ FIELDS: dict[str, Field] = {
     ),
     "data.residence": Field(
         "auto",
-        "Location of the training images: in host memory, or on disk (prepared data sets only). auto: on "
-        "disk if they need more than half of the memory.",
+        "Location of the training images. host: in memory. disk: on disk (prepared data sets only). auto: on "
+        "disk if they need more than half of the memory, and in memory otherwise.",
         choices=("auto", "host", "disk"),
     ),
     "preparation.crop": Field(
@@ -142,18 +142,18 @@ FIELDS: dict[str, Field] = {
     ),
     "model.input": Field(
         "image",
-        "Input of the model. lens_vit_pinn also accepts the two forms of physics.reference.gradient_input; "
-        "lens_fit_net also accepts residual and image_and_residual, which require data.fit, and "
-        "image_and_reference_source.",
+        "Input of the model. lens_vit_pinn also accepts gradient_product and mixed_derivative "
+        "(physics.reference.gradient_input); lens_fit_net also accepts residual and image_and_residual, "
+        "which require data.fit, and image_and_reference_source.",
         choices=INPUTS,
     ),
     "model.pretrained": Field(
         "",
-        "File of initial weights, written by lensjax convert-weights: those of the whole model, of a "
-        "resnet18 for baseline_cnn, or of a dino_vits16 for lens_vit_pinn.",
+        "File of initial weights, written by lensjax convert-weights: those of the whole model, of resnet18 "
+        "for baseline_cnn, or of dino_vits16 for lens_vit_pinn.",
     ),
     "model.pretrained_cnn": Field(
-        "", "File of initial weights for the ResNet in lens_vit_pinn: those of a resnet18."
+        "", "File of initial weights for the ResNet in lens_vit_pinn: those of resnet18."
     ),
     "loss.physics_weight": Field(
         0.01, "Weight of the physics loss of lens_vit_pinn and lens_encoder_net.", 0

@@ -26,7 +26,7 @@ FLAGS = {
         "an extension, the noise is estimated.",
     ),
     "psf": Flag("FILE", "Point-spread function. If not given, the extension PSF of the image file is used."),
-    "mask": Flag("FILE", "Mask, 1 for valid pixels. If not given, all pixels are valid."),
+    "mask": Flag("FILE", "Mask, 1 for valid pixels."),
     "output": Flag("FOLDER", "Folder of the results. Rerun the same command to resume."),
     "pixel-scale": real(
         "Side of a pixel; read from the header if not given.", None, 1e-6, value="ARCSEC", high=10

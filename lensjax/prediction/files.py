@@ -94,7 +94,7 @@ def predict_files(
     target = TargetSize(config.data.image_size, crop, zoom)
     listing = find_images(source)
     if listing.skipped:
-        log.warning("%s: skipped %s, which are not images", source, listing.describe_skipped())
+        log.warning("%s: skipped %s: not a supported file format", source, listing.describe_skipped())
     names = table_files.column_names(config.data.fit != "none")
     about = {
         "run": str(classifier.trained.workdir.absolute()),

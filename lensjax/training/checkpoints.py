@@ -218,7 +218,8 @@ class Checkpoints:
         if some_damaged or len(logged) > len(progress.history) + 1:
             raise self._best_is_missing(best)
         log.warning(
-            "%s has no checkpoint of epoch %d, the best in %s; rerun the training. Using epoch %d",
+            "%s has no checkpoint of epoch %d, the best in %s; using epoch %d. Rerun the training command to "
+            "resume",
             *(self.folder, best, METRICS, best_epoch(progress.history)),
         )
 

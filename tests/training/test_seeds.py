@@ -28,7 +28,7 @@ def validate(variables):
 
 
 def validate_until(call):
-    """Returns `validate`, which raises `Killed` at a given call, counted from 1."""
+    """Returns a function like `validate` that raises `Killed` at a given call, counted from 1."""
     calls = []
 
     def evaluate(variables):

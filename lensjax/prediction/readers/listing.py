@@ -30,7 +30,7 @@ class Listing:
       top: the folder that the names are relative to, or the zip archive.
       names: names of the files, with forward slashes.
       archive: the zip archive with the files; None for files on disk.
-      skipped: number of files that are not images, by suffix.
+      skipped: number of files that are not in a supported format, by suffix.
     """
 
     top: Path
@@ -66,7 +66,7 @@ class Listing:
             raise UserError(f"cannot be read: {reason}") from error
 
     def describe_skipped(self) -> str:
-        """Describes the files that are not images, such as "2 .jpg, 1 .txt"."""
+        """Describes the skipped files, such as "2 .jpg, 1 .txt"."""
         return ", ".join(f"{number:,} {suffix}" for suffix, number in self.skipped.most_common())
 
     def digest(self) -> str:
