@@ -45,7 +45,7 @@ FLAGS = {
     "prefix": Flag(
         "NAME",
         "Module that contains the network, such as encoder_q; needed if the file contains several networks, "
-        "or a network with further parts, which are ignored.",
+        "or a network with additional parts, which are ignored.",
     ),
     "to-torch": switch("Convert to PyTorch: write a state dict that load_state_dict(strict=True) accepts."),
     "download": choice(

@@ -27,7 +27,7 @@ class Flag:
       modes: the commands that have the flag, if several share a table.
       define: the absl function that defines the flag.
       default: value if the flag is not given.
-      settings: further arguments of `define`.
+      settings: additional arguments of `define`.
     """
 
     value: str

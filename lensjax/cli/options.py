@@ -127,7 +127,7 @@ class Options:
 
     Attributes:
       mode: one of `MODES`.
-      config: the whole config; None if not given.
+      config: the full config; None if not given.
       source: new location of the images of a run to evaluate; None if it is that in the run's config.
       workdir: the run's folder, or a model file.
       workdirs: the folders of the runs to compare.

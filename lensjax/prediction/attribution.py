@@ -112,7 +112,7 @@ def attention_weights(
       model: a ViT, or a classifier that contains one.
       variables: parameters and running statistics.
       images: model input.
-      **options: further arguments of the model, such as `train`.
+      **options: additional arguments of the model, such as `train`.
 
     Raises:
       ValueError: if the model has no transformer.

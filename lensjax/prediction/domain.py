@@ -37,8 +37,8 @@ class Domain:
     """Limits of the images for which a classifier is reliable.
 
     Attributes:
-      low, high: smallest and largest allowed value of each of `QUANTITIES`, in its order; of the natural
-        logarithm for sky noise and reduced chi-square. -3e38 and 3e38 for those that a run does not have.
+      low, high: smallest and largest allowed value of each of `QUANTITIES`; for sky noise and reduced
+        chi-square, of the natural logarithm. -3e38 and 3e38 for quantities that a run does not have.
       means: mean of the features (inputs of the last layer) for each predicted class.
       precision: inverse covariance of the features about these means.
       max_distance: largest allowed Mahalanobis distance of the features from the nearest mean.

@@ -32,7 +32,7 @@ def abstract_state(config: ConfigDict) -> TrainState:
     """Shapes and types of the training state; nothing is computed.
 
     Args:
-      config: the whole config of a run.
+      config: the full config of a run.
     """
     return start.abstract_state(config, models.build(config))
 
@@ -44,7 +44,7 @@ def step_flops(config: ConfigDict) -> float:
     accelerators is counted on every machine: the convolutions for CPUs do some operations more than once.
 
     Args:
-      config: the whole config of a run.
+      config: the full config of a run.
     """
     size, side = config.batch_size, config.data.image_size
     batch = {
@@ -70,7 +70,7 @@ def all_reduces(config: ConfigDict) -> tuple[int, int]:
     not depend on each other.
 
     Args:
-      config: the whole config of a run.
+      config: the full config of a run.
     """
     state = abstract_state(config)
     gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))

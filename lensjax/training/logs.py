@@ -88,7 +88,7 @@ def log_start(config: ConfigDict, progress: Sequence[Progress]) -> None:
     """Logs the position from which runs resume, and the table of their completed epochs.
 
     Args:
-      config: the whole config of the first run.
+      config: the full config of the first run.
       progress: the progress of each run.
     """
     done = progress[0]
@@ -130,7 +130,7 @@ def row(record: Record, config: ConfigDict, seconds_left: float) -> str:
 
     Args:
       record: the epoch's metrics.
-      config: the whole config.
+      config: the full config.
       seconds_left: estimated time to the end of the run, seconds.
     """
     terms = term_names(config.model.name)

@@ -25,7 +25,7 @@ class Profiler:
     wait.
 
     Args:
-      config: the whole config of the run.
+      config: the full config of the run.
       workdir: the run's folder; the trace is written to its subfolder `profile/`.
       device: one of the devices that train.
       num_devices: number of devices that train.

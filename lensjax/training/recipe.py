@@ -35,7 +35,7 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Recipe":
-        """Recipe of a whole config."""
+        """Recipe of a full config."""
         return cls(
             **config.preparation,
             **config.augmentation,

@@ -39,7 +39,7 @@ def train(
     """Trains a model with each of `config.seeds` seeds; resumes unfinished runs.
 
     Args:
-      config: the whole config.
+      config: the full config.
       workdir: the folder of all runs, claimed and locked; `workdir.list_runs` gives the folder of each run.
       model, images, evaluate, devices: see `loop.train`.
       profiler: optional profiler of a single run.
@@ -80,7 +80,7 @@ def max_group_size(config: ConfigDict, images: TrainingImages, devices: Sequence
     """Number of seeds to train side by side if memory suffices.
 
     Args:
-      config: the whole config.
+      config: the full config.
       images: the training images.
       devices: the devices to train on.
 

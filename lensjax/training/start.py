@@ -29,7 +29,7 @@ def build_step(config: ConfigDict, model: ClassifierModule, num_steps: int) -> S
     """Builds the training step of a config.
 
     Args:
-      config: the whole config.
+      config: the full config.
       model: the classifier; its `axis_name` is the mapped axis over which batches are sharded.
       num_steps: steps in an epoch.
     """

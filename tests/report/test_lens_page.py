@@ -1,4 +1,4 @@
-"""Pages of fitted lenses: content, escaping, self-containedness, and the figures' data."""
+"""Pages of fitted lenses: content, escaping, self-containment, and the data of the figures."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""The report page: content, self-containment, and display in a browser without network."""
+"""The report page: content, self-containment, and display in a browser without network access."""
 
 import base64
 import html.parser

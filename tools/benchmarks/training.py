@@ -231,7 +231,7 @@ def compare(task: dict[str, Any], names: list[str], rounds: int, *, alone: bool)
       task: model and sizes.
       names: the contestants.
       rounds: number of rounds.
-      alone: whether to run one contestant after the other.
+      alone: whether to run one contestant after another.
     """
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
     seconds: dict[tuple[str, str], list[float]] = {(job, name): [] for job in JOBS for name in names}

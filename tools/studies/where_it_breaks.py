@@ -176,8 +176,8 @@ USAGE = usage(
     "Measures how a trained lens-fit run degrades when an assumption of the fit is violated.",
     ["python tools/studies/where_it_breaks.py --workdir runs/lens_fit-quick"],
     FLAGS,
-    "Simulated common_test images that violate one assumption, none of which the run has seen, are fitted "
-    "and classified: first with the fit of the run, then with the general fit. "
+    "Each condition except 'as trained' violates an assumption of the fit. Images that the run has not seen "
+    "are simulated, fitted and classified: first with the fit of the run, then with the general fit. "
     "docs/where_it_breaks.md shows the table.",
     f"Conditions: {', '.join(CONDITIONS)}.",
     "Intervals contain the central 95 % of 1,000 bootstrap samples; AUC is one-vs-rest.",
