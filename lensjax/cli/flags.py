@@ -138,7 +138,7 @@ def parse_flags(
 
 
 def describe_flag_error(error: Exception) -> str:
-    """Message of an error of absl, which prints a tuple for a switch that is neither true nor false."""
+    """Message of an error raised by absl, without the tuple that absl prints for an invalid switch."""
     text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "must be true or false", str(error))
     return text.removeprefix("flag ")
 

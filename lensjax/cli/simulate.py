@@ -92,6 +92,13 @@ def main(arguments: Sequence[str]) -> None:
 def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: str) -> None:
     """Writes the manifest of a new folder, or checks that of an existing one.
 
+    Args:
+      output: folder of the images.
+      preset: name of the preset.
+      seed: seed of the scenes.
+      numbers: number of images in each of the folders `train` and `val`.
+      form: "npy" or "array_record".
+
     Raises:
       UserError: if the folder has a different manifest, or other files and no manifest.
     """
@@ -103,7 +110,11 @@ def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: s
 
 
 def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes the images that do not exist yet; a file is written completely or not at all."""
+    """Writes the images that do not exist yet; a file is written completely or not at all.
+
+    Args:
+      output, preset, seed, numbers: see `claim`.
+    """
     for folder, number in numbers.items():
         for name in CLASSES:
             (output / folder / name).mkdir(parents=True, exist_ok=True)
@@ -124,7 +135,11 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
 
 
 def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes both splits as one TensorFlow Datasets data set, unless it exists."""
+    """Writes both splits as one TensorFlow Datasets data set, unless it exists.
+
+    Args:
+      output, preset, seed, numbers: see `claim`.
+    """
     from lensjax.data.deep_lense import DeepLense  # TensorFlow Datasets is slow to import
 
     if (output / "deep_lense").exists():
@@ -143,7 +158,12 @@ def write_array_record(output: Path, preset: str, seed: int, numbers: dict[str, 
 
 
 def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> None:
-    """Writes a table with the file, the class and all true parameters of each image."""
+    """Writes a table with the file, the class and all true parameters of each image.
+
+    Args:
+      file: the table, CSV.
+      preset, seed, numbers: see `claim`.
+    """
     temporary = file.with_suffix(".part")
     with temporary.open("w", newline="") as stream:
         writer: Any = None
@@ -174,6 +194,11 @@ def truth_rows(scenes: simulation.Scene) -> Iterator[dict[str, str]]:
 
 def write_montage(file: Path, preset: str, seed: int, columns: int = 6) -> None:
     """Writes a contact sheet: a row of images for each class, with their main parameters.
+
+    Args:
+      file: the contact sheet; its suffix determines the format.
+      preset, seed: see `claim`.
+      columns: number of images of each class.
 
     Raises:
       UserError: if the file cannot be written.

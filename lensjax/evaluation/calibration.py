@@ -71,7 +71,11 @@ def apply_temperature(
 
 
 def to_logits(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Logits that correspond to probabilities, up to an additive constant per image."""
+    """Logits that correspond to probabilities, up to an additive constant per image.
+
+    Args:
+      probabilities: class probabilities of each image; 0 is replaced by the smallest normal float64 number.
+    """
     return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 

@@ -34,7 +34,12 @@ def classification_metrics(
 def confusion_matrix(
     labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> Int[np.ndarray, "classes classes"]:
-    """Number of images by true class (row) and predicted class (column)."""
+    """Number of images by true class (row) and predicted class (column).
+
+    Args:
+      labels: class index of each image.
+      probabilities: class probabilities of each image.
+    """
     from sklearn import metrics  # slow to import
 
     return metrics.confusion_matrix(labels, probabilities.argmax(1), labels=range(len(CLASSES)))

@@ -117,7 +117,15 @@ def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.
 def overlay(
     images: Float[np.ndarray, "n height width"], maps: Float[np.ndarray, "n height width"]
 ) -> Float[np.ndarray, "n height width 3"]:
-    """Overlays heat maps on gray images; each map is scaled to its own maximum."""
+    """Overlays heat maps on gray images.
+
+    Args:
+      images: brightness; clipped to [0, 1].
+      maps: values of at least 0; each map is scaled to its own maximum.
+
+    Returns:
+      RGB colors from 0 to 1.
+    """
     largest = maps.max((1, 2), keepdims=True)
     scaled = np.where(largest > 0, maps / np.where(largest > 0, largest, 1), 0)
     gray = np.repeat(0.85 * images[..., None].clip(0, 1), 3, axis=-1)

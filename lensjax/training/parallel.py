@@ -108,6 +108,10 @@ def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
 
     The sharding is that of the mapped functions' results. With another sharding the functions would be
     compiled a second time.
+
+    Args:
+      tree: arrays that are the same on all devices.
+      devices: all devices that share a batch.
     """
     return jax.device_put(tree, _sharding(devices, PartitionSpec()))
 

@@ -142,6 +142,10 @@ def local_row_indices(number: int, devices: Sequence[jax.Device]) -> Int[np.ndar
     """Indices from 0 to `number` - 1 that belong to this process.
 
     All processes get the same number of indices; the last index is repeated as padding.
+
+    Args:
+      number: number of indices over all processes.
+      devices: the devices of all processes.
     """
     process_indices = sorted({device.process_index for device in devices})
     each = -(-number // len(process_indices))

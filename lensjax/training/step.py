@@ -34,7 +34,14 @@ class StepFunction(Protocol):
 
 
 def decode(batch: Batch) -> Float[Array, "batch height width channels"]:
-    """Images of a batch, from 0 to 1; the residuals, if any, are a second channel."""
+    """Images of a batch as the model's input, before preparation.
+
+    Args:
+      batch: see `Batch`.
+
+    Returns:
+      The images, from 0 to 1; residuals, if any, are a second channel, in standard deviations of the noise.
+    """
     dtype = batch["scale"].dtype
     images = batch["pixels"].astype(dtype) / batch["scale"][:, None, None]
     if "residuals" not in batch:
