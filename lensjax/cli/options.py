@@ -41,8 +41,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "model": Flag(
         "NAME",
-        "Model that is part of the package (common_test), folder of a run, or model file written by lensjax "
-        "export.",
+        "Model of the package (common_test), folder of a run, or model file written by lensjax export.",
         ("predict",),
     ),
     "split": choice(
@@ -75,11 +74,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
-        "crop",
-        "Crop images that are larger than those of the run to their center.",
-        ("error", "crop"),
-        "error",
-        "predict",
+        "crop", "Crop oversized images to their center.", ("error", "crop"), "error", "predict"
     ),
     "pixel-scale": real(
         "Pixel scale of the images, which are resampled to the pixel scale of the run.",
@@ -95,8 +90,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "noise": Flag(
         "FILE",
-        "Noise map of telescope images; see --psf. If not given, an extension of the image file is used, or "
-        "the noise is estimated.",
+        "Noise map for --psf. If not given, it is read from an extension of the image file or estimated.",
         ("predict",),
     ),
     "psf": Flag(
@@ -177,9 +171,6 @@ def parse(arguments: Sequence[str]) -> Options:
 
     Args:
       arguments: the command-line arguments after the program name.
-
-    Returns:
-      The options.
 
     Raises:
       UserError: if a flag, a value or a config field is invalid.
@@ -262,9 +253,7 @@ def _is_given(name: str, words: Sequence[str]) -> bool:
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
     found = tuple(Path(part) for part in (folders or "").split(",") if part)
     if config is not None or len(found) < 2 or len(set(found)) < len(found):
-        raise UserError(
-            "compare needs --workdir FOLDER,FOLDER of two or more different runs, and no --config"
-        )
+        raise UserError("compare needs --workdir FOLDER,FOLDER of two or more different runs; omit --config")
     return found
 
 

@@ -53,9 +53,7 @@ class Session:
       num_images: number of training images.
       batches: function from an epoch, from 0, and the number of completed steps to the remaining batches.
       evaluate: see `train`.
-      stop: the request to stop.
-      devices: devices of all processes.
-      profiler: optional profiler.
+      stop, devices, profiler: request to stop, devices of all processes, optional profiler.
     """
 
     configs: Sequence[ConfigDict]
