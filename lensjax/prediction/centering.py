@@ -19,9 +19,10 @@ _CENTER_BOUNDS = (-0.6, 0.6)  # arcsec
 def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
     """Fits a smooth lens to each image, after centering images in which the lens is off-center.
 
-    If the model fixes the lens at the center of the image and the residual of its fit exceeds the noise, the
-    image is fitted again with a free center. If the fitted center is off-center, the image is shifted by
-    whole pixels, with wrapped edges, and fitted with a free center; the remaining offset is below a pixel.
+    If the model fixes the lens at the center of the image, and its fit does not converge or its residual
+    exceeds the noise, the image is fitted again with a free center. If the lens is off-center, the image is
+    shifted by whole pixels, with wrapped edges, and fitted with a free center; the remaining offset is below
+    a pixel.
 
     Args:
       images: the images.

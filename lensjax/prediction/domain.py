@@ -55,7 +55,8 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     """Measures the domain of a classifier.
 
     The limits of a quantity are its smallest and largest value, extended by a tenth of their difference. The
-    largest distance is determined by cross-validation: each half of the images is compared with the other.
+    largest allowed distance is that of a cross-validation, in which each half of the images is compared with
+    the other, plus a tenth.
 
     Args:
       images: validation images, with the results of the fits if the run has them.

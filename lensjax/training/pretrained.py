@@ -35,9 +35,9 @@ NEW_LAYERS = {"resnet18": ("params/conv1/", "params/fc/")}
 def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
     """Replaces a model's initial variables with weights from files, and logs the changes.
 
-    Layers of a published network that do not fit the model keep their random initial values (a ResNet's stem
-    and classifier) or are adapted: DINO's patch embedding is averaged over the three colors, and its position
-    embeddings are resized to the model's grid.
+    If the layers of a published network do not fit the model, the model's layers keep their random initial
+    values (stem and classifier of a ResNet), or the weights are adapted: DINO's patch embedding is averaged
+    over the three colors, and its position embeddings are resized to the model's grid.
 
     Args:
       variables: the model's random initial variables.

@@ -56,7 +56,7 @@ def h5_bytes(**arrays: np.ndarray) -> bytes:
 
 
 def every_kind(image: np.ndarray) -> dict[str, bytes]:
-    """Files that contain only the given image, by name."""
+    """Files from which only the given image is read, by name."""
     packed = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image.astype(np.int32))]).writeto(packed)
     return {

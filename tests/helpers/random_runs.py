@@ -39,7 +39,7 @@ def make_run(folder: pathlib.Path, seed: int = 0, **changes: object) -> pathlib.
     state = initial_state(
         model, optax.sgd(1.0), jax.random.key(seed), image_size=side, channels=channels, terms=()
     )
-    # Triple the weights of the last layer, so that predictions differ.
+    # Triples the kernels of dense layers, so that the predictions for different images differ.
     scaled = jax.tree.map(lambda leaf: np.asarray(leaf) * (3 if leaf.ndim == 2 else 1), state.params)
     metrics = {"epoch": 1, "validation_auc": 0.5}
     curves = [f"validation_auc_{name}" for name in CLASSES]

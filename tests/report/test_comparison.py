@@ -19,7 +19,10 @@ from lensjax.report.comparison_table import format_table
 
 
 def two_classifiers(number, seed, better=0.0, step=None):
-    """Labels, and probabilities from two classifiers with correlated errors; the second is more accurate."""
+    """Labels, and probabilities from two classifiers with correlated errors.
+
+    The second classifier is more accurate if `better` is above 0. Probabilities are tied if `step` is given.
+    """
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(number) % 3)
     common, one, other = generator.normal(size=(3, number, 3))
