@@ -1,3 +1,5 @@
+"""The folder of a run: its config, its lock, and atomic writes."""
+
 import json
 import multiprocessing
 import os

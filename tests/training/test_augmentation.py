@@ -1,3 +1,5 @@
+"""Augmentation compared with torchvision's definition, and the distribution of random draws."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""Optimizer settings, moving average, label smoothing and bfloat16, compared with NumPy and definitions."""
+
 import functools
 import re
 

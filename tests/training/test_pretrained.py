@@ -1,3 +1,5 @@
+"""Initial weights from files of published networks: copied, adapted and new arrays, and errors."""
+
 import logging
 
 import jax
