@@ -1,7 +1,7 @@
 """Strict conversion between PyTorch state dicts and Flax variables."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,15 +90,11 @@ def load_state_dict(
       UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
         problems, or counts them.
     """
-    expected: dict[str, Shape] = {}
-    problems = []
-    for path, array in flatten(template).items():
-        key_and_mapping = _find_mapping(path, architecture)
-        if key_and_mapping is None:
-            problems.append(f"{path} has no equivalent in PyTorch's {architecture}")
-            continue
-        key, mapping = key_and_mapping
-        expected[key] = mapping.layout.to_torch(np.broadcast_to(np.float32(0), array.shape)).shape
+    problems: list[str] = []
+    expected: dict[str, Shape] = {
+        key: mapping.layout.to_torch(np.broadcast_to(np.float32(0), array.shape)).shape
+        for key, mapping, array in _mapped(template, architecture, problems)
+    }
     arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
     _raise_problems([*problems, *_shape_problems(arrays, expected)], architecture)
     return _to_variables(arrays, architecture)
@@ -122,13 +118,8 @@ def to_state_dict(
     """
     counts = batch_counts or {}
     state_dict: dict[str, np.ndarray] = {}
-    problems = []
-    for path, array in flatten(variables).items():
-        key_and_mapping = _find_mapping(path, architecture)
-        if key_and_mapping is None:
-            problems.append(f"{path} has no equivalent in PyTorch's {architecture}")
-            continue
-        key, mapping = key_and_mapping
+    problems: list[str] = []
+    for key, mapping, array in _mapped(variables, architecture, problems):
         state_dict[key] = np.ascontiguousarray(mapping.layout.to_torch(np.asarray(array)))
         if key.endswith("running_var"):
             count = key.replace("running_var", BATCH_COUNT)
@@ -191,6 +182,18 @@ def _to_variables(arrays: Mapping[str, np.ndarray], architecture: str) -> dict[s
                 leaves[path] = np.ascontiguousarray(mapping.layout.to_flax(array))
                 break
     return unflatten(leaves)
+
+
+def _mapped(
+    variables: Mapping[str, Any], architecture: str, problems: list[str]
+) -> Iterator[tuple[str, ParameterMapping, Any]]:
+    """Yields key, mapping and array of each variable; appends variables without a key to `problems`."""
+    for path, array in flatten(variables).items():
+        found = _find_mapping(path, architecture)
+        if found is None:
+            problems.append(f"{path} has no equivalent in PyTorch's {architecture}")
+        else:
+            yield *found, array
 
 
 def _find_mapping(path: str, architecture: str) -> tuple[str, ParameterMapping] | None:
