@@ -129,9 +129,7 @@ def _centers_on_rays(
 ) -> list[tuple[float, float]]:
     """Fixed centers of masses that are on a ray; a singular mass has no deflection there."""
     side = resolution.binning * model.pixel_scale
-    axes = [
-        (axis[:, None] + steps).ravel() for axis in reversed(_axes(model, resolution, margin))
-    ]  # x and y of rays
+    y, x = ((axis[:, None] + steps).ravel() for axis in _axes(model, resolution, margin))
     centers = []
     for component in model.lens.mass:
         parameters = component_parameters(component)
@@ -139,7 +137,7 @@ def _centers_on_rays(
         if len(fixed) < 2 or any(parameter.free for parameter in fixed):
             continue
         center = fixed[0].value, fixed[1].value
-        if all(abs(axis - along).min() <= AT_CENTER * side for along, axis in zip(center, axes, strict=True)):
+        if max(abs(x - center[0]).min(), abs(y - center[1]).min()) <= AT_CENTER * side:
             centers.append(center)
     return list(dict.fromkeys(centers))
 
