@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from lensjax.errors import UserError
 from lensjax.modeling.components import EPL, SIS, Sersic, Shear
-from lensjax.modeling.model import LensModel
+from lensjax.modeling.model import GROUPS, LensModel
 from lensjax.modeling.parameter import Parameter
 from lensjax.physics.light import CORE
 
@@ -83,14 +84,14 @@ class SmoothModel:
         Raises:
           UserError: if the model has no parameter of that name.
         """
-        groups = {group: list(getattr(self.lens, group)) for group in ("mass", "lens_light", "source")}
+        groups: dict[str, Any] = {group: list(getattr(self.lens, group)) for group in GROUPS}
         for name, parameter in parameters.items():
             if name not in self.lens.parameters:
                 raise UserError(f"no parameter {name!r}; expected one of {', '.join(self.lens.parameters)}")
             group, number, field = name.split(".")
-            components = groups[group]
-            components[int(number)] = dataclasses.replace(components[int(number)], **{field: parameter})
-        changed = {group: tuple(components) for group, components in groups.items()}
+            component = groups[group][int(number)]
+            groups[group][int(number)] = dataclasses.replace(component, **{field: parameter})
+        changed: dict[str, Any] = {group: tuple(components) for group, components in groups.items()}
         return dataclasses.replace(self, lens=dataclasses.replace(self.lens, **changed))
 
 

@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -100,7 +101,7 @@ def report_pulls(
 def true_value(name: str, images: simulation.SimulatedImages) -> np.ndarray | float | None:
     """True value of a parameter of the fit; None if the simulation has no such parameter."""
     source, scenes = simulation.preset("common_test").source, images.scenes
-    known: dict[str, np.ndarray | float] = {
+    known: dict[str, Any] = {
         "mass.0.theta_E": scenes.theta_E,
         "mass.0.gamma": 2.0,
         **dict.fromkeys((f"mass.0.{name}" for name in ("e1", "e2", "center_x", "center_y")), 0.0),
