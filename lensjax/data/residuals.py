@@ -21,7 +21,15 @@ from lensjax.errors import UserError
 from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log, progress_bar
 
-CODE_FOLDERS = ("fitting", "physics")
+CODE_FOLDERS = ("fitting", "modeling", "physics")
+# Name in the results of a fit of each parameter in `FIT_VALUES`.
+_PARAMETERS = {
+    "theta_E": "mass.0.theta_E",
+    "gamma1": "mass.1.gamma1",
+    "gamma2": "mass.1.gamma2",
+    "lens_x": "mass.0.center_x",
+    "lens_y": "mass.0.center_y",
+}
 FIT_VALUES = (
     *("theta_E", "theta_E_sigma", "gamma1", "gamma2", "lens_x", "lens_y"),
     *("sky_noise", "reduced_chi_square", "fit_converged"),
@@ -138,10 +146,8 @@ def fit_images(
     """
     noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
-    values: dict[str, Any] = {
-        name: fit.parameters[name] for name in ("theta_E", "gamma1", "gamma2", "lens_x", "lens_y")
-    }
-    place = model.names.index("theta_E")
+    values: dict[str, Any] = {name: fit.parameters[full] for name, full in _PARAMETERS.items()}
+    place = model.names.index("mass.0.theta_E")
     values["theta_E_sigma"] = fit.standard_errors[:, place]
     values["sky_noise"] = fit.background_rms
     values["reduced_chi_square"] = fit.reduced_chi_square

@@ -1,5 +1,6 @@
 """Least-squares fits of a smooth lens to images, the evidence for substructure, and fits to observations."""
 
+from lensjax.fitting.amplitudes import solve_linear, total_light
 from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
@@ -10,7 +11,7 @@ from lensjax.fitting.rendering import render, render_with_jacobian, source_posit
 from lensjax.fitting.residual import refine_parameters, standardized_residual
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.result import LensFit
-from lensjax.fitting.solve import parameter_bounds, solve_linear
+from lensjax.fitting.solve import parameter_bounds
 from lensjax.modeling import (
     EPL,
     GALAXY,
@@ -69,5 +70,6 @@ __all__ = [
     "solve_linear",
     "source_positions",
     "standardized_residual",
+    "total_light",
     "unknown_noise",
 ]

@@ -126,11 +126,13 @@ def class_evidence(
       The evidence. All values are finite.
 
     Raises:
-      UserError: if the images and the fitted images differ in shape, or the vortices of the prior are
-        axion vortices.
+      UserError: if the images and the fitted images differ in shape, the model has lens light, or the
+        vortices of the prior are axion vortices.
     """
     if not isinstance(prior.vortex, VortexPrior):
         raise UserError("the evidence for axion vortices is not implemented; pass a VortexPrior")
+    if model.lens.lens_light:
+        raise UserError("the evidence for models with lens light is not implemented; subtract the lens light")
     images = jnp.asarray(images)
     if images.shape != fit.residual.shape:
         raise UserError(
@@ -142,8 +144,10 @@ def class_evidence(
         if mask is None
         else jnp.broadcast_to(jnp.asarray(mask) > 0, images.shape)
     )
-    free = jnp.stack([jnp.asarray(fit.parameters[name]) for name in model.nonlinear], axis=-1)
-    linear = jnp.stack([jnp.asarray(fit.parameters[name]) for name in ("amp", "sky")], axis=-1)
+    free, linear = (
+        jnp.stack([jnp.asarray(fit.parameters[name]) for name in names], axis=-1)
+        for names in (model.nonlinear, model.linear)
+    )
     window = central_window(model, images.shape[1:3])
     fields, (lines, fractions) = deflection_modes(window, prior), line_bank(prior)
     *mode_tables, line_table, line_amplitudes = (

@@ -9,9 +9,9 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from lensjax.fitting.amplitudes import diagonal_scales
 from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
 from lensjax.fitting.lensed_source import Positions, lensed_brightness, lensed_derivatives
-from lensjax.fitting.solve import diagonal_scales
 
 COARSE, FINE = 1, 2  # rays per binned pixel along each axis; `Window.dense` is as many as in the image
 # Core of the point masses with these rays, arcsec. A mass deflects the few rays that pass close to it by a
@@ -112,7 +112,7 @@ def evaluate(
     # Without the barrier, XLA would recompute the divisions for each of the sums below.
     a, b = jax.lax.optimization_barrier((dx * inverse, dy * inverse))
     alpha = (mass @ a).reshape(rays[0].shape), (mass @ b).reshape(rays[0].shape)
-    _, by_free, by_beta = lensed_derivatives(window.model, free, rays, alpha)
+    _, by_name, by_beta = lensed_derivatives(window.model, free, rays, alpha)
     by_x, by_y = -by_beta[0], -by_beta[1]  # beta = theta - alpha
     weights = jnp.asarray(layout.weights, dtype)
     a, b, real, imaginary = (
@@ -124,9 +124,8 @@ def evaluate(
         gradient_x * real + gradient_y * imaginary,
         gradient_x * imaginary - gradient_y * real,
     ]
-    images = blur_and_bin(window, jnp.concatenate([jnp.stack(by_free), *by_points])).reshape(
-        -1, target.image.size
-    )
+    by_free = jnp.stack([by_name[name] for name in window.model.nonlinear])
+    images = blur_and_bin(window, jnp.concatenate([by_free, *by_points])).reshape(-1, target.image.size)
     scaled = changes * jnp.stack([jnp.ones_like(mass), mass, mass], axis=1)[..., None]
     factors = jnp.einsum("rm,mcp->pcr", np.linalg.pinv(layout.weights.T), scaled)
     light = factors.reshape(len(theta) - 2, -1) @ images[number:]

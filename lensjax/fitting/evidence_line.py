@@ -94,7 +94,7 @@ def starting_lines(
 
 def einstein_radius(model: SmoothModel, free: Float[Array, " nonlinear"]) -> Float[Array, ""]:
     """Einstein radius of the main lens, arcsec."""
-    return parameter_values(model, free)["theta_E"]
+    return parameter_values(model, free)["mass.0.theta_E"]
 
 
 def line_layout(model: SmoothModel, line: VortexPrior) -> Layout:

@@ -15,6 +15,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.fitting.amplitudes import diagonal_scales
 from lensjax.fitting.evidence_fit import (
     COARSE,
     FINE,
@@ -28,7 +29,6 @@ from lensjax.fitting.evidence_fit import (
     target_pull,
 )
 from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
-from lensjax.fitting.solve import diagonal_scales
 from lensjax.physics.substructure import SubhaloPrior, SubstructurePrior, VortexPrior
 
 SPACING = 0.15  # distance between neighboring nodes, arcsec

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lensjax.fitting.amplitudes import total_light
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import variance
 from lensjax.fitting.rendering import render_with_jacobian
 from lensjax.fitting.resolution import Resolution
-from lensjax.fitting.solve import normal_priors
+from lensjax.fitting.solve import image_derivatives, normal_priors
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -34,7 +35,7 @@ def attach_image_derivative(
     Args:
       model: smooth model.
       resolution: resolution of the image.
-      theta: free parameters, amplitude and sky at the optimum.
+      theta: free parameters, amplitudes and sky at the optimum.
       image: fitted image.
       valid: 1 for valid pixels, 0 for others.
       gain, background: parameters of the noise, constant under differentiation.
@@ -52,6 +53,11 @@ def _derivative(
     _, change = jax.jvp(
         lambda image: _score(model, resolution, theta, image, *rest), (image,), (tangents[1],)
     )
+    # Amplitudes at their bound of 0 remain there.
+    number = len(model.nonlinear)
+    keep = jnp.ones(len(theta), bool).at[number:-1].set(theta[number:-1] > 0)
+    score_jacobian = jnp.where(keep[:, None] & keep[None, :], score_jacobian, -jnp.diag(1.0 - keep))
+    change = jnp.where(keep, change, 0)
     diagonal = jnp.abs(jnp.diagonal(score_jacobian))
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
     tiny = 8 * jnp.finfo(theta.dtype).eps * jnp.eye(len(theta), dtype=theta.dtype)
@@ -68,9 +74,10 @@ def _score(
     gain: Array,
     background: Array,
 ) -> Float[Array, " all"]:
-    free, amp, sky = theta[:-2], theta[-2], theta[-1]
-    source, jacobian = render_with_jacobian(model, resolution, free)
-    weighted = valid / variance(amp * source, gain, background) * (image - amp * source - sky)
+    free, linear = jnp.split(theta, [len(model.nonlinear)])
+    columns, jacobian = render_with_jacobian(model, resolution, free)
+    light = total_light(columns, linear)
+    weighted = valid / variance(light, gain, background) * (image - light - linear[-1])
     means, precisions = normal_priors(model, theta.dtype)
-    columns = jnp.concatenate([amp * jacobian, source[None], jnp.ones_like(source)[None]])
-    return (columns * weighted[None]).sum((1, 2)) + jnp.pad((means - free) * precisions, (0, 2))
+    derivatives = image_derivatives(model, columns, jacobian, linear)
+    return (derivatives * weighted[None]).sum((1, 2)) + jnp.pad((means - free) * precisions, (0, len(linear)))

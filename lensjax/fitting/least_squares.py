@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from lensjax.fitting.amplitudes import solve_linear, total_light
 from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.fitting.inputs import convert_inputs
@@ -23,7 +24,6 @@ from lensjax.fitting.solve import (
     minimize,
     normal_equations,
     parameter_bounds,
-    solve_linear,
 )
 from lensjax.fitting.starts import chi_square_gains, lens_bank
 
@@ -147,19 +147,20 @@ def _optimize(
     free = _fit_from_bank(model, coarse, binned, weight, bank)
 
     binned, number = bin_valid(image, valid, middle)
-    source = render(model, middle, free)
-    flux = solve_linear(source, binned, number)[0] * source
+    columns = render(model, middle, free)
+    flux = total_light(columns, solve_linear(columns, binned, number))
     free, equations, done = _fit_from(
         model, middle, binned, number / variance(flux, gain, background), free, tolerance=1.0
     )
 
     def fit_with_model_weights(round_number: Array, last: _Optimum) -> _Optimum:
-        source = render(model, native, last.free)
-        amp, sky = last.equations.linear
-        weight = valid / variance(amp * source, last.gain, last.background)
-        amp, sky = solve_linear(source, image, weight)
-        gain, background = estimate_noise(noise, image - amp * source - sky, amp * source, sky, valid)
-        weight = valid / variance(amp * source, gain, background)
+        columns = render(model, native, last.free)
+        flux = total_light(columns, last.equations.linear)
+        weight = valid / variance(flux, last.gain, last.background)
+        linear = solve_linear(columns, image, weight)
+        flux, sky = total_light(columns, linear), linear[-1]
+        gain, background = estimate_noise(noise, image - flux - sky, flux, sky, valid)
+        weight = valid / variance(flux, gain, background)
         tolerance = jnp.where(round_number == 0, _COARSE_TOLERANCE, _FINE_TOLERANCE)
         free, equations, done = _fit_from(model, native, image, weight, last.free, tolerance=tolerance)
         return _Optimum(free, equations, gain, background, done)
@@ -172,9 +173,8 @@ class _Solution:
     """The optimum as a differentiable function of the image, for an image of contrast 1."""
 
     free: Float[Array, " nonlinear"]
-    amp: Float[Array, ""]
-    sky: Float[Array, ""]
-    source: Float[Array, "height width"]
+    linear: Float[Array, " linear"]
+    columns: Float[Array, "amplitudes height width"]
     residual: Float[Array, "height width"]
     reduced_chi_square: Float[Array, ""]
     covariance: Float[Array, "all all"]
@@ -190,18 +190,19 @@ def _solution(
     equations, gain, background = optimum.equations, optimum.gain, optimum.background
     dtype, flags = scaled.dtype, valid.astype(scaled.dtype)
     native = Resolution.native(model, scaled.shape)
-    source = jax.lax.stop_gradient(render(model, native, optimum.free))
-    linear = solve_linear(source, scaled, flags / variance(equations.linear[0] * source, gain, background))
+    columns = jax.lax.stop_gradient(render(model, native, optimum.free))
+    flux = total_light(columns, equations.linear)
+    linear = solve_linear(columns, scaled, flags / variance(flux, gain, background))
     theta = jax.lax.stop_gradient(jnp.concatenate([optimum.free, linear]))
     theta = attach_image_derivative(model, native, theta, scaled, flags, gain, background)
-    free, amp, sky = theta[:-2], theta[-2], theta[-1]
-    source = render(model, native, free)
-    pixel_variance = variance(amp * source, gain, background)
-    residual = jnp.where(valid, scaled - amp * source - sky, 0) / jnp.sqrt(pixel_variance)
+    free, linear = jnp.split(theta, [len(model.nonlinear)])
+    columns = render(model, native, free)
+    flux = total_light(columns, linear)
+    residual = jnp.where(valid, scaled - flux - linear[-1], 0) / jnp.sqrt(variance(flux, gain, background))
     degrees_of_freedom = jnp.maximum(valid.sum() - len(model.names), 1).astype(dtype)
     reduced_chi_square = (residual**2).sum() / degrees_of_freedom
     covariance = invert_normal_matrix(equations.matrix)
-    return _Solution(free, amp, sky, source, residual, reduced_chi_square, covariance)
+    return _Solution(free, linear, columns, residual, reduced_chi_square, covariance)
 
 
 def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -> Bool[Array, ""]:
@@ -211,7 +212,7 @@ def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -
     return (
         optimum.done
         & jnp.all((solution.free > low) & (solution.free < high))
-        & (solution.amp > _MIN_DETECTION * amp_sigma)
+        & (solution.linear[-2] > _MIN_DETECTION * amp_sigma)
         & (solution.reduced_chi_square < _MAX_CHI_SQUARE)
     )
 
@@ -225,18 +226,18 @@ def _lens_fit(
     contrast: Float[Array, ""],
 ) -> LensFit:
     """Converts the result to the unit of the image, which was scaled as (image - minimum) / contrast."""
-    free, source = solution.free, solution.source
-    native = Resolution.native(model, source.shape)
-    amp, sky = solution.amp * contrast, solution.sky * contrast + minimum
-    unit = jnp.concatenate([jnp.ones_like(free), jnp.stack([contrast, contrast])])
+    free = solution.free
+    native = Resolution.native(model, solution.residual.shape)
+    linear = (solution.linear * contrast).at[-1].add(minimum)
+    unit = jnp.concatenate([jnp.ones_like(free), jnp.full_like(linear, contrast)])
     deviations = jnp.sqrt(jnp.maximum(jnp.diagonal(solution.covariance), 0))
     positive = jnp.where(deviations > 0, deviations, 1)
     return LensFit(
-        parameters=parameter_values(model, free) | {"amp": amp, "sky": sky},
+        parameters=parameter_values(model, free) | dict(zip(model.linear, linear, strict=True)),
         standard_errors=deviations * unit,
         correlation=solution.covariance / positive[:, None] / positive[None, :],
         reduced_chi_square=solution.reduced_chi_square,
-        model_image=(amp * source + sky)[..., None],
+        model_image=(total_light(solution.columns, linear) + linear[-1])[..., None],
         residual=solution.residual[..., None],
         source_plane=jnp.stack(source_positions(model, native, free), axis=-1),
         gain=optimum.gain * contrast,
@@ -254,8 +255,8 @@ def _fit_from_bank(
     model: SmoothModel, resolution: Resolution, image: Array, weight: Array, bank: Bank
 ) -> Float[Array, " nonlinear"]:
     """Fits from the most promising lenses of a bank and returns the best fit."""
-    free, sources = bank
-    _, best = jax.lax.top_k(chi_square_gains(sources, image.ravel(), weight.ravel()), _NUM_STARTS)
+    free, columns = bank
+    _, best = jax.lax.top_k(chi_square_gains(columns, image.ravel(), weight.ravel()), _NUM_STARTS)
     fit = functools.partial(
         _fit_from, model, resolution, image, weight, max_steps=25, tolerance=0.1, damping=1e-2
     )
@@ -275,7 +276,7 @@ def _fit_from(
     damping: float = 1e-5,
 ) -> tuple[Float[Array, " nonlinear"], NormalEquations, Bool[Array, ""]]:
     def evaluate(free: Array) -> NormalEquations:
-        source, jacobian = render_with_jacobian(model, resolution, free)
-        return normal_equations(model, free, source, jacobian, image, weight)
+        columns, jacobian = render_with_jacobian(model, resolution, free)
+        return normal_equations(model, free, columns, jacobian, image, weight)
 
     return minimize(model, evaluate, start, max_steps=max_steps, tolerance=tolerance, damping=damping)

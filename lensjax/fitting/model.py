@@ -1,134 +1,183 @@
-"""The smooth lens model as plain data: fixed and fitted parameters with their bounds."""
+"""Lens models of batch fits: a combination of components and the instrument that observes it."""
 
 import dataclasses
+import functools
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from lensjax.errors import UserError
+from lensjax.modeling.components import EPL, SIS, Sersic, Shear
+from lensjax.modeling.model import GROUPS, LensModel
 from lensjax.modeling.parameter import Parameter
+from lensjax.physics.light import CORE
 
-MainLens = Literal["sis", "sie", "epl"]
-
-LENS = ("theta_E", "gamma", "lens_e1", "lens_e2", "lens_x", "lens_y", "gamma1", "gamma2")
-SOURCE = ("source_x", "source_y", "source_e1", "source_e2", "R_sersic", "n_sersic")
-LINEAR = ("amp", "sky")
-
-
-_ZERO, _ISOTHERMAL = Parameter.fixed(0.0), Parameter.fixed(2.0)
+MAX_AMPLITUDES = 4  # the solution for nonnegative amplitudes compares all their subsets
+SKY = "sky"
+_HINT = "fitting.fit can fit it to one image"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmoothModel:
-    """Smooth model: a main lens with external shear, an elliptical Sersic source and a constant sky.
+    """Lens model for batch fits, with a constant sky and a Gaussian point-spread function.
 
-    The amplitude of the source and the sky are always fitted; their only bound is amp >= 0.
+    The model has any mass components, one Sersic source, and up to three Sersic components of lens light. The
+    amplitudes of the light and the sky are always fitted; their only bound is that amplitudes are at least 0.
 
     Attributes:
-      main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
+      lens: components of the model, with `sky=0`.
       pixel_scale: side of a pixel, arcsec.
       subpixels: rays per pixel along each axis.
       psf_sigma: standard deviation of the Gaussian point-spread function, arcsec.
       psf_size: height and width of its kernel, pixels; odd.
-      theta_E: Einstein radius, arcsec.
-      gamma: slope of the density profile of an "epl"; 2 is isothermal.
-      lens_e1, lens_e2: ellipticity of an "sie" or "epl".
-      lens_x, lens_y: center of the lens, arcsec.
-      gamma1, gamma2: external shear, about the center of the image.
-      source_x, source_y: center of the source, arcsec.
-      source_e1, source_e2: ellipticity of the source.
-      R_sersic: half-light radius of the source, arcsec.
-      n_sersic: Sersic index of the source.
     """
 
-    main_lens: MainLens
+    lens: LensModel
     pixel_scale: float
     subpixels: int = 1
     psf_sigma: float
     psf_size: int
-    theta_E: Parameter
-    gamma: Parameter = _ISOTHERMAL
-    lens_e1: Parameter = _ZERO
-    lens_e2: Parameter = _ZERO
-    lens_x: Parameter = _ZERO
-    lens_y: Parameter = _ZERO
-    gamma1: Parameter = _ZERO
-    gamma2: Parameter = _ZERO
-    source_x: Parameter
-    source_y: Parameter
-    source_e1: Parameter = _ZERO
-    source_e2: Parameter = _ZERO
-    R_sersic: Parameter
-    n_sersic: Parameter
 
     def __post_init__(self) -> None:
-        if self.main_lens not in ("sis", "sie", "epl"):
-            raise UserError(f"main_lens is {self.main_lens!r}; expected 'sis', 'sie' or 'epl'")
         if not 0 < self.pixel_scale < math.inf:
             raise UserError(f"pixel_scale is {self.pixel_scale}; expected a positive number of arcsec")
         if not 0 <= self.psf_sigma < math.inf:
             raise UserError(f"psf_sigma is {self.psf_sigma}; expected 0 or a positive number of arcsec")
         if self.subpixels != int(self.subpixels) or self.subpixels < 1:
             raise UserError(f"subpixels is {self.subpixels}; expected a positive whole number")
-        if not self.nonlinear:
-            raise UserError("no parameter is fitted; use Parameter.fitted for at least one")
         if self.psf_size % 2 != 1 or self.psf_size < 1:
             raise UserError(f"psf_size is {self.psf_size}; expected an odd number of pixels")
-        for name in self.nonlinear:
-            if name in unused_parameters(self.main_lens):
-                raise UserError(
-                    f"{name} is fitted, but main_lens={self.main_lens!r} does not use it; use Parameter.fixed"
-                )
+        if problem := _find_problem(self.lens):
+            raise UserError(f"a batch fit cannot fit this lens model: {problem}")
 
     @property
     def nonlinear(self) -> tuple[str, ...]:
-        """Names of the fitted parameters, excluding the amplitude and the sky."""
-        return tuple(name for name in LENS + SOURCE if getattr(self, name).free)
+        """Names of the fitted parameters, excluding the amplitudes and the sky."""
+        return self.lens.fitted
+
+    @functools.cached_property
+    def linear(self) -> tuple[str, ...]:
+        """Names of the amplitudes, that of the source last, and of the sky."""
+        light = (f"lens_light.{number}.amp" for number in range(len(self.lens.lens_light)))
+        return (*light, "source.0.amp", SKY)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all fitted parameters, in the order of the covariance."""
-        return self.nonlinear + LINEAR
+        return self.nonlinear + self.linear
+
+    @functools.cached_property
+    def amplitude_of(self) -> np.ndarray:
+        """For each of `nonlinear`, the index in `linear` of the amplitude of the light that it changes."""
+        groups = [name.split(".") for name in self.nonlinear]
+        source = len(self.lens.lens_light)
+        return np.array([int(number) if group == "lens_light" else source for group, number, _ in groups])
+
+    def with_parameters(self, parameters: Mapping[str, Parameter]) -> "SmoothModel":
+        """The model with some parameters replaced.
+
+        Args:
+          parameters: new parameters by name, such as "mass.0.theta_E".
+
+        Raises:
+          UserError: if the model has no parameter of that name.
+        """
+        groups: dict[str, Any] = {group: list(getattr(self.lens, group)) for group in GROUPS}
+        for name, parameter in parameters.items():
+            if name not in self.lens.parameters:
+                raise UserError(f"no parameter {name!r}; expected one of {', '.join(self.lens.parameters)}")
+            group, number, field = name.split(".")
+            component = groups[group][int(number)]
+            groups[group][int(number)] = dataclasses.replace(component, **{field: parameter})
+        changed: dict[str, Any] = {group: tuple(components) for group, components in groups.items()}
+        return dataclasses.replace(self, lens=dataclasses.replace(self.lens, **changed))
 
 
-def unused_parameters(main_lens: str) -> tuple[str, ...]:
-    """Names of the parameters that a main lens does not use."""
-    return {"sis": ("gamma", "lens_e1", "lens_e2"), "sie": ("gamma",), "epl": ()}[main_lens]
+def _find_problem(lens: LensModel) -> str:
+    """Why a batch fit cannot fit a model; "" if it can."""
+    if not lens.mass:
+        return "it has no mass"
+    if len(lens.source) != 1 or not isinstance(lens.source[0], Sersic):
+        return f"its source is not a single Sersic component; {_HINT}"
+    if not all(isinstance(component, Sersic) for component in lens.lens_light):
+        return f"its lens light has components other than Sersic; {_HINT}"
+    if len(lens.lens_light) >= MAX_AMPLITUDES:
+        return f"it has more than {MAX_AMPLITUDES - 1} components of lens light; {_HINT}"
+    if lens.sky != 0:
+        return "its sky is a plane; set sky=0 for a constant"
+    if lens.priors:
+        return f"it has priors on combinations of parameters; {_HINT}"
+    if not lens.fitted:
+        return "no parameter is fitted; use Parameter.fitted for at least one"
+    if lens.held.any():
+        return f"{lens.fitted[int(np.argmax(lens.held))]} is a chosen parameter; fix it or fit it"
+    return ""
 
+
+_ZERO = Parameter.fixed(0.0)
 
 # The DeepLense Common Test and its simulation. Everything known about them is fixed.
 COMMON_TEST = SmoothModel(
-    main_lens="sis",
+    lens=LensModel(
+        mass=(
+            SIS(theta_E=Parameter.fitted((0.8, 1.75), (0.05, 3.5)), center_x=_ZERO, center_y=_ZERO),
+            Shear(
+                gamma1=Parameter.fitted((0.0, 0.3), (-0.7, 0.7)),
+                gamma2=Parameter.fitted((-0.06, 0.0), (-0.7, 0.7)),
+            ),
+        ),
+        source=(
+            Sersic(
+                center_x=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
+                center_y=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
+                e1=Parameter.fitted((0.0, 0.4), (-0.7, 0.7)),
+                e2=Parameter.fitted((-0.1, 0.0), (-0.7, 0.7)),
+                R_sersic=Parameter.fixed(0.5),
+                n_sersic=Parameter.fixed(1.5),
+                core=CORE,
+            ),
+        ),
+        sky=0,
+    ),
     pixel_scale=0.05,
     subpixels=2,
     psf_sigma=0.08675,
     psf_size=11,
-    theta_E=Parameter.fitted((0.8, 1.75), (0.05, 3.5)),
-    gamma1=Parameter.fitted((0.0, 0.3), (-0.7, 0.7)),
-    gamma2=Parameter.fitted((-0.06, 0.0), (-0.7, 0.7)),
-    source_x=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
-    source_y=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
-    source_e1=Parameter.fitted((0.0, 0.4), (-0.7, 0.7)),
-    source_e2=Parameter.fitted((-0.1, 0.0), (-0.7, 0.7)),
-    R_sersic=Parameter.fixed(0.5),
-    n_sersic=Parameter.fixed(1.5),
 )
+
+_LENS_ELLIPTICITY = Parameter.fitted((-0.15, 0.15), (-0.6, 0.6))
+_LENS_CENTER = Parameter.fitted((-0.05, 0.05), (-0.5, 0.5))
+_SHEAR = Parameter.fitted((-0.2, 0.2), (-0.7, 0.7))
+_SOURCE_ELLIPTICITY = Parameter.fitted((-0.4, 0.4), (-0.7, 0.7))
 
 # A power-law lens near the center of the image. Only the pixels and the point-spread function are fixed.
 GENERAL = dataclasses.replace(
     COMMON_TEST,
-    main_lens="epl",
-    theta_E=Parameter.fitted((0.6, 2.0), (0.05, 3.5)),
-    gamma=Parameter.fitted((1.8, 2.2), (1.3, 2.7), prior=(2.0, 0.2)),
-    lens_e1=Parameter.fitted((-0.15, 0.15), (-0.6, 0.6)),
-    lens_e2=Parameter.fitted((-0.15, 0.15), (-0.6, 0.6)),
-    lens_x=Parameter.fitted((-0.05, 0.05), (-0.5, 0.5)),
-    lens_y=Parameter.fitted((-0.05, 0.05), (-0.5, 0.5)),
-    gamma1=Parameter.fitted((-0.2, 0.2), (-0.7, 0.7)),
-    gamma2=Parameter.fitted((-0.2, 0.2), (-0.7, 0.7)),
-    source_e1=Parameter.fitted((-0.4, 0.4), (-0.7, 0.7)),
-    source_e2=Parameter.fitted((-0.4, 0.4), (-0.7, 0.7)),
-    R_sersic=Parameter.fitted((0.15, 0.8), (0.02, 3.0)),
-    n_sersic=Parameter.fitted((0.8, 2.5), (0.3, 6.0)),
+    lens=LensModel(
+        mass=(
+            EPL(
+                theta_E=Parameter.fitted((0.6, 2.0), (0.05, 3.5)),
+                gamma=Parameter.fitted((1.8, 2.2), (1.3, 2.7), prior=(2.0, 0.2)),
+                e1=_LENS_ELLIPTICITY,
+                e2=_LENS_ELLIPTICITY,
+                center_x=_LENS_CENTER,
+                center_y=_LENS_CENTER,
+            ),
+            Shear(gamma1=_SHEAR, gamma2=_SHEAR),
+        ),
+        source=(
+            dataclasses.replace(
+                COMMON_TEST.lens.source[0],
+                e1=_SOURCE_ELLIPTICITY,
+                e2=_SOURCE_ELLIPTICITY,
+                R_sersic=Parameter.fitted((0.15, 0.8), (0.02, 3.0)),
+                n_sersic=Parameter.fitted((0.8, 2.5), (0.3, 6.0)),
+            ),
+        ),
+        sky=0,
+    ),
 )
 
 _MODELS = {"common_test": COMMON_TEST, "general": GENERAL}

@@ -10,9 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lensjax import physics
-from lensjax.fitting.lensed_source import lensed_brightness, lensed_derivatives, parameter_values, shoot_rays
+from lensjax.fitting.lensed_source import (
+    lensed_brightness,
+    lensed_derivatives,
+    light_brightness,
+    light_derivatives,
+    parameter_values,
+    shoot_rays,
+)
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution
+from lensjax.modeling.components import component_parameters
 
 # Rays along each axis of the square that stands for a ray through the center of a lens; even.
 CENTRAL_RAYS = 16
@@ -21,8 +29,8 @@ AT_CENTER = 1e-5  # largest distance of such a ray from the center, in pixels
 
 def render(
     model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
-) -> Float[Array, "rows columns"]:
-    """Renders the lensed source with amplitude 1, without the sky.
+) -> Float[Array, "amplitudes rows columns"]:
+    """Renders the lens light and the lensed source with amplitudes of 1, without the sky.
 
     Args:
       model: smooth model.
@@ -30,17 +38,18 @@ def render(
       free: values of the parameters `model.nonlinear`.
 
     Returns:
-      Brightness of each pixel.
+      Brightness of each pixel for each amplitude of `model.linear`; that of the source is last.
     """
-    (image,) = _render_quantities(
-        model, resolution, lambda x, y: [lensed_brightness(model, free, (x, y))], 1, free.dtype
-    )
-    return image
+
+    def shoot(x: Array, y: Array) -> list[Array]:
+        return [*light_brightness(model, free, (x, y)), lensed_brightness(model, free, (x, y))]
+
+    return _render_quantities(model, resolution, shoot, len(model.linear) - 1, free.dtype)
 
 
 def render_with_jacobian(
     model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
-) -> tuple[Float[Array, "rows columns"], Float[Array, "nonlinear rows columns"]]:
+) -> tuple[Float[Array, "amplitudes rows columns"], Float[Array, "nonlinear rows columns"]]:
     """Renders like `render`, and also returns the derivatives with respect to the parameters.
 
     Args:
@@ -49,15 +58,19 @@ def render_with_jacobian(
       free: values of the parameters `model.nonlinear`.
 
     Returns:
-      Brightness of each pixel, and its derivative with respect to each of `model.nonlinear`.
+      The images of `render`, and for each of `model.nonlinear` the derivative of the only image that depends
+      on it (`model.amplitude_of`).
     """
 
     def shoot(x: Array, y: Array) -> list[Array]:
-        brightness, by_free, _ = lensed_derivatives(model, free, (x, y))
-        return [brightness, *by_free]
+        light, by_light = light_derivatives(model, free, (x, y))
+        source, by_lens, _ = lensed_derivatives(model, free, (x, y))
+        derivatives = by_lens | by_light
+        return [*light, source, *(derivatives[name] for name in model.nonlinear)]
 
-    images = _render_quantities(model, resolution, shoot, 1 + len(model.nonlinear), free.dtype)
-    return images[0], images[1:]
+    number = len(model.linear) - 1
+    images = _render_quantities(model, resolution, shoot, number + len(model.nonlinear), free.dtype)
+    return images[:number], images[number:]
 
 
 def source_positions(
@@ -95,15 +108,15 @@ def _render_quantities(
     steps = ((np.arange(resolution.subpixels) + 0.5) / resolution.subpixels - 0.5) * side
     offsets = jnp.asarray(list(itertools.product(steps, repeat=2)), dtype)
 
-    center = _center_on_a_ray(model, resolution, len(kernel) // 2, steps)
-    around = None if center is None else _mean_around(shoot, center, side / resolution.subpixels, dtype)
+    centers = _centers_on_rays(model, resolution, len(kernel) // 2, steps)
+    around = [_mean_around(shoot, center, side / resolution.subpixels, dtype) for center in centers]
 
     def add(total: tuple[Array, ...], offset: Array) -> tuple[tuple[Array, ...], None]:
         rays = shoot(x + offset[0], y + offset[1])
-        if center is not None and around is not None:
+        for center, means in zip(centers, around, strict=True):
             distance = jnp.hypot(x + offset[0] - center[0], y + offset[1] - center[1])
             at_center = distance < AT_CENTER * side
-            rays = [jnp.where(at_center, mean, ray) for mean, ray in zip(around, rays, strict=True)]
+            rays = [jnp.where(at_center, mean, ray) for mean, ray in zip(means, rays, strict=True)]
         return tuple(a + b for a, b in zip(total, rays, strict=True)), None
 
     total, _ = jax.lax.scan(add, (jnp.zeros_like(x),) * number, offsets)
@@ -111,18 +124,22 @@ def _render_quantities(
     return jax.lax.map(functools.partial(_blur, kernel=kernel), mean)
 
 
-def _center_on_a_ray(
+def _centers_on_rays(
     model: SmoothModel, resolution: Resolution, margin: int, steps: np.ndarray
-) -> tuple[float, float] | None:
-    """Center of the lens if it is fixed and on a ray; a singular lens has no deflection there."""
-    if model.lens_x.free or model.lens_y.free:
-        return None
+) -> list[tuple[float, float]]:
+    """Fixed centers of masses that are on a ray; a singular mass has no deflection there."""
     side = resolution.binning * model.pixel_scale
-    center = model.lens_x.value, model.lens_y.value
-    for along, axis in zip(center, reversed(_axes(model, resolution, margin)), strict=True):
-        if abs(axis[:, None] + steps - along).min() > AT_CENTER * side:
-            return None
-    return center
+    y, x = ((axis[:, None] + steps).ravel() for axis in _axes(model, resolution, margin))
+    centers = []
+    for component in model.lens.mass:
+        parameters = component_parameters(component)
+        fixed = [parameters[name] for name in ("center_x", "center_y") if name in parameters]
+        if len(fixed) < 2 or any(parameter.free for parameter in fixed):
+            continue
+        center = fixed[0].value, fixed[1].value
+        if max(abs(x - center[0]).min(), abs(y - center[1]).min()) <= AT_CENTER * side:
+            centers.append(center)
+    return list(dict.fromkeys(centers))
 
 
 def _mean_around(

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lensjax.fitting.amplitudes import solve_linear, total_light
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import noise_from_high_frequencies, variance
 from lensjax.fitting.rendering import render, render_with_jacobian
 from lensjax.fitting.resolution import Resolution
-from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds, solve_linear
+from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds
 from lensjax.physics.checks import as_float
 
 _TOLERANCE = 0.3  # largest expected decrease in chi-square of the last step
@@ -22,7 +23,7 @@ def standardized_residual(
 ) -> Float[Array, "height width"]:
     """Residual of a lens in standard deviations of the noise; differentiable in both arrays.
 
-    The amplitude and the sky are fitted for the given lens. The noise is estimated from the highest
+    The amplitudes and the sky are fitted for the given lens. The noise is estimated from the highest
     spatial frequencies of the residual and is constant under differentiation.
 
     Args:
@@ -34,10 +35,10 @@ def standardized_residual(
       The residual of each pixel.
     """
     image = _scale(image)
-    source = render(model, Resolution.native(model, image.shape), free)
-    weight = _inverse_variance(image, source)
-    amp, sky = solve_linear(source, image, weight)
-    return (image - amp * source - sky) * jnp.sqrt(weight)
+    columns = render(model, Resolution.native(model, image.shape), free)
+    weight = _inverse_variance(image, columns)
+    linear = solve_linear(columns, image, weight)
+    return (image - total_light(columns, linear) - linear[-1]) * jnp.sqrt(weight)
 
 
 def refine_parameters(
@@ -65,8 +66,8 @@ def refine_parameters(
     weight = _inverse_variance(image, render(model, resolution, start))
 
     def evaluate(free: Array) -> NormalEquations:
-        source, jacobian = render_with_jacobian(model, resolution, free)
-        return normal_equations(model, free, source, jacobian, image, weight)
+        columns, jacobian = render_with_jacobian(model, resolution, free)
+        return normal_equations(model, free, columns, jacobian, image, weight)
 
     low, high = parameter_bounds(model, start.dtype)
     free, _, _ = minimize(
@@ -82,12 +83,12 @@ def _scale(image: Array) -> Array:
     return image / jnp.where(contrast > 0, contrast, 1)
 
 
-def _inverse_variance(image: Array, source: Array) -> Array:
-    """Inverse variance of each pixel, given the flux of the source at the best amplitude."""
-    image, source = jax.lax.stop_gradient((image, source))
+def _inverse_variance(image: Array, columns: Array) -> Array:
+    """Inverse variance of each pixel, given the light at the best amplitudes."""
+    image, columns = jax.lax.stop_gradient((image, columns))
     ones = jnp.ones_like(image)
-    amp, sky = solve_linear(source, image, ones)
-    flux = amp * source
+    linear = solve_linear(columns, image, ones)
+    flux = total_light(columns, linear)
     unknown = jnp.full((), jnp.nan, image.dtype)
-    gain, background = noise_from_high_frequencies(image - flux - sky, flux, ones, unknown)
+    gain, background = noise_from_high_frequencies(image - flux - linear[-1], flux, ones, unknown)
     return 1 / variance(flux, gain, background)

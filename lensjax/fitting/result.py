@@ -16,16 +16,16 @@ class LensFit:
     All values are finite, whatever the images contain.
 
     Attributes:
-      parameters: value of every fixed and fitted parameter of the model by name, and of `amp` and `sky`
-        in the unit of the image.
+      parameters: value of every fixed and fitted parameter of the model by name, such as "mass.0.theta_E",
+        and of the amplitudes ("source.0.amp", "lens_light.0.amp") and the "sky" in the unit of the image.
       standard_errors: standard deviations of the fitted parameters, in the order of `SmoothModel.names`.
       correlation: their correlation matrix.
       reduced_chi_square: chi-square of the valid pixels per degree of freedom.
       model_image: image of the smooth model, in the unit of the image.
       residual: image minus model, in standard deviations of the noise; 0 for masked pixels.
       source_plane: source-plane position (x and y) of the ray through each pixel center, arcsec.
-      gain: variance per unit of the source's flux, in the unit of the image.
-      background_rms: standard deviation without source flux, in the unit of the image.
+      gain: variance per unit of the flux of source and lens light, in the unit of the image.
+      background_rms: standard deviation without this flux, in the unit of the image.
       converged: True if the fit reached its optimum and the image contains a lens that the model
         describes: the last step was expected to reduce chi-square by less than 0.3, no parameter is at
         a bound, the source is detected, and the reduced chi-square is below 8.

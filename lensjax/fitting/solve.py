@@ -1,7 +1,7 @@
-"""Levenberg-Marquardt minimization with the amplitude and the sky eliminated.
+"""Levenberg-Marquardt minimization with the amplitudes and the sky eliminated.
 
-For given rays, the best amplitude and sky follow from two linear equations (variable projection; Golub &
-Pereyra 1973). The step is that of Kaufman (1975), which omits the second derivatives of the projection.
+For given rays, the best amplitudes and sky follow from linear equations (variable projection; Golub & Pereyra
+1973). The step is that of Kaufman (1975), which omits the second derivatives of the projection.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from lensjax.fitting.amplitudes import diagonal_scales, solve_linear, total_light
 from lensjax.fitting.model import SmoothModel
 
 
@@ -21,87 +22,81 @@ class NormalEquations:
     """Normal equations for given parameters.
 
     Attributes:
-      matrix: J^T W J of all parameters (amplitude and sky last), plus the precisions of the priors.
+      matrix: J^T W J of all parameters (amplitudes and sky last), plus the precisions of the priors.
       gradient: J^T W r minus the gradient of the priors.
-      linear: best amplitude and sky.
+      linear: best amplitudes and sky.
       chi_square: chi-square of the pixels and the priors.
     """
 
     matrix: Float[Array, "all all"]
     gradient: Float[Array, " all"]
-    linear: Float[Array, "2"]
+    linear: Float[Array, " linear"]
     chi_square: Float[Array, ""]
 
 
-def initial_normal_equations(number: int, dtype: jnp.dtype) -> NormalEquations:
+def initial_normal_equations(model: SmoothModel, dtype: jnp.dtype) -> NormalEquations:
     """Placeholder with infinite chi-square, used before the first evaluation."""
+    number = len(model.names)
     return NormalEquations(
-        jnp.eye(number + 2, dtype=dtype),
-        jnp.zeros(number + 2, dtype),
-        jnp.zeros(2, dtype),
+        jnp.eye(number, dtype=dtype),
+        jnp.zeros(number, dtype),
+        jnp.zeros(len(model.linear), dtype),
         jnp.asarray(jnp.inf, dtype),
     )
-
-
-def solve_linear(
-    source: Float[Array, "*grid"], image: Float[Array, "*grid"], weight: Float[Array, "*grid"]
-) -> Float[Array, "2"]:
-    """Solves for the nonnegative amplitude and the sky that minimize chi-square.
-
-    Args:
-      source: rendered source of amplitude 1, without the sky.
-      image: observed image.
-      weight: inverse variance of each pixel, 0 for masked pixels.
-
-    Returns:
-      Amplitude and sky, in the unit of the image.
-    """
-    total = weight.sum()
-    total = jnp.where(total > 0, total, 1)
-    mean_source, mean_image = (weight * source).sum() / total, (weight * image).sum() / total
-    contrast = source - mean_source
-    source_variance = (weight * contrast**2).sum()
-    amp = (weight * contrast * (image - mean_image)).sum() / jnp.where(
-        source_variance > 0, source_variance, 1
-    )
-    amp = jnp.maximum(amp, 0)
-    return jnp.stack([amp, mean_image - amp * mean_source])
 
 
 def normal_equations(
     model: SmoothModel,
     free: Float[Array, " nonlinear"],
-    source: Float[Array, "rows columns"],
+    columns: Float[Array, "amplitudes rows columns"],
     jacobian: Float[Array, "nonlinear rows columns"],
     image: Float[Array, "rows columns"],
     weight: Float[Array, "rows columns"],
 ) -> NormalEquations:
-    """Normal equations of all parameters, at the best amplitude and sky.
+    """Normal equations of all parameters, at the best amplitudes and sky.
 
     Args:
       model: smooth model.
       free: values of the parameters `model.nonlinear`.
-      source, jacobian: rendered source and its derivatives; see `render_with_jacobian`.
+      columns, jacobian: rendered light and its derivatives; see `render_with_jacobian`.
       image: observed image.
       weight: inverse variance of each pixel, 0 for masked pixels.
     """
-    source, image, weight = source.ravel(), image.ravel(), weight.ravel()
-    jacobian = jacobian.reshape(len(jacobian), -1)
-    linear = solve_linear(source, image, weight)
-    residual = image - linear[0] * source - linear[1]
-    columns = jnp.concatenate([linear[0] * jacobian, jnp.stack([source, jnp.ones_like(source)])])
-    weighted = columns * weight[None]
+    image, weight = image.ravel(), weight.ravel()
+    columns, jacobian = columns.reshape(len(columns), -1), jacobian.reshape(len(jacobian), -1)
+    linear = solve_linear(columns, image, weight)
+    residual = image - total_light(columns, linear) - linear[-1]
+    derivatives = image_derivatives(model, columns, jacobian, linear)
+    weighted = derivatives * weight[None]
     means, precisions = normal_priors(model, free.dtype)
     pull = (means - free) * precisions
-    matrix = (weighted @ columns.T) + jnp.diag(jnp.pad(precisions, (0, 2)))
-    gradient = weighted @ residual + jnp.pad(pull, (0, 2))
+    pad = (0, len(linear))
+    matrix = (weighted @ derivatives.T) + jnp.diag(jnp.pad(precisions, pad))
+    gradient = weighted @ residual + jnp.pad(pull, pad)
     chi_square = (weight * residual**2).sum() + (pull * (means - free)).sum()
     return NormalEquations(matrix, gradient, linear, chi_square)
 
 
+def image_derivatives(
+    model: SmoothModel,
+    columns: Float[Array, "amplitudes *grid"],
+    jacobian: Float[Array, "nonlinear *grid"],
+    linear: Float[Array, " linear"],
+) -> Float[Array, "all *grid"]:
+    """Derivatives of the image with respect to all parameters.
+
+    Args:
+      model: smooth model.
+      columns, jacobian: see `render_with_jacobian`.
+      linear: amplitudes and sky.
+    """
+    amplitudes = linear[model.amplitude_of].reshape(-1, *(1,) * (jacobian.ndim - 1))
+    return jnp.concatenate([amplitudes * jacobian, columns, jnp.ones_like(columns[:1])])
+
+
 def normal_priors(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array]:
     """Means and inverse variances of the priors on `model.nonlinear`; both 0 for a flat prior."""
-    pairs = [getattr(model, name).prior for name in model.nonlinear]
+    pairs = [model.lens.parameters[name].prior for name in model.nonlinear]
     means = [0.0 if pair is None else pair[0] for pair in pairs]
     precisions = [0.0 if pair is None else pair[1] ** -2 for pair in pairs]
     return jnp.asarray(means, dtype), jnp.asarray(precisions, dtype)
@@ -117,8 +112,8 @@ def parameter_bounds(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array
     Returns:
       Smallest and largest allowed values of the parameters `model.nonlinear`.
     """
-    pairs = [getattr(model, name).bounds for name in model.nonlinear]
-    return jnp.asarray([low for low, _ in pairs], dtype), jnp.asarray([high for _, high in pairs], dtype)
+    low, high = model.lens.bounds
+    return jnp.asarray(low, dtype), jnp.asarray(high, dtype)
 
 
 def damped_step(
@@ -129,23 +124,18 @@ def damped_step(
 ) -> Float[Array, " nonlinear"]:
     """Damped step of the free parameters; 0 for parameters held at a bound, and clipped at the bounds."""
     low, high = parameter_bounds(model, free.dtype)
-    gradient = equations.gradient[:-2]
+    gradient, number = equations.gradient[: len(free)], len(equations.linear)
     held = ((free <= low) & (gradient < 0)) | ((free >= high) & (gradient > 0))
-    keep = jnp.pad(jnp.where(held, 0.0, 1.0).astype(free.dtype), (0, 2), constant_values=1)
+    positive = equations.linear[:-1] > 0
+    keep = jnp.concatenate([~held, positive, jnp.ones(1, bool)]).astype(free.dtype)
     scale = diagonal_scales(equations.matrix)
     matrix = equations.matrix * scale[:, None] * scale[None, :]
     matrix = matrix * keep[:, None] * keep[None, :]
-    extra = jnp.pad(jnp.full_like(free, damping), (0, 2))
+    extra = jnp.pad(jnp.full_like(free, damping), (0, number))
     tiny = 8 * jnp.finfo(free.dtype).eps
     matrix = matrix + jnp.diag(extra + tiny + (1 - keep))
     step = scale * jnp.linalg.solve(matrix, equations.gradient * scale * keep)
-    return jnp.clip(free + step[:-2], low, high) - free
-
-
-def diagonal_scales(matrix: Float[Array, "all all"]) -> Float[Array, " all"]:
-    """Factors that scale the diagonal to 1 when applied to rows and columns."""
-    diagonal = jnp.diagonal(matrix)
-    return jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    return jnp.clip(free + step[: len(free)], low, high) - free
 
 
 def invert_normal_matrix(matrix: Float[Array, "all all"]) -> Float[Array, "all all"]:
@@ -203,7 +193,7 @@ def minimize(
             (state.free, state.equations),
         )
         move = damped_step(model, free, equations, damping)
-        expected_decrease = move @ equations.gradient[:-2]
+        expected_decrease = move @ equations.gradient[: len(move)]
         done = expected_decrease < tolerance
         return _State(free, equations, move, damping, state.steps + 1, done)
 
@@ -213,7 +203,7 @@ def minimize(
     # The first iteration evaluates the start itself, which always improves on infinity.
     first = _State(
         start,
-        initial_normal_equations(len(start), start.dtype),
+        initial_normal_equations(model, start.dtype),
         jnp.zeros_like(start),
         jnp.asarray(8 * damping, start.dtype),
         jnp.asarray(0, jnp.int32),

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lensjax.fitting.amplitudes import solve_nonnegative
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.rendering import render
 from lensjax.fitting.resolution import Resolution
 
 BANK_SIZE = 2048
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 
 
 @functools.lru_cache(maxsize=8)
@@ -25,22 +25,22 @@ def lens_bank(model: SmoothModel, resolution: Resolution, dtype: str) -> tuple[n
       dtype: "float32" or "float64".
 
     Returns:
-      Values of the free parameters `[lenses, nonlinear]`, and images of amplitude 1 without sky
-      `[lenses, pixels]`.
+      Values of the free parameters `[lenses, nonlinear]`, and images of amplitudes 1 without sky
+      `[lenses, amplitudes, pixels]`.
     """
-    ranges = np.array([getattr(model, name).start for name in model.nonlinear])
+    ranges = np.array([model.lens.parameters[name].start for name in model.nonlinear])
     points = halton_points(BANK_SIZE, len(ranges))
     free = (ranges[:, 0] + points * (ranges[:, 1] - ranges[:, 0])).astype(dtype)
     with jax.ensure_compile_time_eval():
         render_all = jax.jit(lambda rows: jax.lax.map(functools.partial(render, model, resolution), rows))
-        sources = np.asarray(render_all(free)).reshape(BANK_SIZE, -1)
-    return free, sources
+        images = np.asarray(render_all(free)).reshape(BANK_SIZE, len(model.linear) - 1, -1)
+    return free, images
 
 
 def halton_points(number: int, dimensions: int) -> np.ndarray:
     """Points of the Halton sequence (Halton 1960) in the unit cube, `[number, dimensions]`."""
     columns = []
-    for base in _PRIMES[:dimensions]:
+    for base in _primes(dimensions):
         index, digit_value, column = np.arange(1, number + 1), 1.0, np.zeros(number)
         while index.any():
             digit_value /= base
@@ -50,12 +50,30 @@ def halton_points(number: int, dimensions: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
+def _primes(number: int) -> list[int]:
+    found: list[int] = []
+    candidate = 2
+    while len(found) < number:
+        if all(candidate % prime for prime in found):
+            found.append(candidate)
+        candidate += 1
+    return found
+
+
 def chi_square_gains(
-    sources: Float[Array, "lenses pixels"], image: Float[Array, " pixels"], weight: Float[Array, " pixels"]
+    columns: Float[Array, "lenses amplitudes pixels"],
+    image: Float[Array, " pixels"],
+    weight: Float[Array, " pixels"],
 ) -> Float[Array, " lenses"]:
-    """Decrease in chi-square due to each lens of a bank, with its best amplitude and sky."""
+    """Decrease in chi-square due to each lens of a bank, with its best amplitudes and sky."""
     total = jnp.where(weight.sum() > 0, weight.sum(), 1)
     centered = weight * (image - (weight * image).sum() / total)
-    overlap = jnp.maximum(sources @ centered, 0)
-    norm = sources**2 @ weight - (sources @ weight) ** 2 / total
-    return overlap**2 / jnp.maximum(norm, 1e-30)
+    overlap, sums = columns @ centered, columns @ weight
+    gram = jnp.stack(
+        [
+            (columns * columns[:, index, None]) @ weight - sums * sums[:, index, None] / total
+            for index in range(columns.shape[1])
+        ],
+        axis=1,
+    )
+    return (jax.vmap(solve_nonnegative)(gram, overlap) * overlap).sum(1)

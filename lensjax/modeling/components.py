@@ -134,20 +134,21 @@ class Shear:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sersic:
-    """Elliptical Sersic profile; parameters as in `physics.sersic`."""
+    """Elliptical Sersic profile; parameters and `core` (arcsec) as in `physics.sersic`."""
 
     nonnegative: ClassVar[bool] = True
     size: ClassVar[int] = 1
-    R_sersic: Parameter = _HALF_LIGHT_RADIUS
-    n_sersic: Parameter = _SERSIC_INDEX
-    e1: Parameter = _ELLIPTICITY
-    e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
+    e1: Parameter = _ELLIPTICITY
+    e2: Parameter = _ELLIPTICITY
+    R_sersic: Parameter = _HALF_LIGHT_RADIUS
+    n_sersic: Parameter = _SERSIC_INDEX
+    core: float = 1e-3
 
     def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "1 *grid"]:
         """Image of unit surface brightness at the half-light radius."""
-        return physics.sersic(x, y, 1.0, **values, core=1e-3)[None]
+        return physics.sersic(x, y, 1.0, **values, core=self.core)[None]
 
     def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
         """Names and arguments of lenstronomy's light profiles with the same light."""

@@ -50,7 +50,7 @@ class LensEncoderNet(ClassifierModule):
         classifier = ResNet(self.num_classes, *settings, name="resnet")
         channels = jnp.concatenate([images, jnp.arcsinh(residual)], -1)
         logits = classifier(channels, train=options.train, weights=options.weights)
-        theta_E = free[:, model.nonlinear.index("theta_E")]
+        theta_E = free[:, model.nonlinear.index("mass.0.theta_E")]
         if not options.with_physics_loss:
             return Outputs(logits, theta_E)
         if self.gauss_newton_steps:

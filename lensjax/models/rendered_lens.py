@@ -23,7 +23,7 @@ def constrain(model: SmoothModel, raw: Float[Array, "batch nonlinear"]) -> Float
       The parameters.
     """
     low, high = fitting.parameter_bounds(model, raw.dtype)
-    center = jnp.asarray([getattr(model, name).value for name in model.nonlinear], raw.dtype)
+    center = jnp.asarray([model.lens.parameters[name].value for name in model.nonlinear], raw.dtype)
     fraction = (center - low) / (high - low)
     offset = jnp.log(fraction) - jnp.log1p(-fraction)
     return low[None] + (high - low)[None] * jax.nn.sigmoid(raw + offset[None])

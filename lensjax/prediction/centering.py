@@ -13,7 +13,8 @@ from lensjax.fitting import Parameter
 # up to 0.003 arcsec.
 _MAX_OFFSET, _MAX_NOISE_OFFSET = 0.03, 0.01
 _MAX_SMOOTH_CHI_SQUARE = 1.03  # reduced chi-square of an image without substructure
-_CENTER_BOUNDS = (-0.6, 0.6)  # arcsec
+_CENTER = "mass.0.center_x", "mass.0.center_y"
+_FREE = Parameter.fitted((-0.02, 0.02), (-0.6, 0.6))  # arcsec
 
 
 def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
@@ -35,15 +36,11 @@ def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
       UserError: if the model is unknown.
     """
     images = add_residuals(images, model_name, keep=False)
-    if model_name == NO_FIT or fitting.smooth_model(model_name).lens_x.free:
+    if model_name == NO_FIT or _CENTER[0] in fitting.smooth_model(model_name).nonlinear:
         return images
     assert images.fit is not None  # for the type checker: set by add_residuals
     assert images.residuals is not None
-    model = dataclasses.replace(
-        fitting.smooth_model(model_name),
-        lens_x=Parameter.fitted((-0.02, 0.02), _CENTER_BOUNDS),
-        lens_y=Parameter.fitted((-0.02, 0.02), _CENTER_BOUNDS),
-    )
+    model = fitting.smooth_model(model_name).with_parameters(dict.fromkeys(_CENTER, _FREE))
     is_smooth = images.fit["reduced_chi_square"] <= _MAX_SMOOTH_CHI_SQUARE
     rows = np.flatnonzero(~is_smooth | (images.fit["fit_converged"] == 0))
     if not len(rows):

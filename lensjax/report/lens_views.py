@@ -72,11 +72,11 @@ def fit_view(images: ImageSet, model_name: str) -> View:
     fit = fitting.fit_in_batches(pixels, model, noise=fitting.photon_noise(counts_per_unit(images)))
     light = (pixels - fit.parameters["sky"][:, None, None, None])[..., 0]
     beta, rendered, residual = map(np.asarray, (fit.source_plane, fit.model_image, fit.residual))
-    index = model.names.index("theta_E")
+    index = model.names.index("mass.0.theta_E")
     sigma = fit.standard_errors[:, index]
     notes = tuple(
-        f"θ_E = {fit.parameters['theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
-        f"shear = ({fit.parameters['gamma1'][row]:.3f}, {fit.parameters['gamma2'][row]:.3f}), "
+        f"θ_E = {fit.parameters['mass.0.theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
+        f"shear = ({fit.parameters['mass.1.gamma1'][row]:.3f}, {fit.parameters['mass.1.gamma2'][row]:.3f}), "
         f"reduced χ² {fit.reduced_chi_square[row]:.3f}"
         + ("" if fit.converged[row] else "; the fit did not converge")
         for row in range(len(images))
@@ -107,10 +107,10 @@ def encoder_view(trained: TrainedModel, inputs: Float[Array, "few height width 1
     resolution = fitting.Resolution.native(model, inputs.shape[1:3])
 
     def render(image: Array, free: Array) -> tuple[Array, Array, Array]:
-        source = fitting.render(model, resolution, free)
-        amp, sky = fitting.solve_linear(source, image, jnp.ones_like(image))
+        columns = fitting.render(model, resolution, free)
+        linear = fitting.solve_linear(columns, image, jnp.ones_like(image))
         beta = fitting.source_positions(model, resolution, free)
-        return amp * source + sky, image - sky, jnp.stack(beta, -1)
+        return (fitting.total_light(columns, linear) + linear[-1], image - linear[-1], jnp.stack(beta, -1))
 
     @jax.jit
     def evaluate(variables: Any, inputs: Array) -> tuple[Array, ...]:
@@ -123,9 +123,10 @@ def encoder_view(trained: TrainedModel, inputs: Float[Array, "few height width 1
     results = map(np.asarray, evaluate(trained.variables, inputs))
     free, residual, rendered, light, beta = results
     values = dict(zip(model.nonlinear, free.T, strict=True))
+    theta_E, gamma1, gamma2 = (values[name] for name in ("mass.0.theta_E", "mass.1.gamma1", "mass.1.gamma2"))
     notes = tuple(
-        f"θ_E = {values['theta_E'][row]:.3f} arcsec, shear = ({values['gamma1'][row]:.3f}, "
-        f"{values['gamma2'][row]:.3f}), mean squared residual {np.square(residual[row]).mean():.2f}"
+        f"θ_E = {theta_E[row]:.3f} arcsec, shear = ({gamma1[row]:.3f}, {gamma2[row]:.3f}), "
+        f"mean squared residual {np.square(residual[row]).mean():.2f}"
         for row in range(len(free))
     )
     return View(

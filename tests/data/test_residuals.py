@@ -46,7 +46,7 @@ def calls(monkeypatch, tmp_path):
         report(number)
         values = images.mean((1, 2, 3))
         return types.SimpleNamespace(
-            parameters=dict.fromkeys(("theta_E", "gamma1", "gamma2", "lens_x", "lens_y"), values),
+            parameters=dict.fromkeys(model.lens.parameters, values),
             standard_errors=np.ones((number, len(model.names))),
             background_rms=values,
             reduced_chi_square=values,

@@ -65,7 +65,7 @@ def test_fit_with_bad_pixels_is_fit_with_mask(images):
     masked = np.where(mask, changed, images[:1, ..., None])
     fit = fitting.fit_lens(np.concatenate([changed, masked]), mask=np.concatenate([np.ones_like(mask), mask]))
     assert fit.converged.all()
-    found, expected = fit.parameters["theta_E"]
+    found, expected = fit.parameters["mass.0.theta_E"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     good, bad = fit.residual[:1][mask], fit.residual[:1][~mask]
     np.testing.assert_allclose(good, fit.residual[1:][mask], atol=2e-3)

@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from helpers.lenses import FITTED
 from oracles.numpy_lens import render
 
 from lensjax import fitting, physics
@@ -60,11 +61,11 @@ def noisy(image, seed):
 def fit_of(smooths, amp=AMP):
     """Fit result with the parameters of the given smooth lenses."""
     number = len(smooths)
-    values = {name: np.array([smooth[name] for smooth in smooths], np.float32) for name in SMOOTH}
+    values = {FITTED[name]: np.array([smooth[name] for smooth in smooths], np.float32) for name in SMOOTH}
     zeros = np.zeros((number, SIZE, SIZE, 1), np.float32)
     ones = np.ones(number, np.float32)
     return LensFit(
-        parameters=values | {"amp": amp * ones, "sky": 10 * ones},
+        parameters=values | {"source.0.amp": amp * ones, "sky": 10 * ones},
         standard_errors=np.zeros((number, 9), np.float32),
         correlation=np.zeros((number, 9, 9), np.float32),
         reduced_chi_square=ones,

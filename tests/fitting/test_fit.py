@@ -7,13 +7,13 @@ import types
 import jax
 import numpy as np
 import pytest
+from helpers.lenses import FITTED
 from oracles.numpy_lens import render
 
 from lensjax import fitting
 from lensjax.errors import UserError
+from lensjax.modeling import MultiGaussian, PixelGrid, Prior, Sersic, Shapelets
 from lensjax.simulation.presets import COMMON_TEST
-
-NAMES = ("theta_E", "gamma1", "gamma2", "source_x", "source_y", "source_e1", "source_e2")
 
 
 def scenes(number, seed):
@@ -45,7 +45,7 @@ def counts(truth):
     rng = np.random.default_rng(6)
     images = []
     for row in range(16):
-        scene = types.SimpleNamespace(masses=[], **{name: truth[name][row] for name in NAMES})
+        scene = types.SimpleNamespace(masses=[], **{name: truth[name][row] for name in FITTED})
         images.append(rng.poisson(render(scene, COMMON_TEST)))
     return np.stack(images)
 
@@ -64,8 +64,11 @@ def fitted(counts):
 def test_fit_recovers_lens_within_uncertainties(fitted, truth):
     fit, scale = fitted
     deviation = fit.standard_errors
-    pulls = [(fit.parameters[n] - truth[n]) / deviation[:, i] for i, n in enumerate(NAMES)]
-    pulls.append((fit.parameters["amp"] - 100 / scale) / deviation[:, -2])
+    pulls = [
+        (fit.parameters[full] - truth[name]) / deviation[:, i]
+        for i, (name, full) in enumerate(FITTED.items())
+    ]
+    pulls.append((fit.parameters["source.0.amp"] - 100 / scale) / deviation[:, -2])
     pulls = np.stack(pulls)
     assert fit.converged.all()
     assert np.abs(pulls).max() < 4
@@ -86,7 +89,8 @@ def test_unknown_noise_is_estimated_from_image(fitted, counts):
     fit = fitting.fit_lens(image)
     np.testing.assert_allclose(fit.gain, 0.01, rtol=0.15)
     np.testing.assert_allclose(fit.background_variance, 10e-4, rtol=0.06)
-    np.testing.assert_allclose(fit.parameters["theta_E"], known.parameters["theta_E"][:8], rtol=2e-3)
+    radius, expected = fit.parameters["mass.0.theta_E"], known.parameters["mass.0.theta_E"][:8]
+    np.testing.assert_allclose(radius, expected, rtol=2e-3)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -100,7 +104,7 @@ def test_fit_is_the_same_in_any_unit(counts, known):
     fit = fitting.fit_lens(images, noise=noise)
     assert np.asarray(fit.converged).all()
     for name, values in fit.parameters.items():
-        values = np.asarray(values, np.float64) / (units if name in ("amp", "sky") else 1)
+        values = np.asarray(values, np.float64) / (units if name in ("source.0.amp", "sky") else 1)
         np.testing.assert_allclose(values, np.tile(values[:2], 4), rtol=1e-4, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(fit.reduced_chi_square, np.tile(fit.reduced_chi_square[:2], 4), rtol=1e-4)
     for name, power in (("gain", 1), ("background_rms", 1), ("background_variance", 2)):
@@ -114,7 +118,7 @@ def test_fit_is_the_same_in_any_unit(counts, known):
 
 def test_residual_of_a_lens_is_the_same_in_any_unit(counts, fitted):
     fit, _ = fitted
-    free = np.stack([fit.parameters[name][0] for name in NAMES])
+    free = np.stack([fit.parameters[name][0] for name in FITTED.values()])
     residual = jax.jit(functools.partial(fitting.standardized_residual, fitting.COMMON_TEST))
     image = counts[0].astype(np.float32)
     expected = residual(image, free)
@@ -134,7 +138,7 @@ def test_ray_through_the_center_stands_for_its_surroundings():
             return [np.asarray(part) for part in fitting.render_with_jacobian(model, resolution, free)]
 
     (found, by_found), (truth, by_truth) = image(1), image(16)
-    np.testing.assert_allclose(found[2, 2], truth[2, 2], rtol=0.01)
+    np.testing.assert_allclose(found[0, 2, 2], truth[0, 2, 2], rtol=0.01)
     np.testing.assert_allclose(by_found[:, 2, 2], by_truth[:, 2, 2], rtol=0.03, atol=1e-3)
 
 
@@ -186,7 +190,7 @@ def test_masked_and_missing_pixels_do_not_bias_fit(fitted, counts):
     assert np.asarray(fit.converged).all()
     np.testing.assert_allclose(fit.reduced_chi_square, 1, atol=0.04)
     deviation = np.sqrt(fit.covariance[:, 0, 0])
-    shift = (fit.parameters["theta_E"] - known.parameters["theta_E"][:8]) / deviation
+    shift = (fit.parameters["mass.0.theta_E"] - known.parameters["mass.0.theta_E"][:8]) / deviation
     assert np.abs(shift).max() < 2
     assert (np.asarray(fit.residual)[:, 100:112, 60:80] == 0).all()
 
@@ -234,7 +238,7 @@ def test_fit_gradients_match_finite_differences():
         @functools.partial(jax.jacrev, has_aux=True)
         def derivative_and_value(step):
             fit = fitting.fit_lens((image + step * direction)[None, ..., None], small, noise=noise)
-            parameters = [fit.parameters[name][0] for name in (*NAMES, "amp", "sky")]
+            parameters = [fit.parameters[name][0] for name in small.names]
             every = jax.numpy.stack([*parameters, (weights * fit.residual[0, ..., 0]).sum()])
             return every, every
 
@@ -242,23 +246,29 @@ def test_fit_gradients_match_finite_differences():
         np.testing.assert_allclose(derivative_and_value(0.0)[0], difference, rtol=0.01, atol=1e-5)
 
 
-def test_smooth_model_defaults_to_fixed_optional_parameters():
-    center = fitting.Parameter.fitted((-0.5, 0.5), (-2.0, 2.0))
-    model = fitting.SmoothModel(
-        main_lens="sis",
-        pixel_scale=0.05,
-        psf_sigma=0.08675,
-        psf_size=11,
-        theta_E=fitting.Parameter.fitted((0.8, 1.75), (0.05, 3.5)),
-        source_x=center,
-        source_y=center,
-        R_sersic=fitting.Parameter.fixed(0.5),
-        n_sersic=fitting.Parameter.fixed(1.5),
-    )
-    assert model.names == ("theta_E", "source_x", "source_y", "amp", "sky")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": (Sersic(), Sersic())}, "its source is not a single Sersic component; fitting.fit can"),
+        ({"source": (Shapelets(order=0),)}, "its source is not a single Sersic component"),
+        ({"source": (PixelGrid(),)}, "its source is not a single Sersic component"),
+        ({"lens_light": (MultiGaussian(),)}, "its lens light has components other than Sersic"),
+        ({"lens_light": (Sersic(),) * 4}, "it has more than 3 components of lens light"),
+        ({"mass": (), "source": ()}, "it has no mass"),
+        ({"sky": 1}, "its sky is a plane; set sky=0"),
+        ({"priors": (Prior((("mass.0.theta_E", 1.0),), 1.0, 0.1),)}, "it has priors on combinations"),
+    ],
+)
+def test_model_beyond_a_batch_fit_is_refused(changes, message):
+    with pytest.raises(UserError, match=f"a batch fit cannot fit this lens model: {message}"):
+        dataclasses.replace(
+            fitting.COMMON_TEST, lens=dataclasses.replace(fitting.COMMON_TEST.lens, **changes)
+        )
 
 
-def test_fitting_unused_parameter_raises_an_error():
-    ellipticity = fitting.Parameter.fitted((-0.1, 0.1), (-0.5, 0.5))
-    with pytest.raises(UserError, match="lens_e1 is fitted, but main_lens='sis' does not use it"):
-        dataclasses.replace(fitting.COMMON_TEST, lens_e1=ellipticity)
+def test_model_without_the_parameter_is_refused():
+    with pytest.raises(UserError, match=r"no parameter 'mass.0.e1'; expected one of mass.0.theta_E, "):
+        fitting.COMMON_TEST.with_parameters({"mass.0.e1": fitting.Parameter.fixed(0.0)})
+    fixed = dict.fromkeys(fitting.COMMON_TEST.nonlinear, fitting.Parameter.fixed(0.1))
+    with pytest.raises(UserError, match="no parameter is fitted"):
+        fitting.COMMON_TEST.with_parameters(fixed)

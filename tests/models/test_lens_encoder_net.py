@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.lenses import FITTED
 from oracles.numpy_lens import render
 
 from lensjax import fitting
@@ -25,7 +26,7 @@ TRUTH = {
     "source_e1": (0.2, 0.1),
     "source_e2": (-0.05, 0.02),
 }
-PARAMETERS = np.stack([TRUTH[name] for name in MODEL.nonlinear], axis=1).astype(np.float32)
+PARAMETERS = np.stack([TRUTH[name] for name in FITTED], axis=1).astype(np.float32)
 SIZE = 64
 
 
@@ -47,7 +48,7 @@ def test_constrained_parameters_are_within_their_bounds():
     raw = jnp.stack([jnp.zeros(size), jnp.full(size, -1e3), jnp.full(size, 1e3)])
     middle, low, high = np.asarray(rendered_lens.constrain(MODEL, raw))
     for index, name in enumerate(MODEL.nonlinear):
-        parameter = getattr(MODEL, name)
+        parameter = MODEL.lens.parameters[name]
         expected = parameter.value, *parameter.bounds
         np.testing.assert_allclose((middle[index], low[index], high[index]), expected, atol=1e-5)
 
@@ -88,7 +89,7 @@ def test_residuals_and_derivatives_match_numpy_at_constant_noise(images):
 
         def numpy_residual(free, root):
             """Image minus lens with the best amplitude and sky, and the flux of the lens."""
-            values = dict(zip(MODEL.nonlinear, free, strict=True))
+            values = dict(zip(FITTED, free, strict=True))
             source = render(types.SimpleNamespace(masses=[], **values), preset) - instrument.sky
             columns = np.stack([source, np.ones_like(image)], -1)
             rows = (columns * root[..., None]).reshape(-1, 2)

@@ -3,8 +3,24 @@
 import numpy as np
 
 
-def render(scene, preset):
-    """Expected counts of a scene whose fields are NumPy arrays or numbers, for a preset of the simulator."""
+def sersic(x, y, *, amp, R_sersic, n_sersic, e1, e2, center_x, center_y):
+    """Elliptical Sersic profile, with the angle and the axis ratio of the ellipse."""
+    dx, dy = x - center_x, y - center_y
+    ellipticity = np.hypot(e1, e2)
+    angle = 0.5 * np.arctan2(e2, e1)
+    axis_ratio = (1 - ellipticity) / (1 + ellipticity)
+    u = np.cos(angle) * dx + np.sin(angle) * dy
+    v = -np.sin(angle) * dx + np.cos(angle) * dy
+    elliptical = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
+    b = 1.9992 * n_sersic - 0.3271
+    return amp * np.exp(-b * ((elliptical / R_sersic) ** (1 / n_sersic) - 1))
+
+
+def render(scene, preset, lens_light=()):
+    """Expected counts of a scene whose fields are NumPy arrays or numbers, for a preset of the simulator.
+
+    `lens_light` are arguments of `sersic` for galaxies in front of the lens.
+    """
     instrument, source = preset.instrument, preset.source
     size, sub = instrument.image_size, instrument.subpixels
     half = instrument.psf_size // 2
@@ -18,15 +34,18 @@ def render(scene, preset):
         square = (x - mass_x) ** 2 + (y - mass_y) ** 2
         beta_x = beta_x - theta_E**2 * (x - mass_x) / square
         beta_y = beta_y - theta_E**2 * (y - mass_y) / square
-    dx, dy = beta_x - scene.source_x, beta_y - scene.source_y
-    ellipticity = np.hypot(scene.source_e1, scene.source_e2)
-    angle = 0.5 * np.arctan2(scene.source_e2, scene.source_e1)
-    axis_ratio = (1 - ellipticity) / (1 + ellipticity)
-    u = np.cos(angle) * dx + np.sin(angle) * dy
-    v = -np.sin(angle) * dx + np.cos(angle) * dy
-    elliptical = np.sqrt(axis_ratio * u**2 + v**2 / axis_ratio)
-    b = 1.9992 * source.n_sersic - 0.3271
-    light = source.amp * np.exp(-b * ((elliptical / source.R_sersic) ** (1 / source.n_sersic) - 1))
+    light = sersic(
+        beta_x,
+        beta_y,
+        amp=source.amp,
+        R_sersic=source.R_sersic,
+        n_sersic=source.n_sersic,
+        e1=scene.source_e1,
+        e2=scene.source_e2,
+        center_x=scene.source_x,
+        center_y=scene.source_y,
+    )
+    light = light + sum(sersic(x, y, **galaxy) for galaxy in lens_light)
     image = light.reshape(field, sub, field, sub).mean((1, 3))
     offset = np.arange(-half, half + 1) * instrument.pixel_scale
     kernel = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * instrument.psf_sigma**2))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import chromium
 from helpers.image_files import bars, npy_bytes, write
+from helpers.lenses import FITTED
 from helpers.random_runs import SIZE, make_run
 from PIL import Image
 from scipy.special import softmax
@@ -305,10 +306,10 @@ def set_constant_prediction(run, lens):
     def logit(value, low, high):
         return np.log((value - low) / (high - value))
 
-    parameters = [getattr(COMMON_TEST, name) for name in COMMON_TEST.nonlinear]
+    parameters = [COMMON_TEST.lens.parameters[name] for name in COMMON_TEST.nonlinear]
     bias = [
         logit(lens[name], *parameter.bounds) - logit(parameter.value, *parameter.bounds)
-        for name, parameter in zip(COMMON_TEST.nonlinear, parameters, strict=True)
+        for name, parameter in zip(FITTED, parameters, strict=True)
     ]
     last = run.variables["params"]["encoder"]["fc"]
     last["kernel"], last["bias"] = 0 * last["kernel"], np.asarray(bias, np.float32)

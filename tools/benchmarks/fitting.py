@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     log.info("  ratio of the rates: %.0f", (peer_seconds / values.peer) / (seconds / number))
     log.info("  differences from SciPy: reduced chi-square, and theta_E in standard deviations")
     for row, (chi_square, theta_E) in enumerate(found):
-        deviation = (fit.parameters["theta_E"][row] - theta_E) / fit.standard_errors[row, 0]
+        deviation = (fit.parameters["mass.0.theta_E"][row] - theta_E) / fit.standard_errors[row, 0]
         excess = fit.reduced_chi_square[row] - chi_square
         log.info("    image %d: %+.5f %+.3f", row, excess, deviation)
 

@@ -102,8 +102,8 @@ def solve_with_lensjax(image: Array, weight: Array, start: Array) -> tuple[Array
     """Optimum found by lensjax; its number of steps is reported as NaN."""
 
     def evaluate(free: Array) -> NormalEquations:
-        source, jacobian = fitting.render_with_jacobian(MODEL, RESOLUTION, free)
-        return normal_equations(MODEL, free, source, jacobian, image, weight)
+        columns, jacobian = fitting.render_with_jacobian(MODEL, RESOLUTION, free)
+        return normal_equations(MODEL, free, columns, jacobian, image, weight)
 
     found = minimize(MODEL, evaluate, start, max_steps=20, tolerance=1e-3, damping=1e-5)
     return found[0], jnp.full((), jnp.nan)
@@ -115,9 +115,9 @@ def solve_with_optimistix(
     """Optimum found by optimistix, and the number of steps."""
 
     def residual(free: Array, _: None) -> Array:
-        source = fitting.render(MODEL, RESOLUTION, free[: len(MODEL.nonlinear)])
-        amp, sky = fitting.solve_linear(source, image, weight) if eliminated else free[-2:]
-        return ((image - amp * source - sky) * jnp.sqrt(weight)).ravel()
+        columns = fitting.render(MODEL, RESOLUTION, free[: len(MODEL.nonlinear)])
+        linear = fitting.solve_linear(columns, image, weight) if eliminated else free[-2:]
+        return ((image - fitting.total_light(columns, linear) - linear[-1]) * jnp.sqrt(weight)).ravel()
 
     if not eliminated:
         linear = fitting.solve_linear(fitting.render(MODEL, RESOLUTION, start), image, weight)

@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -59,7 +60,7 @@ def report_simulated(model: fitting.SmoothModel, number: int, seed: int, counts:
     images = simulation.simulate_split("common_test", seed=seed, split="validation", num_images=number)
     fit = fit_images(images.pixels / images.scale[:, None, None], images.scale, model, counts)
     excess = fit.reduced_chi_square - true_chi_square(images, fit, model)
-    error = np.abs(fit.parameters["theta_E"] / images.scenes.theta_E - 1)
+    error = np.abs(fit.parameters["mass.0.theta_E"] / images.scenes.theta_E - 1)
     log.info("%d simulated images, model %s", number, ", ".join(model.names))
     log.info("reduced chi-square of the fit, at the percentiles 1, 50 and 99, and the largest")
     for label, name in enumerate(CLASSES):
@@ -99,15 +100,22 @@ def report_pulls(
 
 def true_value(name: str, images: simulation.SimulatedImages) -> np.ndarray | float | None:
     """True value of a parameter of the fit; None if the simulation has no such parameter."""
-    source = simulation.preset("common_test").source
-    known: dict[str, np.ndarray | float] = {
-        "amp": source.amp / images.scale,
-        "R_sersic": source.R_sersic,
-        "n_sersic": source.n_sersic,
-        "gamma": 2.0,
-        **dict.fromkeys(("lens_x", "lens_y", "lens_e1", "lens_e2"), 0.0),
+    source, scenes = simulation.preset("common_test").source, images.scenes
+    known: dict[str, Any] = {
+        "mass.0.theta_E": scenes.theta_E,
+        "mass.0.gamma": 2.0,
+        **dict.fromkeys((f"mass.0.{name}" for name in ("e1", "e2", "center_x", "center_y")), 0.0),
+        "mass.1.gamma1": scenes.gamma1,
+        "mass.1.gamma2": scenes.gamma2,
+        "source.0.center_x": scenes.source_x,
+        "source.0.center_y": scenes.source_y,
+        "source.0.e1": scenes.source_e1,
+        "source.0.e2": scenes.source_e2,
+        "source.0.R_sersic": source.R_sersic,
+        "source.0.n_sersic": source.n_sersic,
+        "source.0.amp": source.amp / images.scale,
     }
-    return known[name] if name in known else getattr(images.scenes, name, None)
+    return known.get(name)
 
 
 def true_chi_square(
@@ -142,7 +150,7 @@ def report_published(folder: Path, model: fitting.SmoothModel, counts: bool) -> 
         log.info(
             "  %-8s %6.3f %5s  %.4f %.4f  %s",
             *(CLASSES[label], fit.reduced_chi_square[row], fit.converged[row]),
-            *(fit.parameters["theta_E"][row], fit.standard_errors[row, 0], rings),
+            *(fit.parameters["mass.0.theta_E"][row], fit.standard_errors[row, 0], rings),
         )
 
 
