@@ -16,7 +16,7 @@ from lensjax.errors import UserError
 
 MODELS = ("baseline_cnn", "lens_vit_pinn", "lens_fit_net", "lens_encoder_net")
 STRETCHES = ("none", "sqrt", "band_pass")
-FIT_CHOICES = ("none", "common_test", "general")
+FIT_CHOICES = ("none", "common_test", "general", "varied", "model_1", "model_2", "model_3")
 GRADIENT_INPUTS = ("gradient_product", "mixed_derivative")
 RESIDUAL_INPUTS = ("residual", "image_and_residual")
 FIT_NET_INPUTS = (*RESIDUAL_INPUTS, "image_and_reference_source")

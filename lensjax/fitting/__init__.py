@@ -5,8 +5,9 @@ from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
 from lensjax.fitting.least_squares import fit_lens
-from lensjax.fitting.model import COMMON_TEST, GENERAL, SmoothModel, smooth_model
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import Noise, noise_from_high_frequencies, photon_noise, unknown_noise
+from lensjax.fitting.presets import COMMON_TEST, GENERAL, smooth_model
 from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
 from lensjax.fitting.residual import refine_parameters, standardized_residual
 from lensjax.fitting.resolution import Resolution

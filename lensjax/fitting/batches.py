@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from lensjax.errors import UserError
 from lensjax.fitting.inputs import convert_inputs
 from lensjax.fitting.least_squares import fit_lens
-from lensjax.fitting.model import COMMON_TEST, SmoothModel
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import Noise
+from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 
 # On a CPU, the working set of a batch should fit in the cache; accelerators need many images at once.

@@ -37,8 +37,9 @@ from lensjax.fitting.evidence_masses import (
     mode_response,
 )
 from lensjax.fitting.evidence_pixels import Window, bin_image, central_window, source_image
-from lensjax.fitting.model import COMMON_TEST, SmoothModel
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import variance
+from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior

@@ -13,8 +13,9 @@ from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.fitting.inputs import convert_inputs
 from lensjax.fitting.lensed_source import parameter_values
-from lensjax.fitting.model import COMMON_TEST, SmoothModel
+from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import Noise, estimate_noise, noise_from_high_frequencies, variance
+from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.rendering import render, render_with_jacobian, source_positions
 from lensjax.fitting.resolution import Resolution, bin_valid, unbin
 from lensjax.fitting.result import LensFit
@@ -31,6 +32,7 @@ _COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in ch
 _COARSE_PIXEL = 0.25  # arcsec
 _NUM_STARTS = 2
 _MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 3.1
+NO_PHOTON_NOISE = 1e-12  # gain, in the unit of the image
 _MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations
 _MAX_SATURATED = 10  # an image with more pixels at its largest value is saturated
 
@@ -89,7 +91,8 @@ def _fit_one(
 ) -> LensFit:
     """Fits an image scaled to a contrast of 1, and converts the result to the unit of the image."""
     valid = valid & jnp.isfinite(image)
-    valid = valid & ~find_bad_pixels(image, valid)
+    if model.noise_rms is None:
+        valid = valid & ~find_bad_pixels(image, valid)
     minimum = jnp.where(valid, image, jnp.inf).min()
     maximum = jnp.where(valid, image, -jnp.inf).max()
     contrast = maximum - minimum
@@ -108,7 +111,10 @@ def _fit_one(
         for known in (noise.background_rms, noise.gain)
     )
     rms = jnp.maximum(rms / contrast, jnp.finfo(image.dtype).eps)
-    scaled_noise = dataclasses.replace(noise, gain=gain / contrast, background_rms=rms)
+    gain = gain / contrast
+    if model.noise_rms is not None:
+        rms, gain = jnp.full_like(rms, model.noise_rms), jnp.full_like(gain, NO_PHOTON_NOISE)
+    scaled_noise = dataclasses.replace(noise, gain=gain, background_rms=rms)
     flags = valid.astype(image.dtype)
     optimum = _optimize(model, bank, jax.lax.stop_gradient(scaled), flags, scaled_noise)
     solution = _solution(model, scaled, valid, optimum)
@@ -143,6 +149,8 @@ def _optimize(
     binned, number = bin_valid(image, valid, coarse)
     flux = jnp.maximum(binned - jnp.percentile(binned, 10), 0)
     gain, background = noise_from_high_frequencies(image, unbin(flux, coarse), valid, noise.gain)
+    if model.noise_rms is not None:
+        background = noise.background_rms**2
     weight = number / variance(flux, gain, background)
     free = _fit_from_bank(model, coarse, binned, weight, bank)
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from lensjax.errors import UserError
-from lensjax.modeling.components import EPL, SIS, Sersic, Shear
+from lensjax.modeling.components import Sersic
 from lensjax.modeling.model import GROUPS, LensModel
 from lensjax.modeling.parameter import Parameter
-from lensjax.physics.light import CORE
 
 MAX_AMPLITUDES = 4  # the solution for nonnegative amplitudes compares all their subsets
 SKY = "sky"
@@ -32,6 +31,8 @@ class SmoothModel:
       subpixels: rays per pixel along each axis.
       psf_sigma: standard deviation of the Gaussian point-spread function, arcsec.
       psf_size: height and width of its kernel, pixels; odd.
+      noise_rms: standard deviation of the noise relative to the range of pixel values, for images whose noise
+        cannot be estimated, such as noise-free ones; None to estimate the noise and to mask outliers.
     """
 
     lens: LensModel
@@ -39,6 +40,7 @@ class SmoothModel:
     subpixels: int = 1
     psf_sigma: float
     psf_size: int
+    noise_rms: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.pixel_scale < math.inf:
@@ -49,6 +51,8 @@ class SmoothModel:
             raise UserError(f"subpixels is {self.subpixels}; expected a positive whole number")
         if self.psf_size % 2 != 1 or self.psf_size < 1:
             raise UserError(f"psf_size is {self.psf_size}; expected an odd number of pixels")
+        if self.noise_rms is not None and not 0 < self.noise_rms < math.inf:
+            raise UserError(f"noise_rms is {self.noise_rms}; expected a positive number or None")
         if problem := _find_problem(self.lens):
             raise UserError(f"a batch fit cannot fit this lens model: {problem}")
 
@@ -114,84 +118,3 @@ def _find_problem(lens: LensModel) -> str:
     if lens.held.any():
         return f"{lens.fitted[int(np.argmax(lens.held))]} is a chosen parameter; fix it or fit it"
     return ""
-
-
-_ZERO = Parameter.fixed(0.0)
-
-# The DeepLense Common Test and its simulation. Everything known about them is fixed.
-COMMON_TEST = SmoothModel(
-    lens=LensModel(
-        mass=(
-            SIS(theta_E=Parameter.fitted((0.8, 1.75), (0.05, 3.5)), center_x=_ZERO, center_y=_ZERO),
-            Shear(
-                gamma1=Parameter.fitted((0.0, 0.3), (-0.7, 0.7)),
-                gamma2=Parameter.fitted((-0.06, 0.0), (-0.7, 0.7)),
-            ),
-        ),
-        source=(
-            Sersic(
-                center_x=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
-                center_y=Parameter.fitted((-0.5, 0.5), (-2.0, 2.0)),
-                e1=Parameter.fitted((0.0, 0.4), (-0.7, 0.7)),
-                e2=Parameter.fitted((-0.1, 0.0), (-0.7, 0.7)),
-                R_sersic=Parameter.fixed(0.5),
-                n_sersic=Parameter.fixed(1.5),
-                core=CORE,
-            ),
-        ),
-        sky=0,
-    ),
-    pixel_scale=0.05,
-    subpixels=2,
-    psf_sigma=0.08675,
-    psf_size=11,
-)
-
-_LENS_ELLIPTICITY = Parameter.fitted((-0.15, 0.15), (-0.6, 0.6))
-_LENS_CENTER = Parameter.fitted((-0.05, 0.05), (-0.5, 0.5))
-_SHEAR = Parameter.fitted((-0.2, 0.2), (-0.7, 0.7))
-_SOURCE_ELLIPTICITY = Parameter.fitted((-0.4, 0.4), (-0.7, 0.7))
-
-# A power-law lens near the center of the image. Only the pixels and the point-spread function are fixed.
-GENERAL = dataclasses.replace(
-    COMMON_TEST,
-    lens=LensModel(
-        mass=(
-            EPL(
-                theta_E=Parameter.fitted((0.6, 2.0), (0.05, 3.5)),
-                gamma=Parameter.fitted((1.8, 2.2), (1.3, 2.7), prior=(2.0, 0.2)),
-                e1=_LENS_ELLIPTICITY,
-                e2=_LENS_ELLIPTICITY,
-                center_x=_LENS_CENTER,
-                center_y=_LENS_CENTER,
-            ),
-            Shear(gamma1=_SHEAR, gamma2=_SHEAR),
-        ),
-        source=(
-            dataclasses.replace(
-                COMMON_TEST.lens.source[0],
-                e1=_SOURCE_ELLIPTICITY,
-                e2=_SOURCE_ELLIPTICITY,
-                R_sersic=Parameter.fitted((0.15, 0.8), (0.02, 3.0)),
-                n_sersic=Parameter.fitted((0.8, 2.5), (0.3, 6.0)),
-            ),
-        ),
-        sky=0,
-    ),
-)
-
-_MODELS = {"common_test": COMMON_TEST, "general": GENERAL}
-
-
-def smooth_model(name: str) -> SmoothModel:
-    """Returns the model with the given name.
-
-    Args:
-      name: "common_test" or "general".
-
-    Raises:
-      UserError: if no model has that name.
-    """
-    if name not in _MODELS:
-        raise UserError(f"unknown lens model {name!r}; expected one of {', '.join(_MODELS)}")
-    return _MODELS[name]
