@@ -147,8 +147,8 @@ def fit_images(
     noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
     values: dict[str, Any] = {name: fit.parameters[full] for name, full in _PARAMETERS.items()}
-    place = model.names.index("mass.0.theta_E")
-    values["theta_E_sigma"] = fit.standard_errors[:, place]
+    deviations = dict(zip(model.names, fit.standard_errors.T, strict=True))
+    values["theta_E_sigma"] = deviations.get("mass.0.theta_E", np.zeros(len(chunk)))  # 0 if it is not fitted
     values["sky_noise"] = fit.background_rms
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged

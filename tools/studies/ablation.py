@@ -16,9 +16,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from lensjax import models, workdir
+from lensjax import models, simulation, workdir
 from lensjax.cli import options, runner
 from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, usage
+from lensjax.config import check_choice
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
@@ -30,7 +31,7 @@ from lensjax.runtime.progress import format_duration, log
 from lensjax.training import loop
 from lensjax.training.parallel import AXIS
 
-FIT: dict[str, Any] = {"data.fit": "common_test"}
+FIT: dict[str, Any] = {"data.fit": "common_test"}  # replaced by the model of --source
 ENCODER = {"model.name": "lens_encoder_net", "model.input": "image", "loss.physics_weight": 1.0}
 INPUTS: dict[str, dict[str, Any]] = {
     "image": {"model.input": "image"},
@@ -51,12 +52,18 @@ TITLES = {
     "gauss_newton": "encoder and 3 Gauss-Newton steps",
 }
 EPOCHS = {300: 30, 3_000: 12, 30_000: 5}
+SOURCES = ("common_test", "model_1", "model_2", "model_3")
 VALIDATION = 600
 RESULTS = "results.jsonl"
 
 
 FLAGS = {
     "output": Flag("FOLDER", f"Folder of the runs and of {RESULTS}; rerun the same command to resume."),
+    "source": Flag(
+        "PRESET",
+        "Preset of the images and lens model: common_test (default), model_1, model_2 or model_3.",
+        default="common_test",
+    ),
     "sizes": comma_list("Numbers of training images; 300,3000 if not given.", ["300", "3000"], value="N,.."),
     "inputs": comma_list(
         "Inputs to compare, see below; all but gauss_newton if not given.", list(INPUTS)[:-1]
@@ -85,8 +92,8 @@ USAGE = usage(
         "gauss_newton": "The same, refined by three Gauss-Newton steps.",
     },
     "Prints a table of all runs with these sizes and epochs: mean test AUC of the best epoch according to "
-    "the validation images, and its 95 % interval over seeds (Student's t). Images are simulated "
-    "(common_test) and lenses are fitted once.",
+    "the validation images, accuracy, and 95 % intervals over seeds (Student's t). Images are simulated and "
+    "lenses are fitted once.",
 )
 
 
@@ -96,6 +103,9 @@ def main(arguments: Sequence[str]) -> None:
     for name in values.inputs:
         if name not in INPUTS:
             raise UserError(f"--inputs {name}: expected one of {', '.join(INPUTS)}")
+    check_choice("--source", values.source, SOURCES)
+    if values.source != SOURCES[0] and {"encoder", "gauss_newton"} & set(values.inputs):
+        raise UserError(f"the encoder describes lenses of {SOURCES[0]} only; choose other --inputs")
     sizes = _numbers("sizes", values.sizes)
     epochs = dict(zip(sizes, _numbers("epochs", values.epochs), strict=False)) or EPOCHS
     for size in sizes:
@@ -110,44 +120,52 @@ def main(arguments: Sequence[str]) -> None:
         for size in sizes
         for seed in range(values.seeds)
         for name in values.inputs
-        if not any(_key(result) == (name, size, seed, epochs[size]) for result in done)
+        if not any(_key(result) == (values.source, name, size, seed, epochs[size]) for result in done)
     ]
     if missing:
-        splits = load_images(max(sizes), values.test)
+        splits = load_images(values.source, max(sizes), values.test)
         for number, (size, seed, name) in enumerate(missing, 1):
             log.info("%d of %d: %s, %s images, seed %d", number, len(missing), name, size, seed)
-            result = measure(name, splits, size, seed, epochs[size], output)
+            config = config_of(values.source, name, size, seed, epochs[size])
+            result = {"source": values.source, "input": name, **measure(config, name, splits, output)}
             with (output / RESULTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
             log.info("test AUC %.4f in %s\n", result["auc"], format_duration(result["seconds"]))
     results = [
         result
         for result in read_results(output)
-        if result["size"] in sizes and result["epochs"] == epochs[result["size"]]
+        if _key(result)[0] == values.source
+        and result["size"] in sizes
+        and result["epochs"] == epochs[result["size"]]
     ]
     log.info("%s", table(results))
     if values.figure:
         plot(results, Path(values.figure))
 
 
-def recipe() -> ConfigDict:
-    """Config of the lens-fit experiment."""
+def recipe(source: str) -> ConfigDict:
+    """Config of the lens-fit experiment on images of a preset."""
     file = Path(__file__).parent.parent.parent / "configs" / "lens_fit.py"
-    return options.load_config(str(file))
-
-
-def load_images(num_train: int, num_test: int) -> Splits:
-    """Loads the images of all splits with their lens fits."""
-    config = recipe()
-    config.data.num_train = num_train
+    config = options.load_config(str(file))
+    config.data.source = f"simulated:{source}"
+    config.data.image_size = simulation.preset(source).instrument.image_size
+    config.preparation.crop = min(config.preparation.crop, config.data.image_size)
+    config.data.fit = source
     config.data.num_validation = VALIDATION
+    return config
+
+
+def load_images(source: str, num_train: int, num_test: int) -> Splits:
+    """Loads the images of all splits with their lens fits."""
+    config = recipe(source)
+    config.data.num_train = num_train
     config.data.num_test = num_test
     return load_splits(config.data)
 
 
-def measure(name: str, splits: Splits, size: int, seed: int, epochs: int, output: Path) -> dict[str, Any]:
+def measure(config: ConfigDict, name: str, splits: Splits, output: Path) -> dict[str, Any]:
     """Trains on one input and evaluates the best epoch on the test images."""
-    config = config_of(name, size, seed, epochs)
+    size, epochs, seed = config.data.num_train, config.num_epochs, config.seed
     prepared = {
         field.name: with_input(name, getattr(splits, field.name), seed)
         for field in dataclasses.fields(splits)
@@ -170,7 +188,6 @@ def measure(name: str, splits: Splits, size: int, seed: int, epochs: int, output
     test = prepared["test"]
     answers = predict(trained.variables, test)
     return {
-        "input": name,
         "size": size,
         "seed": seed,
         "epochs": epochs,
@@ -182,13 +199,12 @@ def measure(name: str, splits: Splits, size: int, seed: int, epochs: int, output
     }
 
 
-def config_of(name: str, size: int, seed: int, epochs: int) -> ConfigDict:
+def config_of(source: str, name: str, size: int, seed: int, epochs: int) -> ConfigDict:
     """Config of a run."""
-    config = recipe()
-    config.data.fit = "none"
+    config = recipe(source)
     config.update_from_flattened_dict(INPUTS[name])
+    config.data.fit = source if "data.fit" in INPUTS[name] else "none"
     config.data.num_train = size
-    config.data.num_validation = VALIDATION
     config.seed = seed
     config.num_epochs = epochs
     return config.lock()
@@ -240,10 +256,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Markdown table of the results."""
-    lines = ["| training images | input | seeds | no | sphere | vort | mean |", "|---|---|" + "---|" * 5]
+    lines = [
+        "| training images | input | seeds | no | sphere | vort | mean | accuracy |",
+        "|---|---|" + "---|" * 6,
+    ]
     for (size, name), same in groups(results).items():
         columns = []
-        for metric in (*(f"auc_{label}" for label in CLASSES), "auc"):
+        for metric in (*(f"auc_{label}" for label in CLASSES), "auc", "accuracy"):
             mean, half = interval([result[metric] for result in same])
             columns.append(f"{mean:.4f}" + ("" if np.isnan(half) else f" ± {half:.4f}"))
         head = [f"{size:,}", TITLES[name], str(len(same))]
@@ -288,7 +307,8 @@ def plot(results: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(result[name] for name in ("input", "size", "seed", "epochs"))
+    source = result.get("source", SOURCES[0])
+    return (source, *(result[name] for name in ("input", "size", "seed", "epochs")))
 
 
 def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
