@@ -74,19 +74,22 @@ GENERAL = dataclasses.replace(
     ),
 )
 
-# The same with the light of the lens.
+_LIGHT_CENTER = dataclasses.replace(_LENS_CENTER, prior=(0.0, 0.1))
+_LIGHT_ELLIPTICITY = dataclasses.replace(_LENS_ELLIPTICITY, prior=(0.0, 0.15))
+
+# The same with the light of the lens. Its priors determine its shape if the lens is dark.
 VARIED = dataclasses.replace(
     GENERAL,
     lens=dataclasses.replace(
         GENERAL.lens,
         lens_light=(
             Sersic(
-                center_x=_LENS_CENTER,
-                center_y=_LENS_CENTER,
-                e1=_LENS_ELLIPTICITY,
-                e2=_LENS_ELLIPTICITY,
-                R_sersic=Parameter.fitted((0.2, 0.6), (0.05, 2.0)),
-                n_sersic=Parameter.fitted((1.0, 4.0), (0.3, 8.0)),
+                center_x=_LIGHT_CENTER,
+                center_y=_LIGHT_CENTER,
+                e1=_LIGHT_ELLIPTICITY,
+                e2=_LIGHT_ELLIPTICITY,
+                R_sersic=Parameter.fitted((0.2, 0.6), (0.05, 2.0), prior=(0.4, 0.15)),
+                n_sersic=Parameter.fitted((1.0, 4.0), (0.3, 8.0), prior=(2.5, 1.0)),
                 core=CORE,
             ),
         ),
