@@ -90,7 +90,8 @@ FIELDS: dict[str, Field] = {
     "data.fit": Field(
         "none",
         "Model of the smooth lens fitted to each image, for classifiers that use the residual. common_test "
-        "fixes the parameters that are known for Common Test images; general fits them (docs/fitting.md).",
+        "and model_1 to model_3 fix the parameters that are known for the images of these presets; general "
+        "fits them; varied also fits the light of the lens (docs/fitting.md).",
         choices=FIT_CHOICES,
     ),
     "data.residence": Field(
