@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -13,6 +14,14 @@ MAX_BLOCK = 8 * MAX_PIXELS  # bytes that are decompressed at once
 # Largest ratio of decompressed to compressed size, unless the data are small; lens images reach about 20.
 MAX_EXPANSION = 250
 ALWAYS_ALLOWED = 2**26  # bytes
+# Auxiliary planes: words in their names, and complete names.
+_WORDS = (
+    "psf rms wht weight weights wt ivar invvar var variance err error errors sigma std stdev noise uncert "
+    "uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage seg segm "
+    "segmentation"
+)
+_AUXILIARY_WORDS = frozenset(_WORDS.split(" "))
+_AUXILIARY_NAMES = frozenset({"bkg", "background", "sky", "con", "exp", "time", "samp"})
 
 
 def describe_error(error: Exception) -> str:
@@ -48,6 +57,12 @@ def check_expansion(claimed: int, length: int) -> None:
         raise UserError(
             f"claims {claimed:,} bytes of pixels in {length:,} bytes of file; it is damaged or empty"
         )
+
+
+def is_auxiliary(name: str) -> bool:
+    """Returns whether a name belongs to an auxiliary plane, such as "VIS_PSF" or "DQ"."""
+    words = [word for word in re.split("[^a-z]+", name.casefold()) if word]
+    return not _AUXILIARY_WORDS.isdisjoint(words) or (len(words) == 1 and words[0] in _AUXILIARY_NAMES)
 
 
 @contextlib.contextmanager

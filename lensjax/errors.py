@@ -1,6 +1,9 @@
 """Exceptions that end a command with a one-line message."""
 
+import contextlib
+import os
 import signal
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -13,6 +16,17 @@ class UserError(ValueError):
 
 class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite. The message states where."""
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds a path to system errors without one: the error of a full disk does not name the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)

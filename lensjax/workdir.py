@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from lensjax.config import EARLIER_FIELDS, check, check_types, default_config, flatten
-from lensjax.errors import UserError
+from lensjax.errors import UserError, naming
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -104,10 +104,10 @@ def check_same_config(workdir: Path, config: ConfigDict, *, ignored: Collection[
         if existing[name] != new[name] and name not in ignored
     ]
     if differences:
-        raise UserError(
-            f"{workdir} was created with a different config: {'; '.join(differences)}; choose another "
-            "folder with --workdir, or use the original config"
-        )
+        advice = "choose another folder with --workdir, or use the original config"
+        if len(differences) == 1 and differences[0].startswith("data.source "):
+            advice = f"if the images were moved, link {existing['data.source']} to them and use that path"
+        raise UserError(f"{workdir} was created with a different config: {'; '.join(differences)}; {advice}")
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -284,7 +284,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + _TEMPORARY)
     try:
         temporary.unlink(missing_ok=True)  # may be a link
-        with temporary.open("x", encoding="utf-8") as file:
+        with naming(path), temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """The folder of a run: its config, its lock, and atomic writes."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -142,6 +143,26 @@ def test_lock_excludes_other_processes(tmp_path):
         process.join(30)
     with lock(tmp_path):
         pass
+
+
+def test_full_disk_error_names_the_file(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "metrics.json", "{}")
+    assert caught.value.filename == str(tmp_path / "metrics.json")
+    assert not any(tmp_path.iterdir())
+
+
+def test_moved_images_are_explained(tmp_path):
+    config = default_config()
+    config.data.source = "/old"
+    claim(tmp_path, config)
+    config.data.source = "/new"
+    with pytest.raises(UserError, match="if the images were moved, link /old to them"):
+        claim(tmp_path, config)
 
 
 def test_interrupted_write_keeps_the_old_content(tmp_path, monkeypatch):

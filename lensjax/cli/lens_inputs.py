@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lensjax.data.file_tree import is_hidden
 from lensjax.errors import UserError
+from lensjax.prediction.readers import SUFFIXES
 
 PARTS = ("image", "noise", "psf", "mask")
 RESERVED = ("index", "fits", "settings")  # base names of other output files
-_FITS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fts")
+_FITS = tuple(suffix for suffix in SUFFIXES if suffix.startswith((".fit", ".fts")))
 _MAX_LENGTH = 100  # of a name, characters
 
 
@@ -84,7 +86,7 @@ def _in_folder(folder: Path) -> Iterator[LensFiles]:
     for path in sorted(folder.iterdir()):
         if (path / "image.fits").is_file():
             yield _in_subfolder(path)
-        elif path.is_file() and path.name.lower().endswith(_FITS):
+        elif path.is_file() and path.name.lower().endswith(_FITS) and not is_hidden(path.name):
             yield LensFiles(_stem(path), path)
 
 

@@ -17,7 +17,7 @@ from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.config import LARGEST_SEED
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.data.output_folder import claim_folder, write_image
-from lensjax.errors import UserError
+from lensjax.errors import UserError, naming
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
 
@@ -165,7 +165,7 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
       preset, seed, numbers: see `claim`.
     """
     temporary = file.with_suffix(".part")
-    with temporary.open("w", newline="") as stream:
+    with naming(file), temporary.open("w", newline="") as stream:
         writer: Any = None
         for folder, number in numbers.items():
             scenes = simulation.draw_scenes(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lensjax.errors import UserError
+from lensjax.errors import UserError, naming
 
 
 def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:
@@ -62,5 +62,6 @@ def write_image(file: Path, image: Float[np.ndarray, "height width"]) -> None:
 def write_file(file: Path, data: bytes | memoryview) -> None:
     """Writes a file completely or not at all."""
     temporary = file.with_name(file.name + ".part")
-    temporary.write_bytes(data)
-    temporary.replace(file)
+    with naming(file):
+        temporary.write_bytes(data)
+        temporary.replace(file)

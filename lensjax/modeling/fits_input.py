@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.decoding import MAX_PIXELS, describe_error, suppress_warnings
+from lensjax.decoding import MAX_PIXELS, describe_error, is_auxiliary, suppress_warnings
 from lensjax.errors import UserError
 from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.fits_headers import electrons_per_unit, header_pixel_scale
 from lensjax.modeling.planes import pixels, plane_like
 
 _NOISE = ("ERR", "RMS", "WHT", "VAR")  # extensions; the first that exists is used
-_AUXILIARY = (*_NOISE, "PSF", "DQ", "MASK")
 # Words in the names of maps that contain other quantities than standard deviations.
 _INVERSE_VARIANCE = frozenset({"wht", "weight", "weights", "ivar", "invvar"})
 _VARIANCE = frozenset({"var", "variance"})
@@ -60,7 +59,7 @@ def read_observation(
     path = Path(image)
     requested = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))
     planes = _read(path, requested, extension)
-    if planes.name in _AUXILIARY and extension is None:
+    if is_auxiliary(planes.name) and extension is None:
         raise UserError(f"{path}: contains only {', '.join(planes.names)}; choose an image with extension=")
     notes = []
     if "DQ" in planes.names:
@@ -158,6 +157,8 @@ def _read(path: Path, others: tuple[str, ...] = (), extension: str | int | None 
     with _errors_in(path):
         from lensjax.fits_units import open_units  # needs astropy
 
+        if path.exists() and not path.is_file():  # opening a pipe would block
+            raise UserError("is not a regular file")
         try:
             stream = path.open("rb")
         except OSError as error:
@@ -183,7 +184,7 @@ def _select(units: Any, others: tuple[str, ...], extension: str | int | None) ->
             )
     else:
         chosen = [index for index, name in names.items() if name == "SCI"]
-        chosen = chosen or [index for index, name in names.items() if name not in _AUXILIARY] or list(names)
+        chosen = chosen or [index for index, name in names.items() if not is_auxiliary(name)] or list(names)
         if not chosen:
             raise UserError("contains no image; choose another file")
     image = units.images[chosen[0]]

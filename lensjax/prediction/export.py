@@ -26,7 +26,7 @@ import lensjax
 from lensjax import weights
 from lensjax.data.images import CLASSES
 from lensjax.data.preparation import num_channels
-from lensjax.errors import UserError
+from lensjax.errors import UserError, naming
 from lensjax.prediction.domain import Domain
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.training.recipe import Recipe
@@ -146,7 +146,8 @@ def write_stablehlo(function: ModelFunction, path: Path) -> None:
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *function.image_shape), np.float32)
     exported = jax_export.export(jax.jit(function.logits_and_probabilities), platforms=PLATFORMS)(images)
-    path.write_bytes(exported.serialize())
+    with naming(path):
+        path.write_bytes(exported.serialize())
 
 
 def read_stablehlo(function: ModelFunction, path: Path) -> LogitsFunction:

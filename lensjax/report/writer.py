@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
+from lensjax.errors import naming
 from lensjax.evaluation.calibration import apply_temperature
 from lensjax.evaluation.metrics import confusion_matrix
 from lensjax.evaluation.reliability import reliability_diagram
@@ -119,9 +120,10 @@ def write_report(
         write_atomically(folder / PAGE, render_page(content, provenance, figures, panels))
         figures |= {panel.name: panel_figure(panel) for panel in panels}
         for name, figure in figures.items():
-            figure.savefig(folder / FIGURES / f"{name}.pdf", metadata={"CreationDate": None})
-            figure.set_layout_engine("none")  # the layout is final after the first draw
-            figure.savefig(folder / FIGURES / f"{name}.png", dpi=_DPI)
+            with naming(folder / FIGURES / name):
+                figure.savefig(folder / FIGURES / f"{name}.pdf", metadata={"CreationDate": None})
+                figure.set_layout_engine("none")  # the layout is final after the first draw
+                figure.savefig(folder / FIGURES / f"{name}.png", dpi=_DPI)
     return format_table(content)
 
 
@@ -146,7 +148,7 @@ def calibration_summary(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Saves a figure in the default style, regardless of user settings; the suffix determines the format."""
-    with matplotlib.style.context(["default", {"pdf.fonttype": 42}]):
+    with matplotlib.style.context(["default", {"pdf.fonttype": 42}]), naming(path):
         figure.savefig(path, dpi=144)
 
 

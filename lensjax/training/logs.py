@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lensjax.data.images import CLASSES
+from lensjax.errors import naming
 from lensjax.runtime.progress import format_duration, log
 from lensjax.training.checkpoint_files import Progress
 from lensjax.training.losses import term_names
@@ -71,7 +72,7 @@ class EpochLog:
         """
         if self._path is None:
             return
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar

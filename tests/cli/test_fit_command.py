@@ -10,6 +10,7 @@ from helpers.small_cutout import NOISE, THETA_E, small_lens, write_fits, write_l
 
 from lensjax import modeling
 from lensjax.cli.fit_lenses import main
+from lensjax.cli.lens_inputs import find_lenses
 from lensjax.errors import UserError
 from lensjax.main import run
 from lensjax.report import lens_page
@@ -206,6 +207,13 @@ def test_wrong_tables_are_rejected(tmp_path, content, message):
     (tmp_path / "lenses.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         main([f"--image={tmp_path}/lenses.csv", f"--output={tmp_path}/fits"])
+
+
+def test_folder_lists_compressed_files_and_no_hidden_ones(tmp_path):
+    names = ["a.fits.bz2", "b.fit.gz", "c.FITS.FZ", "d.fits", "._d.fits", ".e.fits", "f.txt"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [lens.name for lens in find_lenses(tmp_path)] == ["a", "b", "c", "d"]
 
 
 def test_parquet_table_has_the_same_rows(lens, cheap_fit, tmp_path):

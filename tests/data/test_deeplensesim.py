@@ -338,6 +338,16 @@ def test_missing_input_is_reported(tmp_path):
     assert message == f"{tmp_path}/nowhere: no such file or folder; check --input"
 
 
+@pytest.mark.parametrize("name", ["model.tgz", "Model.TAR.GZ", "model.tar", "model.tar.xz"])
+def test_tar_archive_is_refused_with_advice(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b")
+    found = error_message(import_images, tmp_path / name, tmp_path / "set")
+    assert (
+        found
+        == f"{tmp_path / name}: tar archives are not read; unpack it with tar -xf and specify the folder"
+    )
+
+
 @pytest.mark.parametrize("number", [0, 5, 23])
 def test_interrupted_import_resumes_with_same_result(tmp_path, model, monkeypatch, number):
     import_images(model, tmp_path / "whole", test=1.0)

@@ -1,6 +1,7 @@
 """Observations from FITS files."""
 
 import gzip
+import os
 import re
 
 import numpy as np
@@ -63,6 +64,18 @@ def test_parts_are_read_from_named_extensions(tmp_path, name, stored):
     kind = {"WHT": "inverse variance", "VAR": "variance"}.get(name, "standard deviation")
     assert f"noise: extension {name}, {kind}" in found.notes
     assert any("DQ is not applied" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["WEIGHT", "IVAR", "PSF_MODEL", "SIGMA"])
+def test_auxiliary_extension_is_not_the_image(tmp_path, name):
+    path = write(tmp_path / "lens.fits", {name: np.ones((60, 60)), "VIS": IMAGE}, PIXSCALE=0.06)
+    np.testing.assert_array_equal(Observation.from_fits(path, NOISE, PSF).image, IMAGE)
+
+
+def test_named_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "lens.fits")
+    with pytest.raises(UserError, match=r"lens\.fits: is not a regular file"):
+        Observation.from_fits(tmp_path / "lens.fits", NOISE, PSF)
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,15 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from lensjax.decoding import MAX_BLOCK, MAX_PIXELS
+from lensjax.decoding import MAX_BLOCK, MAX_PIXELS, is_auxiliary
 from lensjax.errors import UserError
 
 COLOR_CHANNELS = (2, 3, 4)
 MAX_BANDS = 16  # along the last axis of an array of one image in several filters
-# Auxiliary planes: words in their names, and complete names.
-_WORDS = (
-    "psf rms wht weight weights wt ivar invvar var variance err error errors sigma std stdev noise uncert "
-    "uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage seg segm "
-    "segmentation"
-)
-AUXILIARY_WORDS = frozenset(_WORDS.split(" "))
-AUXILIARY_NAMES = frozenset({"bkg", "background", "sky", "con", "exp", "time", "samp"})
-
 CheckSize = Callable[[tuple[int, int]], None]
 """Raises UserError if images of a height and width cannot be used."""
 
@@ -178,12 +168,6 @@ def skip_auxiliary(names: list[str]) -> list[str]:
     if names and not images:
         raise UserError(f"contains only {_listed(names)}; choose one with --extension if it is an image")
     return images
-
-
-def is_auxiliary(name: str) -> bool:
-    """Returns whether a name belongs to an auxiliary plane, such as "VIS_PSF" or "DQ"."""
-    words = [word for word in re.split("[^a-z]+", name.casefold()) if word]
-    return not AUXILIARY_WORDS.isdisjoint(words) or (len(words) == 1 and words[0] in AUXILIARY_NAMES)
 
 
 def raise_no_extension(chosen: str, names: list[str]) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from lensjax.decoding import is_auxiliary
 from lensjax.errors import UserError
 from lensjax.fits_units import check_compressed, open_units
 from lensjax.prediction.readers.entry import (
     CheckSize,
     Entry,
     error_entry,
-    is_auxiliary,
     raise_no_extension,
     read_in_blocks,
     skip_auxiliary,
