@@ -8,11 +8,10 @@ the same images (docs/weights.md describes how to get the weights):
         --config.data.source=dataset.zip --config.data.selection=reference \
         --config.model.pretrained=weights/resnet18.safetensors
 
-The variant `quick` runs from simulation to report in about three minutes on two CPU cores, including
-compilation: an eighth of the width, the central 80 pixels after a band-pass filter, 10 epochs of 9,000
-simulated images. Test AUC 0.947 / 0.908 / 0.900, mean 0.918 (2 min 46 s, November 2026; 0.924 with a
-different order of floating-point sums), measured when simulated vortices were still shorter and heavier than
-the published ones; the current images are harder to classify:
+The variant `quick` runs from simulation to report in minutes on two CPU cores: an eighth of the width, the
+central 80 pixels after a band-pass filter, 10 epochs of 9,000 simulated images. Test AUC 0.909 / 0.852 /
+0.707, mean 0.823, after 8 minutes of CPU time including compilation (November 2026, two cores of an AMD EPYC
+shared with other programs):
 
     python -m lensjax.main --config configs/baseline.py:quick
 
