@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lensjax.modeling.foreground import Foreground
+from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances
-from lensjax.modeling.model import LensModel, light_only
+from lensjax.modeling.model import LensModel
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.pixel_fit import STEPS, border_brightness
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.sources import LATER, Stage
-from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_images, parameter_covariance
+from lensjax.modeling.variable_projection import chi_square_without_source, fit_model, model_images
 from lensjax.modeling.verdict import Evidence, judge
 
 WEAKER_PRIORS = 0.4  # of the usual weight
@@ -24,7 +24,6 @@ def assess(
     model: LensModel,
     prepared: Prepared,
     data: Data,
-    foreground: Foreground,
     chains: list[list[Stage]],
     artifacts: np.ndarray,
     notes: tuple[str, ...],
@@ -39,8 +38,7 @@ def assess(
       model: the model that the user gave.
       prepared: the pixels, native and coarse.
       data: the native pixels with the weights of the fit.
-      foreground: the foreground light on the native pixels.
-      chains: for each solution, the fits with sources of increasing complexity.
+      chains: for each solution, the fits with the same sources of increasing complexity.
       artifacts: True for masked pixels.
       notes: what was estimated or assumed.
 
@@ -48,9 +46,7 @@ def assess(
       The result, in the unit of the image.
     """
     frame = prepared.fine[0]
-    # Only fits with the same sources can be compared.
-    longest = max(len(chain) for chain in chains)
-    chains = sorted((chain for chain in chains if len(chain) == longest), key=_cost)
+    chains = sorted(chains, key=_cost)
     best, stage = chains[0], chains[0][-1]
     correlation = observation.correlation
     sky_variance = correlation.scatter**2 if correlation else 1.0
@@ -66,9 +62,8 @@ def assess(
     others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])
     # A smooth model decreases the chi-square of correlated noise `inflation` times as much as that of white
     # noise.
-    positive, foreground_only = best[0], light_only(model)
-    without_source = evaluate_model(foreground_only, frame, data, foreground_only.start(positive.values))
-    gain = without_source.chi_square - positive.fit.chi_square if without_source else 0.0
+    positive = best[0]
+    gain = chi_square_without_source(positive.model, data, positive.fit) - positive.fit.chi_square
     detection = float(np.sqrt(max(gain, 0.0) / inflation))
     values = stage.values
     images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)

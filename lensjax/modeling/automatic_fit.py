@@ -10,18 +10,25 @@ from lensjax.modeling.assess import assess
 from lensjax.modeling.correlation import measure_correlation
 from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances, prepare, with_weight
-from lensjax.modeling.model import GALAXY, LensModel, replace_source
+from lensjax.modeling.galaxy import GALAXY
+from lensjax.modeling.model import LensModel, replace_source
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.search import Start, find_starts
-from lensjax.modeling.sources import POSITIVE_SOURCE, Stage, fit_source_chain, refine_modes
+from lensjax.modeling.sources import (
+    POSITIVE_SOURCE,
+    SAME_RADIUS,
+    WORSE,
+    Stage,
+    distinct_stages,
+    fit_source_chains,
+    refine_modes,
+)
 from lensjax.modeling.variable_projection import Settings, fit_model
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4  # starting points of the search
 MODES = 2  # solutions that are refined on the native pixels
-SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
-WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
 # Settings of the first fits, from all starting points, and of the fits that follow, from the remaining ones.
 SHORT = Settings(steps=8, tolerance=0.05)
 LONG = Settings(steps=22, tolerance=0.05)
@@ -75,13 +82,13 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     frame = prepared.fine[0]
     fine = foreground._replace(image=light, light=_enlarge(foreground.light, prepared))
     data = weigh(frame, prepared.fine[1], fine, radius)
-    modes = _distinct(refine_modes(modes, frame, data))
-    chains = [fit_source_chain(model.source, mode, frame, data) for mode in modes]
+    modes = distinct_stages(refine_modes(modes, frame, data))
+    chains = fit_source_chains(model.source, modes, frame, data)
     if not chains:
         raise UserError(
             "no model has finite values; check the image, the noise map and the point-spread function"
         )
-    return assess(observation, model, prepared, data, fine, chains, artifacts, tuple(notes))
+    return assess(observation, model, prepared, data, chains, artifacts, tuple(notes))
 
 
 def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Data:
@@ -117,27 +124,9 @@ def _fit_modes(
     # A few steps show which starting points lead to the same solution, or to a bad one.
     for settings, worse, same in ((SHORT, 3.0, SAME_RADIUS / 10), (LONG, WORSE, SAME_RADIUS)):
         fits = [fit_model(first, frame, data, position, settings) for position in positions]
-        stages = _distinct([Stage(first, each) for each in fits if each is not None], worse, same)
+        stages = distinct_stages([Stage(first, each) for each in fits if each is not None], worse, same)
         positions = [stage.fit.free for stage in stages]
     return stages[:MODES]
-
-
-def _distinct(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADIUS) -> list[Stage]:
-    """The best fit at each Einstein radius; those that are much worse than the best are dropped.
-
-    Args:
-      stages: the fits.
-      worse: largest cost relative to that of the best; an excess of 50 is always allowed.
-      same: relative difference of the radii below which two fits are one solution.
-    """
-    kept: list[Stage] = []
-    for stage in sorted(stages, key=lambda stage: stage.fit.cost):
-        best = kept[0] if kept else stage
-        good_enough = stage.fit.cost < worse * best.fit.cost + 50
-        ratios = [stage.einstein_radius / other.einstein_radius for other in kept]
-        if good_enough and all(abs(np.log(ratio)) > same for ratio in ratios):
-            kept.append(stage)
-    return kept
 
 
 def _start_values(start: Start, center: tuple[float, float]) -> dict[str, float]:

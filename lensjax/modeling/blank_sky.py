@@ -1,6 +1,7 @@
 """Pixels of blank sky, and the noise that is measured in them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
@@ -38,10 +39,11 @@ def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndar
     usable = valid & (np.hypot(y[:, None], x) >= _CENTER * min(image.shape))
     blank, no_pixels = usable, np.zeros_like(valid)
     residual = image - (np.median(image[usable]) if usable.any() else 0.0)
+    smooth_valid = _smoothing(valid, _SMOOTHING)
     for _ in range(_ROUNDS):
         if np.count_nonzero(blank) < _MIN_PIXELS:
             return residual, no_pixels
-        smooth = _smooth(residual, valid, _SMOOTHING)
+        smooth = smooth_valid(residual)
         sources = valid & (np.abs(smooth) > _DETECTION * robust_scatter(smooth[blank]))
         sources = ndimage.binary_dilation(sources, iterations=_GROWTH)
         sources |= np.abs(residual) > _OUTLIER * robust_scatter(residual[blank])
@@ -49,8 +51,9 @@ def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndar
         if np.count_nonzero(blank) < _MIN_PIXELS:
             return residual, no_pixels
         residual = image - np.median(image[blank])
+        local_sky = _smoothing(blank, _SKY_SMOOTHING)
         for _ in range(_SKY_PASSES):
-            residual = residual - _smooth(residual, blank, _SKY_SMOOTHING)
+            residual = residual - local_sky(residual)
         if np.array_equal(blank, previous):
             break
     return residual, no_pixels if _is_smooth(np.where(blank, residual, 0.0), blank) else blank
@@ -123,9 +126,11 @@ def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
     return bool(products > _FAR_CORRELATION * variance * pairs)
 
 
-def _smooth(image: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
+def _smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
     """Mean of the pixels with a weight, weighted by a Gaussian; it decreases to 0 far from them."""
-    total = ndimage.gaussian_filter(np.where(weight, image, 0.0), sigma, mode="constant")
-    return total / np.maximum(
-        ndimage.gaussian_filter(weight.astype(np.float64), sigma, mode="constant"), 0.05
-    )
+
+    def blur(image: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(np.where(weight, image, 0.0), sigma, mode="constant")
+
+    norm = np.maximum(blur(np.ones(weight.shape)), 0.05)
+    return lambda image: blur(image) / norm

@@ -28,7 +28,6 @@ _SLOPE = Parameter.fitted((2.0, 2.0), (1.4, 2.6), prior=(2.08, 0.2))
 _SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5))
 _HALF_LIGHT_RADIUS = Parameter.fitted((0.1, 1.0), (0.01, 10.0))
 _SERSIC_INDEX = Parameter.fitted((1.0, 4.0), (0.3, 8.0))
-_SCALE = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
 
 
 @runtime_checkable
@@ -64,6 +63,14 @@ class LightComponent(Protocol):
 
     def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
         """Names and arguments of lenstronomy's light profiles with the same light."""
+
+
+@runtime_checkable
+class DirectImage(Protocol):
+    """A light component whose image needs less work than the sum of its columns."""
+
+    def image(self, x: Array, y: Array, values: Values, amplitudes: Float[Array, "size"]) -> Array:
+        """The sum of the columns times the amplitudes."""
 
 
 def component_parameters(component: Any) -> dict[str, Parameter]:
@@ -152,7 +159,7 @@ class Sersic:
 
     def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
         """Names and arguments of lenstronomy's light profiles with the same light."""
-        return [("SERSIC_ELLIPSE", _floats({"amp": amplitudes[0], **values}))]
+        return [("SERSIC_ELLIPSE", to_floats({"amp": amplitudes[0], **values}))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,31 +213,28 @@ class MultiGaussian:
         return np.geomspace(self.smallest, self.largest, self.number)
 
     def _ellipticities(self, values: Values) -> tuple[Any, Any]:
-        outer = np.linspace(0, 1, self.number) if self.outer_e1 is not None else np.zeros(self.number)
-        e1, e2 = (
-            values[name] + outer * (values.get(f"outer_{name}", values[name]) - values[name])
-            for name in ("e1", "e2")
-        )
+        """Ellipticity of each Gaussian; a single one if all have the same."""
+        if self.outer_e1 is None:
+            return values["e1"], values["e2"]
+        outer = np.linspace(0, 1, self.number)
+        e1, e2 = (values[name] + outer * (values[f"outer_{name}"] - values[name]) for name in ("e1", "e2"))
         return e1, e2
 
     def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "number *grid"]:
         """Images of Gaussians of peak brightness 1."""
-        e1, e2 = self._ellipticities(values)
         dx, dy = x - values["center_x"], y - values["center_y"]
-
-        def gaussian(e1: Array, e2: Array, sigma: Array) -> Array:
-            radius = physics.elliptical_radius(dx, dy, e1, e2)
-            return jnp.exp(-jnp.minimum(radius**2 / (2 * sigma**2), 80.0))
-
-        return jax.vmap(gaussian)(*(jnp.asarray(each, x.dtype) for each in (e1, e2, self.sigmas)))
+        e1, e2 = (jnp.asarray(each, x.dtype).reshape(-1) for each in self._ellipticities(values))
+        radius = jax.vmap(lambda e1, e2: physics.elliptical_radius(dx, dy, e1, e2))(e1, e2)
+        widths = jnp.asarray(self.sigmas, x.dtype).reshape(-1, *(1,) * x.ndim)
+        return jnp.exp(-jnp.minimum(radius**2 / (2 * widths**2), 80.0))
 
     def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
         """Names and arguments of lenstronomy's light profiles with the same light."""
-        e1, e2 = self._ellipticities(values)
+        e1, e2 = (np.broadcast_to(each, self.number) for each in self._ellipticities(values))
         return [
             (
                 "GAUSSIAN_ELLIPSE",
-                _floats(
+                to_floats(
                     {
                         "amp": amplitudes[index] * 2 * np.pi * sigma**2,
                         "sigma": sigma,
@@ -246,56 +250,6 @@ class MultiGaussian:
         ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shapelets:
-    """Shapelets: Hermite functions times a Gaussian, in the order of lenstronomy's SHAPELETS.
-
-    Attributes:
-      order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.
-      beta: scale, arcsec.
-      center_x, center_y: position of the center, arcsec.
-
-    Raises:
-      UserError: if the order is not from 0 to 30.
-
-    Reference: Refregier 2003, MNRAS 338, 35.
-    """
-
-    nonnegative: ClassVar[bool] = False
-    order: int = 8
-    beta: Parameter = _SCALE
-    center_x: Parameter = _COORDINATE
-    center_y: Parameter = _COORDINATE
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.order <= 30:
-            raise UserError(f"the order of Shapelets is {self.order}; expected 0 to 30")
-
-    @property
-    def size(self) -> int:
-        """Number of amplitudes."""
-        return (self.order + 1) * (self.order + 2) // 2
-
-    def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "size *grid"]:
-        """Images of the dimensionless shapelets."""
-        along_x = _hermite_functions((x - values["center_x"]) / values["beta"], self.order)
-        along_y = _hermite_functions((y - values["center_y"]) / values["beta"], self.order)
-        return jnp.stack([along_x[n - m] * along_y[m] for n in range(self.order + 1) for m in range(n + 1)])
-
-    def to_lenstronomy(self, values: Values, amplitudes: np.ndarray) -> list[tuple[str, dict[str, float]]]:
-        """Names and arguments of lenstronomy's light profiles with the same light."""
-        return [("SHAPELETS", {"n_max": self.order, "amp": amplitudes.tolist(), **_floats(values)})]
-
-
-def _hermite_functions(z: Array, order: int) -> list[Array]:
-    """Orthonormal Hermite functions of orders 0 to `order`, by their recurrence."""
-    functions = [np.pi**-0.25 * jnp.exp(-jnp.minimum(z**2 / 2, 80.0))]
-    if order > 0:
-        functions.append(math.sqrt(2.0) * z * functions[0])
-    for n in range(2, order + 1):
-        functions.append(math.sqrt(2 / n) * z * functions[-1] - math.sqrt((n - 1) / n) * functions[-2])
-    return functions
-
-
-def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+def to_floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values as Python numbers."""
     return {name: float(value) for name, value in values.items()}

@@ -60,7 +60,10 @@ def read_observation(
     requested = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))
     planes = _read(path, requested, extension)
     if is_auxiliary(planes.name) and extension is None:
-        raise UserError(f"{path}: contains only {', '.join(planes.names)}; choose an image with extension=")
+        raise UserError(
+            f"{path}: contains only {', '.join(planes.names)}; choose an image (--extension, or extension= "
+            "in Python)"
+        )
     notes = []
     if "DQ" in planes.names:
         notes.append("mask: extension DQ is not applied; give a mask if it marks bad pixels")
@@ -125,7 +128,9 @@ def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, 
     if given is None:
         scale = header_pixel_scale(headers)
         if scale is None:
-            raise UserError("the header has no pixel scale; give pixel_scale= in arcsec")
+            raise UserError(
+                "the header has no pixel scale; give it in arcsec (--pixel-scale, or pixel_scale= in Python)"
+            )
         return scale, [f"pixel scale: {scale:.5g} arcsec, from the header"]
     with contextlib.suppress(UserError, TypeError):
         scale = header_pixel_scale(headers)
@@ -180,7 +185,7 @@ def _select(units: Any, others: tuple[str, ...], extension: str | int | None) ->
         chosen = [index for index, name in names.items() if wanted in (name, str(index))]
         if not chosen:
             raise UserError(
-                f"has no image extension {extension} (its images are {listed}); correct extension="
+                f"has no image extension {extension} (its images are {listed}); correct the extension"
             )
     else:
         chosen = [index for index, name in names.items() if name == "SCI"]

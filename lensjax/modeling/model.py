@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,22 +11,11 @@ from jaxtyping import Array, Float
 
 from lensjax import physics
 from lensjax.errors import UserError
-from lensjax.modeling.components import (
-    EPL,
-    SIE,
-    SIS,
-    LightComponent,
-    Mass,
-    MultiGaussian,
-    Shapelets,
-    Shear,
-    component_parameters,
-)
+from lensjax.modeling.components import DirectImage, LightComponent, Mass, component_parameters
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.pixel_source import PixelGrid
 
 GROUPS = ("mass", "lens_light", "source")
-MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +116,7 @@ class LensModel:
         )
         return (*single, *self.priors)
 
-    def values(self, free: Array | np.ndarray) -> dict[str, Any]:
+    def values(self, free: Array | np.ndarray | Sequence[Array]) -> dict[str, Any]:
         """All parameter values by name.
 
         Args:
@@ -180,18 +169,20 @@ class LensModel:
         parts = [each.columns(beta_x, beta_y, own) for each, own in self._components("source", values)]
         return jnp.concatenate(parts)
 
-    def source_image(self, x: Array, y: Array, values: Mapping[str, Any], amplitudes: Array) -> Array:
-        """Lensed image of the source at x and y, arcsec: the sum of `source_columns` times the amplitudes."""
-        beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
-        total, position = jnp.zeros_like(x), 0
-        for component, own in self._components("source", values):
-            part = amplitudes[position : position + component.size]
-            if isinstance(component, PixelGrid):
-                total += component.image(beta_x, beta_y, own, part)
-            else:
-                total += jnp.tensordot(part, component.columns(beta_x, beta_y, own), 1)
-            position += component.size
-        return total
+    def image(self, x: Array, y: Array, values: Mapping[str, Any], amplitudes: Array) -> Array:
+        """Image without the sky: the sum of `light_columns` and `source_columns` times their amplitudes.
+
+        Args:
+          x, y: positions in the image plane, arcsec.
+          values: all parameters by name.
+          amplitudes: the amplitudes, in the order of the attribute `amplitudes`.
+        """
+        light, sky, _ = self.amplitudes.values()
+        image = _sum_images(self._components("lens_light", values), x, y, amplitudes[:light])
+        if self.source:
+            beta = physics.lens_equation(x, y, *self.deflection(x, y, values))
+            image += _sum_images(self._components("source", values), *beta, amplitudes[light + sky :])
+        return image
 
     @functools.cached_property
     def pixel_grid(self) -> tuple[PixelGrid, str, slice] | None:
@@ -266,6 +257,21 @@ class LensModel:
         return result
 
 
+def _sum_images(
+    components: Iterable[tuple[Any, dict[str, Any]]], x: Array, y: Array, amplitudes: Array
+) -> Array:
+    """The sum of the columns of light components times amplitudes."""
+    total, position = jnp.zeros_like(x), 0
+    for component, values in components:
+        part = amplitudes[position : position + component.size]
+        if isinstance(component, DirectImage):
+            total += component.image(x, y, values, part)
+        else:
+            total += jnp.tensordot(part, component.columns(x, y, values), 1)
+        position += component.size
+    return total
+
+
 def replace_source(model: LensModel, source: tuple[Any, ...]) -> LensModel:
     """The model with another source; priors on parameters of the old source are removed."""
     kept = tuple(p for p in model.priors if not any(name.startswith("source.") for name, _ in p.terms))
@@ -276,47 +282,3 @@ def light_only(model: LensModel) -> LensModel:
     """The foreground light and sky of a model, with the priors that involve no other parameters."""
     priors = tuple(p for p in model.priors if all(name.startswith("lens_light.") for name, _ in p.terms))
     return dataclasses.replace(model, mass=(), source=(), priors=priors)
-
-
-_LIGHT_ELLIPTICITY = Parameter.fitted((0.02, 0.02), (-0.6, 0.6), prior=(0.0, 0.25))
-_SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5), prior=(0.0, 0.05))
-_EINSTEIN_RADIUS = Parameter.fitted((0.5, 2.2), (0.05, 6.0), prior=(1.2, 0.4))
-
-GALAXY_LIGHT = MultiGaussian(
-    e1=_LIGHT_ELLIPTICITY, e2=_LIGHT_ELLIPTICITY, outer_e1=_LIGHT_ELLIPTICITY, outer_e2=_LIGHT_ELLIPTICITY
-)
-
-
-def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
-    """Creates the model of a galaxy that is lensed by a galaxy.
-
-    Mass follows light: normal priors tie the center of the mass to that of the light (standard deviation 0.03
-    arcsec), and its ellipticity to 0.8 times that of the light (standard deviation 0.1).
-
-    Args:
-      main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
-      order: largest order of the shapelets that describe the source.
-
-    Returns:
-      The model.
-
-    Raises:
-      UserError: if `main_lens` is not one of these, or `order` is not from 0 to 30.
-    """
-    if main_lens not in MAIN_LENSES:
-        raise UserError(f"main_lens is {main_lens!r}; expected one of {', '.join(MAIN_LENSES)}")
-    main = MAIN_LENSES[main_lens](theta_E=_EINSTEIN_RADIUS)
-    tied = [("center_x", 1.0, 0.03), ("center_y", 1.0, 0.03), ("e1", 0.8, 0.1), ("e2", 0.8, 0.1)]
-    return LensModel(
-        mass=(main, Shear(gamma1=_SHEAR, gamma2=_SHEAR)),
-        lens_light=(GALAXY_LIGHT,),
-        source=(Shapelets(order=order),),
-        priors=tuple(
-            Prior(((f"mass.0.{name}", 1.0), (f"lens_light.0.{name}", -part)), 0.0, deviation)
-            for name, part, deviation in tied
-            if name in component_parameters(main)
-        ),
-    )
-
-
-GALAXY = galaxy_model()  # the default of `fit`

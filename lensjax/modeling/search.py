@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lensjax import physics
 from lensjax.modeling.foreground import Foreground
@@ -16,6 +16,7 @@ RADII = 26  # number of Einstein radii
 SIZES = (0.06, 0.14, 0.3)  # standard deviations of the source, arcsec
 RINGS = (0.08, 0.18, 0.3, 0.45, 0.65)  # distances of the source from the lens in Einstein radii
 ANGLES = 12  # positions per ring
+SHORTLIST = 6  # templates per size that are convolved
 SEPARATION = 0.11  # smallest difference of the logarithms of the radii of two starting points
 
 
@@ -63,16 +64,15 @@ def find_starts(
     basis = directions[sizes > 1e-6 * sizes[0]] if len(sizes) else directions
     target = (data.image.reshape(-1) * weight).astype(np.float64)
     target = target - basis.T @ (basis @ target)
-    candidates: list[Start] = []
-    center = foreground.center
-    basis, target = jnp.asarray(basis, jnp.float32), jnp.asarray(target, jnp.float32)
-    for theta_E in np.geomspace(*radii, RADII):
-        positions = _source_offsets() * theta_E + center
-        lens = jnp.asarray([theta_E, *ellipticity, *center], jnp.float32)
-        gains = np.asarray(_gains(frame, data, lens, jnp.asarray(positions, jnp.float32), basis, target))
-        index = int(np.argmax(gains))
-        source = map(float, positions[index])
-        candidates.append(Start(float(gains[index]), float(theta_E), *ellipticity, *source))
+    radii = np.geomspace(*radii, RADII)
+    positions = _source_offsets() * radii[:, None, None] + np.array(foreground.center)
+    lenses = np.array([(theta_E, *ellipticity, *foreground.center) for theta_E in radii])
+    arrays = (jnp.asarray(each, jnp.float32) for each in (lenses, positions, basis, target))
+    gains, best = (np.asarray(each) for each in _best_positions(frame, data, *arrays))
+    candidates = [
+        Start(float(gain), float(theta_E), *ellipticity, *map(float, places[index]))
+        for gain, theta_E, places, index in zip(gains, radii, positions, best, strict=True)
+    ]
     starts: list[Start] = []
     for start in sorted(candidates, reverse=True):
         if all(abs(np.log(start.theta_E / other.theta_E)) > SEPARATION for other in starts):
@@ -90,28 +90,47 @@ def _source_offsets() -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0,))
-def _gains(
+def _best_positions(
     frame: Frame,
     data: Data,
-    lens: Float[Array, "5"],
-    positions: Float[Array, "positions 2"],
+    lenses: Float[Array, "radii 5"],
+    positions: Float[Array, "radii positions 2"],
     basis: Float[Array, "light pixels"],
     target: Float[Array, "pixels"],
-) -> Float[Array, "positions"]:
-    """Decrease in chi-square due to a source of positive amplitude and the best size, at each position."""
+) -> tuple[Float[Array, "radii"], Int[Array, "radii"]]:
+    """Decrease in chi-square due to a source of positive amplitude, and the position with the largest one.
+
+    The scalar products of a blurred template with the data are those of the template with the data that the
+    transposed convolution blurs. Therefore only the templates that promise most are convolved.
+    """
     x, y = (jnp.asarray(each, jnp.float32) for each in pixel_positions(frame, margin(frame)))
-    theta_E, e1, e2, center_x, center_y = lens
-    alpha = physics.sie_deflection(x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y)
-    beta_x, beta_y = physics.lens_equation(x, y, *alpha)
-    square = (beta_x[None] - positions[:, 0, None, None]) ** 2 + (
-        beta_y[None] - positions[:, 1, None, None]
-    ) ** 2
-    spreads = jnp.asarray(SIZES)[:, None, None, None]
-    images = jnp.exp(-jnp.minimum(square[None] / (2 * spreads**2), 80.0)).reshape(-1, *x.shape)
-    templates = convolve_columns(images, jnp.asarray(data.psf), frame).reshape(
-        images.shape[0], -1
-    ) * data.weight.reshape(1, -1)
-    unexplained = templates - (templates @ basis.T) @ basis
-    signal = jnp.maximum(unexplained @ target, 0.0)
-    power = jnp.sum(unexplained**2, 1) + 1e-6 * jnp.sum(templates**2, 1)
-    return jnp.max((signal**2 / power).reshape(len(SIZES), -1), axis=0)
+    spreads = jnp.asarray(SIZES, jnp.float32)[:, None, None]
+
+    def blur(images: Float[Array, "n rows columns"]) -> Float[Array, "n pixels"]:
+        blurred = convolve_columns(images, jnp.asarray(data.psf), frame)
+        return blurred.reshape(len(images), -1) * data.weight.reshape(1, -1)
+
+    wanted = jnp.concatenate([target[None], basis])
+    (seen,) = jax.linear_transpose(blur, jax.ShapeDtypeStruct((len(wanted), *x.shape), x.dtype))(wanted)
+    seen = seen.reshape(len(wanted), -1).T
+    square_weight = jnp.pad(data.weight, margin(frame)).ravel() ** 2
+
+    def best(lens_and_places: tuple[Array, Array]) -> tuple[Array, Array]:
+        (theta_E, e1, e2, center_x, center_y), places = lens_and_places
+        alpha = physics.sie_deflection(x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y)
+        beta_x, beta_y = (each.ravel() for each in physics.lens_equation(x, y, *alpha))
+        square = (beta_x[None] - places[:, 0, None]) ** 2 + (beta_y[None] - places[:, 1, None]) ** 2
+        images = jnp.exp(-jnp.minimum(square[None] / (2 * spreads**2), 80.0))
+        products = images @ seen
+        signal, explained = jnp.maximum(products[..., 0], 0), jnp.sum(products[..., 1:] ** 2, axis=-1)
+        total = images**2 @ square_weight
+        promise = signal**2 / jnp.maximum(total - explained, 1e-2 * total + 1e-30)
+        _, chosen = jax.lax.top_k(promise, SHORTLIST)
+        templates = blur(jnp.take_along_axis(images, chosen[..., None], axis=1).reshape(-1, *x.shape))
+        unexplained = templates - (templates @ basis.T) @ basis
+        signal = jnp.maximum(unexplained @ target, 0.0)
+        power = jnp.sum(unexplained**2, 1) + 1e-6 * jnp.sum(templates**2, 1)
+        gains = signal**2 / power
+        return jnp.max(gains), chosen.reshape(-1)[jnp.argmax(gains)]
+
+    return jax.lax.map(best, (lenses, positions))

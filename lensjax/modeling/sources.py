@@ -6,12 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lensjax.modeling.components import MultiGaussian, Shapelets, component_parameters
+from lensjax.modeling.components import MultiGaussian, component_parameters
 from lensjax.modeling.frame import Data, Frame
 from lensjax.modeling.model import LensModel, Prior, replace_source
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.pixel_fit import choose_grid, fit_pixel_grid
 from lensjax.modeling.pixel_source import PixelGrid
+from lensjax.modeling.shapelets import Shapelets
 from lensjax.modeling.variable_projection import Fit, Settings, fit_model
 
 _WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
@@ -30,6 +31,8 @@ POSITIVE_SOURCE = MultiGaussian(
 )
 FIRST = Settings(steps=12, tolerance=0.5)  # for the positive source
 LATER = Settings(steps=15, tolerance=0.5)  # for the more complex sources
+SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
+WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
 ORDERS = (4, 6)  # of the shapelets that precede the source of the model
 
 
@@ -72,35 +75,67 @@ def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
     return [Stage(model, fitted) for model, fitted in fits if fitted is not None]
 
 
-def fit_source_chain(source: tuple[Any, ...], start: Stage, frame: Frame, data: Data) -> list[Stage]:
-    """Continues a fit with a positive source, using sources of increasing complexity.
+def distinct_stages(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADIUS) -> list[Stage]:
+    """The best fit at each Einstein radius; those that are much worse than the best are dropped.
+
+    Args:
+      stages: the fits.
+      worse: largest cost relative to that of the best; an excess of 50 is always allowed.
+      same: relative difference of the radii below which two fits are one solution.
+    """
+    kept: list[Stage] = []
+    for stage in sorted(stages, key=lambda stage: stage.fit.cost):
+        best = kept[0] if kept else stage
+        good_enough = stage.fit.cost < worse * best.fit.cost + 50
+        ratios = [stage.einstein_radius / other.einstein_radius for other in kept]
+        if good_enough and all(abs(np.log(ratio)) > same for ratio in ratios):
+            kept.append(stage)
+    return kept
+
+
+def fit_source_chains(
+    source: tuple[Any, ...], starts: list[Stage], frame: Frame, data: Data
+) -> list[list[Stage]]:
+    """Continues fits with a positive source, using sources of increasing complexity.
+
+    Solutions that become the same, or much worse than the best, end.
 
     Args:
       source: components of the model's source.
-      start: a fit with `POSITIVE_SOURCE`.
-      frame, data: the pixels of that fit.
+      starts: fits with `POSITIVE_SOURCE`.
+      frame, data: the pixels of these fits.
 
     Returns:
-      The stages, `start` first. They end before the first model that is not finite.
+      The stages of each remaining solution, its start first. They end before the first source with which no
+      solution is finite.
     """
-    chain = [start]
-    scale = _source_scale(start)
+    chains = [[start] for start in starts]
     for components in _source_chain(source):
-        model = replace_source(start.model, components)
-        values = chain[-1].values | _source_values(model, chain[-1].values, scale)
-        if model.pixel_grid:
-            values |= choose_grid(model, chain[-1].model, chain[-1].fit, frame, data)
-        priors = tuple(
-            Prior(((f"source.{number}.beta", 1.0),), scale, 0.4 * scale)
-            for number, component in enumerate(components)
-            if isinstance(component, Shapelets) and component.beta.free and component.beta.prior is None
-        )
-        fit_stage = fit_pixel_grid if model.pixel_grid else fit_model
-        fitted = fit_stage(model, frame, data, model.start(values), LATER, priors)
-        if fitted is None:
+        longer = [
+            [*chain, stage] for chain in chains for stage in _next_stage(components, chain, frame, data)
+        ]
+        if not longer:
             break
-        chain.append(Stage(model, fitted, priors))
-    return chain
+        kept = distinct_stages([chain[-1] for chain in longer])
+        chains = [chain for chain in longer if any(chain[-1] is stage for stage in kept)]
+    return chains
+
+
+def _next_stage(components: tuple[Any, ...], chain: list[Stage], frame: Frame, data: Data) -> list[Stage]:
+    """The fit with the next source; empty if it is not finite."""
+    scale, previous = _source_scale(chain[0]), chain[-1]
+    model = replace_source(previous.model, components)
+    values = previous.values | _source_values(model, previous.values, scale)
+    if model.pixel_grid:
+        values |= choose_grid(model, previous.model, previous.fit, frame, data)
+    priors = tuple(
+        Prior(((f"source.{number}.beta", 1.0),), scale, 0.4 * scale)
+        for number, component in enumerate(components)
+        if isinstance(component, Shapelets) and component.beta.free and component.beta.prior is None
+    )
+    fit_stage = fit_pixel_grid if model.pixel_grid else fit_model
+    fitted = fit_stage(model, frame, data, model.start(values), LATER, priors)
+    return [] if fitted is None else [Stage(model, fitted, priors)]
 
 
 def _source_scale(stage: Stage) -> float:

@@ -75,6 +75,19 @@ def test_lens_is_fitted_from_files_to_pages(fitted):
     assert 'href="lens_a.html"' in (output / "index.html").read_text()
 
 
+def test_two_lenses_and_a_lens_at_the_border_are_good_only_if_right(fitted, tmp_path, capsys):
+    folder, output = tmp_path / "lenses", tmp_path / "fits"
+    write_lens(folder / "cut", centers=((1.9, 0.3),))
+    write_lens(folder / "two", centers=((0.0, 0.0), (1.7, -1.5)))
+    with jax.numpy_rank_promotion("allow"):
+        assert run(["fit", f"--image={folder}", f"--output={output}", RADIUS, "--order=4"]) == 0
+    for row in table(output):
+        right = float(row["mass.0.theta_E"]) == pytest.approx(THETA_E, rel=0.05)
+        assert row["reasons"] if row["verdict"] != "good" else right, row
+    lines = [line for line in capsys.readouterr().err.splitlines() if "theta_E = " in line]
+    assert len(lines) == 2
+
+
 def test_folder_of_lenses_becomes_one_table_and_resumes(cheap_fit, tmp_path):
     folder, output = tmp_path / "lenses", tmp_path / "fits"
     for name in ("b", "index"):

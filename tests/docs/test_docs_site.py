@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import lensjax.fitting
+import lensjax.modeling
 import lensjax.physics
 import lensjax.simulation
 import lensjax.weights
@@ -41,7 +42,11 @@ def test_pages_load_no_external_resources(site):
         assert not elsewhere, f"{page.relative_to(site)} fetches {elsewhere}"
 
 
-@pytest.mark.parametrize("package", [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.weights])
+@pytest.mark.parametrize(
+    "package",
+    [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.modeling, lensjax.weights],
+    ids=lambda package: package.__name__,
+)
 def test_api_reference_describes_every_public_function_and_class(site, package):
     name = package.__name__
     text = (site / "api" / name.split(".")[1] / "index.html").read_text()

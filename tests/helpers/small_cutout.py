@@ -12,13 +12,16 @@ THETA_E = 1.1  # arcsec
 NOISE = 1.0
 
 
-def small_lens(size=61, seed=0):
-    """Image, noise map and point-spread function of a galaxy that lenses a compact source."""
+def small_lens(size=61, seed=0, centers=((0.0, 0.0),)):
+    """Image, noise map and point-spread function of galaxies that each lens a compact source."""
     x, y = map(jnp.asarray, np.meshgrid(*2 * [(np.arange(3 * size) - (3 * size - 1) / 2) * SCALE / 3]))
-    deflection = physics.sie_deflection(x, y, THETA_E, e1=0.1, e2=-0.05, center_x=0.0, center_y=0.0)
-    beta = physics.lens_equation(x, y, *deflection)
-    light = 60 * jnp.exp(-(x**2 + 1.3 * y**2) / (2 * 0.35**2))
-    source = 30 * jnp.exp(-((beta[0] - 0.1) ** 2 + (beta[1] + 0.05) ** 2) / (2 * 0.12**2))
+    light = source = 0.0
+    for center_x, center_y in centers:
+        dx, dy = x - center_x, y - center_y
+        deflection = physics.sie_deflection(dx, dy, THETA_E, e1=0.1, e2=-0.05)
+        beta = physics.lens_equation(dx, dy, *deflection)
+        light += 60 * jnp.exp(-(dx**2 + 1.3 * dy**2) / (2 * 0.35**2))
+        source += 30 * jnp.exp(-((beta[0] - 0.1) ** 2 + (beta[1] + 0.05) ** 2) / (2 * 0.12**2))
     fine = np.asarray(light + source, np.float64).reshape(size, 3, size, 3).mean((1, 3))
     psf = gaussian_psf(0.15, SCALE)
     half = len(psf) // 2
@@ -38,10 +41,10 @@ def write_fits(path, pixels, scale=SCALE):
     return path
 
 
-def write_lens(folder, size=61, seed=0):
-    """Writes image.fits, noise.fits and psf.fits to a folder."""
+def write_lens(folder, **options):
+    """Writes image.fits, noise.fits and psf.fits of `small_lens` to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    image, noise, psf = small_lens(size, seed)
+    image, noise, psf = small_lens(**options)
     for name, pixels in (("image", image), ("noise", noise), ("psf", psf)):
         write_fits(folder / f"{name}.fits", pixels)
     return folder

@@ -214,7 +214,7 @@ MISSING = {
         {"pixel_scale": 0.05},
         "no point-spread function; give psf, or psf_fwhm",
     ),
-    "no scale": (PLANES, {}, "the header has no pixel scale; give pixel_scale="),
+    "no scale": (PLANES, {}, "give it in arcsec (--pixel-scale, or pixel_scale= in Python)"),
     "cube": (
         {"SCI": np.ones((3, 60, 60))},
         {"pixel_scale": 0.05},

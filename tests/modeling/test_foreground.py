@@ -5,7 +5,7 @@ import numpy as np
 
 from lensjax.modeling.foreground import add_model_noise, fit_foreground
 from lensjax.modeling.frame import Data, Frame, pixel_distances
-from lensjax.modeling.model import GALAXY
+from lensjax.modeling.galaxy import GALAXY
 
 
 def test_sky_level_changes_neither_light_nor_noise():

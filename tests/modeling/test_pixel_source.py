@@ -8,18 +8,14 @@ import pytest
 from lensjax import physics
 from lensjax.errors import UserError
 from lensjax.modeling import SIE, LensModel, Observation, Parameter, PixelGrid, gaussian_psf
+from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.evidence import best_strength
 from lensjax.modeling.frame import convolve_columns, margin, pixel_positions, prepare
 from lensjax.modeling.linear import solve_amplitudes
 from lensjax.modeling.model import replace_source
 from lensjax.modeling.pixel_fit import border_brightness, choose_grid, fit_pixel_grid
 from lensjax.modeling.sources import FIRST, LATER, POSITIVE_SOURCE
-from lensjax.modeling.variable_projection import (
-    evaluate_model,
-    fit_model,
-    model_columns,
-    parameter_covariance,
-)
+from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_columns
 from lensjax.modeling.verdict import Evidence, judge
 
 VALUES = {"center_x": 0.1, "center_y": -0.2, "width": 0.8}

@@ -12,9 +12,10 @@ from helpers.small_lens import FRAME, PSF, TRUTH, observe
 
 from lensjax.errors import UserError
 from lensjax.modeling import LensModelFit, NoiseCorrelation, Observation, Parameter, Shapelets, Verdict
+from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.posterior import sample_posterior
 from lensjax.modeling.sources import LATER
-from lensjax.modeling.variable_projection import fit_model, parameter_covariance
+from lensjax.modeling.variable_projection import fit_model
 
 # The center of shapelets and their amplitudes of order 1 are degenerate.
 SOURCE = Shapelets(

@@ -6,7 +6,8 @@ from helpers.small_lens import AMPLITUDES, FIXED, FRAME, FREE, MODEL, TRUTH, obs
 from scipy import optimize
 
 from lensjax.modeling import SIE, LensModel, NoiseCorrelation, Parameter
-from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model, parameter_covariance
+from lensjax.modeling.covariance import parameter_covariance
+from lensjax.modeling.variable_projection import Settings, evaluate_model, fit_model
 
 SETTINGS = Settings(steps=60, tolerance=1e-4, prior_weight=1.0)
 

@@ -28,7 +28,7 @@ FLAGS = {
         "columns name and theta_E_published_arcsec.",
     ),
     "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
-    "pixel_scale": real("Side of a pixel; read from the header if not given.", None, 1e-3, value="ARCSEC"),
+    "pixel-scale": real("Side of a pixel; read from the header if not given.", None, 1e-3, value="ARCSEC"),
     "psf": Flag("FILE", "Point-spread function of lenses that have no psf.fits."),
 }
 USAGE = usage(
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, radius in published.items():
         if name in done:
             continue
-        row = fit_lens(folder / name, values["pixel_scale"], values["psf"]) | {"published": radius}
+        row = fit_lens(folder / name, values["pixel-scale"], values["psf"]) | {"published": radius}
         rows.append({"name": name} | row)
         with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
