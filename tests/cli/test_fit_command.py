@@ -84,8 +84,8 @@ def test_two_lenses_and_a_lens_at_the_border_are_good_only_if_right(fitted, tmp_
     for row in table(output):
         right = float(row["mass.0.theta_E"]) == pytest.approx(THETA_E, rel=0.05)
         assert row["reasons"] if row["verdict"] != "good" else right, row
-    lines = [line for line in capsys.readouterr().err.splitlines() if "theta_E = " in line]
-    assert len(lines) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "theta_E = " in line]
+    assert len(lines) == 2, lines
 
 
 def test_folder_of_lenses_becomes_one_table_and_resumes(cheap_fit, tmp_path):
