@@ -204,7 +204,7 @@ MISSING = {
     "extension": (
         PLANES,
         {"extension": "F814W"},
-        "has no image extension F814W (its images are SCI, ERR, PSF); correct extension=",
+        "has no image extension F814W (its images are SCI, ERR, PSF); correct the extension",
     ),
     "number": (PLANES, {"extension": 9}, "has no image extension 9 (its images are SCI, ERR, PSF)"),
     "only noise": ({"ERR": NOISE}, {}, "contains only ERR; choose an image"),
