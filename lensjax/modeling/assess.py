@@ -11,7 +11,7 @@ from lensjax.modeling.model import LensModel
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.pixel_fit import STEPS, border_brightness
 from lensjax.modeling.result import LensModelFit
-from lensjax.modeling.sources import LATER, Stage
+from lensjax.modeling.sources import LATER, Stage, refine_modes
 from lensjax.modeling.variable_projection import chi_square_without_source, fit_model, model_images
 from lensjax.modeling.verdict import Evidence, judge
 
@@ -55,14 +55,16 @@ def assess(
     if stage.model.pixel_grid:
         weaker = weaker._replace(steps=STEPS)
     relaxed = fit_model(stage.model, frame, data, stage.fit.free, weaker, stage.priors)
-    radii = {f"{_describe(best[0].model)} (positive)": best[0].einstein_radius}
+    positive = best[0]
+    if positive.priors:  # its radius was held
+        positive = next(iter(refine_modes([dataclasses.replace(positive, priors=())], frame, data)), positive)
+    radii = {f"{_describe(positive.model)} (positive)": positive.einstein_radius}
     radii |= {_describe(each.model): each.einstein_radius for each in best[1:]}
     if relaxed is not None:
         radii["weaker priors"] = Stage(stage.model, relaxed).einstein_radius
     others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])
     # A smooth model decreases the chi-square of correlated noise `inflation` times as much as that of white
     # noise.
-    positive = best[0]
     gain = chi_square_without_source(positive.model, data, positive.fit) - positive.fit.chi_square
     detection = float(np.sqrt(max(gain, 0.0) / inflation))
     values = stage.values

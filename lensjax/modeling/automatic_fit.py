@@ -11,7 +11,7 @@ from lensjax.modeling.correlation import measure_correlation
 from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances, prepare, with_weight
 from lensjax.modeling.galaxy import GALAXY
-from lensjax.modeling.model import LensModel, replace_source
+from lensjax.modeling.model import LensModel, Prior, replace_source
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.search import Start, find_starts
@@ -29,6 +29,10 @@ from lensjax.modeling.variable_projection import Settings, fit_model
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4  # starting points of the search
 MODES = 2  # solutions that are refined on the native pixels
+# The source of the first fits describes some lenses so badly that they leave the correct radius. The radius of
+# templates that explain at least this part of what the best one explains is held until the source is flexible.
+PROMISING = 0.4
+HELD = 0.02  # relative standard deviation of a radius that is held
 # Settings of the first fits, from all starting points, and of the fits that follow, from the remaining ones.
 SHORT = Settings(steps=8, tolerance=0.05)
 LONG = Settings(steps=22, tolerance=0.05)
@@ -118,7 +122,7 @@ def _find_starts(model: LensModel, frame: Frame, data: Data, foreground: Foregro
 def _fit_modes(
     model: LensModel, frame: Frame, data: Data, foreground: Foreground, starts: list[Start]
 ) -> list[Stage]:
-    """Distinct solutions with a positive source, the best first."""
+    """Distinct solutions with a positive source, the best first; then those whose radius is held."""
     first = replace_source(model, (POSITIVE_SOURCE,))
     positions = [first.start(foreground.values | _start_values(start, foreground.center)) for start in starts]
     # A few steps show which starting points lead to the same solution, or to a bad one.
@@ -126,7 +130,17 @@ def _fit_modes(
         fits = [fit_model(first, frame, data, position, settings) for position in positions]
         stages = distinct_stages([Stage(first, each) for each in fits if each is not None], worse, same)
         positions = [stage.fit.free for stage in stages]
-    return stages[:MODES]
+    stages = stages[:MODES]
+    for start in starts:
+        distances = [abs(np.log(start.theta_E / stage.einstein_radius)) for stage in stages]
+        if start.gain < PROMISING * starts[0].gain or min(distances, default=np.inf) < 2 * SAME_RADIUS:
+            continue
+        prior = Prior((("mass.0.theta_E", 1.0),), start.theta_E, HELD * start.theta_E)
+        position = first.start(foreground.values | _start_values(start, foreground.center))
+        fitted = fit_model(first, frame, data, position, LONG, (prior,))
+        if fitted is not None:
+            stages.append(Stage(first, fitted, (prior,)))
+    return stages
 
 
 def _start_values(start: Start, center: tuple[float, float]) -> dict[str, float]:

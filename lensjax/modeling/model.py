@@ -180,8 +180,9 @@ class LensModel:
         light, sky, _ = self.amplitudes.values()
         image = _sum_images(self._components("lens_light", values), x, y, amplitudes[:light])
         if self.source:
-            beta = physics.lens_equation(x, y, *self.deflection(x, y, values))
-            image += _sum_images(self._components("source", values), *beta, amplitudes[light + sky :])
+            beta_x, beta_y = physics.lens_equation(x, y, *self.deflection(x, y, values))
+            source = self._components("source", values)
+            image += _sum_images(source, beta_x, beta_y, amplitudes[light + sky :])
         return image
 
     @functools.cached_property

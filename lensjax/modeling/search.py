@@ -64,14 +64,14 @@ def find_starts(
     basis = directions[sizes > 1e-6 * sizes[0]] if len(sizes) else directions
     target = (data.image.reshape(-1) * weight).astype(np.float64)
     target = target - basis.T @ (basis @ target)
-    radii = np.geomspace(*radii, RADII)
-    positions = _source_offsets() * radii[:, None, None] + np.array(foreground.center)
-    lenses = np.array([(theta_E, *ellipticity, *foreground.center) for theta_E in radii])
+    grid = np.geomspace(*radii, RADII)
+    positions = _source_offsets() * grid[:, None, None] + np.array(foreground.center)
+    lenses = np.array([(theta_E, *ellipticity, *foreground.center) for theta_E in grid])
     arrays = (jnp.asarray(each, jnp.float32) for each in (lenses, positions, basis, target))
     gains, best = (np.asarray(each) for each in _best_positions(frame, data, *arrays))
     candidates = [
         Start(float(gain), float(theta_E), *ellipticity, *map(float, places[index]))
-        for gain, theta_E, places, index in zip(gains, radii, positions, best, strict=True)
+        for gain, theta_E, places, index in zip(gains, grid, positions, best, strict=True)
     ]
     starts: list[Start] = []
     for start in sorted(candidates, reverse=True):

@@ -62,7 +62,7 @@ class Stage:
 
 
 def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
-    """Refits models with `POSITIVE_SOURCE` on other pixels.
+    """Refits models with `POSITIVE_SOURCE` on other pixels, with the same priors.
 
     Args:
       stages: the fits that give the starting values.
@@ -71,8 +71,12 @@ def refine_modes(stages: list[Stage], frame: Frame, data: Data) -> list[Stage]:
     Returns:
       The new fits, without those of models that are not finite.
     """
-    fits = [(stage.model, fit_model(stage.model, frame, data, stage.fit.free, FIRST)) for stage in stages]
-    return [Stage(model, fitted) for model, fitted in fits if fitted is not None]
+    fits = [fit_model(stage.model, frame, data, stage.fit.free, FIRST, stage.priors) for stage in stages]
+    return [
+        dataclasses.replace(stage, fit=fitted)
+        for stage, fitted in zip(stages, fits, strict=True)
+        if fitted is not None
+    ]
 
 
 def distinct_stages(stages: list[Stage], worse: float = WORSE, same: float = SAME_RADIUS) -> list[Stage]:
