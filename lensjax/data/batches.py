@@ -38,7 +38,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, " n"]
 def iterate_batches(image_set: ImageSet, order: Int[np.ndarray, " n"], batch_size: int) -> Iterator[Batch]:
     """Yields the images in `order`, `batch_size` at a time.
 
-    The last batch is padded with its own first images at weight 0. No image is dropped.
+    The last batch is padded with its own first images, with weight 0. No image is dropped.
 
     Args:
       image_set: the images.

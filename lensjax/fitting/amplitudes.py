@@ -1,4 +1,4 @@
-"""Best amplitudes, which are not negative, and best sky of given images."""
+"""Best nonnegative amplitudes and best sky for given light and images."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def solve_nonnegative(
 ) -> Float[Array, " amplitudes"]:
     """Minimizes |A c - d|^2 over amplitudes c >= 0.
 
-    In the minimum, some of the amplitudes are positive and solve the equations without the others. All
+    At the minimum, some of the amplitudes are positive and solve the equations without the others. All
     subsets are compared, which is exact, and fast for a few amplitudes.
 
     Args:

@@ -17,10 +17,10 @@ def find_bad_pixels(
     """Finds isolated outliers and a constant border, such as hot and dead pixels and a border of zeros.
 
     A bright outlier exceeds the second-brightest of its eight neighbors by more than a point-spread function
-    permits and by more than ten standard deviations of the noise. A faint outlier is more than ten standard
-    deviations below the second-faintest neighbor. Pixels with fewer than eight valid neighbors, such as those
-    at the edges, are compared with the brightest and the faintest neighbor. Clusters of more than two bad
-    pixels are not found.
+    permits plus a margin: ten standard deviations of the noise and 5 % of the contrast of the image. A faint
+    outlier is below the second-faintest neighbor by more than this margin. Pixels with fewer than eight valid
+    neighbors, such as those at the edges, are compared with the brightest and the faintest neighbor. Clusters
+    of more than two bad pixels are not found.
 
     Args:
       image: the image, in any unit.

@@ -35,7 +35,7 @@ def fit_in_batches(
     Args:
       images: images to fit; see `fit_lens`.
       model: smooth model to fit.
-      noise: known properties of the noise; if None, the noise is estimated from each image.
+      noise: known properties of the noise; see `fit_lens`.
       mask: 1 or True for valid pixels, with the shape of the images; if None, all pixels are valid.
       batch_size: images per device and batch; if None, 8 on a CPU and 256 on an accelerator.
       devices: devices that share the images equally; if None, all accelerators of this process, or

@@ -44,8 +44,9 @@ from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
-# A line is fitted from more starts if its evidence does not exceed that for masses by e^10, but it explains
-# all but this part of the excess of chi-square over the number of pixels that the smooth lens leaves.
+# A line is fitted from more starts if its log evidence exceeds that for masses by less than _CLEAR, although
+# it explains most of the residual: the excess of chi-square over the number of pixels is at most
+# _MIN_EXCESS plus the fraction _UNEXPLAINED of the excess for the smooth lens.
 _CLEAR, _UNEXPLAINED, _MIN_EXCESS = 10.0, 0.15, 100.0
 # Maximizes the likelihood of the classes of 4,320 simulated images of common_test:
 # python tools/studies/likelihood_ratio.py --split validation --images 1440

@@ -13,7 +13,7 @@ from lensjax.fitting.amplitudes import diagonal_scales
 from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
 from lensjax.fitting.lensed_source import Positions, lensed_brightness, lensed_derivatives
 
-COARSE, FINE = 1, 2  # rays per binned pixel along each axis; `Window.dense` is as many as in the image
+COARSE, FINE = 1, 2  # rays per binned pixel along each axis; the model specifies `Window.dense`
 # Core of the point masses with these rays, arcsec. A mass deflects the few rays that pass close to it by a
 # large angle, so that chi-square is rugged without a core.
 _CORES = {COARSE: 0.05, FINE: 0.02}
@@ -48,7 +48,7 @@ class Target:
       weight: inverse variance of each binned pixel, 0 for masked pixels.
       means, precisions: normal priors on all parameters except amplitude and sky; 0 for flat priors.
       low, high: bounds of these parameters.
-      corrections: what denser rays add to the image of the smooth lens with coarse and with fine rays.
+      corrections: image of the smooth lens with dense rays minus its images with coarse and with fine rays.
     """
 
     image: Float[Array, "rows columns"]
@@ -180,7 +180,7 @@ def descend(
       theta: initial parameters of the smooth lens and of the masses, amplitude and sky.
       steps: largest number of steps.
       per_bin: rays per binned pixel along each axis.
-      tolerance: decrease in chi-square of the last step.
+      tolerance: a step that decreases chi-square by no more than this is the last.
     """
 
     def step(state: tuple[Array, Array, MassFit, Array, Array]) -> tuple[Array, Array, MassFit, Array, Array]:
@@ -246,7 +246,7 @@ def log_posterior_volume(
       widths: widths of the uniform priors on the parameters of the masses; infinite for normal priors.
 
     Returns:
-      The log volume, and the expected decrease of chi-square to the maximum.
+      The log volume, and the expected decrease in chi-square from the fit to the maximum.
     """
     extra = slice(len(fit.theta) - 2 - len(widths), -2)
     held = jnp.pad(held_parameters(target, fit), (0, 2))
@@ -270,7 +270,7 @@ def log_posterior_volume(
 
 
 def log_det(matrix: Float[Array, "all all"]) -> Float[Array, ""]:
-    """Log determinant of a positive matrix."""
+    """Log determinant of a positive definite matrix."""
     scale = diagonal_scales(matrix)
     tiny = 1e-6 * jnp.eye(len(matrix), dtype=matrix.dtype)
     root = jnp.linalg.cholesky(matrix * jnp.outer(scale, scale) + tiny)

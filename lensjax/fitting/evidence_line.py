@@ -143,7 +143,7 @@ def fit_line(
       target: target of the smooth fit.
       smooth: fit of the smooth lens.
       lines: parameters of the starting lines; a multiple of `ROUND_SIZE`.
-      is_unclear: returns True for a fit after which another round of starts is worth its time.
+      is_unclear: returns True for a fit after which another round of starts is needed.
     """
     fit = functools.partial(descend, window, line_layout(window.model, line), line_target(target, line))
 
@@ -180,7 +180,7 @@ def fit_line(
 
 
 def _neighbors(theta: Float[Array, " all"], line: VortexPrior) -> Float[Array, "8 all"]:
-    """Lines of the same density with one end elsewhere, where chi-square has other minima."""
+    """Lines of the same density with one end moved to where chi-square may have another minimum."""
     fraction, length, angle = theta[-7], theta[-6], theta[-5]
     step = 1 / (line.number - 1)
     factors, sides = np.meshgrid([1 / _STRETCH, 1 - step, 1 + step, _STRETCH], [-0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Evidence for point masses: the heaviest are fitted, and the sum of the others has a normal distribution.
+"""Evidence for point masses: the heaviest are fitted, the sum of the others is taken as normally distributed.
 
 A small mass deflects rays slightly, and the image changes in proportion. The deflection by masses on the
 nodes of a square grid is expanded in principal modes. The change of the image by a mode is its template.
@@ -40,7 +40,7 @@ _LIT = 2.5  # arcsec; little light is at larger distances
 MAX_MASSES = 8  # largest number of masses that are fitted
 _MIN_SIGNIFICANCE = 4.0  # of a mass that is fitted, in standard deviations
 _DISTANCE = 0.4  # between two masses that are added together, arcsec
-_TURNS, _STEPS = 7, 3  # turns, in each of which masses are added, and Levenberg-Marquardt steps per turn
+_ROUNDS, _STEPS = 7, 3  # rounds, each of which may add masses, and Levenberg-Marquardt steps per round
 
 
 @jax.tree_util.register_dataclass
@@ -146,7 +146,7 @@ def deflection_modes(window: Window, prior: SubstructurePrior) -> tuple[np.ndarr
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """First-order response of the image to the modes, after projection of everything the smooth lens can fit.
+    """First-order response of the image to the modes, projected to remove all that the smooth lens can fit.
 
     Attributes:
       templates: image of each mode, in standard deviations, without projection.
@@ -243,8 +243,8 @@ def masses_log_evidence(
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "masses 3"]]:
     """Log evidence for point masses relative to none.
 
-    A mass is detectable if it would have a significance of at least `_MIN_SIGNIFICANCE` where it is. The
-    detectable masses are fitted. The sum of the others has a normal distribution.
+    A mass is detectable if it would have a significance of at least `_MIN_SIGNIFICANCE` at its position. The
+    detectable masses are fitted. The sum of the others is approximated by a normal distribution.
 
     Args:
       window: window of the image.
@@ -263,7 +263,7 @@ def masses_log_evidence(
     fit, active = _fit_masses(window, modes, strength, joint, smooth, prior)
     number = active.sum()
     log_undetectable, others = _undetectable_masses(modes, strength, prior, prior.number - number)
-    # The fit of the heaviest masses, in the presence of the others.
+    # The fit of the heaviest masses in the presence of the others.
     root = _posterior_root(response.raw_gram, others)
     vectors = jnp.concatenate([fit.columns, (fit.residual - others.mean @ response.templates)[None]])
     white = solve_triangular(root, others.root.T @ (response.templates @ vectors.T), lower=True)
@@ -328,7 +328,7 @@ def _fit_masses(
     smooth: MassFit,
     prior: SubhaloPrior,
 ) -> tuple[MassFit, Float[Array, " masses"]]:
-    """Fits detectable masses, of which up to two at a time are added where the residual suggests them.
+    """Fits detectable masses, adding up to two at a time where the residual suggests them.
 
     Returns:
       The joint fit, and 1 for each mass that is fitted.
@@ -358,9 +358,9 @@ def _fit_masses(
         return mass * strength[node]
 
     def improve(state: tuple[Array, MassFit, Array, Any, Array]) -> tuple[Array, MassFit, Array, Any, Array]:
-        turn, fit, active, (gains, new), _ = state
+        round_number, fit, active, (gains, new), _ = state
         active = active * (significance(fit.theta) > _MIN_SIGNIFICANCE)
-        add = (gains > 0.5 * _MIN_SIGNIFICANCE**2) & (turn < _TURNS - 1)
+        add = (gains > 0.5 * _MIN_SIGNIFICANCE**2) & (round_number < _ROUNDS - 1)
         extra = fit.theta[number:-2].reshape(MAX_MASSES, 3)
         for index in range(2):
             slot = jnp.argmin(active)
@@ -370,7 +370,7 @@ def _fit_masses(
         theta = jnp.concatenate([fit.theta[:number], extra.ravel(), fit.theta[-2:]])
         better = descend(window, _layout(prior, active), target, theta, _STEPS, FINE)
         done = ~add.any() & (fit.chi_square - better.chi_square < 1)
-        return turn + 1, better, active, propose(better), done
+        return round_number + 1, better, active, propose(better), done
 
     blank = jnp.tile(jnp.asarray([1.0, *prior.distance[:1], 0.0], dtype), MAX_MASSES)
     blank = jnp.clip(blank, target.low[number:], target.high[number:])
@@ -383,14 +383,14 @@ def _fit_masses(
     first = propose(start)
     done = first[0][0] <= 0.5 * _MIN_SIGNIFICANCE**2
     state = jnp.asarray(0), start, jnp.zeros(MAX_MASSES, dtype), first, done
-    _, fit, active, _, _ = jax.lax.while_loop(lambda s: (s[0] < _TURNS) & ~s[4], improve, state)
+    _, fit, active, _, _ = jax.lax.while_loop(lambda s: (s[0] < _ROUNDS) & ~s[4], improve, state)
     return fit, active
 
 
 def _undetectable_masses(
     modes: Modes, strength: Float[Array, " nodes"], prior: SubhaloPrior, number: Float[Array, ""]
 ) -> tuple[Float[Array, ""], NormalMasses]:
-    """Log probability that a mass is undetectable, and the sum of a number of undetectable masses."""
+    """Log probability that a mass is undetectable, and the distribution of the sum of undetectable masses."""
     low, high = (end**prior.exponent for end in prior.theta_E_squared)
     heaviest = jnp.clip(_MIN_SIGNIFICANCE / strength, *prior.theta_E_squared) ** prior.exponent
 

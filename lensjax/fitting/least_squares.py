@@ -52,10 +52,11 @@ def fit_lens(
 
     Args:
       images: floating-point numbers in any unit, with any offset and of any byte order; float16 is converted
-        to float32. Pixels that are not finite, isolated outliers and a constant border are masked
-        (`find_bad_pixels`).
+        to float32. Pixels that are not finite are masked, and so are isolated outliers and a constant border
+        (`find_bad_pixels`) unless the model has a `noise_rms`.
       model: smooth model to fit.
-      noise: known properties of the noise; if None, the noise is estimated from each image.
+      noise: known properties of the noise; if None, the noise is estimated from each image. A `noise_rms` of
+        the model replaces both.
       mask: 1 or True for valid pixels; if None, all pixels are valid.
 
     Returns:

@@ -23,7 +23,7 @@ def shoot_rays(model: SmoothModel, values: dict[str, Array], x: Array, y: Array)
 def lensed_brightness(
     model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
 ) -> Array:
-    """Brightness of each ray that the lensed source of amplitude 1 causes.
+    """Brightness of the lensed source along each ray, for an amplitude of 1.
 
     Args:
       model: smooth model.
@@ -39,7 +39,7 @@ def lensed_brightness(
 def lensed_derivatives(
     model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
 ) -> tuple[Array, dict[str, Array], Positions]:
-    """Brightness of each ray and its derivatives; arguments as for `lensed_brightness`.
+    """Brightness along each ray and its derivatives; arguments as for `lensed_brightness`.
 
     Mass parameters only move rays, so they all share the gradient of the source.
 
@@ -78,14 +78,14 @@ def lensed_derivatives(
 
 
 def light_brightness(model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions) -> list[Array]:
-    """Brightness of each ray that each component of the lens light of amplitude 1 causes."""
+    """Brightness of each component of the lens light along each ray, for amplitudes of 1."""
     return list(model.lens.light_columns(*rays, parameter_values(model, free)))
 
 
 def light_derivatives(
     model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions
 ) -> tuple[list[Array], dict[str, Array]]:
-    """Brightness of the lens light as `light_brightness`, and its derivatives by name."""
+    """Result of `light_brightness`, and its derivatives by name."""
     values = parameter_values(model, free)
     fitted = {name: values[name] for name in model.nonlinear if name.startswith("lens_light.")}
     columns, light_jvp = jax.linearize(

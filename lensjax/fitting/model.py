@@ -33,6 +33,9 @@ class SmoothModel:
       psf_size: height and width of its kernel, pixels; odd.
       noise_rms: standard deviation of the noise relative to the range of pixel values, for images whose noise
         cannot be estimated, such as noise-free ones; None to estimate the noise and to mask outliers.
+
+    Raises:
+      UserError: if a setting is out of its range, or a batch fit cannot fit the lens model.
     """
 
     lens: LensModel

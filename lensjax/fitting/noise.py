@@ -1,11 +1,11 @@
-"""Noise model, in which the variance of a pixel grows linearly with the flux of the source.
+"""Noise model, in which the variance of a pixel grows linearly with its flux.
 
   variance = background + gain * flux,
 
-where the flux is that of the source without the sky, in the unit of the image. For photon counts divided by
-N, the gain is 1 / N, whatever was subtracted from the counts, and only the background must be estimated. If N
-is unknown, both are estimated from the image: the point-spread function suppresses the highest spatial
-frequencies of the light, so the power at these frequencies is noise.
+where the flux is that of source and lens light without the sky, in the unit of the image. For photon counts
+divided by N, the gain is 1 / N, whatever was subtracted from the counts, and only the background must be
+estimated. If N is unknown, both are estimated from the image: the point-spread function suppresses the
+highest spatial frequencies of the light, so the power at these frequencies is noise.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ class Noise:
     1e-20 and the like.
 
     Attributes:
-      gain: variance per unit of the source's flux, in the unit of the image; NaN if unknown.
-      background_rms: standard deviation without source flux, in the unit of the image; NaN if unknown.
+      gain: variance per unit of the flux of source and lens light, in the unit of the image; NaN if unknown.
+      background_rms: standard deviation without this flux, in the unit of the image; NaN if unknown.
       from_counts: True if image / gain is photon counts minus an integer, such as the minimum of an
         image that was scaled to [0, 1]. The background variance then follows from the sky.
     """
@@ -72,7 +72,7 @@ def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
 def variance(
     flux: Float[Array, "*grid"], gain: Float[Array, ""], background: Float[Array, ""]
 ) -> Float[Array, "*grid"]:
-    """Variance of each pixel, given its source flux."""
+    """Variance of each pixel, given its flux without the sky."""
     return background + gain * jnp.maximum(flux, 0)
 
 
@@ -86,7 +86,7 @@ def noise_from_high_frequencies(
 
     Args:
       image: image of contrast about 1, or a residual.
-      flux: flux of the source in each pixel, or its brightness above the sky.
+      flux: flux of source and lens light in each pixel, or the brightness above the sky.
       valid: 1 for valid pixels, 0 for others.
       gain: variance per unit of flux; NaN to estimate it as well.
 
@@ -113,7 +113,7 @@ def background_from_residual(
 
     Args:
       residual: image minus model.
-      flux: flux of the source in each pixel.
+      flux: flux of source and lens light in each pixel.
       valid: 1 for valid pixels, 0 for others.
       gain: variance per unit of flux.
       background: initial estimate of the background variance.
@@ -139,12 +139,12 @@ def estimate_noise(
     sky: Float[Array, ""],
     valid: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Estimates the gain and the background variance, where unknown, from the residual of a fit.
+    """Estimates the gain and the background variance, if unknown, from the residual of a fit.
 
     Args:
       known: known properties of the noise of this image.
       residual: image minus model.
-      flux: flux of the source in each pixel.
+      flux: flux of source and lens light in each pixel.
       sky: sky of the model.
       valid: 1 for valid pixels, 0 for others.
 

@@ -22,7 +22,7 @@ from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution
 from lensjax.modeling.components import component_parameters
 
-# Rays along each axis of the square that stands for a ray through the center of a lens; even.
+# Rays along each axis of the square that replaces a ray through the center of a lens; even.
 CENTRAL_RAYS = 16
 AT_CENTER = 1e-5  # largest distance of such a ray from the center, in pixels
 

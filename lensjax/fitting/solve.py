@@ -21,6 +21,8 @@ from lensjax.fitting.model import SmoothModel
 class NormalEquations:
     """Normal equations for given parameters.
 
+    J is the Jacobian of the image, W is the diagonal matrix of the weights, and r is the residual.
+
     Attributes:
       matrix: J^T W J of all parameters (amplitudes and sky last), plus the precisions of the priors.
       gradient: J^T W r minus the gradient of the priors.

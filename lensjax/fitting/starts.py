@@ -25,7 +25,7 @@ def lens_bank(model: SmoothModel, resolution: Resolution, dtype: str) -> tuple[n
       dtype: "float32" or "float64".
 
     Returns:
-      Values of the free parameters `[lenses, nonlinear]`, and images of amplitudes 1 without sky
+      Values of the free parameters `[lenses, nonlinear]`, and images for amplitudes of 1, without the sky,
       `[lenses, amplitudes, pixels]`.
     """
     ranges = np.array([model.lens.parameters[name].start for name in model.nonlinear])

@@ -20,8 +20,8 @@ from lensjax.simulation.settings import (
     Variation,
 )
 
-# In the published images, position angles were drawn from 0 to 2 pi and then interpreted as degrees,
-# clockwise.
+# In the published images, position angles appear to have been drawn from 0 to 2 pi and then interpreted as
+# degrees, clockwise.
 _NEARLY_HORIZONTAL = (-math.radians(2 * math.pi), 0.0)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # FWHM of a Gaussian, in standard deviations
 
@@ -50,8 +50,8 @@ COMMON_TEST = Preset(
     ),
 )
 
-# Images of the Common Test's camera in which the source, the lens, its center and light, the point-spread
-# function and the noise level vary. A classifier trained on them does not rely on these quantities.
+# The camera of the Common Test, with a source, a lens, a center and light of the lens, and a point-spread
+# function that vary. A classifier trained on these images does not rely on fixed values of them.
 VARIED = dataclasses.replace(
     COMMON_TEST,
     shear_angle=(0.0, math.pi),

@@ -27,7 +27,7 @@ CENTRAL_RAYS = 16  # along each axis, around a ray through the center of the len
 
 
 def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"]:
-    """Renders the noise-free image: lensed source, point-spread function and sky.
+    """Renders the noise-free image: lensed source, lens light, point-spread function and sky.
 
     Args:
       scene: one scene.
@@ -76,8 +76,8 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
 def _central_brightness(scene: Scene, preset: Preset, dtype: jnp.dtype) -> Float[Array, ""] | None:
     """Mean brightness of the area around a ray through the center of the lens; None if there is no such ray.
 
-    The deflection of a singular lens has no value at its center. An odd number of rays along an image has a
-    ray exactly there; it stands for the rays around it.
+    The deflection of a singular lens has no value at its center. If the number of rays along an image is odd,
+    one ray is exactly there and represents the rays around it.
     """
     instrument = preset.instrument
     if instrument.image_size * instrument.subpixels % 2 == 0 or preset.variation is not None:
@@ -106,9 +106,8 @@ def brightness(
       x, y: points of the image relative to the center of the lens, arcsec.
     """
     light, lens = _light_parameters(scene, preset), _lens_parameters(scene, preset)
-    if (
-        not len(scene.masses) and preset.variation is None
-    ):  # one pass: the backward pass needs no intermediate fields
+    # One pass: the backward pass needs no intermediate fields.
+    if not len(scene.masses) and preset.variation is None:
         all_parameters = jnp.concatenate([light[:-1], lens[:-1], light[-1:], lens[-1:]])
         return apply_pointwise(functools.partial(_lensed_light, preset), all_parameters, x, y)
     beta = physics.lens_equation(x, y, *deflection(scene, preset, x, y))

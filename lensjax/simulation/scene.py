@@ -82,7 +82,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
       The scene. Its arrays have the same shapes for every class.
 
     Raises:
-      UserError: if no class has that name.
+      UserError: if no class has that name or index.
     """
     label = _class_index(substructure)
     keys = iter(jax.random.split(key, 10))
@@ -140,7 +140,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
 
 
 def _draw_variation(key: Key[Array, ""], variation: Variation, amp: float) -> dict[str, Array]:
-    """Quantities that the preset would otherwise fix, by the name of the scene's field."""
+    """Quantities that the preset would otherwise fix, by name of the field of `Scene`."""
     keys = iter(jax.random.split(key, 12))
     lens_e1, lens_e2 = physics.ellipticity(
         _uniform(next(keys), variation.axis_ratio), _uniform(next(keys), (0.0, jnp.pi))

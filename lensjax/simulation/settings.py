@@ -1,4 +1,4 @@
-"""Settings of a simulation: camera, noise, and priors of source, lens and substructure.
+"""Settings of a simulation: camera, noise, and priors on source, lens and substructure.
 
 Lengths are in arcsec, position angles in radians. Brightness is in photon counts per pixel, or in counts per
 pixel per second for `ExposureNoise` and for noise-free presets.

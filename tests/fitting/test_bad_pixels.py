@@ -7,8 +7,6 @@ import pytest
 
 from lensjax import fitting, simulation
 
-SIZE = 150
-
 
 @pytest.fixture(scope="module")
 def images():

@@ -127,8 +127,8 @@ def test_residual_of_a_lens_is_the_same_in_any_unit(counts, fitted):
         np.testing.assert_allclose(residual(image * np.float32(unit), free), expected, atol=0.01)
 
 
-def test_ray_through_the_center_stands_for_its_surroundings():
-    """Odd images with an odd number of rays have one at the singular center of the lens."""
+def test_ray_through_the_center_represents_its_surroundings():
+    """With odd numbers of pixels and of rays per pixel, one ray is at the singular center of the lens."""
 
     def image(subpixels):
         model = dataclasses.replace(fitting.COMMON_TEST, subpixels=subpixels, psf_sigma=0.0, psf_size=1)

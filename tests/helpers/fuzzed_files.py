@@ -69,7 +69,7 @@ def survive(name: str, content: bytes) -> str:
       content: the damaged file.
 
     Returns:
-      "read" if all images could be read, else "refused".
+      "read" if all images could be read, else "rejected".
 
     Raises:
       AssertionError: if a message has several lines, or there are too many rows.
@@ -83,7 +83,7 @@ def survive(name: str, content: bytes) -> str:
             errors = [str(error)]
     assert len(errors) <= MAX_ROWS, f"{len(errors)} rows"
     assert not any("\n" in error for error in errors), errors
-    return "refused" if any(errors) else "read"
+    return "rejected" if any(errors) else "read"
 
 
 def _errors(name: str, content: bytes) -> list[str]:

@@ -25,7 +25,7 @@ def values_of(model):
 
 
 def made_fit(model, psf_subpixels, shape=(50, 53)):
-    """The point-spread function, and a fit result whose frame does not have the center of the image."""
+    """The point-spread function, and a fit result whose frame and image have different centers."""
     rng = np.random.default_rng(0)
     psf = gaussian_psf(0.12, SCALE / psf_subpixels)
     skewed = psf * (1 + 0.3 * np.tri(len(psf)))  # a kernel without symmetry shows how it is applied

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def png_bytes(image: np.ndarray, color_type: int) -> bytes:
-    """A PNG of 16 bits: gray (0), RGB (2), gray with alpha (4) or RGBA (6)."""
+    """A 16-bit PNG: gray (0), RGB (2), gray with alpha (4) or RGBA (6)."""
     height, width = image.shape[:2]
     rows = np.ascontiguousarray(image, ">u2").view(np.uint8).reshape(height, -1)
     step = rows.shape[1] // width
@@ -24,7 +24,7 @@ def png_bytes(image: np.ndarray, color_type: int) -> bytes:
 
 
 def tiff_bytes(image: np.ndarray, *, photometric: int = 1, deflate: bool = False) -> bytes:
-    """A TIFF of one strip in the byte order of the array.
+    """A TIFF with one strip, in the byte order of the array.
 
     Args:
       image: `[height, width]` or `[height, width, samples]`.

@@ -1,4 +1,4 @@
-"""Images that are repaired, centered, refused or marked by a classifier of the package."""
+"""Images that are repaired, centered, rejected or marked by a classifier of the package."""
 
 import dataclasses
 

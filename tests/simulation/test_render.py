@@ -38,7 +38,7 @@ def test_expected_counts_match_numpy(substructure, dtype, tolerance):
 
 @pytest.mark.parametrize("name", ["common_test", "varied", "model_1", "model_2", "model_3"])
 def test_expected_counts_match_lenstronomy(name):
-    """The images agree up to the edge, in float32; less well at the cusps of large Sersic indices."""
+    """The images agree up to the edge, in float32; less well at the cusps of profiles with large indices."""
     tolerance = 5e-5 if name == "varied" else 2e-6
     lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model", exc_type=ImportError)
     light_model = pytest.importorskip("lenstronomy.LightModel.light_model", exc_type=ImportError)
@@ -82,7 +82,7 @@ def test_expected_counts_match_lenstronomy(name):
         np.testing.assert_allclose(images[label], expected, rtol=0, atol=tolerance * expected.max())
 
 
-def test_ray_through_the_center_stands_for_its_surroundings():
+def test_ray_through_the_center_represents_its_surroundings():
     """With an odd number of rays, one is at the singular center, whose deflection is 0 by convention."""
     drawn = dataclasses.replace(scene("no"), gamma1=jnp.float32(0.1))
 

@@ -1,4 +1,4 @@
-"""Every program in tools/ and every command has a help text, and refuses wrong arguments in one line."""
+"""Every program in tools/ and every command has a help text, and rejects wrong arguments in one line."""
 
 import io
 import os

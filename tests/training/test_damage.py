@@ -1,4 +1,4 @@
-"""Damaged, lost and unfinished checkpoints: which are used, which are refused, and the messages."""
+"""Damaged, lost and unfinished checkpoints: which are used, which are rejected, and the messages."""
 
 import functools
 import json

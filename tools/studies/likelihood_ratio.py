@@ -183,7 +183,7 @@ def fit_and_compare(images: np.ndarray, scale: np.ndarray) -> tuple[fitting.Lens
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(images) - first], part)
 
     compare(0)
-    # A program for a CPU compares one image at a time on one core.
+    # On a CPU, the compiled program compares one image at a time on one core.
     number = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     parts = []
     with progress_bar(len(images), "compare") as bar, ThreadPoolExecutor(number) as pool:

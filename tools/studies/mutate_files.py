@@ -1,7 +1,7 @@
 """Damages image files of every kind in seeded ways, and counts how many the readers handle correctly.
 
 Each file is read in a separate process, so that crashes and hangs are counted as well. A trial passes if the
-file is read, or refused with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
+file is read, or rejected with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
 
     python tools/studies/mutate_files.py --number 10000 --output mutated.json
 """
@@ -25,7 +25,7 @@ from lensjax.cli.flags import Flag, integer, parse_flags, usage
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 SECONDS = 2.0
-OUTCOMES = ("read", "refused", "error", "hang", "crash")
+OUTCOMES = ("read", "rejected", "error", "hang", "crash")
 
 
 FLAGS: dict[str, Flag] = {
@@ -47,12 +47,12 @@ def main(words: Sequence[str]) -> None:
     lines = ["| file | damage | trials | passed | read |", "|---|---|---:|---:|---:|"]
     table = []
     for (name, kind), found in sorted(counts.items()):
-        trials, passed = found.total(), found["read"] + found["refused"]
+        trials, passed = found.total(), found["read"] + found["rejected"]
         outcomes = {outcome: found[outcome] for outcome in OUTCOMES}
         table.append({"file": name, "damage": kind, "trials": trials, "passed": passed, **outcomes})
         lines.append(f"| {name} | {kind} | {trials} | {passed} | {found['read']} |")
     total = sum(counts.values(), Counter())
-    passed = total["read"] + total["refused"]
+    passed = total["read"] + total["rejected"]
     lines.append(f"| all | all | {total.total()} | {passed} | {total['read']} |")
     content = {"seed": options.seed, "table": table, "failures": failures, "peak_mib": round(peak)}
     if options.output:
@@ -89,7 +89,7 @@ def read_damaged_files(
         except EOFError:
             pass
         counts[name, kind][outcome] += 1
-        if outcome not in ("read", "refused"):
+        if outcome not in ("read", "rejected"):
             failures.append((name, kind, seed + trial, outcome, detail))
         if not detail:  # the process does not answer
             worker.kill()

@@ -26,7 +26,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
     """The images of an HDF5 file, ordered by dataset name, or those of the dataset `extension`.
 
     Nothing outside the file is read: links are not followed, and datasets that are stored in other files are
-    refused.
+    rejected.
     """
     length = stream_length(stream)
     with h5py.File(stream, "r") as file:

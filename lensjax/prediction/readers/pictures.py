@@ -17,7 +17,7 @@ from lensjax.prediction.readers.entry import CheckSize, Entry, error_entry
 MAX_PAGES = 10_000  # Pillow's time grows with the square of the number of pages
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
 UNSIGNED, SIGNED = (1,), (2,)  # values of SAMPLE_FORMAT
-# Modes whose conversion to gray or RGB keeps the stored values. Other modes that Pillow opens are refused.
+# Modes whose conversion to gray or RGB keeps the stored values. Other modes that Pillow opens are rejected.
 COLOR_MODES = ("P", "PA", "LA", "RGB", "RGBA")
 
 
