@@ -1,4 +1,4 @@
-"""Draws exact Poisson counts of photons, with the same amount of work for every pixel.
+"""Draws Poisson counts of photons, with the same amount of work for every pixel.
 
 The sum of independent Poisson variables is a Poisson variable whose rate is the sum of the rates. A rate
 below 1,024 is split into a multiple of 32, a multiple of 1/4 and a remainder. The counts of the first two
