@@ -30,7 +30,18 @@ MAY_IMPORT = {
         *COMMON,
     },
     "modeling": {"physics", "errors", *FILES},
-    "report": {"prediction", "evaluation", "modeling", "models", "data", "fitting", "physics", *COMMON},
+    "substructure": {"physics", "modeling", "errors"},
+    "report": {
+        "prediction",
+        "evaluation",
+        "modeling",
+        "substructure",
+        "models",
+        "data",
+        "fitting",
+        "physics",
+        *COMMON,
+    },
     "runtime": set(),
 }
 ONLY_IN = {

@@ -1,18 +1,13 @@
 """The command fit: fits lens models to telescope images and writes a table and pages."""
 
-import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from lensjax.cli import fit_output
+from lensjax.cli import fit_output, lens_batch
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, real, switch, usage
-from lensjax.cli.lens_inputs import LensFiles, find_lenses
-from lensjax.errors import Interrupted, UserError
-from lensjax.runtime.progress import format_duration, log, progress_bar
+from lensjax.cli.lens_batch import read_observation
+from lensjax.cli.lens_inputs import LensFiles
 
 FLAGS = {
     "image": Flag(
@@ -53,9 +48,6 @@ FLAGS = {
     "format": choice("FORMAT", "Table: csv (default), or also parquet.", ("csv", "parquet"), "csv"),
     "overwrite": switch("Replace results that were made with other files or settings."),
 }
-# Compiled programs are released after this number of lenses. Each image size and each page adds some, and a
-# process with many of them exceeds the limit of Linux on memory maps.
-CLEAR_EVERY = 20
 # The flags that determine the results, in addition to the files.
 SETTINGS = ("pixel-scale", "extension", "main-lens", "order", "radius", "psf-fwhm")
 USAGE = usage(
@@ -87,84 +79,14 @@ def main(arguments: Sequence[str]) -> int:
       Interrupted: if Ctrl-C stopped the fits; the finished ones have been written.
     """
     values = parse_flags(FLAGS, arguments, required=("image", "output"))
-    image, output = (Path(values[name]).expanduser() for name in ("image", "output"))
-    noise, psf, mask = (
-        Path(values[name]).expanduser() if values[name] else None for name in ("noise", "psf", "mask")
-    )
-    lenses = find_lenses(image, noise, psf, mask)
-    settings = {name: values[name] for name in SETTINGS}
-    fit_output.check_format(values["format"])
-    fit_output.claim(output, settings, overwrite=values["overwrite"])
-    inputs = {lens.name: lens.digests() for lens in lenses}
-    pending = [
-        lens
-        for lens in lenses
-        if not fit_output.is_finished(output, lens.name, inputs[lens.name], overwrite=values["overwrite"])
-    ]
-    if len(pending) < len(lenses):
-        log.info(
-            "%s of %s lenses are already finished", f"{len(lenses) - len(pending):,}", f"{len(lenses):,}"
-        )
-    unusable: dict[str, str] = {}
-    try:
-        _fit_all(pending, output, settings, inputs, unusable)
-    except KeyboardInterrupt:
-        fit_output.write_summary(output, unusable, values["format"])
-        raise Interrupted(signal.SIGINT) from None
-    counts = fit_output.write_summary(output, unusable, values["format"])
-    if len(unusable) == len(lenses):
-        name, reason = next(iter(unusable.items()))
-        if len(lenses) == 1:
-            raise UserError(reason)
-        raise UserError(f"none of {len(lenses):,} images could be used; the first, {name}: {reason}")
-    log.info("%s/index.html: %s", output, ", ".join(f"{number:,} {name}" for name, number in counts.items()))
-    return 0
-
-
-def _fit_all(
-    lenses: Sequence[LensFiles],
-    output: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Mapping[str, str]],
-    unusable: dict[str, str],
-) -> None:
-    """Fits all lenses and writes the results; adds the reasons of those without a fit to `unusable`."""
-    started = time.monotonic()
-    with progress_bar(len(lenses), "fitting", unit="lenses") as bar:
-        for number, lens in enumerate(lenses, 1):
-            try:
-                text = _fit_one(lens, output, settings, inputs[lens.name])
-            except (ValueError, ArithmeticError) as error:
-                # Errors other than UserError come from linear algebra with extreme values.
-                reason = " ".join(str(error).split())
-                if not isinstance(error, UserError):
-                    reason = (
-                        f"{lens.image}: the fit stopped: {reason}; check the noise map and the pixel scale"
-                    )
-                unusable[lens.name] = reason
-                text = f"failed, {reason}"
-            bar.update()
-            if number % CLEAR_EVERY == 0:
-                jax.clear_caches()
-            seconds = (time.monotonic() - started) / number * (len(lenses) - number)
-            remaining = f"; {format_duration(seconds)} left" if number < len(lenses) else ""
-            if len(lenses) > 1 or lens.name not in unusable:
-                log.info("%d/%d %s: %s%s", number, len(lenses), lens.name, text, remaining)
+    return lens_batch.run(values, SETTINGS, _fit_one, fit_output.FITS)
 
 
 def _fit_one(lens: LensFiles, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Fits a lens, writes its result, and describes it in one line."""
     from lensjax import modeling
 
-    observation = modeling.Observation.from_fits(
-        lens.image,
-        lens.noise,
-        lens.psf,
-        lens.mask,
-        pixel_scale=settings["pixel-scale"],
-        psf_fwhm=settings["psf-fwhm"],
-        extension=settings["extension"],
-    )
+    observation = read_observation(lens, settings)
     model = modeling.galaxy_model(settings["main-lens"], settings["order"])
     fitted = modeling.fit(observation, model, radius=settings["radius"])
     fit_output.write_lens(output, lens, fitted, inputs, settings)

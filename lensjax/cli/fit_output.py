@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lensjax
 from lensjax.cli.lens_inputs import LensFiles
@@ -16,7 +16,29 @@ from lensjax.prediction.table_files import FORMULA_STARTS
 from lensjax.workdir import seal, unseal
 
 MANIFEST = "settings.json"
-VERDICTS = ("good", "doubtful", "failed")
+
+
+class Summary(NamedTuple):
+    """Table and index of a command.
+
+    Attributes:
+      table: base name of the table.
+      verdicts: all verdicts of a lens; the last one is that of a lens without a result.
+      render: creates the index from the rows and the thumbnails, by name.
+    """
+
+    table: str
+    verdicts: tuple[str, ...]
+    render: Callable[[Sequence[Mapping[str, Any]], Mapping[str, bytes]], str]
+
+
+def _render_fits(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes]) -> str:
+    from lensjax.report import lens_index  # imports Matplotlib
+
+    return lens_index.render_index(rows, thumbnails)
+
+
+FITS = Summary("fits", ("good", "doubtful", "failed"), _render_fits)
 
 
 def check_format(form: str) -> None:
@@ -90,7 +112,7 @@ def write_lens(
     inputs: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes the page, the thumbnail and finally the JSON file of a lens, which marks it as finished.
+    """Writes the result of a fit.
 
     Args:
       output: the folder.
@@ -102,26 +124,49 @@ def write_lens(
     from lensjax.report.lens_figures import thumbnail
     from lensjax.report.lens_page import render_lens_page
 
+    page = render_lens_page(lens.name, fitted)
+    write_result(output, lens, fitted.to_json(), page, thumbnail(fitted), inputs, settings)
+
+
+def write_result(
+    output: Path,
+    lens: LensFiles,
+    result: str,
+    page: str,
+    picture: bytes,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes the page, the thumbnail and finally the JSON file of a lens, which marks it as finished.
+
+    Args:
+      output: the folder.
+      lens: the files of the lens.
+      result: its result, a JSON object.
+      page: its page, HTML.
+      picture: its thumbnail, a PNG file.
+      inputs: SHA-256 of its files by part.
+      settings: the settings of the command.
+    """
     about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
-    content = {"name": lens.name, **json.loads(fitted.to_json()), **about, "lensjax": lensjax.__version__}
-    write_file(output / f"{lens.name}.html", render_lens_page(lens.name, fitted).encode())
-    write_file(output / f"{lens.name}.png", thumbnail(fitted))
+    content = {"name": lens.name, **json.loads(result), **about, "lensjax": lensjax.__version__}
+    write_file(output / f"{lens.name}.html", page.encode())
+    write_file(output / f"{lens.name}.png", picture)
     write_file(output / f"{lens.name}.json", (json.dumps(seal(content), indent=2) + "\n").encode())
 
 
-def write_summary(output: Path, unusable: Mapping[str, str], form: str) -> dict[str, int]:
+def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary: Summary) -> dict[str, int]:
     """Writes the table and the index of all results in a folder.
 
     Args:
       output: the folder.
       unusable: names of the lenses that could not be fitted, with reasons.
       form: "csv"; or "parquet" to write both tables.
+      summary: table and index.
 
     Returns:
       The number of lenses with each verdict.
     """
-    from lensjax.report import lens_index
-
     settings = json.loads((output / MANIFEST).read_text())
     rows: dict[str, dict[str, Any]] = {}
     for file in output.glob("*.json"):
@@ -131,15 +176,15 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str) -> dict[
                 name: value for name, value in content.items() if not isinstance(value, dict | list)
             }
     for name, reason in unusable.items():
-        rows[name] = {"name": name, "verdict": "failed", "reasons": reason}
+        rows[name] = {"name": name, "verdict": summary.verdicts[-1], "reasons": reason}
     ordered = [rows[name] for name in sorted(rows)]
     columns = list(dict.fromkeys(column for row in ordered for column in row))
-    write_file(output / "fits.csv", _encode_csv(ordered, columns))
+    write_file(output / f"{summary.table}.csv", _encode_csv(ordered, columns))
     if form == "parquet":
-        _write_parquet(output / "fits.parquet", ordered, columns)
+        _write_parquet(output / f"{summary.table}.parquet", ordered, columns)
     thumbnails = {name: file.read_bytes() for name in rows if (file := output / f"{name}.png").is_file()}
-    write_file(output / "index.html", lens_index.render_index(ordered, thumbnails).encode())
-    return {verdict: sum(row["verdict"] == verdict for row in ordered) for verdict in VERDICTS}
+    write_file(output / "index.html", summary.render(ordered, thumbnails).encode())
+    return {verdict: sum(row["verdict"] == verdict for row in ordered) for verdict in summary.verdicts}
 
 
 def _read(file: Path) -> dict[str, Any] | None:

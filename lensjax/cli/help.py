@@ -17,10 +17,11 @@ COMMANDS = {
     "import": "convert DeepLenseSim's files to a data set with splits",
     "prepare-tfds": "prepare a TFDS data set from an archive of images",
     "simulate": "write simulated images to files",
+    "substructure": "search for a dark perturber in telescope images",
     "verify": "check runs, model files and the cache for damage",
 }
 # Modules whose names are not those of the commands; a module cannot be named import.
-_MODULES = {"fit": "fit_lenses", "import": "import_deeplensesim"}
+_MODULES = {"fit": "fit_lenses", "import": "import_deeplensesim", "substructure": "find_substructure"}
 _EXAMPLES = {
     "train": ("--config lens_fit:quick", "--config configs/pinn.py --config.batch_size=64"),
     "evaluate": ("--workdir runs/lens_fit-quick",),

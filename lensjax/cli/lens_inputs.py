@@ -12,7 +12,8 @@ from lensjax.errors import UserError
 from lensjax.prediction.readers import SUFFIXES
 
 PARTS = ("image", "noise", "psf", "mask")
-RESERVED = ("index", "fits", "settings")  # base names of other output files
+REDSHIFTS = ("z_lens", "z_source")  # columns of a table for `lensjax substructure`
+RESERVED = ("index", "fits", "settings", "substructure")  # base names of other output files
 _FITS = tuple(suffix for suffix in SUFFIXES if suffix.startswith((".fit", ".fts")))
 _MAX_LENGTH = 100  # of a name, characters
 
@@ -25,6 +26,7 @@ class LensFiles:
       name: base name of its results, unique within an output.
       image: file of the image.
       noise, psf, mask: other files; None if the part is an extension of the image's file or missing.
+      z_lens, z_source: redshifts, if the table has them.
     """
 
     name: str
@@ -32,15 +34,20 @@ class LensFiles:
     noise: Path | None = None
     psf: Path | None = None
     mask: Path | None = None
+    z_lens: float | None = None
+    z_source: float | None = None
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that exists, by its part.
+        """SHA-256 of each file that exists, by its part, and the redshifts.
 
         Raises:
           UserError: if a file cannot be read.
         """
         files = {part: getattr(self, part) for part in PARTS}
-        return {part: _digest(file) for part, file in files.items() if file is not None and file.is_file()}
+        redshifts = {name: str(getattr(self, name)) for name in REDSHIFTS if getattr(self, name) is not None}
+        return redshifts | {
+            part: _digest(file) for part, file in files.items() if file is not None and file.is_file()
+        }
 
 
 def find_lenses(
@@ -74,8 +81,11 @@ def find_lenses(
     lenses = []
     for lens in found:
         name = _unique(lens.name, taken)
-        others = (lens.noise or noise, lens.psf or psf, lens.mask or mask)
-        lenses.append(LensFiles(name, lens.image, *others))
+        lenses.append(
+            dataclasses.replace(
+                lens, name=name, noise=lens.noise or noise, psf=lens.psf or psf, mask=lens.mask or mask
+            )
+        )
     return lenses
 
 
@@ -92,8 +102,8 @@ def _in_folder(folder: Path) -> Iterator[LensFiles]:
 
 def _in_subfolder(folder: Path) -> LensFiles:
     files = (folder / f"{part}.fits" for part in PARTS[1:])
-    others = (file if file.is_file() else None for file in files)
-    return LensFiles(folder.absolute().name, folder / "image.fits", *others)
+    noise, psf, mask = (file if file.is_file() else None for file in files)
+    return LensFiles(folder.absolute().name, folder / "image.fits", noise, psf, mask)
 
 
 def _in_table(table: Path) -> list[LensFiles]:
@@ -104,19 +114,24 @@ def _in_table(table: Path) -> list[LensFiles]:
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{table}: cannot be read as CSV: {error}") from None
     names = list(reader.fieldnames or ())
-    unknown = [name for name in names if name not in ("name", *PARTS)]
+    unknown = [name for name in names if name not in ("name", *PARTS, *REDSHIFTS)]
     if "image" not in names or unknown:
         raise UserError(
             f"{table}: has the columns {', '.join(names)[:200] or 'none'}; expected image, and optionally "
-            "name, noise, psf and mask"
+            "name, noise, psf, mask, z_lens and z_source"
         )
     lenses = []
     for number, row in enumerate(rows, 2):
         if not row["image"] or None in row:
             raise UserError(f"{table}: row {number} has no image, or too many cells; correct it")
         image = table.parent / row["image"]
-        others = (table.parent / row[part] if row.get(part) else None for part in PARTS[1:])
-        lenses.append(LensFiles(row.get("name") or _stem(image), image, *others))
+        noise, psf, mask = (table.parent / row[part] if row.get(part) else None for part in PARTS[1:])
+        try:
+            redshifts = [float(row[part]) if row.get(part) else None for part in REDSHIFTS]
+        except ValueError:
+            raise UserError(f"{table}: a redshift in row {number} is not a number; correct it") from None
+        name = row.get("name") or _stem(image)
+        lenses.append(LensFiles(name, image, noise, psf, mask, *redshifts))
     if not lenses:
         raise UserError(f"{table}: has no rows; list at least one image")
     return lenses

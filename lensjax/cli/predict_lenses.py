@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 
 from lensjax import modeling
-from lensjax.cli.fit_lenses import CLEAR_EVERY
+from lensjax.cli.lens_batch import CLEAR_EVERY
 from lensjax.cli.lens_inputs import find_lenses
 from lensjax.cli.options import Options
 from lensjax.data.output_folder import write_file

@@ -7,6 +7,7 @@ from lensjax.modeling.galaxy import GALAXY, galaxy_model
 from lensjax.modeling.model import LensModel, Prior
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.parameter import Parameter
+from lensjax.modeling.perturbers import NFW, Multipole, PointMass, PseudoJaffe
 from lensjax.modeling.pixel_source import PixelGrid
 from lensjax.modeling.posterior import Posterior, sample_posterior
 from lensjax.modeling.psf import gaussian_psf
@@ -17,17 +18,21 @@ from lensjax.modeling.verdict import Verdict
 __all__ = [
     "EPL",
     "GALAXY",
+    "NFW",
     "SIE",
     "SIS",
     "LensModel",
     "LensModelFit",
     "MultiGaussian",
+    "Multipole",
     "NoiseCorrelation",
     "Observation",
     "Parameter",
     "PixelGrid",
+    "PointMass",
     "Posterior",
     "Prior",
+    "PseudoJaffe",
     "Sersic",
     "Shapelets",
     "Shear",

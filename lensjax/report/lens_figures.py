@@ -56,9 +56,9 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     x, y = _fine_grid(fitted)
     curves = physics.critical_curves(fitted.deflection, x, y)
     yield _source_view(fitted, physics.caustics(fitted.deflection, curves))
-    data = _used(fitted, fitted.image - fitted.sky)
-    norm = _brightness(fitted, data, data)
-    figure, axes = _panel(_extent(fitted), data, norm, "gray", _BRIGHTNESS)
+    data = used_pixels(fitted, fitted.image - fitted.sky)
+    norm = brightness(fitted, data, data)
+    figure, axes = panel(extent(fitted), data, norm, "gray", _BRIGHTNESS)
     axes.set_facecolor("white")  # unused pixels are white, because gray is a brightness in this figure
     for curve in curves:
         axes.plot(*curve.T, color=LINE, linewidth=1.2)
@@ -69,7 +69,7 @@ def lens_views(fitted: LensModelFit) -> Iterator[LensView]:
     )
     kappa = np.asarray(physics.convergence(fitted.deflection, x, y))
     limits = LogNorm(*np.clip(np.quantile(kappa, (0.02, 0.995)), 1e-3, 1e3))
-    figure, axes = _panel(_extent(fitted), kappa, limits, "viridis", "convergence")
+    figure, axes = panel(extent(fitted), kappa, limits, "viridis", "convergence")
     yield LensView("Convergence", "Surface mass density in units of the critical surface density.", figure)
 
 
@@ -82,9 +82,9 @@ def thumbnail(fitted: LensModelFit) -> bytes:
     Returns:
       A PNG file.
     """
-    data = _used(fitted, fitted.image - fitted.sky)
-    norm = _brightness(fitted, data, data)
-    residual = _used(fitted, fitted.residual) / (2 * _RESIDUAL) + 0.5
+    data = used_pixels(fitted, fitted.image - fitted.sky)
+    norm = brightness(fitted, data, data)
+    residual = used_pixels(fitted, fitted.residual) / (2 * _RESIDUAL) + 0.5
     shown, model = (np.ma.filled(norm(each), np.nan) for each in (data, fitted.model_image - fitted.sky))
     parts = [(shown, "magma"), (model, "magma"), (residual, "RdBu_r")]
     colors = [to_rgb(Picture(pixels, "", "", colormap)) / 255 for pixels, colormap in parts]
@@ -93,22 +93,22 @@ def thumbnail(fitted: LensModelFit) -> bytes:
 
 def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     """Views of the observed image and the components of the model."""
-    data = _used(fitted, fitted.image - fitted.sky)
-    norm = _brightness(fitted, data, data)
-    arcs = _used(fitted, fitted.image - fitted.sky - fitted.lens_light)
-    arcs_norm = _brightness(fitted, arcs, fitted.lensed_source)
+    data = used_pixels(fitted, fitted.image - fitted.sky)
+    norm = brightness(fitted, data, data)
+    arcs = used_pixels(fitted, fitted.image - fitted.sky - fitted.lens_light)
+    arcs_norm = brightness(fitted, arcs, fitted.lensed_source)
     unused = " Gray pixels are not used." if np.isnan(data).any() else ""
     yield LensView(
-        "Data", f"Image minus sky.{unused}", _panel(_extent(fitted), data, norm, "magma", _BRIGHTNESS)[0]
+        "Data", f"Image minus sky.{unused}", panel(extent(fitted), data, norm, "magma", _BRIGHTNESS)[0]
     )
     yield LensView(
         "Model",
         "Foreground light and lensed source, blurred like the image.",
-        _panel(_extent(fitted), fitted.model_image - fitted.sky, norm, "magma", _BRIGHTNESS)[0],
+        panel(extent(fitted), fitted.model_image - fitted.sky, norm, "magma", _BRIGHTNESS)[0],
     )
     limits = Normalize(-_RESIDUAL, _RESIDUAL)
-    residual = _panel(
-        _extent(fitted), _used(fitted, fitted.residual), limits, "RdBu_r", "(data - model) / noise"
+    residual = panel(
+        extent(fitted), used_pixels(fitted, fitted.residual), limits, "RdBu_r", "(data - model) / noise"
     )[0]
     yield LensView(
         "Standardized residual",
@@ -118,12 +118,12 @@ def _image_views(fitted: LensModelFit) -> Iterator[LensView]:
     yield LensView(
         "Data minus foreground light",
         "The arcs, on the scale of the lensed source.",
-        _panel(_extent(fitted), arcs, arcs_norm, "magma", _BRIGHTNESS)[0],
+        panel(extent(fitted), arcs, arcs_norm, "magma", _BRIGHTNESS)[0],
     )
     yield LensView(
         "Lensed source",
         "Model of the arcs alone, blurred like the image.",
-        _panel(_extent(fitted), fitted.lensed_source, arcs_norm, "magma", _BRIGHTNESS)[0],
+        panel(extent(fitted), fitted.lensed_source, arcs_norm, "magma", _BRIGHTNESS)[0],
     )
 
 
@@ -137,7 +137,7 @@ def _source_view(fitted: LensModelFit, caustics: list[np.ndarray]) -> LensView:
     light = fitted.source(x, y)
     limits = Normalize(min(float(light.min()), 0.0), max(float(light.max()), 1e-30))
     extent = (x.min(), x.max(), y.min(), y.max())
-    figure, axes = _panel(extent, light, limits, "magma", _BRIGHTNESS)
+    figure, axes = panel(extent, light, limits, "magma", _BRIGHTNESS)
     for curve in caustics:
         axes.plot(*curve.T, color=LINE, linewidth=1.2)
     axes.set(xlabel="source x (arcsec)", ylabel="source y (arcsec)")
@@ -149,10 +149,17 @@ def _source_view(fitted: LensModelFit, caustics: list[np.ndarray]) -> LensView:
     )
 
 
-def _panel(
+def panel(
     extent: Extent, pixels: np.ndarray, norm: Normalize, colormap: str, label: str
 ) -> tuple[Figure, Axes]:
-    """An image with coordinates and a color bar, at the same position in all figures."""
+    """Draws an image with coordinates and a color bar, at the same position in all figures.
+
+    Args:
+      extent: its extent, arcsec.
+      pixels: its values [rows, columns].
+      norm, colormap: scale and colors.
+      label: label of the color bar.
+    """
     width, height = SIDE, 0.82 * SIDE
     figure = Figure(figsize=(width, height))
     side, left, bottom = 0.61 * width, 0.17 * width, 0.14 * width
@@ -172,8 +179,8 @@ def _panel(
     return figure, axes
 
 
-def _extent(fitted: LensModelFit) -> Extent:
-    """Extent of the fitted pixels, arcsec."""
+def extent(fitted: LensModelFit) -> Extent:
+    """Left, right, bottom and top of the fitted pixels, arcsec."""
     frame = fitted.frame
     half_x, half_y = (frame.pixel_scale * number / 2 for number in (frame.columns, frame.rows))
     x, y = frame.center_x, frame.center_y
@@ -194,12 +201,12 @@ def _ticks(norm: Normalize) -> list[float]:
     return sorted(chosen)
 
 
-def _used(fitted: LensModelFit, pixels: np.ndarray) -> np.ndarray:
+def used_pixels(fitted: LensModelFit, pixels: np.ndarray) -> np.ndarray:
     """The pixels, with NaN in those that the fit did not use."""
     return np.where(np.isfinite(fitted.noise), pixels, np.nan)
 
 
-def _brightness(fitted: LensModelFit, dark: np.ndarray, bright: np.ndarray) -> Normalize:
+def brightness(fitted: LensModelFit, dark: np.ndarray, bright: np.ndarray) -> Normalize:
     """Scale from the dark pixels of one image to the bright ones of another, linear near 0."""
     noise = float(np.median(fitted.noise[np.isfinite(fitted.noise)]))
     low, high = float(np.nanquantile(dark, 0.01)), float(np.nanquantile(bright, 0.999))

@@ -12,7 +12,7 @@ from lensjax.report.html import Cell
 from lensjax.report.lens_page import verdict_label
 
 # Sorts the table by a column when its heading is clicked.
-_SCRIPT = """
+SORTING = """
 const table = document.querySelector("table.lenses");
 const heads = [...table.tHead.rows[0].cells];
 const number = (text) => (text === "" ? Infinity : Number(text));
@@ -61,7 +61,7 @@ def render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
         css_class="lenses",
     )
     footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in fits.csv."
-    return html.render_document("lensjax fits", header, {"lenses": ("Lenses", table)}, footer, script=_SCRIPT)
+    return html.render_document("lensjax fits", header, {"lenses": ("Lenses", table)}, footer, script=SORTING)
 
 
 def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.fitted_lens import fitted_lens
 from helpers.random_runs import make_run
 from helpers.small_cutout import write_lens
 
@@ -92,6 +93,11 @@ def report_prerequisites():
     return {"images": jnp.asarray(simulated(2, 32)[..., None], jnp.float32)}
 
 
+def substructure_prerequisites():
+    observation, fit = fitted_lens()
+    return {"observation": observation, "fit": fit}
+
+
 def train_prerequisites():
     pathlib.Path("configs").mkdir()
     pathlib.Path("configs/lens_fit.py").write_text(TINY_CONFIG)
@@ -119,6 +125,7 @@ PREREQUISITES = {
     "predict.md": predict_prerequisites,
     "real_images.md": real_images_prerequisites,
     "report.md": report_prerequisites,
+    "substructure.md": substructure_prerequisites,
     "train.md": train_prerequisites,
     "weights.md": weights_prerequisites,
 }

@@ -37,14 +37,18 @@ FRAME = Frame(41, 41, 0.08, 0.0, 0.0, 9)
 PSF = gaussian_psf(0.12, 0.08)
 
 
-def simulate(parameters):
-    """Image that lenstronomy renders from all parameters: those of `TRUTH`, then the amplitudes."""
+def simulate(parameters, perturber=None):
+    """Image that lenstronomy renders from all parameters: those of `TRUTH`, then the amplitudes.
+
+    `perturber` contains the arguments of lenstronomy's PJAFFE.
+    """
     theta_E, e1, e2, light_e1, light_e2, beta, source_x, source_y = parameters[:8]
     inner, outer, sky, *shapelets = parameters[8:]
     x, y = (axis.ravel() for axis in pixel_positions(FRAME, margin(FRAME)))
-    lens = LenstronomyLens(["SIE"])
     place = {"center_x": 0.0, "center_y": 0.0}
-    beta_x, beta_y = lens.ray_shooting(x, y, [{"theta_E": theta_E, "e1": e1, "e2": e2, **place}])
+    masses = [{"theta_E": theta_E, "e1": e1, "e2": e2, **place}] + [perturber] * (perturber is not None)
+    lens = LenstronomyLens(["SIE", "PJAFFE"][: len(masses)])
+    beta_x, beta_y = lens.ray_shooting(x, y, masses)
     widths = MODEL.lens_light[0].sigmas
     gaussians = [
         {"amp": amp * 2 * np.pi * sigma**2, "sigma": sigma, "e1": light_e1, "e2": light_e2, **place}
@@ -57,9 +61,9 @@ def simulate(parameters):
     return signal.fftconvolve(image.reshape(side, side), PSF, mode="valid") + sky
 
 
-def observe(seed=None):
+def observe(seed=None, perturber=None):
     """Data without noise, or with white noise of 1; some pixels are not used."""
-    image = simulate(np.append(FREE, AMPLITUDES))
+    image = simulate(np.append(FREE, AMPLITUDES), perturber)
     if seed is not None:
         image = image + np.random.default_rng(seed).normal(0, 1, image.shape)
     weight = np.ones(image.shape)

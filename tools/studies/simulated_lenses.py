@@ -174,42 +174,60 @@ def render(
     main_lens: str, mass: dict[str, float], light: list[dict[str, float]], source: list[dict[str, float]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images of the lens galaxy and of the arcs, blurred, in an arbitrary unit."""
-    images = _fine_images(main_lens, mass, light, source)
-    kernel = moffat(PSF_SIDE * FINE - 1)  # odd: centered on a fine pixel
+    return blur(_fine_images(main_lens, mass, light, source))
+
+
+def blur(images: Sequence[jax.Array], width: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Two images on fine pixels, blurred by the point-spread function and binned.
+
+    Args:
+      images: the lens galaxy and the arcs, with a margin.
+      width: width of the point-spread function relative to `PSF_FWHM`.
+    """
+    kernel = moffat(PSF_SIDE * FINE - 1, width)  # odd: centered on a fine pixel
     blurred = [signal.fftconvolve(np.asarray(image, np.float64), kernel, mode="valid") for image in images]
     light_image, arcs = (image.reshape(SIDE, FINE, SIDE, FINE).mean((1, 3)) for image in blurred)
     return light_image, arcs
+
+
+def fine_positions() -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the fine pixels, arcsec."""
+    number = SIDE * FINE + PSF_SIDE * FINE - 2
+    axis = (np.arange(number) - (number - 1) / 2) * SCALE / FINE
+    x, y = np.meshgrid(axis, axis)
+    return x, y
 
 
 @partial(jax.jit, static_argnums=0)
 def _fine_images(
     main_lens: str, mass: dict[str, Any], light: list[dict[str, Any]], source: list[dict[str, Any]]
 ) -> tuple[jax.Array, jax.Array]:
-    axis = (
-        (np.arange(SIDE * FINE + PSF_SIDE * FINE - 2) - (SIDE * FINE + PSF_SIDE * FINE - 3) / 2)
-        * SCALE
-        / FINE
-    )
-    x, y = (jnp.asarray(each, jnp.float32) for each in np.meshgrid(axis, axis))
-    main = {name.removeprefix("mass.0."): value for name, value in mass.items() if name.startswith("mass.0.")}
-    deflection = physics.sie_deflection if main_lens == "SIE" else physics.epl_deflection
-    parts = (
-        deflection(x, y, main.pop("theta_E"), **main),
-        physics.external_shear_deflection(x, y, mass["mass.1.gamma1"], mass["mass.1.gamma2"]),
-    )
-    beta = physics.lens_equation(x, y, *(sum(each) for each in zip(*parts, strict=True)))
-
-    def brightness(profiles: list[dict[str, Any]], x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.stack([physics.sersic(x, y, **profile, core=1e-3) for profile in profiles]).sum(0)
-
+    x, y = (jnp.asarray(each, jnp.float32) for each in fine_positions())
+    beta = physics.lens_equation(x, y, *deflection(main_lens, x, y, mass))
     return brightness(light, x, y), brightness(source, *beta)
 
 
-def moffat(side: int) -> np.ndarray:
-    """Moffat profile on fine pixels, which sums to 1."""
+def deflection(
+    main_lens: str, x: jax.Array, y: jax.Array, mass: dict[str, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """Deflection of the main lens and the shear."""
+    main = {name.removeprefix("mass.0."): value for name, value in mass.items() if name.startswith("mass.0.")}
+    profile = physics.sie_deflection if main_lens == "SIE" else physics.epl_deflection
+    of_lens = profile(x, y, main.pop("theta_E"), **main)
+    of_shear = physics.external_shear_deflection(x, y, mass["mass.1.gamma1"], mass["mass.1.gamma2"])
+    return of_lens[0] + of_shear[0], of_lens[1] + of_shear[1]
+
+
+def brightness(profiles: list[dict[str, Any]], x: jax.Array, y: jax.Array) -> jax.Array:
+    """Sum of Sersic profiles."""
+    return jnp.stack([physics.sersic(x, y, **profile, core=1e-3) for profile in profiles]).sum(0)
+
+
+def moffat(side: int, width: float = 1.0) -> np.ndarray:
+    """Moffat profile on fine pixels, which sums to 1; its width is relative to `PSF_FWHM`."""
     axis = (np.arange(side) - (side - 1) / 2) * SCALE / FINE
     radius = np.hypot(axis[:, None], axis)
-    core = PSF_FWHM / 2 / np.sqrt(2 ** (1 / MOFFAT_BETA) - 1)
+    core = width * PSF_FWHM / 2 / np.sqrt(2 ** (1 / MOFFAT_BETA) - 1)
     profile = (1 + (radius / core) ** 2) ** -MOFFAT_BETA
     return profile / profile.sum()
 

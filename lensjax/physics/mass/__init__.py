@@ -39,6 +39,7 @@ from lensjax.physics.mass.isothermal import (
     sis_deflection,
     sis_potential,
 )
+from lensjax.physics.mass.multipole import multipole_convergence, multipole_deflection, multipole_potential
 from lensjax.physics.mass.nfw import nfw_convergence, nfw_deflection, nfw_potential
 from lensjax.physics.mass.point import (
     point_mass_convergence,
@@ -62,6 +63,9 @@ __all__ = [
     "mass_sheet_convergence",
     "mass_sheet_deflection",
     "mass_sheet_potential",
+    "multipole_convergence",
+    "multipole_deflection",
+    "multipole_potential",
     "nfw_convergence",
     "nfw_deflection",
     "nfw_potential",

@@ -1,0 +1,183 @@
+"""Pages of searches for dark perturbers: one per lens, and the list of all lenses."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import lensjax
+from lensjax.prediction.table_files import to_valid_utf8
+from lensjax.report import html
+from lensjax.report.html import Cell
+from lensjax.report.lens_index import SORTING
+from lensjax.report.plots import paper_style
+from lensjax.report.substructure_figures import substructure_views
+from lensjax.substructure.perturber import CANDIDATE, DETECTED, FRACTIONS, VERDICTS, PerturberSearch
+
+_COLORS = {"detected": "good", "candidate": "doubtful", "none": "", "failed": "failed"}
+_MEANINGS = {
+    "detected": "None of 40 simulated lenses without a perturber gave such a likelihood ratio.",
+    "candidate": "10 % of simulated lenses without a perturber give such a likelihood ratio or a larger one.",
+    "none": "No perturber is seen; the map of the sensitivity shows which ones would have been.",
+}
+_PROFILES = {
+    "pseudo_jaffe": "a truncated isothermal halo (total mass)",
+    "nfw": "a Navarro-Frenk-White halo (M200)",
+    "point_mass": "a point mass",
+}
+
+
+def render_substructure_page(name: str, search: PerturberSearch) -> str:
+    """Renders the page of a lens as HTML.
+
+    Args:
+      name: name of the lens.
+      search: the result.
+
+    Returns:
+      The page.
+    """
+    title = escape(to_valid_utf8(name))
+    with paper_style():
+        pictures = "".join(
+            html.render_png(
+                view.figure, f"{view.title}: {view.caption}", f"<b>{view.title}.</b> {view.caption}"
+            )
+            for view in substructure_views(search)
+        )
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in search.reasons)
+    verdict = f"<p>{_label(search.verdict)}: {_MEANINGS[search.verdict]}</p>"
+    if reasons:
+        verdict += f"<p>The answer may be wrong:</p><ul>{reasons}</ul>"
+    sections = {
+        "verdict": ("Verdict", verdict),
+        "maps": ("Maps", f'<div class="views">{pictures}</div>'),
+        "numbers": ("Numbers", _numbers(search)),
+        "assumptions": ("Assumptions", _assumptions(search)),
+    }
+    footer = f"Made with lensjax {escape(lensjax.__version__)}. This file is self-contained."
+    return html.render_document(f"{title}: lensjax substructure", _header(title, search), sections, footer)
+
+
+def render_substructure_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes]) -> str:
+    """Renders the page that lists all lenses as HTML.
+
+    Args:
+      rows: results of the lenses, as in the table of the command substructure.
+      thumbnails: PNG file of each lens with a result, by name.
+
+    Returns:
+      The page.
+    """
+    counts = {name: sum(row["verdict"] == name for row in rows) for name in VERDICTS}
+    keys = "".join(
+        f'<div><dt>{name}</dt><dd class="value">{number:,}</dd></div>' for name, number in counts.items()
+    )
+    header = (
+        '<header><p class="over">lensjax substructure: dark perturbers in gravitational lenses</p>'
+        f"<h1>{len(rows):,} lens{'es' * (len(rows) != 1)}</h1>"
+        f'<dl class="key">{keys}</dl></header>'
+    )
+    head = ["lens", "verdict", "log likelihood ratio", "x (arcsec)", "y (arcsec)", "log10 mass"]
+    head += [f"area sensitive to 1e{mass}" for mass in FRACTIONS] + ["reasons"]
+    table = html.render_table(
+        "Arcs, likelihood ratio and sensitivity. Click a heading to sort the table",
+        head,
+        [_row(row, thumbnails.get(row["name"])) for row in rows],
+        css_class="lenses",
+    )
+    footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in substructure.csv."
+    return html.render_document(
+        "lensjax substructure", header, {"lenses": ("Lenses", table)}, footer, script=SORTING
+    )
+
+
+def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
+    name = to_valid_utf8(row["name"])
+    label = escape(name)
+    if thumbnail is not None:
+        source = html.data_uri("image/png", thumbnail)
+        picture = f'<img src="{source}" alt="Arcs, likelihood ratio and sensitivity of {label}">'
+        label = f'<a href="{quote(name)}.html">{picture}{label}</a>'
+    numbers = [("likelihood_ratio", ".1f"), ("x", ".2f"), ("y", ".2f"), ("log10_mass", ".2f")]
+    numbers += [(f"sensitive_fraction_1e{mass}", ".1%") for mass in FRACTIONS]
+    return [
+        Cell(label, {"data-sort": name}),
+        Cell(_label(row["verdict"]), {"data-sort": str(VERDICTS.index(row["verdict"]))}),
+        *(_number(row.get(key), form) for key, form in numbers),
+        escape(to_valid_utf8(str(row.get("reasons") or ""))),
+    ]
+
+
+def _number(value: float | None, form: str) -> Cell:
+    if value is None:
+        return Cell("", {"data-sort": ""})
+    return Cell(f"{value:{form}}", {"data-sort": str(value)})
+
+
+def _label(verdict: str) -> str:
+    return f'<span class="verdict {_COLORS[verdict]}">{escape(verdict)}</span>'
+
+
+def _header(title: str, search: PerturberSearch) -> str:
+    values, row = search.values, search.row()
+    tiles = [
+        ("verdict", _label(search.verdict), f"log likelihood ratio {search.likelihood_ratio:.1f}"),
+        (
+            "best position",
+            f"{values['x']:.2f}, {values['y']:.2f}",
+            f"± {values['x_error']:.2f}, {values['y_error']:.2f} arcsec",
+        ),
+        ("log10 mass", f"{values['log10_mass']:.2f}", f"± {values['log10_mass_error']:.2f} solar masses"),
+        ("area sensitive to 1e9", f"{row['sensitive_fraction_1e9']:.1%}", "of the used part of the image"),
+    ]
+    keys = "".join(
+        f'<div><dt>{key}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
+        for key, value, more in tiles
+    )
+    return (
+        f'<header><p class="over">lensjax substructure: search for a dark perturber</p><h1>{title}</h1>'
+        f'<p class="lead">Search for {_PROFILES[search.map.halo.profile]}.</p>'
+        f'<dl class="key">{keys}</dl></header>'
+    )
+
+
+def _numbers(search: PerturberSearch) -> str:
+    row = search.row()
+    first = search.map.best
+    rows = [
+        ["likelihood ratio, first order", f"{first[3]:.2f}", f"at {first[0]:.2f}, {first[1]:.2f} arcsec"],
+        *(
+            [
+                f"complete refit {number}",
+                f"{each.likelihood_ratio:.2f}",
+                f"at {each.x:.3f} ± {each.errors[0]:.3f}, {each.y:.3f} ± {each.errors[1]:.3f} arcsec; "
+                f"log10 mass {each.log10_mass:.2f} ± {each.errors[2]:.2f}",
+            ]
+            for number, each in enumerate(search.refits, 1)
+        ),
+        ["Bayes factor", f"{search.map.log_evidence:.2f}", "logarithm; averaged over positions and masses"],
+        ["candidate", f"{CANDIDATE:g}", "exceeded by 10 % of simulated lenses without a perturber"],
+        ["detected", f"{DETECTED:g}", "exceeded by none of 40 simulated lenses without a perturber"],
+        [
+            "smallest detectable mass",
+            f"{row['smallest_detectable_log10_mass']:.2f}",
+            "log10, at the most sensitive position",
+        ],
+        *(
+            [f"area sensitive to 1e{mass}", f"{row[f'sensitive_fraction_1e{mass}']:.1%}", "solar masses"]
+            for mass in FRACTIONS
+        ),
+        ["misfit", f"{row['misfit']:.2f}", "variance of the residual of the arcs relative to the noise"],
+    ]
+    return html.render_table("Likelihood ratios are natural logarithms", ["", "value", "description"], rows)
+
+
+def _assumptions(search: PerturberSearch) -> str:
+    halo = search.map.halo
+    return (
+        f"<p>One perturber, {_PROFILES[halo.profile]}, at the redshift {halo.z_lens:g} of the lens; the "
+        f"source is at {halo.z_source:g}. Multipoles of the main lens, a more complex source and the width "
+        "of the point-spread function are fitted together with it. Thresholds are those of simulated "
+        "lenses, which may be simpler than real ones.</p>"
+    )

@@ -1,0 +1,337 @@
+"""Measures how often perturbers are found in simulated lenses, and false alarms in lenses without one."""
+
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import simulated_lenses as simulated
+from matplotlib.figure import Figure
+
+from lensjax import modeling, physics
+from lensjax.cli import runner
+from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.modeling.foreground import add_model_noise
+from lensjax.modeling.frame import Data, Frame, pixel_distances, prepare, with_weight
+from lensjax.modeling.model import replace_source
+from lensjax.modeling.result import LensModelFit
+from lensjax.modeling.sources import LATER
+from lensjax.modeling.variable_projection import Fit, fit_model, model_images
+from lensjax.modeling.verdict import Verdict
+from lensjax.report.plots import paper_style
+from lensjax.runtime.progress import log, progress_bar
+from lensjax.substructure import Halo, PerturberMap, map_perturbers
+
+FLAGS = {
+    "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
+    "number": integer("Number of lenses; 500 if not given.", 500, 1),
+    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "figure": Flag(
+        "FILE", "Plot the maps of the second lens, and found against predicted likelihood ratios."
+    ),
+}
+USAGE = usage(
+    "Measures how often perturbers are found in simulated lenses, and false alarms.",
+    ["python tools/studies/substructure.py --output runs/substructure.jsonl --number 100"],
+    FLAGS,
+    "Lenses with odd numbers have a perturber. Fits start at the true lens, which saves the search.",
+)
+HALO = Halo(z_lens=0.25, z_source=0.6)
+LOG10_MASS = (8.5, 10.5)  # of the perturbers
+RADIUS = 2.6  # arcsec, of the fit
+LIGHT_ERROR = 0.03  # as in the fit
+WIDTH_ERROR = 0.02  # standard deviation of the width of the point-spread function
+STEP = 0.2  # arcsec, of the map
+RENDERED = (8.5, 9.25, 10.0, 10.5)
+MULTIPOLE = 0.005  # standard deviation of the strength of each multipole relative to the Einstein radius
+RATES = (0.1, 0.01)  # false positives
+FAR_TRUTH = 0.3  # arcsec; a perturber is located if the best position is closer
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Simulates and fits the lenses, searches for perturbers and prints the tables."""
+    values = parse_flags(FLAGS, arguments, required=["output"])
+    path = Path(values["output"]).expanduser()
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = {row["number"]: row for row in map(json.loads, lines) if row["seed"] == values["seed"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar(values["number"], "search") as bar, path.open("a") as file:
+        for index in range(values["number"]):
+            if index not in rows:
+                rows[index] = measure(values["seed"], index)
+                file.write(json.dumps(rows[index]) + "\n")
+                file.flush()
+            bar.update(1)
+    ordered = [rows[index] for index in range(values["number"])]
+    report(ordered)
+    if values["figure"]:
+        plot(Path(values["figure"]), ordered, *search(values["seed"], 1)[:2])
+
+
+def search(seed: int, number: int) -> tuple[LensModelFit, PerturberMap, dict[str, Any]]:
+    """Simulates and fits one lens, and searches for a perturber; odd numbers have one."""
+    generator = np.random.default_rng([seed, number, 7])
+    mass = simulated.draw_mass(generator, "SIE")
+    multipoles = generator.normal(0, MULTIPOLE * mass["mass.0.theta_E"], (2, 2))
+    perturber = draw_perturber(generator, mass["mass.0.theta_E"]) if number % 2 else None
+    source = simulated.draw_source(generator, mass)
+    light = simulated.draw_light(generator, mass)
+    observation = observe(generator, mass, multipoles, perturber, light, source)
+    start = time.process_time()
+    fit = fit_near(observation, mass, light[0], source[0])
+    fitted = time.process_time()
+    found, _ = map_perturbers(observation, fit, HALO, log10_masses=RENDERED, step=STEP)
+    about = {
+        "perturber": perturber,
+        "theta_E": [mass["mass.0.theta_E"], fit.einstein_radius],
+        "cpu_seconds": [fitted - start, time.process_time() - fitted],
+    }
+    return fit, found, about
+
+
+def measure(seed: int, number: int) -> dict[str, Any]:
+    """Result of `search` as a row."""
+    fit, found, about = search(seed, number)
+    x, y, log10_mass, ratio = found.best
+    row: dict[str, Any] = {
+        "seed": seed,
+        "number": number,
+        **about,
+        "reduced_chi_square": fit.chi_square / max(fit.degrees_of_freedom, 1),
+        "best": [x, y, log10_mass],
+        "likelihood_ratio": ratio,
+        "log_evidence": found.log_evidence,
+        "misfit": found.misfit,
+        "fractions": {
+            str(threshold): [found.sensitive_fraction(mass, threshold) for mass in (8, 9, 10)]
+            for threshold in (3, 5, 7, 10, 15, 20)
+        },
+    }
+    if (perturber := about["perturber"]) is not None:
+        column = int(np.abs(found.x - perturber["x"]).argmin())
+        line = int(np.abs(found.y - perturber["y"]).argmin())
+        information = np.interp(perturber["log10_mass"], found.log10_mass, found.information[line, column])
+        row["expected"] = float(information / 2)
+    return row
+
+
+def draw_perturber(generator: np.random.Generator, theta_E: float) -> dict[str, float]:
+    """Draws a perturber within 0.2 arcsec of the Einstein radius."""
+    radius, angle = theta_E + generator.uniform(-0.2, 0.2), generator.uniform(0, 2 * np.pi)
+    return {
+        "x": float(radius * np.cos(angle)),
+        "y": float(radius * np.sin(angle)),
+        "log10_mass": float(generator.uniform(*LOG10_MASS)),
+    }
+
+
+def observe(
+    generator: np.random.Generator,
+    mass: dict[str, float],
+    multipoles: np.ndarray,
+    perturber: dict[str, float] | None,
+    light: list[dict[str, float]],
+    source: list[dict[str, float]],
+) -> modeling.Observation:
+    """Simulates the observation; the point-spread function of the fit has an error of 2 % of its width."""
+    light_image, arcs = _render(mass, multipoles, perturber, light, source, generator.normal(1, WIDTH_ERROR))
+    ratio = generator.uniform(100, 200)
+    gain = simulated.GAIN
+    light_image *= (ratio**2 / gain + np.sqrt(ratio**4 / gain**2 + 4 * ratio**2)) / 2 / light_image.max()
+    arcs *= generator.uniform(8, 25) / (arcs / np.sqrt(1 + light_image / gain)).max()
+    image = light_image + arcs
+    noise = np.sqrt(1 + image / gain)
+    side, fine = simulated.PSF_SIDE, simulated.FINE
+    return modeling.Observation(
+        image + noise * simulated.SCATTER * simulated.correlated_noise(generator, image.shape),
+        noise,
+        simulated.moffat(side * fine).reshape(side, fine, side, fine).sum((1, 3)),
+        pixel_scale=simulated.SCALE,
+    )
+
+
+def _render(
+    mass: dict[str, float],
+    multipoles: np.ndarray,
+    perturber: dict[str, float] | None,
+    light: list[dict[str, float]],
+    source: list[dict[str, float]],
+    width: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the lens galaxy and of the arcs, blurred, in an arbitrary unit."""
+    x, y = (jnp.asarray(each, jnp.float32) for each in simulated.fine_positions())
+    alpha = simulated.deflection("SIE", x, y, mass)
+    center = {f"center_{axis}": mass[f"mass.0.center_{axis}"] for axis in "xy"}
+    parts = [alpha]
+    for m, pair in zip((3, 4), multipoles, strict=True):
+        for phi, a_m in zip((0.0, np.pi / (2 * m)), pair, strict=True):
+            parts.append(physics.multipole_deflection(x, y, float(a_m), m=m, phi_m=phi, **center))
+    if perturber is not None:
+        own = HALO.parameters(10 ** perturber["log10_mass"], mass["mass.0.theta_E"])
+        values = {name: float(value) for name, value in own.items()}
+        parts.append(
+            physics.pseudo_jaffe_deflection(
+                x, y, values.pop("sigma0"), **values, center_x=perturber["x"], center_y=perturber["y"]
+            )
+        )
+    beta = physics.lens_equation(x, y, *(sum(each) for each in zip(*parts, strict=True)))
+    images = simulated.brightness(light, x, y), simulated.brightness(source, *beta)
+    return simulated.blur(images, width)
+
+
+def fit_near(
+    observation: modeling.Observation,
+    mass: dict[str, float],
+    light: dict[str, float],
+    source: dict[str, float],
+) -> LensModelFit:
+    """Fits the usual model from the true lens, without the search of `modeling.fit`."""
+    frame, data = prepare(observation, radius=RADIUS).fine
+    center = mass["mass.0.center_x"], mass["mass.0.center_y"]
+    values = mass | {
+        f"lens_light.0.{prefix}{name}": light[name] for prefix in ("", "outer_") for name in ("e1", "e2")
+    }
+    values |= {f"lens_light.0.{name}": light[name] for name in ("center_x", "center_y")}
+    values |= {f"source.0.{name}": source[name] for name in ("center_x", "center_y")}
+    inside = np.where(pixel_distances(frame, center) > RADIUS, 0, data.weight)
+    data = with_weight(data, inside)
+    scale = float(np.clip(0.7 * source["R_sersic"], 0.05, 0.2))
+    prior = modeling.Prior((("source.0.beta", 1.0),), scale, 0.4 * scale)
+    values["source.0.beta"] = scale
+    # The first fit gives the light of the lens, whose error is part of the noise of the second.
+    simple, first = _fit(4, frame, data, values, prior)
+    light_image = model_images(simple, frame, data, first.free, first.amplitudes)["lens_light"]
+    data = with_weight(data, add_model_noise(data, light_image, LIGHT_ERROR))
+    values |= dict(zip(simple.fitted, map(float, first.free), strict=True))
+    model, fit = _fit(8, frame, data, values, prior)
+    images = model_images(model, frame, data, fit.free, fit.amplitudes)
+    with np.errstate(divide="ignore"):
+        noise = 1 / data.weight.astype(np.float64)
+    names = len(model.fitted)
+    return LensModelFit(
+        model=dataclasses.replace(model, priors=(*model.priors, prior)),
+        parameters={name: float(value) for name, value in model.values(fit.free).items()},
+        names=model.fitted,
+        covariance=np.zeros((names, names)),
+        amplitudes=fit.amplitudes,
+        frame=frame,
+        image=data.image,
+        noise=noise,
+        lens_light=images["lens_light"],
+        sky=images["sky"],
+        lensed_source=images["source"],
+        artifacts=np.zeros(noise.shape, bool),
+        chi_square=fit.chi_square,
+        degrees_of_freedom=int((data.weight > 0).sum() - names - fit.active.sum()),
+        sky_variance=1.0,
+        detection=np.nan,
+        radii={},
+        others=(),
+        verdict=Verdict("good", ()),
+        notes=(),
+    )
+
+
+def _fit(
+    order: int, frame: Frame, data: Data, values: dict[str, float], prior: modeling.Prior
+) -> tuple[modeling.LensModel, Fit]:
+    """The usual model with shapelets of an order, and its fit."""
+    model = replace_source(modeling.GALAXY, (modeling.Shapelets(order=order),))
+    fit = fit_model(model, frame, data, model.start(values), LATER, (prior,))
+    assert fit is not None  # simulated images are finite
+    return model, fit
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Prints thresholds, detection rates by mass, and predicted against measured detections."""
+    null = [row for row in rows if row["perturber"] is None]
+    real = [row for row in rows if row["perturber"] is not None]
+    log.info("%d lenses without a perturber, %d with one", len(null), len(real))
+    seconds = np.median([row["cpu_seconds"] for row in rows], axis=0)
+    log.info("median CPU-seconds: %.1f for the fit, %.1f for map and sensitivity", *seconds)
+    masses = np.array([row["perturber"]["log10_mass"] for row in real])
+    edges = np.arange(LOG10_MASS[0], LOG10_MASS[1] + 0.1, 0.5)
+    for statistic in ("likelihood_ratio", "log_evidence"):
+        values = np.array([row[statistic] for row in real])
+        background = np.array([row[statistic] for row in null])
+        for rate in RATES:
+            threshold = float(np.quantile(background, 1 - rate))
+            found = values > threshold
+            text = ", ".join(
+                f"{low:g}-{high:g}: {found[inside].mean():.0%} of {inside.sum()}"
+                for low, high in itertools.pairwise(edges)
+                if (inside := (masses >= low) & (masses < high)).any()
+            )
+            log.info("%s, %g false positives, threshold %.2f: %s", statistic, rate, threshold, text)
+            if statistic == "likelihood_ratio":
+                expected = np.array([row["expected"] for row in real])
+                for name, group in (
+                    ("predicted to be found", expected >= threshold),
+                    ("predicted to be missed", expected < threshold),
+                ):
+                    log.info("  %s: %d, of which found %d", name, group.sum(), found[group].sum())
+                near = np.array(
+                    [
+                        np.hypot(
+                            row["best"][0] - row["perturber"]["x"], row["best"][1] - row["perturber"]["y"]
+                        )
+                        < FAR_TRUTH
+                        for row in real
+                    ]
+                )
+                log.info("  of %d found, %d within %g arcsec", found.sum(), (near & found).sum(), FAR_TRUTH)
+
+
+def plot(file: Path, rows: list[dict[str, Any]], fit: LensModelFit, found: PerturberMap) -> None:
+    """Plots the maps of a lens, and found against predicted likelihood ratios of all lenses."""
+    null = np.array([row["likelihood_ratio"] for row in rows if row["perturber"] is None])
+    real = [row for row in rows if row["perturber"] is not None]
+    threshold = float(np.quantile(null, 1 - RATES[0]))
+    with paper_style():
+        figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+        evidence, sensitivity, ratios = figure.subplots(1, 3)
+        half = STEP / 2
+        sides = (found.x[0] - half, found.x[-1] + half, found.y[0] - half, found.y[-1] + half)
+        searched = found.information[..., -1] > 0
+        ratio = np.where(searched, found.likelihood_ratio.max(2), np.nan)
+        smallest = found.sensitivity(threshold)
+        smallest = np.where(np.isfinite(smallest), smallest, np.nan)
+        panels = (
+            (evidence, ratio, "viridis", "log likelihood ratio"),
+            (sensitivity, smallest, "magma_r", "log10 of the smallest detectable mass"),
+        )
+        truth = real[0]["perturber"]
+        extent = fit.frame.columns * fit.frame.pixel_scale / 2
+        for axes, values, colors, label in panels:
+            shown = axes.imshow(values, origin="lower", extent=sides, cmap=colors)
+            figure.colorbar(shown, ax=axes, label=label)
+            axes.contour(
+                fit.lensed_source / fit.noise, [2.0], extent=(-extent, extent, -extent, extent), colors="0.5"
+            )
+            axes.plot(truth["x"], truth["y"], "o", markerfacecolor="none", color="tab:red")
+            axes.set(xlabel="x (arcsec)", ylabel="y (arcsec)")
+        expected = np.array([max(row["expected"], 0.1) for row in real])
+        measured = np.array([max(row["likelihood_ratio"], 0.1) for row in real])
+        masses = [row["perturber"]["log10_mass"] for row in real]
+        points = ratios.scatter(expected, measured, c=masses, s=12, cmap="viridis")
+        figure.colorbar(points, ax=ratios, label="log10 of the true mass")
+        ratios.axhline(threshold, color="tab:red", linewidth=1)
+        ratios.axvline(threshold, color="tab:red", linewidth=1)
+        ratios.set(xscale="log", yscale="log", xlabel="predicted", ylabel="found log likelihood ratio")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=110)
+
+
+def run() -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(main, USAGE, name="substructure")
+
+
+if __name__ == "__main__":
+    sys.exit(run())
