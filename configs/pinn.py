@@ -9,12 +9,11 @@ metrics on the same images (docs/weights.md describes how to get the weights):
         --config.model.pretrained=weights/dino_vits16.safetensors \
         --config.model.pretrained_cnn=weights/resnet18.safetensors
 
-The variant `quick` runs from simulation to report in under five minutes on two CPU cores, including
-compilation: an eighth of the width, a transformer of two small blocks, the central 80 pixels after a
-band-pass filter, 6 epochs of 9,000 simulated images. Test AUC 0.932 / 0.870 / 0.867, mean 0.889 (4 min 25 s,
-November 2026), measured when simulated vortices were still shorter and heavier than the published ones; the
-current images are harder to classify. After such short training the result depends on rounding: with a
-different order of floating-point sums the mean was 0.857:
+The variant `quick` runs from simulation to report in minutes on two CPU cores: an eighth of the width, a
+transformer of two small blocks, the central 80 pixels after a band-pass filter, 6 epochs of 9,000 simulated
+images. Test AUC 0.857 / 0.809 / 0.642, mean 0.769, after 12 minutes of CPU time including compilation
+(November 2026, two cores of an AMD EPYC shared with other programs). After such short training the result
+depends on rounding:
 
     python -m lensjax.main --config configs/pinn.py:quick
 
