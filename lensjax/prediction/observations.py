@@ -12,7 +12,7 @@ from lensjax.prediction.classifier import Classifier, Predictions
 from lensjax.prediction.readers.sizes import resample
 from lensjax.prediction.trained_model import PredictionOptions
 
-_OUT_OF_DOMAIN = "telescope image: the classifier was validated on images without light of the lens"
+_OUT_OF_DOMAIN = "telescope image: the classifier was not validated on telescope images"
 _SAME_SCALE = 0.02  # relative difference of two pixel scales that are treated as equal
 
 
@@ -23,7 +23,7 @@ def classify_observation(
 
     The inputs of the classifier are the image without the foreground light and the sky, and the residual of
     the fit in standard deviations of the blank sky. Such images are outside the domain of a classifier that
-    was trained on simulations without light of the lens; the predictions are marked accordingly.
+    was validated on other images; the predictions are marked accordingly.
 
     Args:
       classifier: a classifier that was trained with a lens fit.

@@ -72,8 +72,8 @@ def fit_view(images: ImageSet, model_name: str) -> View:
     fit = fitting.fit_in_batches(pixels, model, noise=fitting.photon_noise(counts_per_unit(images)))
     light = (pixels - fit.parameters["sky"][:, None, None, None])[..., 0]
     beta, rendered, residual = map(np.asarray, (fit.source_plane, fit.model_image, fit.residual))
-    index = model.names.index("mass.0.theta_E")
-    sigma = fit.standard_errors[:, index]
+    deviations = dict(zip(model.names, fit.standard_errors.T, strict=True))
+    sigma = deviations.get("mass.0.theta_E", np.zeros(len(images)))  # 0 if it is not fitted
     notes = tuple(
         f"θ_E = {fit.parameters['mass.0.theta_E'][row]:.4f} ± {sigma[row]:.4f} arcsec, "
         f"shear = ({fit.parameters['mass.1.gamma1'][row]:.3f}, {fit.parameters['mass.1.gamma2'][row]:.3f}), "
@@ -122,8 +122,9 @@ def encoder_view(trained: TrainedModel, inputs: Float[Array, "few height width 1
 
     results = map(np.asarray, evaluate(trained.variables, inputs))
     free, residual, rendered, light, beta = results
-    values = dict(zip(model.nonlinear, free.T, strict=True))
-    theta_E, gamma1, gamma2 = (values[name] for name in ("mass.0.theta_E", "mass.1.gamma1", "mass.1.gamma2"))
+    values = model.lens.values(free.T)
+    names = ("mass.0.theta_E", "mass.1.gamma1", "mass.1.gamma2")
+    theta_E, gamma1, gamma2 = (np.broadcast_to(values[name], len(free)) for name in names)
     notes = tuple(
         f"θ_E = {theta_E[row]:.3f} arcsec, shear = ({gamma1[row]:.3f}, {gamma2[row]:.3f}), "
         f"mean squared residual {np.square(residual[row]).mean():.2f}"
