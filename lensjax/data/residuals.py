@@ -64,14 +64,14 @@ def fit_splits(splits: Splits, model_name: str) -> Splits:
     if isinstance(train, FreshImages):
         train = dataclasses.replace(train, fit=model_name)
     else:
-        train = add_residuals(train, model_name, name="train")
+        train = add_residuals(train, model_name, name="train", test=False)
     fitted = add_residuals(validation, model_name, name="validation")
     test = fitted if test is validation else add_residuals(test, model_name, name="test")
     return Splits(train, validation=fitted, test=test)
 
 
 def add_residuals(
-    image_set: ImageSet, model_name: str, *, name: str = "images", keep: bool = True
+    image_set: ImageSet, model_name: str, *, name: str = "images", keep: bool = True, test: bool = True
 ) -> ImageSet:
     """Fits a smooth lens to each image and adds the residuals, in standard deviations.
 
@@ -83,6 +83,7 @@ def add_residuals(
       model_name: name of the lens model, see `lensjax.fitting.smooth_model`, or "none".
       name: name of the images in the progress bar and the log.
       keep: whether to read fits from the cache and store new ones there, and to log a summary.
+      test: whether to test the assumptions of the model, see `lensjax.fitting.assumption_tests`.
 
     Returns:
       The set with its residuals and the results of its fits.
@@ -97,8 +98,9 @@ def add_residuals(
     with progress_bar(len(image_set), f"fitting {name}") as bar:
         for first in range(0, max(len(image_set), 1), _CHUNK):
             chunk = image_set.subset(np.arange(first, min(first + _CHUNK, len(image_set))))
-            fit = functools.partial(fit_images, chunk, model, bar.update)
-            parts.append(_load_or_fit(chunk, model_name, model, fit, bar.update) if keep else fit())
+            fit = functools.partial(fit_images, chunk, model, bar.update, test=test)
+            names = FIT_VALUES + (fitting.ASSUMPTIONS if test else ())
+            parts.append(_load_or_fit(chunk, model_name, model, names, fit, bar.update) if keep else fit())
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     residuals = arrays.pop("residuals")
     failed = int((arrays["fit_converged"] == 0).sum())
@@ -115,13 +117,14 @@ def _load_or_fit(
     chunk: ImageSet,
     model_name: str,
     model: fitting.SmoothModel,
+    names: tuple[str, ...],
     fit: Callable[[], dict[str, np.ndarray]],
     report: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
     """Reads the fits of a chunk of images from the cache, or computes and stores them."""
-    key = user_cache.digest((model, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
+    key = user_cache.digest((model, names, chunk.pixels, chunk.scale), code=CODE_FOLDERS)
     file = user_cache.folder("fits") / f"{model_name}-{len(chunk)}-{key[:16]}.npz"
-    shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(FIT_VALUES, (len(chunk),))
+    shapes = {"residuals": chunk.pixels.shape} | dict.fromkeys(names, (len(chunk),))
     arrays = user_cache.load(file, shapes)
     if arrays is None:
         arrays = fit()
@@ -132,7 +135,11 @@ def _load_or_fit(
 
 
 def fit_images(
-    chunk: ImageSet, model: fitting.SmoothModel, report: Callable[[int], object] | None = None
+    chunk: ImageSet,
+    model: fitting.SmoothModel,
+    report: Callable[[int], object] | None = None,
+    *,
+    test: bool = True,
 ) -> dict[str, np.ndarray]:
     """Fits a smooth lens to each image, without the cache.
 
@@ -140,9 +147,11 @@ def fit_images(
       chunk: the images.
       model: smooth model to fit.
       report: called with the number of images completed since the last call.
+      test: whether to test the assumptions of the model.
 
     Returns:
-      `FIT_VALUES` and the `residuals`, which are 0 if a fit did not converge.
+      `FIT_VALUES`, `fitting.ASSUMPTIONS` if requested, and the `residuals`, which are 0 if a fit did not
+      converge.
     """
     noise = fitting.photon_noise(counts_per_unit(chunk))
     fit = fitting.fit_in_batches(chunk.images(), model, noise=noise, report=report)
@@ -153,8 +162,12 @@ def fit_images(
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
+    names = FIT_VALUES
+    if test:
+        values |= fitting.assumption_tests(fit, model)
+        names += fitting.ASSUMPTIONS
     return {"residuals": residuals.astype(np.float16)} | {
-        name: np.asarray(values[name], np.float32) for name in FIT_VALUES
+        name: np.asarray(values[name], np.float32) for name in names
     }
 
 

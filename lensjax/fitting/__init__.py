@@ -1,6 +1,7 @@
 """Least-squares fits of a smooth lens to images, the evidence for substructure, and fits to observations."""
 
 from lensjax.fitting.amplitudes import solve_linear, total_light
+from lensjax.fitting.assumptions import ASSUMPTIONS, assumption_tests
 from lensjax.fitting.bad_pixels import find_bad_pixels
 from lensjax.fitting.batches import fit_in_batches
 from lensjax.fitting.evidence import Evidence, class_evidence, mass_nodes
@@ -33,6 +34,7 @@ from lensjax.modeling import (
 from lensjax.modeling.automatic_fit import fit
 
 __all__ = [
+    "ASSUMPTIONS",
     "COMMON_TEST",
     "EPL",
     "GALAXY",
@@ -53,6 +55,7 @@ __all__ = [
     "Shapelets",
     "Shear",
     "SmoothModel",
+    "assumption_tests",
     "class_evidence",
     "find_bad_pixels",
     "fit",

@@ -48,7 +48,7 @@ def add_centered_residuals(images: ImageSet, model_name: str) -> ImageSet:
     rows = np.flatnonzero(~is_smooth | (images.fit["fit_converged"] == 0))
     if not len(rows):
         return images
-    free = fit_images(images.subset(rows), model)
+    free = fit_images(images.subset(rows), model, test=False)
     offset = np.hypot(free["lens_x"], free["lens_y"])
     centered = {name: values[rows] for name, values in images.fit.items()}
     excess = centered["reduced_chi_square"] - 1

@@ -24,9 +24,17 @@ QUANTITIES = {
     "theta_E": "Einstein radius",
     "gamma1": "shear gamma1",
     "gamma2": "shear gamma2",
+    # Tests of the smooth model, see `lensjax.fitting.assumption_tests`.
+    "R_sersic_shift": "correction of the source's radius",
+    "n_sersic_shift": "correction of the source's Sersic index",
+    "all_share": "share of the residual that another smooth model explains",
+    "ellipticity_share": "share of the residual that an elliptical lens explains",
+    "psf_share": "share of another smooth model that is a wider or narrower point-spread function",
 }
+_EARLIER_NUMBER = 5  # of quantities, before the tests of the smooth model
 _LOGARITHMIC = ("sky_noise", "reduced_chi_square")
 _MARGIN = 0.1  # extension of the range of the validation images at each end, relative to its width
+_ROUNDING = 1e-4  # the same, relative to the value, for quantities that all validation images share
 _MAX_OFFSET = 0.3  # arcsec; accuracy was measured for lenses up to 5 pixels of 0.05 arcsec off the center
 _NO_LIMIT = 3e38  # limit of an unknown quantity; finite, because weight files reject infinite values
 _SHRINKAGE = 0.05  # weight of the identity in the covariance of the features
@@ -54,7 +62,8 @@ class Domain:
 def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     """Measures the domain of a classifier.
 
-    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference. The
+    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference, or at
+    least for rounding. The
     largest allowed distance is that of a cross-validation, in which each half of the images is compared with
     the other, plus a tenth.
 
@@ -69,7 +78,8 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
         values = values[images.fit["fit_converged"] == 1]
     low, high = values.min(0), values.max(0)
     with np.errstate(invalid="ignore"):
-        margin = np.nan_to_num(_MARGIN * (high - low))
+        rounding = _ROUNDING * np.maximum(np.maximum(abs(low), abs(high)), 1)
+        margin = np.nan_to_num(np.maximum(_MARGIN * (high - low), rounding))
     half = np.arange(len(images)) % 2
     held_out = [
         _distances(*_fit_features(features[half != part], classes[half != part]), features[half == part])
@@ -143,6 +153,8 @@ def read_domain(workdir: Path, best_epoch: int) -> Domain | None:
 def from_arrays(arrays: Mapping[str, Any] | None, path: Path) -> Domain | None:
     """Domain from the arrays of a file; None if the file has none.
 
+    Quantities that a file of an earlier version does not have get no limits.
+
     Args:
       arrays: the fields of `Domain`, by name; None if the file has none.
       path: the file, for the error message.
@@ -152,9 +164,14 @@ def from_arrays(arrays: Mapping[str, Any] | None, path: Path) -> Domain | None:
     """
     if arrays is None:
         return None
+    number = len(QUANTITIES)
+    arrays = dict(arrays)
+    for name, limit in (("low", -_NO_LIMIT), ("high", _NO_LIMIT)):
+        if np.shape(arrays.get(name)) == (_EARLIER_NUMBER,):
+            missing = np.full(number - _EARLIER_NUMBER, limit, np.float32)
+            arrays[name] = np.concatenate([arrays[name], missing])
     shapes = {name: np.shape(value) for name, value in arrays.items()}
     channels = shapes.get("means", (0, 0))[-1]
-    number = len(QUANTITIES)
     expected = {"low": (number,), "high": (number,), "means": (len(CLASSES), channels)}
     if shapes != expected | {"precision": (channels, channels), "max_distance": ()}:
         raise UserError(f"{path}: the domain in the file is invalid; export or evaluate the run again")
@@ -167,7 +184,7 @@ def _quantities(images: ImageSet) -> Float[np.ndarray, "n quantities"]:
     if images.fit is None:
         columns["sky_noise"] = np.asarray([_sky_noise(image) for image in images.images()[..., 0]], float)
     else:
-        columns |= {name: images.fit[name].astype(float) for name in QUANTITIES}
+        columns |= {name: images.fit[name].astype(float) for name in QUANTITIES if name in images.fit}
     with np.errstate(divide="ignore", invalid="ignore"):
         for name in _LOGARITHMIC:
             columns[name] = np.log(np.maximum(columns[name], 1e-30))

@@ -54,7 +54,11 @@ def calls(monkeypatch, tmp_path):
             residual=images,
         )
 
+    def assumption_tests(fit, model):
+        return dict.fromkeys(fitting.ASSUMPTIONS, fit.background_rms)
+
     monkeypatch.setattr(fitting, "fit_in_batches", fit_in_batches)
+    monkeypatch.setattr(fitting, "assumption_tests", assumption_tests)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
     return numbers
 
@@ -69,8 +73,8 @@ def small(number=5, seed=0):
 def assert_same(one, other):
     np.testing.assert_array_equal(one.residuals, other.residuals)
     assert one.residuals.dtype == other.residuals.dtype == np.float16
-    assert tuple(one.fit) == tuple(other.fit) == FIT_VALUES
-    for name in FIT_VALUES:
+    assert tuple(one.fit) == tuple(other.fit) == FIT_VALUES + fitting.ASSUMPTIONS
+    for name in one.fit:
         np.testing.assert_array_equal(one.fit[name], other.fit[name])
 
 

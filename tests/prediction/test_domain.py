@@ -150,3 +150,12 @@ def test_damaged_domain_is_refused(classifier, tmp_path):
     arrays = dataclasses.asdict(classifier.trained.domain)
     with pytest.raises(UserError, match="invalid"):
         from_arrays(arrays | {"means": arrays["means"][:, 1:]}, tmp_path)
+
+
+def test_earlier_domain_has_no_limits_for_later_quantities(classifier, tmp_path):
+    arrays = dataclasses.asdict(classifier.trained.domain)
+    earlier = from_arrays(arrays | {name: arrays[name][:5] for name in ("low", "high")}, tmp_path)
+    np.testing.assert_array_equal(earlier.low[:5], arrays["low"][:5])
+    np.testing.assert_array_equal(earlier.high[:5], arrays["high"][:5])
+    assert (earlier.low[5:] < -1e38).all()
+    assert (earlier.high[5:] > 1e38).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from where_it_breaks import CONDITIONS
 
 import lensjax
 from lensjax import simulation
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str]) -> None:
     generator = np.random.default_rng(values.seed)
     for name, change in CHANGES.items():
         counts[name] = count(classifier, change(images, generator), labels)
-    counts["model_1"] = count(classifier, *simulate("model_1", values.images, values.seed))
+    for name, violate in CONDITIONS.items():
+        if name != "as trained":
+            violated = violate(3 * values.images, values.seed)
+            counts[name] = count(classifier, violated.pixels.astype(np.float64), violated.labels)
     for name, draw in OTHERS.items():
         counts[name] = count(classifier, draw(3 * values.images, generator), None)
     log.info("%s", table(counts))
