@@ -162,7 +162,7 @@ def fit_images(
     values["reduced_chi_square"] = fit.reduced_chi_square
     values["fit_converged"] = fit.converged
     residuals = np.where(fit.converged[:, None, None], fit.residual[..., 0], 0)
-    names = FIT_VALUES
+    names: tuple[str, ...] = FIT_VALUES
     if test:
         values |= fitting.assumption_tests(fit, model)
         names += fitting.ASSUMPTIONS

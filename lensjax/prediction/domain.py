@@ -34,6 +34,7 @@ QUANTITIES = {
 _EARLIER_NUMBER = 5  # of quantities, before the tests of the smooth model
 _LOGARITHMIC = ("sky_noise", "reduced_chi_square")
 _MARGIN = 0.1  # extension of the range of the validation images at each end, relative to its width
+_RARE = 1e-3  # fraction of the validation images beyond each limit of a test of the smooth model
 _ROUNDING = 1e-4  # the same, relative to the value, for quantities that all validation images share
 _MAX_OFFSET = 0.3  # arcsec; accuracy was measured for lenses up to 5 pixels of 0.05 arcsec off the center
 _NO_LIMIT = 3e38  # limit of an unknown quantity; finite, because weight files reject infinite values
@@ -62,10 +63,10 @@ class Domain:
 def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     """Measures the domain of a classifier.
 
-    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference, or at
-    least for rounding. The
-    largest allowed distance is that of a cross-validation, in which each half of the images is compared with
-    the other, plus a tenth.
+    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference,
+    and at least by the rounding of float32; for the tests of the smooth model, 0.1 % of the images at each
+    end are not counted. The largest allowed distance is that of a cross-validation, in which each half of
+    the images is compared with the other, plus a tenth.
 
     Args:
       images: validation images, with the results of the fits if the run has them.
@@ -77,6 +78,8 @@ def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     if images.fit is not None and images.fit["fit_converged"].any():
         values = values[images.fit["fit_converged"] == 1]
     low, high = values.min(0), values.max(0)
+    tests = [name in fitting.ASSUMPTIONS for name in QUANTITIES]
+    low[tests], high[tests] = np.quantile(values[:, tests], (_RARE, 1 - _RARE), axis=0)
     with np.errstate(invalid="ignore"):
         rounding = _ROUNDING * np.maximum(np.maximum(abs(low), abs(high)), 1)
         margin = np.nan_to_num(np.maximum(_MARGIN * (high - low), rounding))
@@ -165,17 +168,19 @@ def from_arrays(arrays: Mapping[str, Any] | None, path: Path) -> Domain | None:
     if arrays is None:
         return None
     number = len(QUANTITIES)
-    arrays = dict(arrays)
-    for name, limit in (("low", -_NO_LIMIT), ("high", _NO_LIMIT)):
-        if np.shape(arrays.get(name)) == (_EARLIER_NUMBER,):
-            missing = np.full(number - _EARLIER_NUMBER, limit, np.float32)
-            arrays[name] = np.concatenate([arrays[name], missing])
-    shapes = {name: np.shape(value) for name, value in arrays.items()}
+    missing = number - _EARLIER_NUMBER
+    found = {
+        name: np.append(value, np.full(missing, _NO_LIMIT if name == "high" else -_NO_LIMIT, np.float32))
+        if name in ("low", "high") and np.shape(value) == (_EARLIER_NUMBER,)
+        else value
+        for name, value in arrays.items()
+    }
+    shapes = {name: np.shape(value) for name, value in found.items()}
     channels = shapes.get("means", (0, 0))[-1]
     expected = {"low": (number,), "high": (number,), "means": (len(CLASSES), channels)}
     if shapes != expected | {"precision": (channels, channels), "max_distance": ()}:
         raise UserError(f"{path}: the domain in the file is invalid; export or evaluate the run again")
-    return Domain(**arrays)
+    return Domain(**found)
 
 
 def _quantities(images: ImageSet) -> Float[np.ndarray, "n quantities"]:
