@@ -117,7 +117,7 @@ def model():
 def test_parameters_are_named_by_group_number_and_field(model):
     expected = [f"mass.0.{name}" for name in ("theta_E", "e1", "e2", "center_x", "center_y")]
     expected += ["mass.1.gamma1", "mass.1.gamma2"]
-    expected += [f"lens_light.0.{n}" for n in ("R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")]
+    expected += [f"lens_light.0.{n}" for n in ("center_x", "center_y", "e1", "e2", "R_sersic", "n_sersic")]
     expected += [f"source.0.{name}" for name in ("beta", "center_x", "center_y")]
     expected += [f"source.1.{name}" for name in ("e1", "e2", "center_x", "center_y")]
     assert list(model.parameters) == expected
