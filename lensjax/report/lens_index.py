@@ -12,7 +12,7 @@ from lensjax.report.html import Cell
 from lensjax.report.lens_page import verdict_label
 
 # Sorts the table by a column when its heading is clicked.
-SORTING = """
+_SORTING = """
 const table = document.querySelector("table.lenses");
 const heads = [...table.tHead.rows[0].cells];
 const number = (text) => (text === "" ? Infinity : Number(text));
@@ -45,47 +45,82 @@ def render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
     Returns:
       The page.
     """
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in _RANK}
+    return render_list(
+        "lensjax fit: models of gravitational lenses",
+        "Data, model and residual (-5 to 5 standard deviations)",
+        "fits.csv",
+        ["lens", "theta_E (arcsec)", "error", "verdict", "reduced chi-square", "reasons"],
+        [_row(row, thumbnails.get(row["name"])) for row in rows],
+        {name: sum(row["verdict"] == name for row in rows) for name in _RANK},
+    )
+
+
+def render_list(
+    title: str,
+    pictures: str,
+    file: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str | Cell]],
+    counts: Mapping[str, int],
+) -> str:
+    """Renders a page with a sortable table of lenses as HTML.
+
+    Args:
+      title: the command, a colon, and what it makes.
+      pictures: what the thumbnails show.
+      file: the table with the same content.
+      head: headings.
+      rows: cells of each lens.
+      counts: number of lenses with each verdict.
+
+    Returns:
+      The page.
+    """
     keys = "".join(
         f'<div><dt>{name}</dt><dd class="value">{number:,}</dd></div>' for name, number in counts.items()
     )
     header = (
-        '<header><p class="over">lensjax fit: models of gravitational lenses</p>'
+        f'<header><p class="over">{title}</p>'
         f"<h1>{len(rows):,} lens{'es' * (len(rows) != 1)}</h1>"
         f'<dl class="key">{keys}</dl></header>'
     )
-    table = html.render_table(
-        "Data, model and residual (-5 to 5 standard deviations). Click a heading to sort the table",
-        ["lens", "theta_E (arcsec)", "error", "verdict", "reduced chi-square", "reasons"],
-        [_row(row, thumbnails.get(row["name"])) for row in rows],
-        css_class="lenses",
-    )
-    footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in fits.csv."
-    return html.render_document("lensjax fits", header, {"lenses": ("Lenses", table)}, footer, script=SORTING)
+    caption = f"{pictures}. Click a heading to sort the table"
+    table = html.render_table(caption, head, rows, css_class="lenses")
+    footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in {file}."
+    sections = {"lenses": ("Lenses", table)}
+    return html.render_document(title.partition(":")[0], header, sections, footer, script=_SORTING)
 
 
-def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
-    """Cells of a lens; a lens without a thumbnail has no page to link to."""
-    name = to_valid_utf8(row["name"])
-    label = escape(name)
+def lens_cell(name: str, pictures: str, thumbnail: bytes | None) -> Cell:
+    """The name of a lens with its thumbnail, linked to its page; without a thumbnail it has no page.
+
+    Args:
+      name: the name.
+      pictures: what the thumbnail shows.
+      thumbnail: the PNG file.
+    """
+    valid = to_valid_utf8(name)
+    label = escape(valid)
     if thumbnail is not None:
-        picture = (
-            f'<img src="{html.data_uri("image/png", thumbnail)}" alt="Data, model and residual of {label}">'
-        )
-        label = f'<a href="{quote(name)}.html">{picture}{label}</a>'
-    verdict = row["verdict"]
-    return [
-        Cell(label, {"data-sort": name}),
-        _number(row.get("mass.0.theta_E"), ".4f"),
-        _number(row.get("mass.0.theta_E_error"), ".2g"),
-        Cell(verdict_label(verdict), {"data-sort": _RANK.get(verdict, "")}),
-        _number(row.get("reduced_chi_square"), ".3f"),
-        escape(to_valid_utf8(str(row.get("reasons") or ""))),
-    ]
+        source = html.data_uri("image/png", thumbnail)
+        label = f'<a href="{quote(valid)}.html"><img src="{source}" alt="{pictures} of {label}">{label}</a>'
+    return Cell(label, {"data-sort": valid})
 
 
-def _number(value: float | None, form: str) -> Cell:
+def number_cell(value: float | None, form: str) -> Cell:
     """A number that is sorted by its full value; empty for None."""
     if value is None:
         return Cell("", {"data-sort": ""})
     return Cell(f"{value:{form}}", {"data-sort": str(value)})
+
+
+def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
+    verdict = row["verdict"]
+    return [
+        lens_cell(row["name"], "Data, model and residual", thumbnail),
+        number_cell(row.get("mass.0.theta_E"), ".4f"),
+        number_cell(row.get("mass.0.theta_E_error"), ".2g"),
+        Cell(verdict_label(verdict), {"data-sort": _RANK.get(verdict, "")}),
+        number_cell(row.get("reduced_chi_square"), ".3f"),
+        escape(to_valid_utf8(str(row.get("reasons") or ""))),
+    ]

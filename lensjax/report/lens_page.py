@@ -1,13 +1,14 @@
 """The page of a fitted lens: a single file without external resources."""
 
 import math
+from collections.abc import Iterable
 from html import escape
 
 import lensjax
 from lensjax.modeling.result import LensModelFit
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
-from lensjax.report.lens_figures import lens_views
+from lensjax.report.lens_figures import LensView, lens_views
 from lensjax.report.plots import paper_style
 
 _UNITS = {
@@ -54,16 +55,9 @@ def render_lens_page(name: str, fitted: LensModelFit) -> str:
       The page.
     """
     title = escape(to_valid_utf8(name))
-    with paper_style():
-        pictures = "".join(
-            html.render_png(
-                view.figure, f"{view.title}: {view.caption}", f"<b>{view.title}.</b> {view.caption}"
-            )
-            for view in lens_views(fitted)
-        )
     sections = {
         "verdict": ("Verdict", _verdict(fitted)),
-        "figures": ("Figures", f'<div class="views">{pictures}</div>'),
+        "figures": ("Figures", render_views(lens_views(fitted))),
         "parameters": ("Parameters", _parameters(fitted)),
         "quality": ("Quality of the fit", _quality(fitted)),
         "assumptions": ("Assumptions", _assumptions(fitted)),
@@ -73,6 +67,22 @@ def render_lens_page(name: str, fitted: LensModelFit) -> str:
         "contains the numbers, and the model in lenstronomy's format."
     )
     return html.render_document(f"{title}: lensjax fit", _header(title, fitted), sections, footer)
+
+
+def render_views(views: Iterable[LensView]) -> str:
+    """Renders figures with captions as HTML.
+
+    Args:
+      views: the figures; an iterator creates them in the style of the page.
+    """
+    with paper_style():
+        pictures = "".join(
+            html.render_png(
+                view.figure, f"{view.title}: {view.caption}", f"<b>{view.title}.</b> {view.caption}"
+            )
+            for view in views
+        )
+    return f'<div class="views">{pictures}</div>'
 
 
 def verdict_label(name: str) -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
-from urllib.parse import quote
 
 import lensjax
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
 from lensjax.report.html import Cell
-from lensjax.report.lens_index import SORTING
-from lensjax.report.plots import paper_style
+from lensjax.report.lens_index import lens_cell, number_cell, render_list
+from lensjax.report.lens_page import render_views
 from lensjax.report.substructure_figures import substructure_views
 from lensjax.substructure.perturber import CANDIDATE, DETECTED, FRACTIONS, VERDICTS, PerturberSearch
 
@@ -20,6 +19,7 @@ _MEANINGS = {
     "candidate": "10 % of simulated lenses without a perturber give such a likelihood ratio or a larger one.",
     "none": "No perturber is seen; the map of the sensitivity shows which ones would have been.",
 }
+_PICTURES = "Arcs, likelihood ratio and sensitivity"
 _PROFILES = {
     "pseudo_jaffe": "a truncated isothermal halo (total mass)",
     "nfw": "a Navarro-Frenk-White halo (M200)",
@@ -38,20 +38,13 @@ def render_substructure_page(name: str, search: PerturberSearch) -> str:
       The page.
     """
     title = escape(to_valid_utf8(name))
-    with paper_style():
-        pictures = "".join(
-            html.render_png(
-                view.figure, f"{view.title}: {view.caption}", f"<b>{view.title}.</b> {view.caption}"
-            )
-            for view in substructure_views(search)
-        )
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in search.reasons)
     verdict = f"<p>{_label(search.verdict)}: {_MEANINGS[search.verdict]}</p>"
     if reasons:
         verdict += f"<p>The answer may be wrong:</p><ul>{reasons}</ul>"
     sections = {
         "verdict": ("Verdict", verdict),
-        "maps": ("Maps", f'<div class="views">{pictures}</div>'),
+        "maps": ("Maps", render_views(substructure_views(search))),
         "numbers": ("Numbers", _numbers(search)),
         "assumptions": ("Assumptions", _assumptions(search)),
     }
@@ -69,50 +62,26 @@ def render_substructure_index(rows: Sequence[Mapping[str, Any]], thumbnails: Map
     Returns:
       The page.
     """
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in VERDICTS}
-    keys = "".join(
-        f'<div><dt>{name}</dt><dd class="value">{number:,}</dd></div>' for name, number in counts.items()
-    )
-    header = (
-        '<header><p class="over">lensjax substructure: dark perturbers in gravitational lenses</p>'
-        f"<h1>{len(rows):,} lens{'es' * (len(rows) != 1)}</h1>"
-        f'<dl class="key">{keys}</dl></header>'
-    )
     head = ["lens", "verdict", "log likelihood ratio", "x (arcsec)", "y (arcsec)", "log10 mass"]
-    head += [f"area sensitive to 1e{mass}" for mass in FRACTIONS] + ["reasons"]
-    table = html.render_table(
-        "Arcs, likelihood ratio and sensitivity. Click a heading to sort the table",
-        head,
+    return render_list(
+        "lensjax substructure: dark perturbers in gravitational lenses",
+        _PICTURES,
+        "substructure.csv",
+        [*head, *(f"area sensitive to 1e{mass}" for mass in FRACTIONS), "reasons"],
         [_row(row, thumbnails.get(row["name"])) for row in rows],
-        css_class="lenses",
-    )
-    footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in substructure.csv."
-    return html.render_document(
-        "lensjax substructure", header, {"lenses": ("Lenses", table)}, footer, script=SORTING
+        {name: sum(row["verdict"] == name for row in rows) for name in VERDICTS},
     )
 
 
 def _row(row: Mapping[str, Any], thumbnail: bytes | None) -> list[str | Cell]:
-    name = to_valid_utf8(row["name"])
-    label = escape(name)
-    if thumbnail is not None:
-        source = html.data_uri("image/png", thumbnail)
-        picture = f'<img src="{source}" alt="Arcs, likelihood ratio and sensitivity of {label}">'
-        label = f'<a href="{quote(name)}.html">{picture}{label}</a>'
     numbers = [("likelihood_ratio", ".1f"), ("x", ".2f"), ("y", ".2f"), ("log10_mass", ".2f")]
     numbers += [(f"sensitive_fraction_1e{mass}", ".1%") for mass in FRACTIONS]
     return [
-        Cell(label, {"data-sort": name}),
+        lens_cell(row["name"], _PICTURES, thumbnail),
         Cell(_label(row["verdict"]), {"data-sort": str(VERDICTS.index(row["verdict"]))}),
-        *(_number(row.get(key), form) for key, form in numbers),
+        *(number_cell(row.get(key), form) for key, form in numbers),
         escape(to_valid_utf8(str(row.get("reasons") or ""))),
     ]
-
-
-def _number(value: float | None, form: str) -> Cell:
-    if value is None:
-        return Cell("", {"data-sort": ""})
-    return Cell(f"{value:{form}}", {"data-sort": str(value)})
 
 
 def _label(verdict: str) -> str:

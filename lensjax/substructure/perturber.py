@@ -49,9 +49,10 @@ class PerturberSearch:
         """One of "detected", "candidate" and "none".
 
         Of 40 simulated lenses without a perturber, none exceeded the threshold of the first, and 10 % that of
-        the second.
+        the second. If the fit of the lens is doubtful, a perturber is at most a candidate, because errors of
+        the fit can look like one.
         """
-        if self.likelihood_ratio > DETECTED:
+        if self.likelihood_ratio > DETECTED and self.fit.verdict.name == "good":
             return "detected"
         return "candidate" if self.likelihood_ratio > CANDIDATE else "none"
 

@@ -1,6 +1,7 @@
 """Search for a perturber in a small lens by lenstronomy, against complete refits and repeated noise."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from lensjax.substructure import (
     Halo,
     Nuisances,
     PerturberMap,
+    PerturberSearch,
     find_perturber,
     linearize,
     map_perturbers,
     refit_with,
     refit_without,
 )
+from lensjax.substructure.perturber import DETECTED
 from lensjax.substructure.scan import make_renderer, measure_responses
 
 KNOWN_PSF = Nuisances(extra_order=1, psf_width=0.0)
@@ -134,3 +137,10 @@ def test_unusable_input_is_rejected(lens):
         Halo(0.8, 0.3)
     with pytest.raises(UserError, match="pseudo_jaffe, nfw, point_mass"):
         Halo(0.3, 0.8, "sis")
+
+
+@pytest.mark.parametrize(("quality", "expected"), [("good", "detected"), ("doubtful", "candidate")])
+def test_perturber_in_a_doubtful_fit_is_at_most_a_candidate(quality, expected):
+    fitted = types.SimpleNamespace(verdict=Verdict(quality, ()))
+    clear = types.SimpleNamespace(best=(0.0, 1.0, 9.5, 2 * DETECTED))
+    assert PerturberSearch(fitted, clear, ()).verdict == expected
