@@ -8,8 +8,8 @@ fit.
 
 The variant `quick` simulates 4,000 + 600 + 1,500 images, fits a lens to each and trains for 10 epochs. Test
 AUC 1.0000 / 0.9890 / 0.9900 (no, sphere, vort), mean 0.9930, accuracy 0.951 (three seeds, 7,500 test images).
-With an empty cache it took 6 min 47 s, including the report. Images and fits are cached, so a second run only
-trains.
+With an empty cache it took 10 min of CPU time, including the installation and the report. Images and fits are
+cached, so a second run only trains.
 
     python -m lensjax.main --config configs/lens_fit.py:quick
 
