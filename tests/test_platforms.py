@@ -101,3 +101,17 @@ def test_accelerators_get_no_cpu_form(name, monkeypatch):
     assert on_accelerators == default_on_accelerators
     if name in WITH_CPU_FORMS:  # shows that the comparison above can detect a CPU form
         assert on_cpu != default_on_cpu
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_products_have_full_precision(name):
+    """Without this setting, a GPU computes products of float32 numbers in TF32."""
+    jax.clear_caches()
+    function, arguments = PROGRAMS[name]()
+    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    products = [
+        line for line in text.splitlines() if re.search(r"stablehlo\.(dot_general|convolution)", line)
+    ]
+    floats = [line for line in products if re.search(r"-> tensor<[x\d]*xf32>", line)]
+    assert all(line.count("HIGHEST") == 2 for line in floats), floats
+    assert floats or name == "simulate"

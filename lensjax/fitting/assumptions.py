@@ -18,6 +18,7 @@ from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import image_derivatives, invert_normal_matrix, normal_priors
 from lensjax.modeling.components import SIE, SIS
 from lensjax.modeling.parameter import Parameter
+from lensjax.physics.precision import full_precision
 
 ASSUMPTIONS = ("R_sersic_shift", "n_sersic_shift", "all_share", "ellipticity_share", "psf_share")
 _SHIFTED = ("source.0.R_sersic", "source.0.n_sersic")
@@ -85,6 +86,7 @@ def _free_model(model: SmoothModel) -> SmoothModel:
 
 
 @functools.partial(jax.jit, static_argnames=("wider", "fitted"))
+@full_precision
 def _test_batch(
     wider: SmoothModel, fitted: tuple[str, ...], *inputs: Array
 ) -> Float[Array, "batch assumptions"]:

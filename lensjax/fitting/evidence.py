@@ -42,6 +42,7 @@ from lensjax.fitting.noise import variance
 from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
+from lensjax.physics.precision import full_precision
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
 # A line is fitted from more starts if its log evidence exceeds that for masses by less than _CLEAR, although
@@ -161,6 +162,7 @@ def class_evidence(
 
 
 @functools.partial(jax.jit, static_argnames=("window", "prior"))
+@full_precision
 def _batch_evidence(
     window: Window,
     prior: SubstructurePrior,

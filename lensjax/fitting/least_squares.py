@@ -27,6 +27,7 @@ from lensjax.fitting.solve import (
     parameter_bounds,
 )
 from lensjax.fitting.starts import chi_square_gains, lens_bank
+from lensjax.physics.precision import full_precision
 
 _COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in chi-square of the last step
 _COARSE_PIXEL = 0.25  # arcsec
@@ -78,6 +79,7 @@ def fit_lens(
 
 
 @functools.partial(jax.jit, static_argnames="model")
+@full_precision
 def _fit_batch(model: SmoothModel, images: Array, valid: Array, noise: Noise, bank: Bank) -> LensFit:
     fit_one = functools.partial(_fit_one, model, bank)
     return jax.vmap(fit_one)(images[..., 0], valid[..., 0], noise)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from lensjax.modeling.frame import Data, Frame, convolve_columns, pixel_positions, ray_positions
 from lensjax.modeling.internal import traced_values
 from lensjax.modeling.model import LensModel
+from lensjax.physics.precision import full_precision
 
 
 class Design(NamedTuple):
@@ -47,6 +48,7 @@ class Derivatives(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def compute_design(model: LensModel, frame: Frame, data: Data, position: Float[Array, "fitted"]) -> Design:
     """Computes the columns of the amplitudes in the order of `model.amplitudes`.
 
@@ -66,12 +68,14 @@ def compute_design(model: LensModel, frame: Frame, data: Data, position: Float[A
 
 
 @jax.jit
+@full_precision
 def compute_chi_square(columns: Float[Array, "n pixels"], amplitudes: Float[Array, "n"], data: Data) -> Array:
     """Sum of the squared weighted residuals."""
     return jnp.sum(_residual(columns, amplitudes, data) ** 2)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def compute_derivatives(
     model: LensModel,
     frame: Frame,

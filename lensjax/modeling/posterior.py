@@ -16,6 +16,7 @@ from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.sources import LATER
 from lensjax.modeling.variable_projection import RIDGE
+from lensjax.physics.precision import full_precision
 
 
 class Posterior(NamedTuple):
@@ -99,6 +100,7 @@ def sample_posterior(
     log_density = _log_density(observation, fit, mode, scale)
 
     @jax.jit
+    @full_precision
     def run(key: Array, start: Array) -> tuple[Array, Array]:
         warm_key, sample_key = jax.random.split(key)
         adaptation = blackjax.window_adaptation(blackjax.nuts, log_density, target_acceptance_rate=0.8)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from lensjax import physics
 from lensjax.modeling.foreground import Foreground
 from lensjax.modeling.frame import Data, Frame, convolve_columns, margin, pixel_positions
+from lensjax.physics.precision import full_precision
 
 RADII = 26  # number of Einstein radii
 SIZES = (0.06, 0.14, 0.3)  # standard deviations of the source, arcsec
@@ -90,6 +91,7 @@ def _source_offsets() -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0,))
+@full_precision
 def _best_positions(
     frame: Frame,
     data: Data,

@@ -20,6 +20,7 @@ from lensjax.modeling.perturbers import Multipole
 from lensjax.modeling.result import LensModelFit
 from lensjax.modeling.shapelets import Shapelets
 from lensjax.modeling.variable_projection import model_columns
+from lensjax.physics.precision import full_precision
 
 _ARCS = 0.3  # standard deviations of the noise; pixels with more light of the source are part of the arcs
 _WHITE = NoiseCorrelation(1.0, np.ones((1, 1)))
@@ -294,6 +295,7 @@ _rendered_source = jax.jit(_source_rays, static_argnums=(0, 1))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def _slopes(
     model: LensModel, frame: Frame, psf: Array, free: Array, amplitudes: Array
 ) -> Float[Array, "fitted rows columns"]:

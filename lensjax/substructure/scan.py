@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from lensjax.modeling.frame import Frame, convolve_columns, margin, ray_positions
 from lensjax.modeling.model import LensModel
 from lensjax.modeling.result import LensModelFit
+from lensjax.physics.precision import full_precision
 from lensjax.substructure.halos import Halo
 from lensjax.substructure.nuisances import LinearModel
 
@@ -249,6 +250,7 @@ def _lensed(model: LensModel, x: Array, y: Array, free: Array, source: Array) ->
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def _source_image(
     model: LensModel, frame: Frame, psf: Array, free: Array, source: Array
 ) -> Float[Array, "rows columns"]:
@@ -257,6 +259,7 @@ def _source_image(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def _deflection_slopes(
     model: LensModel, frame: Frame, free: Array, source: Array
 ) -> tuple[Float[Array, "components fitted"], Array]:
@@ -280,6 +283,7 @@ def _deflection_slopes(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@full_precision
 def _project(
     model: LensModel,
     frame: Frame,

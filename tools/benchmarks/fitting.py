@@ -13,12 +13,19 @@ import numpy as np
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import integer, parse_flags, usage
+from lensjax.cli.flags import choice, integer, parse_flags, usage
 from lensjax.runtime.progress import log
 
+MODELS = ("common_test", "general", "varied")
 FLAGS = {
-    "images": integer("Number of simulated common_test images to fit; 240 if not given.", 240, 1),
-    "peer": integer("Number of images that SciPy fits; 0 for none. 4 if not given.", 4, 0),
+    "images": integer("Number of simulated images to fit; 240 if not given.", 240, 1),
+    "model": choice(
+        "NAME",
+        "Lens model: common_test (default), general, or varied, which fits images of the preset varied.",
+        MODELS,
+        "common_test",
+    ),
+    "peer": integer("Number of images that SciPy fits with common_test; 0 for none. 4 if not given.", 4, 0),
     "batch": integer("Images per batch; depends on the device if not given.", None, 1),
     "rounds": integer("Number of repetitions; the shortest time is reported. 3 if not given.", 3, 1),
 }
@@ -37,24 +44,23 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the comparison."""
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     device = jax.devices()[0]
-    log.info("%s, %d cores, common_test images of 150 px", device.device_kind, os.cpu_count() or 1)
-    images = simulation.simulate_split(
-        "common_test", seed=0, split="test", num_images=max(values.images, values.peer)
-    )
+    preset = "varied" if values.model == "varied" else "common_test"
+    log.info("%s, %d cores, %s images of 150 px", device.device_kind, os.cpu_count() or 1, preset)
+    number = max(values.images, values.peer)
+    images = simulation.simulate_split(preset, seed=0, split="test", num_images=number)
     scaled = (images.pixels / images.scale[:, None, None])[..., None].astype(np.float32)
-    noise = fitting.photon_noise(images.scale)
+    noise, model = fitting.photon_noise(images.scale), fitting.smooth_model(values.model)
 
     def fit_all() -> fitting.LensFit:
-        return fitting.fit_in_batches(scaled, noise=noise, batch_size=values.batch)
+        return fitting.fit_in_batches(scaled, model, noise=noise, batch_size=values.batch)
 
     started = time.perf_counter()
     fit_all()
     first = time.perf_counter() - started
     seconds, processor, fit = best_time(fit_all, values.rounds)
-    number = len(scaled)
     log.info("  first call, including compilation: %.1f s", first)
     report("lensjax", number, seconds, processor)
-    if not values.peer:
+    if not values.peer or values.model != "common_test":
         return
     try:
         fit_one = lenstronomy_fit(images)
