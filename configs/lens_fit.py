@@ -48,7 +48,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
-    config.update_from_flattened_dict(variant(name, quick=QUICK, few=FEW, common_test=COMMON_TEST))
+    variants = {"quick": QUICK, "few": FEW, "common_test": COMMON_TEST, "robust": ROBUST}
+    config.update_from_flattened_dict(variant(name, **variants))
     return config
 
 
@@ -66,5 +67,15 @@ FEW: dict[str, object] = {
     "data.num_train": 3_000,
     "data.num_validation": 1_500,
     "num_epochs": 36,
+    "optimizer.ema_decay": 0.999,
+}
+
+ROBUST: dict[str, object] = {
+    "data.source": "simulated:varied",
+    "data.fit": "varied",
+    "data.num_train": 24_000,
+    "data.num_validation": 3_000,
+    "data.num_test": 3_000,
+    "num_epochs": 12,
     "optimizer.ema_decay": 0.999,
 }

@@ -50,19 +50,23 @@ COMMON_TEST = Preset(
     ),
 )
 
-# The camera of the Common Test, with a source, a lens, a center and light of the lens, and a point-spread
-# function that vary. A classifier trained on these images does not rely on fixed values of them.
+# The camera of the Common Test, with a source, a lens, a center and light of the lens, vortices, and a
+# point-spread function that vary. A classifier trained on these images does not rely on fixed values of them.
 VARIED = dataclasses.replace(
     COMMON_TEST,
     shear_angle=(0.0, math.pi),
     source=dataclasses.replace(COMMON_TEST.source, angle=(0.0, math.pi)),
+    substructure=dataclasses.replace(
+        COMMON_TEST.substructure,
+        vortex=VortexPrior(number=25, mass_fraction=(0.025, 0.055), length=(0.1, 4.0), center_sigma=0.5),
+    ),
     variation=Variation(
         log10_brightness=(-0.3, 0.3),
         R_sersic=(0.2, 0.7),
         n_sersic=(0.5, 4.0),
         axis_ratio=(0.6, 1.0),
         max_shift=0.15,
-        psf_sigma=(0.065, 0.11),
+        psf_sigma=(0.035, 0.11),
         lens_light=LensLightPrior(log10_amp=(-1.5, 0.0), R_sersic=(0.2, 0.6), n_sersic=(1.0, 4.0)),
         dark=0.5,
     ),

@@ -59,7 +59,7 @@ def test_varied_scenes_follow_their_distributions():
     assert_distributed((1 - ellipticity) / (1 + ellipticity), uniform(0.6, 1))
     assert_distributed(np.arctan2(drawn.lens_e2, drawn.lens_e1), uniform(-np.pi, np.pi))
     assert_distributed(np.hypot(drawn.center_x, drawn.center_y), uniform(0, 0.15))
-    assert_distributed(drawn.psf_sigma, uniform(0.065, 0.11))
+    assert_distributed(drawn.psf_sigma, uniform(0.035, 0.11))
     bright = drawn.light_amp > 0
     assert stats.binomtest(int(bright.sum()), NUMBER, 0.5).pvalue > 1e-4
     assert_distributed(np.log10(drawn.light_amp[bright] / 100), uniform(-1.5, 0))
