@@ -21,7 +21,7 @@ NEED_ARGUMENTS = {
     *(line for line in COMMAND_LINES if line not in ("lensjax", "lensjax verify")),
     *("convert_torch_weights.py", "export.py", "prepare_tfds.py", "simulate.py"),
     *("benchmarks/measured_process.py", "benchmarks/training_contestants.py"),
-    *("studies/ablation.py", "studies/plot_physics.py", "studies/real_lenses.py"),
+    *("studies/ablation.py", "studies/plot_physics.py", "studies/real_lenses.py", "studies/regression.py"),
     *("studies/simulated_lenses.py", "studies/substructure.py", "studies/where_it_breaks.py"),
 }
 
