@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
@@ -217,12 +218,17 @@ def _solution(
 
 
 def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -> Bool[Array, ""]:
-    """True if the minimization ended at an optimum that describes a lens."""
+    """True if the minimization ended at an optimum that describes a lens.
+
+    Lens light can be at a bound, because its shape is not determined if it is faint.
+    """
     low, high = parameter_bounds(model, solution.free.dtype)
+    inside = (solution.free > low) & (solution.free < high)
+    of_light = np.array([name.startswith("lens_light.") for name in model.nonlinear])
     amp_sigma = jnp.sqrt(solution.covariance[-2, -2])
     return (
         optimum.done
-        & jnp.all((solution.free > low) & (solution.free < high))
+        & jnp.all(inside | of_light)
         & (solution.linear[-2] > _MIN_DETECTION * amp_sigma)
         & (solution.reduced_chi_square < _MAX_CHI_SQUARE)
     )
@@ -282,7 +288,7 @@ def _fit_from(
     weight: Array,
     start: Array,
     *,
-    max_steps: int = 12,
+    max_steps: int = 30,
     tolerance: ArrayLike = 0.01,
     damping: float = 1e-5,
 ) -> tuple[Float[Array, " nonlinear"], NormalEquations, Bool[Array, ""]]:

@@ -74,10 +74,11 @@ GENERAL = dataclasses.replace(
     ),
 )
 
-_LIGHT_CENTER = dataclasses.replace(_LENS_CENTER, prior=(0.0, 0.1))
+_LIGHT_CENTER = Parameter.fitted((-0.05, 0.05), (-0.25, 0.25), prior=(0.0, 0.1))
 _LIGHT_ELLIPTICITY = dataclasses.replace(_LENS_ELLIPTICITY, prior=(0.0, 0.15))
 
-# The same with the light of the lens. Its priors determine its shape if the lens is dark.
+# The same with the light of the lens. Its priors determine its shape if the lens is dark, and its bounds keep it
+# from the arcs, where it would fit substructure.
 VARIED = dataclasses.replace(
     GENERAL,
     lens=dataclasses.replace(
@@ -88,8 +89,8 @@ VARIED = dataclasses.replace(
                 center_y=_LIGHT_CENTER,
                 e1=_LIGHT_ELLIPTICITY,
                 e2=_LIGHT_ELLIPTICITY,
-                R_sersic=Parameter.fitted((0.2, 0.6), (0.05, 2.0), prior=(0.4, 0.15)),
-                n_sersic=Parameter.fitted((1.0, 4.0), (0.3, 8.0), prior=(2.5, 1.0)),
+                R_sersic=Parameter.fitted((0.2, 0.6), (0.1, 1.0), prior=(0.4, 0.15)),
+                n_sersic=Parameter.fitted((1.0, 4.0), (0.7, 6.0), prior=(2.5, 1.0)),
                 core=CORE,
             ),
         ),

@@ -81,7 +81,7 @@ def table(
         images = CONDITIONS[condition](number, seed)
         weights = scores.resample_weights(images.labels)
         for name in fits:
-            fitted = add_residuals(images, name, keep=False)
+            fitted = add_residuals(images, name, keep=False, test=False)
             probabilities = trained.predict(fitted).probabilities
             assert fitted.fit is not None
             found = scores.compute_scores(images.labels, probabilities)
