@@ -77,7 +77,7 @@ GENERAL = dataclasses.replace(
 _LIGHT_CENTER = Parameter.fitted((-0.05, 0.05), (-0.25, 0.25), prior=(0.0, 0.1))
 _LIGHT_ELLIPTICITY = dataclasses.replace(_LENS_ELLIPTICITY, prior=(0.0, 0.15))
 
-# The same with the light of the lens. Its priors determine its shape if the lens is dark, and its bounds keep it
+# The same with the light of the lens. Its priors determine its shape if the lens is dark; its bounds keep it
 # from the arcs, where it would fit substructure.
 VARIED = dataclasses.replace(
     GENERAL,
