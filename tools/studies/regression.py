@@ -349,9 +349,9 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Mean over the seeds, with the half-width of its 95 % interval if there are several."""
+    """Mean over the seeds, with the half-width of its 95 % interval if they differ."""
     mean, half = interval(values)
-    return f"{mean:.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
+    return f"{mean:.3f}" + (f" ± {half:.3f}" if half > 0 else "")
 
 
 def run() -> int:

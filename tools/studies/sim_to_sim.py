@@ -45,8 +45,9 @@ USAGE = usage(
     "Measures how well classifiers work on simulated images of other kinds than their training images.",
     ["python tools/studies/sim_to_sim.py --models common_test,runs/varied --output sim_to_sim.json"],
     FLAGS,
-    "Each classifier fits its own lens model. Images with another pixel scale are resampled; a field smaller "
-    "than that of the classifier is continued with its edge pixels.",
+    "Each classifier fits its own lens model. Images with another pixel scale are resampled, also those with "
+    "larger pixels, which lensjax predict rejects; a field smaller than that of the classifier is continued "
+    "with its edge pixels.",
     "Tables: mean one-vs-rest AUC, accuracy, and fraction of the images that have a class and are not marked "
     "as unlike the training images. An image without a class counts as wrong, and has equal probabilities in "
     "the AUC. Intervals contain the central 95 % of 1,000 bootstrap samples.",
