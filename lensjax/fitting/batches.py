@@ -16,8 +16,10 @@ from lensjax.fitting.noise import Noise
 from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 
-# On a CPU, the working set of a batch should fit in the cache; accelerators need many images at once.
+# On a CPU, the working set of a batch should fit in the cache; accelerators need many images at once. All
+# images of a batch take as many steps as the slowest, and the steps of fits with many parameters differ most.
 _CPU_BATCH_SIZE, _ACCELERATOR_BATCH_SIZE = 8, 256
+_MANY_PARAMETERS = 10
 
 
 def fit_in_batches(
@@ -37,7 +39,8 @@ def fit_in_batches(
       model: smooth model to fit.
       noise: known properties of the noise; see `fit_lens`.
       mask: 1 or True for valid pixels, with the shape of the images; if None, all pixels are valid.
-      batch_size: images per device and batch; if None, 8 on a CPU and 256 on an accelerator.
+      batch_size: images per device and batch; if None, 256 on an accelerator, and on a CPU 8 for models with
+        few parameters and 1 for others.
       devices: devices that share the images equally; if None, all accelerators of this process, or
         one CPU device.
       report: called with the number of images completed since the last call.
@@ -53,7 +56,9 @@ def fit_in_batches(
         devices = devices[:1] if devices[0].platform == "cpu" else devices
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    default_size = _CPU_BATCH_SIZE if devices[0].platform == "cpu" else _ACCELERATOR_BATCH_SIZE
+    default_size = _ACCELERATOR_BATCH_SIZE
+    if devices[0].platform == "cpu":
+        default_size = 1 if len(model.nonlinear) > _MANY_PARAMETERS else _CPU_BATCH_SIZE
     size = (batch_size or default_size) * len(devices)
     inputs = jax.tree.map(np.asarray, convert_inputs(images, noise, mask))
     number = len(inputs[0])
