@@ -233,12 +233,7 @@ def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
 
 
 def learning_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Validation AUC of each class and their mean by epoch; the best epoch is marked.
-
-    Args:
-      history: metrics of each epoch.
-      best_epoch: number of the epoch, from 1.
-    """
+    """Validation AUC of each class and their mean by epoch; arguments as for `loss_figure`."""
     curves = {
         title: ([record[f"validation_auc_{name}"] for record in history], color)
         for name, title, color in zip(CLASSES, DISPLAY_NAMES, COLORS, strict=True)
