@@ -73,14 +73,7 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command convert-weights.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Raises:
-      UserError: if the command or a file is invalid.
-    """
+    """Runs the command convert-weights."""
     options = parse(arguments)
     if options.output:
         check_output_path(options.output, overwrite=options.overwrite)

@@ -48,17 +48,7 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command export.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Returns:
-      The exit code.
-
-    Raises:
-      UserError: if the command or the run is invalid.
-    """
+    """Runs the command export."""
     values = parse_flags(FLAGS, arguments, required=("workdir", "format", "output"))
     workdir, output = (Path(values[name]).expanduser() for name in ("workdir", "output"))
     from lensjax.prediction import export  # slow to import

@@ -9,7 +9,7 @@ import numpy as np
 
 from lensjax.cli import fit_lenses, fit_output, lens_batch
 from lensjax.cli.fit_output import Summary
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, real, usage
+from lensjax.cli.flags import Flag, choice, integer, real, usage
 from lensjax.cli.lens_batch import read_observation
 from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import write_file
@@ -47,26 +47,13 @@ USAGE = usage(
     "substructure.csv with a row per lens; and for each lens NAME.html, a page with the maps, NAME.json, the "
     "result, and NAME.npz, the maps.",
     "The verdict of each lens is detected, candidate, none or failed; docs/substructure.md explains them.",
-    codes="Exit codes: 0 at least one lens was searched; 2 invalid command, or no image could be used, "
-    "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept.",
+    codes=lens_batch.exit_codes("searched"),
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command substructure.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Returns:
-      The exit code.
-
-    Raises:
-      UserError: if the command is invalid, results would be overwritten, or no image can be used.
-      Interrupted: if Ctrl-C stopped the command; the finished lenses have been written.
-    """
-    values = parse_flags(FLAGS, arguments, required=("image", "output"))
-    return lens_batch.run(values, SETTINGS, _search_one, SUBSTRUCTURE)
+    """Runs the command substructure."""
+    return lens_batch.run(FLAGS, arguments, SETTINGS, _search_one, SUBSTRUCTURE)
 
 
 def _render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lensjax.cli import fit_output, lens_batch
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, real, switch, usage
+from lensjax.cli.flags import Flag, choice, integer, real, switch, usage
 from lensjax.cli.lens_batch import read_observation
 from lensjax.cli.lens_inputs import LensFiles
 
@@ -60,35 +60,25 @@ USAGE = usage(
     "The output folder contains index.html with all lenses; fits.csv with a row per lens; and for each lens "
     "NAME.html, a page with figures, and NAME.json, the result with the model in lenstronomy's format.",
     "The verdict of each lens is good, doubtful or failed, with reasons; docs/real_images.md explains them.",
-    codes="Exit codes: 0 at least one lens was fitted; 2 invalid command, or no image could be used, "
-    "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept.",
+    codes=lens_batch.exit_codes("fitted"),
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command fit.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Returns:
-      The exit code.
-
-    Raises:
-      UserError: if the command is invalid, results would be overwritten, or no image can be used.
-      Interrupted: if Ctrl-C stopped the fits; the finished ones have been written.
-    """
-    values = parse_flags(FLAGS, arguments, required=("image", "output"))
-    return lens_batch.run(values, SETTINGS, _fit_one, fit_output.FITS)
+    """Runs the command fit."""
+    return lens_batch.run(FLAGS, arguments, SETTINGS, _fit_one, fit_output.FITS)
 
 
 def _fit_one(lens: LensFiles, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Fits a lens, writes its result, and describes it in one line."""
     from lensjax import modeling
+    from lensjax.report.lens_figures import thumbnail
+    from lensjax.report.lens_page import render_lens_page
 
     observation = read_observation(lens, settings)
     model = modeling.galaxy_model(settings["main-lens"], settings["order"])
     fitted = modeling.fit(observation, model, radius=settings["radius"])
-    fit_output.write_lens(output, lens, fitted, inputs, settings)
+    page = render_lens_page(lens.name, fitted)
+    fit_output.write_result(output, lens, fitted.to_json(), page, thumbnail(fitted), inputs, settings)
     error = fitted.standard_errors["mass.0.theta_E"]
     return f"{fitted.verdict.name}, theta_E = {fitted.einstein_radius:.4g} ± {error:.2g} arcsec"

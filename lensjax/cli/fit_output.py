@@ -11,7 +11,6 @@ import lensjax
 from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import claim_folder, write_file
 from lensjax.errors import UserError
-from lensjax.modeling.result import LensModelFit
 from lensjax.prediction.table_files import FORMULA_STARTS
 from lensjax.workdir import seal, unseal
 
@@ -103,29 +102,6 @@ def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite
         return False
     problem = "is damaged" if content is None else "was made with other files or settings"
     raise UserError(f"{file} {problem}; choose another --output, or add --overwrite")
-
-
-def write_lens(
-    output: Path,
-    lens: LensFiles,
-    fitted: LensModelFit,
-    inputs: Mapping[str, str],
-    settings: Mapping[str, Any],
-) -> None:
-    """Writes the result of a fit.
-
-    Args:
-      output: the folder.
-      lens: the files of the lens.
-      fitted: its fit.
-      inputs: SHA-256 of its files by part.
-      settings: the settings of the fit.
-    """
-    from lensjax.report.lens_figures import thumbnail
-    from lensjax.report.lens_page import render_lens_page
-
-    page = render_lens_page(lens.name, fitted)
-    write_result(output, lens, fitted.to_json(), page, thumbnail(fitted), inputs, settings)
 
 
 def write_result(

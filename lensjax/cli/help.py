@@ -35,7 +35,11 @@ _CODES = (
 
 
 def command_module(name: str) -> ModuleType:
-    """Imports the module of one of `COMMANDS`, with its `main`, `USAGE` and `FLAGS`."""
+    """Imports the module of one of `COMMANDS`, with its `main`, `USAGE` and `FLAGS`.
+
+    `main` takes the command-line arguments and returns the exit code, or None for 0. It raises a `UserError`
+    if the command or a file is invalid, and `Interrupted` if Ctrl-C stopped it and its progress was saved.
+    """
     return importlib.import_module(f"lensjax.cli.{_MODULES.get(name, name.replace('-', '_'))}")
 
 

@@ -38,14 +38,7 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command import.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Raises:
-      UserError: if the command or an image is invalid, or the output folder contains other files.
-    """
+    """Runs the command import."""
     values = parse_flags(FLAGS, arguments, required=("input", "output"))
     source, output = Path(values["input"]).expanduser(), Path(values["output"]).expanduser()
     imported = import_images(

@@ -10,6 +10,7 @@ import jax
 
 from lensjax.cli import fit_output
 from lensjax.cli.fit_output import Summary
+from lensjax.cli.flags import Flag, parse_flags
 from lensjax.cli.lens_inputs import LensFiles, find_lenses
 from lensjax.errors import Interrupted, UserError
 from lensjax.modeling.observation import Observation
@@ -24,11 +25,26 @@ CLEAR_EVERY = 20
 Process = Callable[[LensFiles, Path, Mapping[str, Any], Mapping[str, str]], str]
 
 
-def run(values: Mapping[str, Any], names: Sequence[str], process: Process, summary: Summary) -> int:
+def exit_codes(done: str) -> str:
+    """The exit codes for the help of a command; `done` is what it does with a lens, such as "fitted"."""
+    return (
+        f"Exit codes: 0 at least one lens was {done}; 2 invalid command, or no image could be used, "
+        "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept."
+    )
+
+
+def run(
+    flags: Mapping[str, Flag],
+    arguments: Sequence[str],
+    names: Sequence[str],
+    process: Process,
+    summary: Summary,
+) -> int:
     """Processes all lenses that have no result yet, and writes the table and the index.
 
     Args:
-      values: the flags of the command.
+      flags: the flags of the command.
+      arguments: its command-line arguments.
       names: flags that determine the results, in addition to the files.
       process: processes one lens.
       summary: table and index.
@@ -37,9 +53,11 @@ def run(values: Mapping[str, Any], names: Sequence[str], process: Process, summa
       The exit code.
 
     Raises:
-      UserError: if there are no lenses, results would be overwritten, or no image can be used.
+      UserError: if the command is invalid, there are no lenses, results would be overwritten, or no image
+        can be used.
       Interrupted: if Ctrl-C stopped the command; the finished lenses have been written.
     """
+    values = parse_flags(flags, arguments, required=("image", "output"))
     image, output = (Path(values[name]).expanduser() for name in ("image", "output"))
     noise, psf, mask = (
         Path(values[name]).expanduser() if values[name] else None for name in ("noise", "psf", "mask")

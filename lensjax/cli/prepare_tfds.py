@@ -26,14 +26,7 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command prepare-tfds.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Raises:
-      UserError: if the command or an image is invalid.
-    """
+    """Runs the command prepare-tfds."""
     values = parse_flags(FLAGS, arguments, required=("source", "data-dir"))
     from lensjax.data.deep_lense import prepare_dataset  # TensorFlow Datasets is slow to import
 

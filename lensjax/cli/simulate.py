@@ -59,14 +59,7 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command simulate.
-
-    Args:
-      arguments: its command-line arguments.
-
-    Raises:
-      UserError: if the command is invalid, or the folder contains other files.
-    """
+    """Runs the command simulate."""
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:
         raise UserError("--output or --montage is required; see --help")

@@ -45,17 +45,7 @@ class Finding:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Checks the given paths, or the user's cache.
-
-    Args:
-      arguments: the command-line arguments.
-
-    Returns:
-      1 if something is damaged.
-
-    Raises:
-      UserError: if a path is not a run, a model file or a cache folder, or a run is in use.
-    """
+    """Runs the command verify."""
     paths = [Path(word) for word in arguments if not word.startswith("-")]
     parse_flags(FLAGS, [word for word in arguments if word.startswith("-")])
     damaged = False

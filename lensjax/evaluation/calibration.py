@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from lensjax.errors import UserError
+from lensjax.evaluation.types import Labels, Probabilities
 from lensjax.workdir import seal, unseal, write_atomically
 
 CALIBRATION_FILE = "calibration.json"  # in the run's folder
@@ -33,9 +34,7 @@ class Calibration:
     best_epoch: int
 
 
-def fit_temperature(
-    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
-) -> float:
+def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
     """Temperature that maximizes the likelihood of the labels.
 
     The negative log-likelihood is convex in the inverse temperature, so there is a single optimum. If every
@@ -58,9 +57,7 @@ def fit_temperature(
     return float(np.exp(result.x))
 
 
-def apply_temperature(
-    probabilities: Float[np.ndarray, "n classes"], temperature: float
-) -> Float[np.ndarray, "n classes"]:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Probabilities after division of the logits by a temperature.
 
     Args:
@@ -70,7 +67,7 @@ def apply_temperature(
     return softmax(to_logits(probabilities) / temperature, axis=1)
 
 
-def to_logits(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+def to_logits(probabilities: Probabilities) -> Float[np.ndarray, "n classes"]:
     """Logits that correspond to probabilities, up to an additive constant per image.
 
     Args:

@@ -4,10 +4,11 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
 from scipy.stats import norm, rankdata
 
 from lensjax.data.images import CLASSES
+from lensjax.evaluation.types import Labels, Probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,7 @@ class AucDifference:
     p: float
 
 
-def auc_differences(
-    labels: Integer[np.ndarray, " n"],
-    first: Float[np.ndarray, "n classes"],
-    second: Float[np.ndarray, "n classes"],
-) -> dict[str, AucDifference]:
+def auc_differences(labels: Labels, first: Probabilities, second: Probabilities) -> dict[str, AucDifference]:
     """DeLong's test for each one-vs-rest AUC (`auc_<class>`) and for the mean AUC (`auc`).
 
     Each image contributes its placement among the images of the opposite kind to each AUC. The variance of a

@@ -1,14 +1,13 @@
 """AUC, accuracy and confusion matrix of classifier probabilities."""
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Int
 
 from lensjax.data.images import CLASSES
+from lensjax.evaluation.types import Labels, Probabilities
 
 
-def classification_metrics(
-    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
-) -> dict[str, float]:
+def classification_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     """One-vs-rest AUC of each class, mean AUC, and accuracy.
 
     Args:
@@ -31,9 +30,7 @@ def classification_metrics(
     }
 
 
-def confusion_matrix(
-    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
-) -> Int[np.ndarray, "classes classes"]:
+def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Int[np.ndarray, "classes classes"]:
     """Number of images by true class (row) and predicted class (column).
 
     Args:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from lensjax.evaluation.scores import ECE_BINS
+from lensjax.evaluation.types import Labels, Probabilities
 
 _Z_95 = 1.959964  # two-sided 95 % quantile of the standard normal distribution
 
@@ -31,9 +32,7 @@ class Reliability:
     ece: float
 
 
-def reliability_diagram(
-    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"], *, bins: int = ECE_BINS
-) -> Reliability:
+def reliability_diagram(labels: Labels, probabilities: Probabilities, *, bins: int = ECE_BINS) -> Reliability:
     """Reliability diagram, with the same bins as `lensjax.evaluation.scores`.
 
     Args:

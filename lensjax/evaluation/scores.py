@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from lensjax.data.images import CLASSES
+from lensjax.evaluation.types import Labels, Probabilities
 
 ECE_BINS = 15
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
@@ -16,9 +17,7 @@ F1_NAMES = (*(f"f1_{name}" for name in CLASSES), "f1")
 SCORE_NAMES = (*AUC_NAMES, "accuracy", "balanced_accuracy", *F1_NAMES, "ece", "brier", "nll")
 
 
-def compute_scores(
-    labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
-) -> dict[str, float]:
+def compute_scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     """All scores in `SCORE_NAMES` for a set of images.
 
     `auc` and `f1` are means over the classes. `ece` is the expected calibration error: images are binned by
@@ -38,9 +37,7 @@ def compute_scores(
 
 
 def weighted_scores(
-    labels: Integer[np.ndarray, " n"],
-    probabilities: Float[np.ndarray, "n classes"],
-    weights: Float[np.ndarray, "resamples n"],
+    labels: Labels, probabilities: Probabilities, weights: Float[np.ndarray, "resamples n"]
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
     """Scores of many resamples, each given by the weights of the images.
 
@@ -94,7 +91,7 @@ def weighted_auc(
 
 
 def resample_weights(
-    labels: Integer[np.ndarray, " n"], *, resamples: int = RESAMPLES, seed: int = SEED
+    labels: Labels, *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Integer[np.ndarray, "resamples n"]:
     """Multiplicity of each image in each bootstrap resample, multinomial within each class.
 
@@ -117,9 +114,7 @@ def resample_weights(
 
 
 def bootstrap_scores(
-    labels: Integer[np.ndarray, " n"],
-    probabilities: Float[np.ndarray, "n classes"],
-    weights: Integer[np.ndarray, "resamples n"],
+    labels: Labels, probabilities: Probabilities, weights: Integer[np.ndarray, "resamples n"]
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
     """All scores in `SCORE_NAMES` for each bootstrap resample.
 

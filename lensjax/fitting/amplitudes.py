@@ -5,6 +5,8 @@ import itertools
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lensjax.fitting.types import Matrix, Theta
+
 
 def solve_linear(
     columns: Float[Array, "amplitudes *grid"], image: Float[Array, "*grid"], weight: Float[Array, "*grid"]
@@ -74,7 +76,7 @@ def total_light(
     return sum(amplitude * column for amplitude, column in zip(linear[:-1], columns, strict=True))
 
 
-def diagonal_scales(matrix: Float[Array, "all all"]) -> Float[Array, " all"]:
+def diagonal_scales(matrix: Matrix) -> Theta:
     """Factors that scale the diagonal to 1 when applied to rows and columns."""
     diagonal = jnp.diagonal(matrix)
     return jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)

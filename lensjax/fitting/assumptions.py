@@ -16,6 +16,7 @@ from lensjax.fitting.rendering import render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import image_derivatives, invert_normal_matrix, normal_priors
+from lensjax.fitting.types import Free, Image, Number
 from lensjax.modeling.components import SIE, SIS
 from lensjax.modeling.parameter import Parameter
 from lensjax.physics.precision import full_precision
@@ -96,11 +97,11 @@ def _test_batch(
 def _test_one(
     model: SmoothModel,
     fitted: tuple[str, ...],
-    free: Float[Array, " nonlinear"],
+    free: Free,
     linear: Float[Array, " linear"],
-    residual: Float[Array, "height width"],
-    gain: Float[Array, ""],
-    rms: Float[Array, ""],
+    residual: Image,
+    gain: Number,
+    rms: Number,
 ) -> Float[Array, " assumptions"]:
     """Values of `ASSUMPTIONS`, for a source of amplitude 1; masked pixels have a residual of exactly 0."""
     columns, jacobian = render_with_jacobian(model, Resolution.native(model, residual.shape), free)
@@ -120,7 +121,7 @@ def _test_one(
     matrix = weighted @ weighted.T + jnp.diag(jnp.pad(precisions, pad))
     gradient = weighted @ residual.ravel() + jnp.pad((means - free) * precisions, pad)
 
-    def step(freed: tuple[str, ...]) -> tuple[Float[Array, " some"], Float[Array, ""]]:
+    def step(freed: tuple[str, ...]) -> tuple[Float[Array, " some"], Number]:
         """Step of the freed and the fitted parameters, and the decrease in chi-square."""
         chosen = np.array([names.index(name) for name in dict.fromkeys((*freed, *fitted, *model.linear))])
         found = invert_normal_matrix(matrix[chosen[:, None], chosen]) @ gradient[chosen]

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
+
+from lensjax.fitting.types import Image, Mask
 
 # The brightest neighbor of a point source's brightest pixel, for the narrowest Gaussian point-spread function
 # considered, of standard deviation 0.8 pixels, has exp(-1 / (2 * 0.8^2)) = 1 / 2.2 of its brightness.
@@ -11,9 +13,7 @@ _NUM_SIGMA = 10.0
 _CONTRAST_SHARE = 0.05
 
 
-def find_bad_pixels(
-    image: Float[Array, "height width"], valid: Bool[Array, "height width"]
-) -> Bool[Array, "height width"]:
+def find_bad_pixels(image: Image, valid: Mask) -> Mask:
     """Finds isolated outliers and a constant border, such as hot and dead pixels and a border of zeros.
 
     A bright outlier exceeds the second-brightest of its eight neighbors by more than a point-spread function
@@ -34,7 +34,7 @@ def find_bad_pixels(
     return bad | _outliers(image, valid & ~bad)
 
 
-def constant_border(image: Float[Array, "height width"]) -> Bool[Array, "height width"]:
+def constant_border(image: Image) -> Mask:
     """Finds rows and columns at the edges of an image whose pixels are all equal.
 
     Args:

@@ -42,6 +42,7 @@ from lensjax.fitting.noise import variance
 from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 from lensjax.fitting.solve import normal_priors
+from lensjax.fitting.types import Free, Image, Mask, Number
 from lensjax.physics.precision import full_precision
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
@@ -191,12 +192,12 @@ def _image_evidence(
     window: Window,
     prior: SubstructurePrior,
     tables: tuple[Modes, Array, Array],
-    image: Float[Array, "height width"],
-    valid: Bool[Array, "height width"],
-    free: Float[Array, " nonlinear"],
+    image: Image,
+    valid: Mask,
+    free: Free,
     linear: Float[Array, "2"],
-    gain: Float[Array, ""],
-    background: Float[Array, ""],
+    gain: Number,
+    background: Number,
 ) -> Evidence:
     modes, lines, line_amplitudes = tables
     model, (amp, sky), line = window.model, linear, prior.vortex

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from lensjax.fitting.amplitudes import diagonal_scales
 from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
 from lensjax.fitting.lensed_source import Positions, lensed_brightness, lensed_derivatives
+from lensjax.fitting.types import Free, Image, Matrix, Number, Theta
 
 COARSE, FINE = 1, 2  # rays per binned pixel along each axis; the model specifies `Window.dense`
 # Core of the point masses with these rays, arcsec. A mass deflects the few rays that pass close to it by a
@@ -31,7 +32,7 @@ class Layout:
       weights: the derivatives of `points` with respect to a parameter are linear combinations of these rows.
     """
 
-    points: Callable[[Float[Array, " nonlinear"], Float[Array, " extra"]], Float[Array, "masses 3"]]
+    points: Callable[[Free, Float[Array, " extra"]], Float[Array, "masses 3"]]
     weights: Float[np.ndarray, "rows masses"]
 
 
@@ -51,8 +52,8 @@ class Target:
       corrections: image of the smooth lens with dense rays minus its images with coarse and with fine rays.
     """
 
-    image: Float[Array, "rows columns"]
-    weight: Float[Array, "rows columns"]
+    image: Image
+    weight: Image
     means: Float[Array, " free"]
     precisions: Float[Array, " free"]
     low: Float[Array, " free"]
@@ -73,8 +74,8 @@ class MassFit:
       deflected: derivatives of the brightness of the coarse rays with respect to their deflection.
     """
 
-    theta: Float[Array, " all"]
-    chi_square: Float[Array, ""]
+    theta: Theta
+    chi_square: Number
     residual: Float[Array, " pixels"]
     columns: Float[Array, "all pixels"]
     deflected: Float[Array, "2 tall wide"]
@@ -92,9 +93,7 @@ def points_deflection(points: Float[Array, "masses 3"], core: float, rays: Posit
     return jax.lax.scan(add, (zeros, zeros), points, unroll=5)[0]
 
 
-def evaluate(
-    window: Window, layout: Layout, target: Target, theta: Float[Array, " all"], per_bin: int
-) -> MassFit:
+def evaluate(window: Window, layout: Layout, target: Target, theta: Theta, per_bin: int) -> MassFit:
     """Renders the lens with the masses and its derivatives, which always use coarse rays."""
     dtype, number = theta.dtype, len(window.model.nonlinear)
     free, (amp, sky) = theta[:number], theta[-2:]
@@ -145,7 +144,7 @@ def evaluate(
     return MassFit(theta, chi_square, residual, columns, jnp.stack([by_x, by_y]))
 
 
-def no_fit(window: Window, target: Target, theta: Float[Array, " all"]) -> MassFit:
+def no_fit(window: Window, target: Target, theta: Theta) -> MassFit:
     """A fit that is worse than any other."""
     pixels, rays = target.image.size, ray_positions(window, COARSE)[0].shape
     return MassFit(
@@ -157,7 +156,7 @@ def no_fit(window: Window, target: Target, theta: Float[Array, " all"]) -> MassF
     )
 
 
-def normal_matrix(target: Target, fit: MassFit) -> Float[Array, "all all"]:
+def normal_matrix(target: Target, fit: MassFit) -> Matrix:
     """J^T W J of all parameters, plus the precisions of the normal priors."""
     return fit.columns @ fit.columns.T + jnp.diag(jnp.pad(target.precisions, (0, 2)))
 
@@ -166,7 +165,7 @@ def descend(
     window: Window,
     layout: Layout,
     target: Target,
-    theta: Float[Array, " all"],
+    theta: Theta,
     steps: int,
     per_bin: int,
     tolerance: float = 0.3,
@@ -221,18 +220,14 @@ def _rays(window: Window, per_bin: int, dtype: jnp.dtype) -> Positions:
     return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
 
 
-def target_pull(target: Target, fit: MassFit) -> Float[Array, ""]:
+def target_pull(target: Target, fit: MassFit) -> Number:
     """Chi-square of the normal priors."""
     return (target.precisions * (target.means - fit.theta[:-2]) ** 2).sum()
 
 
 def log_posterior_volume(
-    target: Target,
-    fit: MassFit,
-    products: Float[Array, "all all"],
-    score: Float[Array, " all"],
-    widths: Float[np.ndarray, " extra"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    target: Target, fit: MassFit, products: Matrix, score: Theta, widths: Float[np.ndarray, " extra"]
+) -> tuple[Number, Number]:
     """Log of the integral of exp(-chi-square / 2) relative to its maximum, in the Laplace approximation.
 
     The factors sqrt(2 pi) of the parameters of the smooth lens are omitted. The volume of a parameter with a
@@ -269,7 +264,7 @@ def log_posterior_volume(
     return volume - 0.5 * log_determinant, move @ move
 
 
-def log_det(matrix: Float[Array, "all all"]) -> Float[Array, ""]:
+def log_det(matrix: Matrix) -> Number:
     """Log determinant of a positive definite matrix."""
     scale = diagonal_scales(matrix)
     tiny = 1e-6 * jnp.eye(len(matrix), dtype=matrix.dtype)

@@ -28,6 +28,7 @@ from lensjax.fitting.evidence_pixels import Window
 from lensjax.fitting.lensed_source import parameter_values
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.starts import halton_points
+from lensjax.fitting.types import Free, Number, Theta
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
 _BANK_SIZE = 512  # lines; the bank has each in the eight orientations of a square
@@ -70,7 +71,7 @@ def starting_lines(
     lines: Float[Array, "lines 4"],
     amplitudes: Float[Array, "modes lines"],
     line: VortexPrior,
-    theta_E: Float[Array, ""],
+    theta_E: Number,
     number: int,
 ) -> Float[Array, "number 5"]:
     """Selects distinct lines of a bank that best explain a residual to first order."""
@@ -92,7 +93,7 @@ def starting_lines(
     return jnp.concatenate([(mass[chosen] / theta_E**2)[:, None], lines[chosen]], axis=1)
 
 
-def einstein_radius(model: SmoothModel, free: Float[Array, " nonlinear"]) -> Float[Array, ""]:
+def einstein_radius(model: SmoothModel, free: Free) -> Number:
     """Einstein radius of the main lens, arcsec."""
     return parameter_values(model, free)["mass.0.theta_E"]
 
@@ -179,7 +180,7 @@ def fit_line(
     )[1]
 
 
-def _neighbors(theta: Float[Array, " all"], line: VortexPrior) -> Float[Array, "8 all"]:
+def _neighbors(theta: Theta, line: VortexPrior) -> Float[Array, "8 all"]:
     """Lines of the same density with one end moved to where chi-square may have another minimum."""
     fraction, length, angle = theta[-7], theta[-6], theta[-5]
     step = 1 / (line.number - 1)
@@ -194,12 +195,8 @@ def _neighbors(theta: Float[Array, " all"], line: VortexPrior) -> Float[Array, "
 
 
 def line_log_evidence(
-    fit: MassFit,
-    target: Target,
-    smooth_chi_square: Float[Array, ""],
-    smooth_log_det: Array,
-    line: VortexPrior,
-) -> Float[Array, ""]:
+    fit: MassFit, target: Target, smooth_chi_square: Number, smooth_log_det: Array, line: VortexPrior
+) -> Number:
     """Log evidence for a line relative to none.
 
     Args:

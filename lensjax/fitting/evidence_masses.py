@@ -29,6 +29,7 @@ from lensjax.fitting.evidence_fit import (
     target_pull,
 )
 from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
+from lensjax.fitting.types import Number
 from lensjax.physics.substructure import SubhaloPrior, SubstructurePrior, VortexPrior
 
 SPACING = 0.15  # distance between neighboring nodes, arcsec
@@ -160,7 +161,7 @@ class Response:
     raw_gram: Float[Array, "modes modes"]
     gram: Float[Array, "modes modes"]
     score: Float[Array, " modes"]
-    chi_square: Float[Array, ""]
+    chi_square: Number
 
 
 def mode_response(window: Window, modes: Modes, target: Target, smooth: MassFit) -> Response:
@@ -240,7 +241,7 @@ def _posterior_root(gram: Array, normal: NormalMasses) -> Array:
 
 def masses_log_evidence(
     window: Window, modes: Modes, response: Response, target: Target, smooth: MassFit, prior: SubhaloPrior
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "masses 3"]]:
+) -> tuple[Number, Number, Float[Array, "masses 3"]]:
     """Log evidence for point masses relative to none.
 
     A mass is detectable if it would have a significance of at least `_MIN_SIGNIFICANCE` at its position. The
@@ -388,8 +389,8 @@ def _fit_masses(
 
 
 def _undetectable_masses(
-    modes: Modes, strength: Float[Array, " nodes"], prior: SubhaloPrior, number: Float[Array, ""]
-) -> tuple[Float[Array, ""], NormalMasses]:
+    modes: Modes, strength: Float[Array, " nodes"], prior: SubhaloPrior, number: Number
+) -> tuple[Number, NormalMasses]:
     """Log probability that a mass is undetectable, and the distribution of the sum of undetectable masses."""
     low, high = (end**prior.exponent for end in prior.theta_E_squared)
     heaviest = jnp.clip(_MIN_SIGNIFICANCE / strength, *prior.theta_E_squared) ** prior.exponent

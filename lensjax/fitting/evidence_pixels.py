@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from lensjax.fitting.lensed_source import lensed_brightness
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution, bin_valid
+from lensjax.fitting.types import Free, Image
 
 REACH = 3.0  # half width of the window, arcsec; little light is outside
 BINNING = 2
@@ -135,9 +136,7 @@ def _kernel(model: SmoothModel, per_bin: int) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def source_image(
-    window: Window, per_bin: int, free: Float[Array, " nonlinear"]
-) -> Float[Array, "rows columns"]:
+def source_image(window: Window, per_bin: int, free: Free) -> Image:
     """Binned image of the source of amplitude 1 behind the smooth lens, without the sky."""
     x, y = ray_positions(window, per_bin)
     rays = jnp.asarray(x, free.dtype), jnp.asarray(y, free.dtype)

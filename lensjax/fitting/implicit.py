@@ -10,7 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lensjax.fitting.amplitudes import total_light
 from lensjax.fitting.model import SmoothModel
@@ -18,18 +18,19 @@ from lensjax.fitting.noise import variance
 from lensjax.fitting.rendering import render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.solve import image_derivatives, normal_priors
+from lensjax.fitting.types import Image, Number, Theta
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def attach_image_derivative(
     model: SmoothModel,
     resolution: Resolution,
-    theta: Float[Array, " all"],
-    image: Float[Array, "height width"],
-    valid: Float[Array, "height width"],
-    gain: Float[Array, ""],
-    background: Float[Array, ""],
-) -> Float[Array, " all"]:
+    theta: Theta,
+    image: Image,
+    valid: Image,
+    gain: Number,
+    background: Number,
+) -> Theta:
     """Returns `theta` unchanged, as a differentiable function of the image.
 
     Args:
@@ -73,7 +74,7 @@ def _score(
     valid: Array,
     gain: Array,
     background: Array,
-) -> Float[Array, " all"]:
+) -> Theta:
     free, linear = jnp.split(theta, [len(model.nonlinear)])
     columns, jacobian = render_with_jacobian(model, resolution, free)
     light = total_light(columns, linear)

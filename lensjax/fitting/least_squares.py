@@ -28,6 +28,7 @@ from lensjax.fitting.solve import (
     parameter_bounds,
 )
 from lensjax.fitting.starts import chi_square_gains, lens_bank
+from lensjax.fitting.types import Free, Image, Mask, Matrix, Number
 from lensjax.physics.precision import full_precision
 
 _COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in chi-square of the last step
@@ -86,13 +87,7 @@ def _fit_batch(model: SmoothModel, images: Array, valid: Array, noise: Noise, ba
     return jax.vmap(fit_one)(images[..., 0], valid[..., 0], noise)
 
 
-def _fit_one(
-    model: SmoothModel,
-    bank: Bank,
-    image: Float[Array, "height width"],
-    valid: Bool[Array, "height width"],
-    noise: Noise,
-) -> LensFit:
+def _fit_one(model: SmoothModel, bank: Bank, image: Image, valid: Mask, noise: Noise) -> LensFit:
     """Fits an image scaled to a contrast of 1, and converts the result to the unit of the image."""
     valid = valid & jnp.isfinite(image)
     if model.noise_rms is None:
@@ -131,20 +126,14 @@ def _fit_one(
 class _Optimum:
     """Result of the minimization, for an image of contrast 1."""
 
-    free: Float[Array, " nonlinear"]
+    free: Free
     equations: NormalEquations
-    gain: Float[Array, ""]
-    background: Float[Array, ""]
+    gain: Number
+    background: Number
     done: Bool[Array, ""]
 
 
-def _optimize(
-    model: SmoothModel,
-    bank: Bank,
-    image: Float[Array, "height width"],
-    valid: Float[Array, "height width"],
-    noise: Noise,
-) -> _Optimum:
+def _optimize(model: SmoothModel, bank: Bank, image: Image, valid: Image, noise: Noise) -> _Optimum:
     """Fits coarse pixels from several starts, then finer pixels, then the image with model weights."""
     shape = (image.shape[0], image.shape[1])
     coarse, middle = _coarse_resolution(model, shape), Resolution(shape, 2, 2)
@@ -184,20 +173,15 @@ def _optimize(
 class _Solution:
     """The optimum as a differentiable function of the image, for an image of contrast 1."""
 
-    free: Float[Array, " nonlinear"]
+    free: Free
     linear: Float[Array, " linear"]
     columns: Float[Array, "amplitudes height width"]
-    residual: Float[Array, "height width"]
-    reduced_chi_square: Float[Array, ""]
-    covariance: Float[Array, "all all"]
+    residual: Image
+    reduced_chi_square: Number
+    covariance: Matrix
 
 
-def _solution(
-    model: SmoothModel,
-    scaled: Float[Array, "height width"],
-    valid: Bool[Array, "height width"],
-    optimum: _Optimum,
-) -> _Solution:
+def _solution(model: SmoothModel, scaled: Image, valid: Mask, optimum: _Optimum) -> _Solution:
     """Parameters, residual and chi-square of the scaled image, for which no square overflows float32."""
     equations, gain, background = optimum.equations, optimum.gain, optimum.background
     dtype, flags = scaled.dtype, valid.astype(scaled.dtype)
@@ -239,8 +223,8 @@ def _lens_fit(
     optimum: _Optimum,
     solution: _Solution,
     converged: Bool[Array, ""],
-    minimum: Float[Array, ""],
-    contrast: Float[Array, ""],
+    minimum: Number,
+    contrast: Number,
 ) -> LensFit:
     """Converts the result to the unit of the image, which was scaled as (image - minimum) / contrast."""
     free = solution.free
@@ -270,7 +254,7 @@ def _coarse_resolution(model: SmoothModel, shape: tuple[int, ...]) -> Resolution
 
 def _fit_from_bank(
     model: SmoothModel, resolution: Resolution, image: Array, weight: Array, bank: Bank
-) -> Float[Array, " nonlinear"]:
+) -> Free:
     """Fits from the most promising lenses of a bank and returns the best fit."""
     free, columns = bank
     _, best = jax.lax.top_k(chi_square_gains(columns, image.ravel(), weight.ravel()), _NUM_STARTS)
@@ -291,7 +275,7 @@ def _fit_from(
     max_steps: int = 30,
     tolerance: ArrayLike = 0.01,
     damping: float = 1e-5,
-) -> tuple[Float[Array, " nonlinear"], NormalEquations, Bool[Array, ""]]:
+) -> tuple[Free, NormalEquations, Bool[Array, ""]]:
     def evaluate(free: Array) -> NormalEquations:
         columns, jacobian = render_with_jacobian(model, resolution, free)
         return normal_equations(model, free, columns, jacobian, image, weight)

@@ -2,15 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lensjax import physics
 from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.types import Free
 
 Positions = tuple[Array, Array]  # x and y
 
 
-def parameter_values(model: SmoothModel, free: Float[Array, " nonlinear"]) -> dict[str, Array]:
+def parameter_values(model: SmoothModel, free: Free) -> dict[str, Array]:
     """Values of all fixed and fitted parameters by name."""
     return {name: jnp.asarray(value, free.dtype) for name, value in model.lens.values(free).items()}
 
@@ -21,7 +22,7 @@ def shoot_rays(model: SmoothModel, values: dict[str, Array], x: Array, y: Array)
 
 
 def lensed_brightness(
-    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
+    model: SmoothModel, free: Free, rays: Positions, deflection: Positions | None = None
 ) -> Array:
     """Brightness of the lensed source along each ray, for an amplitude of 1.
 
@@ -37,7 +38,7 @@ def lensed_brightness(
 
 
 def lensed_derivatives(
-    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions, deflection: Positions | None = None
+    model: SmoothModel, free: Free, rays: Positions, deflection: Positions | None = None
 ) -> tuple[Array, dict[str, Array], Positions]:
     """Brightness along each ray and its derivatives; arguments as for `lensed_brightness`.
 
@@ -77,13 +78,13 @@ def lensed_derivatives(
     return brightness, by_name, (by_x, by_y)
 
 
-def light_brightness(model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions) -> list[Array]:
+def light_brightness(model: SmoothModel, free: Free, rays: Positions) -> list[Array]:
     """Brightness of each component of the lens light along each ray, for amplitudes of 1."""
     return list(model.lens.light_columns(*rays, parameter_values(model, free)))
 
 
 def light_derivatives(
-    model: SmoothModel, free: Float[Array, " nonlinear"], rays: Positions
+    model: SmoothModel, free: Free, rays: Positions
 ) -> tuple[list[Array], dict[str, Array]]:
     """Result of `light_brightness`, and its derivatives by name."""
     values = parameter_values(model, free)

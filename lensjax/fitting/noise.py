@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from lensjax.fitting.types import Image, Number
 from lensjax.physics.checks import as_float
 
 _MIN_VARIANCE = 1e-10  # in units of the squared contrast of the image
@@ -69,19 +70,14 @@ def unknown_noise(shape: tuple[int, ...], dtype: jnp.dtype) -> Noise:
     return Noise(gain=unknown, background_rms=unknown, from_counts=jnp.zeros(shape, bool))
 
 
-def variance(
-    flux: Float[Array, "*grid"], gain: Float[Array, ""], background: Float[Array, ""]
-) -> Float[Array, "*grid"]:
+def variance(flux: Float[Array, "*grid"], gain: Number, background: Number) -> Float[Array, "*grid"]:
     """Variance of each pixel, given its flux without the sky."""
     return background + gain * jnp.maximum(flux, 0)
 
 
 def noise_from_high_frequencies(
-    image: Float[Array, "rows columns"],
-    flux: Float[Array, "rows columns"],
-    valid: Float[Array, "rows columns"],
-    gain: Float[Array, ""],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    image: Image, flux: Image, valid: Image, gain: Number
+) -> tuple[Number, Number]:
     """Estimates gain and background from the highest spatial frequencies of an image or a residual.
 
     Args:
@@ -103,12 +99,8 @@ def noise_from_high_frequencies(
 
 
 def background_from_residual(
-    residual: Float[Array, "rows columns"],
-    flux: Float[Array, "rows columns"],
-    valid: Float[Array, "rows columns"],
-    gain: Float[Array, ""],
-    background: Float[Array, ""],
-) -> Float[Array, ""]:
+    residual: Image, flux: Image, valid: Image, gain: Number, background: Number
+) -> Number:
     """Estimates the background variance from pixels in which the background dominates.
 
     Args:
@@ -133,12 +125,8 @@ def background_from_residual(
 
 
 def estimate_noise(
-    known: Noise,
-    residual: Float[Array, "rows columns"],
-    flux: Float[Array, "rows columns"],
-    sky: Float[Array, ""],
-    valid: Float[Array, "rows columns"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    known: Noise, residual: Image, flux: Image, sky: Number, valid: Image
+) -> tuple[Number, Number]:
     """Estimates the gain and the background variance, if unknown, from the residual of a fit.
 
     Args:
@@ -169,9 +157,7 @@ def _second_difference(image: Array, axis: int) -> Array:
     return before - 2 * middle + after
 
 
-def _regression(
-    square: Array, flux: Array, valid: Array, gain: Array
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _regression(square: Array, flux: Array, valid: Array, gain: Array) -> tuple[Number, Number]:
     """Linear regression of squared noise on flux, weighted by the inverse square of the fitted variance."""
     number = jnp.maximum(valid.sum(), 1)
     background = jnp.maximum((valid * square).sum() / number, _MIN_VARIANCE)

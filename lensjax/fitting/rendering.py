@@ -20,6 +20,7 @@ from lensjax.fitting.lensed_source import (
 )
 from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.resolution import Resolution
+from lensjax.fitting.types import Free, Image
 from lensjax.modeling.components import component_parameters
 
 # Rays along each axis of the square that replaces a ray through the center of a lens; even.
@@ -27,9 +28,7 @@ CENTRAL_RAYS = 16
 AT_CENTER = 1e-5  # largest distance of such a ray from the center, in pixels
 
 
-def render(
-    model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
-) -> Float[Array, "amplitudes rows columns"]:
+def render(model: SmoothModel, resolution: Resolution, free: Free) -> Float[Array, "amplitudes rows columns"]:
     """Renders the lens light and the lensed source with amplitudes of 1, without the sky.
 
     Args:
@@ -48,7 +47,7 @@ def render(
 
 
 def render_with_jacobian(
-    model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
+    model: SmoothModel, resolution: Resolution, free: Free
 ) -> tuple[Float[Array, "amplitudes rows columns"], Float[Array, "nonlinear rows columns"]]:
     """Renders like `render`, and also returns the derivatives with respect to the parameters.
 
@@ -73,9 +72,7 @@ def render_with_jacobian(
     return images[:number], images[number:]
 
 
-def source_positions(
-    model: SmoothModel, resolution: Resolution, free: Float[Array, " nonlinear"]
-) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+def source_positions(model: SmoothModel, resolution: Resolution, free: Free) -> tuple[Image, Image]:
     """Source-plane position of the ray through each pixel center.
 
     Args:
@@ -162,7 +159,7 @@ def _axes(model: SmoothModel, resolution: Resolution, margin: int) -> list[np.nd
 
 def _pixel_centers(
     model: SmoothModel, resolution: Resolution, margin: int, dtype: jnp.dtype
-) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+) -> tuple[Image, Image]:
     """Coordinates of the pixel centers, with a margin around the image."""
     y, x = np.meshgrid(*_axes(model, resolution, margin), indexing="ij", copy=False)
     return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
@@ -190,7 +187,7 @@ def _psf_kernel(model: SmoothModel, resolution: Resolution) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def _blur(image: Float[Array, "wide high"], kernel: np.ndarray) -> Float[Array, "rows columns"]:
+def _blur(image: Float[Array, "wide high"], kernel: np.ndarray) -> Image:
     height, width = (length - len(kernel) + 1 for length in image.shape)
     weights = kernel.tolist()
     image = sum(weight * image[i : i + height] for i, weight in enumerate(weights))

@@ -5,7 +5,7 @@ Models that predict the parameters of a lens use these functions; `fit_lens` nee
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lensjax.fitting.amplitudes import solve_linear, total_light
 from lensjax.fitting.model import SmoothModel
@@ -13,14 +13,13 @@ from lensjax.fitting.noise import noise_from_high_frequencies, variance
 from lensjax.fitting.rendering import render, render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds
+from lensjax.fitting.types import Free, Image
 from lensjax.physics.checks import as_float
 
 _TOLERANCE = 0.3  # largest expected decrease in chi-square of the last step
 
 
-def standardized_residual(
-    model: SmoothModel, image: Float[Array, "height width"], free: Float[Array, " nonlinear"]
-) -> Float[Array, "height width"]:
+def standardized_residual(model: SmoothModel, image: Image, free: Free) -> Image:
     """Residual of a lens in standard deviations of the noise; differentiable in both arrays.
 
     The amplitudes and the sky are fitted for the given lens. The noise is estimated from the highest
@@ -41,13 +40,7 @@ def standardized_residual(
     return (image - total_light(columns, linear) - linear[-1]) * jnp.sqrt(weight)
 
 
-def refine_parameters(
-    model: SmoothModel,
-    image: Float[Array, "height width"],
-    start: Float[Array, " nonlinear"],
-    *,
-    max_steps: int,
-) -> Float[Array, " nonlinear"]:
+def refine_parameters(model: SmoothModel, image: Image, start: Free, *, max_steps: int) -> Free:
     """Takes damped Gauss-Newton steps toward the minimum of chi-square.
 
     The result is constant under differentiation.

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lensjax.fitting.amplitudes import diagonal_scales, solve_linear, total_light
 from lensjax.fitting.model import SmoothModel
+from lensjax.fitting.types import Free, Image, Matrix, Number, Theta
 
 
 @jax.tree_util.register_dataclass
@@ -30,10 +31,10 @@ class NormalEquations:
       chi_square: chi-square of the pixels and the priors.
     """
 
-    matrix: Float[Array, "all all"]
-    gradient: Float[Array, " all"]
+    matrix: Matrix
+    gradient: Theta
     linear: Float[Array, " linear"]
-    chi_square: Float[Array, ""]
+    chi_square: Number
 
 
 def initial_normal_equations(model: SmoothModel, dtype: jnp.dtype) -> NormalEquations:
@@ -49,11 +50,11 @@ def initial_normal_equations(model: SmoothModel, dtype: jnp.dtype) -> NormalEqua
 
 def normal_equations(
     model: SmoothModel,
-    free: Float[Array, " nonlinear"],
+    free: Free,
     columns: Float[Array, "amplitudes rows columns"],
     jacobian: Float[Array, "nonlinear rows columns"],
-    image: Float[Array, "rows columns"],
-    weight: Float[Array, "rows columns"],
+    image: Image,
+    weight: Image,
 ) -> NormalEquations:
     """Normal equations of all parameters, at the best amplitudes and sky.
 
@@ -118,12 +119,7 @@ def parameter_bounds(model: SmoothModel, dtype: jnp.dtype) -> tuple[Array, Array
     return jnp.asarray(low, dtype), jnp.asarray(high, dtype)
 
 
-def damped_step(
-    model: SmoothModel,
-    free: Float[Array, " nonlinear"],
-    equations: NormalEquations,
-    damping: Float[Array, ""],
-) -> Float[Array, " nonlinear"]:
+def damped_step(model: SmoothModel, free: Free, equations: NormalEquations, damping: Number) -> Free:
     """Damped step of the free parameters; 0 for parameters held at a bound, and clipped at the bounds."""
     low, high = parameter_bounds(model, free.dtype)
     gradient, number = equations.gradient[: len(free)], len(equations.linear)
@@ -140,7 +136,7 @@ def damped_step(
     return jnp.clip(free + step[: len(free)], low, high) - free
 
 
-def invert_normal_matrix(matrix: Float[Array, "all all"]) -> Float[Array, "all all"]:
+def invert_normal_matrix(matrix: Matrix) -> Matrix:
     """Inverse of a normal matrix, finite even if the matrix is singular."""
     scale = diagonal_scales(matrix)
     tiny = 8 * jnp.finfo(matrix.dtype).eps
@@ -151,23 +147,23 @@ def invert_normal_matrix(matrix: Float[Array, "all all"]) -> Float[Array, "all a
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _State:
-    free: Float[Array, " nonlinear"]
+    free: Free
     equations: NormalEquations
-    move: Float[Array, " nonlinear"]
-    damping: Float[Array, ""]
+    move: Free
+    damping: Number
     steps: Int[Array, ""]
     done: Bool[Array, ""]
 
 
 def minimize(
     model: SmoothModel,
-    evaluate: Callable[[Float[Array, " nonlinear"]], NormalEquations],
-    start: Float[Array, " nonlinear"],
+    evaluate: Callable[[Free], NormalEquations],
+    start: Free,
     *,
     max_steps: int,
     tolerance: ArrayLike,
     damping: float,
-) -> tuple[Float[Array, " nonlinear"], NormalEquations, Bool[Array, ""]]:
+) -> tuple[Free, NormalEquations, Bool[Array, ""]]:
     """Minimizes chi-square from a starting point, with constant weights.
 
     Args:

@@ -7,7 +7,7 @@ image plane) and a source (in the source plane).
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
@@ -20,6 +20,7 @@ from lensjax.errors import UserError
 from lensjax.modeling.parameter import Parameter
 
 Values = Mapping[str, Any]  # parameter name -> scalar
+Deflection = Callable[..., tuple[Array, Array]]
 
 _COORDINATE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0))
 _ELLIPTICITY = Parameter.fitted((0.0, 0.0), (-0.6, 0.6))
@@ -79,6 +80,16 @@ def component_parameters(component: Any) -> dict[str, Parameter]:
     return {name: value for name, value in fields.items() if isinstance(value, Parameter)}
 
 
+def as_method(profile: Deflection) -> Callable[[Any, Array, Array, Values], tuple[Array, Array]]:
+    """A deflection of `lensjax.physics` as the method `deflection` of a mass component."""
+
+    def deflection(self: Any, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
+        """Deflection at x and y, arcsec."""
+        return profile(x, y, **values)
+
+    return deflection
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SIS:
     """Singular isothermal sphere; parameters as in `physics.sis_deflection`."""
@@ -87,10 +98,7 @@ class SIS:
     theta_E: Parameter = _EINSTEIN_RADIUS
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.sis_deflection(x, y, **values)
+    deflection = as_method(physics.sis_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,10 +111,7 @@ class SIE:
     e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.sie_deflection(x, y, **values)
+    deflection = as_method(physics.sie_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,10 +125,7 @@ class EPL:
     e2: Parameter = _ELLIPTICITY
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.epl_deflection(x, y, **values)
+    deflection = as_method(physics.epl_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,10 +135,7 @@ class Shear:
     lenstronomy: ClassVar[str] = "SHEAR"
     gamma1: Parameter = _SHEAR
     gamma2: Parameter = _SHEAR
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.external_shear_deflection(x, y, **values)
+    deflection = as_method(physics.external_shear_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """A telescope image of a lens, with its noise and its point-spread function."""
 
 import dataclasses
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.correlation import NoiseCorrelation
 from lensjax.modeling.planes import check_noise, pixels, plane_like
 from lensjax.modeling.psf import check_psf, gaussian_psf, rebin_psf
+from lensjax.physics.checks import check_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
@@ -238,9 +238,6 @@ def _check_scale(pixel_scale: Any) -> float:
 def _check_integer(name: str, value: Any, least: int = 1) -> int:
     """The value as an `int`; raises an error if it is not a whole number of at least `least`."""
     try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}")
-    return number
+        return check_number(name, value, least)
+    except ValueError as error:
+        raise UserError(str(error)) from None

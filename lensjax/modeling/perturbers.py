@@ -1,13 +1,14 @@
 """Mass components in addition to the main lens: dark halos and multipoles, in lenstronomy's names."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 from jaxtyping import Array
 
 from lensjax import physics
 from lensjax.errors import UserError
-from lensjax.modeling.components import Values
+from lensjax.modeling.components import Values, as_method
 from lensjax.modeling.parameter import Parameter
 
 _COORDINATE = Parameter.fitted((0.0, 0.0), (-6.0, 6.0))
@@ -30,11 +31,8 @@ class PointMass:
     theta_E: Parameter = _POINT_RADIUS
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        # The softening is far below the resolution of an image and keeps derivatives finite.
-        return physics.point_mass_deflection(x, y, **values, core=1e-4)
+    # The softening is far below the resolution of an image and keeps derivatives finite.
+    deflection = as_method(functools.partial(physics.point_mass_deflection, core=1e-4))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,10 +45,7 @@ class PseudoJaffe:
     Rs: Parameter = _TRUNCATION_RADIUS
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.pseudo_jaffe_deflection(x, y, **values)
+    deflection = as_method(physics.pseudo_jaffe_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,10 +57,7 @@ class NFW:
     Rs: Parameter = _SCALE_RADIUS
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
-
-    def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:
-        """Deflection at x and y, arcsec."""
-        return physics.nfw_deflection(x, y, **values)
+    deflection = as_method(physics.nfw_deflection)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

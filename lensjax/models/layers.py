@@ -11,6 +11,9 @@ from jaxtyping import Array, DTypeLike, Float, Key
 
 from lensjax.models import cpu_kernels
 
+FeatureMaps = Float[Array, "batch height width channels"]
+RowWeights = Float[Array, " batch"]  # 1 for real rows and 0 for padding
+
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
     """Uniform within +-1 / sqrt(fan_in), PyTorch's default initializer of weights and biases."""
@@ -74,9 +77,7 @@ class StemConv(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool
-    ) -> Float[Array, "batch new_height new_width features"]:
+    def __call__(self, x: FeatureMaps, *, train: bool) -> Float[Array, "batch new_height new_width features"]:
         """Feature maps; see `BatchNorm` for `train`."""
         initial = fan_in_uniform(7 * 7 * x.shape[-1])
         convolution = conv(self.features, 7, stride=2, kernel_init=initial, dtype=self.dtype)
@@ -132,19 +133,13 @@ class BatchNorm(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
-    ) -> Float[Array, "batch height width channels"]:
+    def __call__(self, x: FeatureMaps, *, train: bool, weights: RowWeights | None = None) -> FeatureMaps:
         """Normalizes by the batch statistics in training, otherwise by the running statistics.
 
         Args:
           x: feature maps.
           train: True to use the batch statistics and update the running statistics.
-          weights: 1 for real rows and 0 for padding; None if there is no padding.
+          weights: weight of each row; None if there is no padding.
         """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, DTypeLike, Float
 
 from lensjax.models.cpu_kernels import max_pool
-from lensjax.models.layers import BatchNorm, StemConv, conv, dense
+from lensjax.models.layers import BatchNorm, FeatureMaps, RowWeights, StemConv, conv, dense
 
 
 class BasicBlock(nn.Module):
@@ -29,11 +29,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
+        self, x: FeatureMaps, *, train: bool, weights: RowWeights | None = None
     ) -> Float[Array, "batch new_height new_width features"]:
         """Feature maps after the block; see `BatchNorm` for the arguments."""
 
@@ -72,11 +68,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        train: bool,
-        weights: Float[Array, " batch"] | None = None,
+        self, x: FeatureMaps, *, train: bool, weights: RowWeights | None = None
     ) -> Float[Array, "batch classes"]:
         """Logits; see `BatchNorm` for the arguments.
 

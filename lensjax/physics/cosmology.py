@@ -76,12 +76,7 @@ def lensing_distances(
 
 
 def time_delay_distance(z_lens: Values, z_source: Values, *, H0: Values = 70.0, Om0: Values = 0.3) -> Result:
-    """Time-delay distance (1 + z_lens) D_L D_S / D_LS.
-
-    Args:
-      z_lens, z_source: redshifts.
-      H0: Hubble constant, km / s / Mpc.
-      Om0: matter density today in units of the critical density.
+    """Time-delay distance (1 + z_lens) D_L D_S / D_LS. Arguments as for `lensing_distances`.
 
     Returns:
       The distance, Mpc; infinite if the redshifts are equal, and NaN for a source in front of the lens.
@@ -105,10 +100,7 @@ def einstein_radius(
 
     Args:
       mass: nonnegative mass, solar masses.
-      z_lens, z_source: redshifts.
-      H0: Hubble constant, km / s / Mpc.
-      Om0: matter density today in units of the critical density.
-      convention: see `lensing_distances`.
+      z_lens, z_source, H0, Om0, convention: as for `lensing_distances`.
 
     Returns:
       The radius, arcsec: 1.66 for 1e12 solar masses at the default redshifts; 0 for a source in front of the
@@ -136,13 +128,10 @@ def einstein_mass(
 
     Args:
       theta_E: Einstein radius, arcsec.
-      z_lens, z_source: redshifts, z_source > z_lens; the mass is infinite if they are equal.
-      H0: Hubble constant, km / s / Mpc.
-      Om0: matter density today in units of the critical density.
-      convention: see `lensing_distances`.
+      z_lens, z_source, H0, Om0, convention: as for `lensing_distances`, with z_source > z_lens.
 
     Returns:
-      The mass, solar masses.
+      The mass, solar masses; infinite if the redshifts are equal.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
@@ -163,10 +152,7 @@ def sis_einstein_radius(
 
     Args:
       velocity_dispersion: line-of-sight velocity dispersion of the stars, km / s.
-      z_lens, z_source: redshifts.
-      H0: Hubble constant, km / s / Mpc; the radius does not depend on it.
-      Om0: matter density today in units of the critical density.
-      convention: see `lensing_distances`.
+      z_lens, z_source, H0, Om0, convention: as for `lensing_distances`; the radius does not depend on H0.
 
     Returns:
       The radius, arcsec: 0.49 for 200 km / s at the default redshifts; 0 for a source in front of the lens.
@@ -192,13 +178,11 @@ def sis_velocity_dispersion(
 
     Args:
       theta_E: nonnegative Einstein radius, arcsec; at 0, the slope is infinite.
-      z_lens, z_source: redshifts, z_source > z_lens; the dispersion is infinite if they are equal.
-      H0: Hubble constant, km / s / Mpc; the dispersion does not depend on it.
-      Om0: matter density today in units of the critical density.
-      convention: see `lensing_distances`.
+      z_lens, z_source, H0, Om0, convention: as for `lensing_distances`, with z_source > z_lens; the
+        dispersion does not depend on H0.
 
     Returns:
-      The dispersion, km / s.
+      The dispersion, km / s; infinite if the redshifts are equal.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """

@@ -9,6 +9,7 @@ from matplotlib import colormaps
 
 from lensjax.data.images import DISPLAY_NAMES, ImageSet
 from lensjax.data.preparation import crop_center, prepare
+from lensjax.evaluation.types import Probabilities
 from lensjax.prediction.attribution import (
     attention_rollout,
     attention_weights,
@@ -28,7 +29,7 @@ _STAGES = {1: "first", 2: "second", 3: "third", 4: "last"}
 def explanation_panels(
     trained: TrainedModel,
     images: ImageSet,
-    probabilities: Float[np.ndarray, "n classes"],
+    probabilities: Probabilities,
     rows: Int[np.ndarray, " shown"],
     *,
     split: str,

@@ -1,18 +1,18 @@
 """Selection of images for a report, and galleries of correct and wrong predictions."""
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
+from lensjax.evaluation.types import Labels, Probabilities
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report.panels import Panel, Picture, Strip
 
 COLUMNS = 6
-Probabilities = Float[np.ndarray, "n classes"]
 
 
 def most_certain(
-    labels: Integer[np.ndarray, " n"], probabilities: Probabilities, *, label: int, right: bool
+    labels: Labels, probabilities: Probabilities, *, label: int, right: bool
 ) -> Int[np.ndarray, " found"]:
     """Indices of the correctly or incorrectly classified images of a class, most confident first.
 
@@ -26,9 +26,7 @@ def most_certain(
     return rows[np.argsort(-probabilities[rows].max(1), kind="stable")]
 
 
-def select_for_detail(
-    labels: Integer[np.ndarray, " n"], probabilities: Probabilities
-) -> Int[np.ndarray, " shown"]:
+def select_for_detail(labels: Labels, probabilities: Probabilities) -> Int[np.ndarray, " shown"]:
     """Indices of two images per class: the most confident correct and the most confident wrong prediction.
 
     If a class has no prediction of one kind, a second prediction of the other kind is used.

@@ -4,11 +4,12 @@ import base64
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
+import lensjax
 from lensjax.report.page_style import STYLE
 from lensjax.report.panels import Panel, Picture, Strip, encode_png
 
@@ -22,6 +23,7 @@ DARK = {
     "#009e73": "#3ccfa4",
     "#cc79a7": "#e59cc5",
 }
+MADE_WITH = f"Made with lensjax {escape(lensjax.__version__)}."
 _DPI = 200  # for screens with two dots per CSS pixel
 _SIDE = 150  # side of a small picture, CSS pixels
 
@@ -141,6 +143,24 @@ def render_document(
         f"{header}{nav}<main>{body}</main><footer>{footer}</footer>"
         f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
+
+
+def render_header(over: str, title: str, tiles: Iterable[Sequence[str]], lead: str = "") -> str:
+    """The top of a page. All arguments are HTML.
+
+    Args:
+      over: line above the title.
+      title: title.
+      tiles: name, value and, optionally, explanation of each key number.
+      lead: paragraph below the title; none if empty.
+    """
+    keys = ""
+    for name, *texts in tiles:
+        cells = zip(("value", "more"), texts, strict=False)
+        content = "".join(f'<dd class="{kind}">{text}</dd>' for kind, text in cells)
+        keys += f"<div><dt>{name}</dt>{content}</div>"
+    lead = f'<p class="lead">{lead}</p>' if lead else ""
+    return f'<header><p class="over">{over}</p><h1>{title}</h1>{lead}<dl class="key">{keys}</dl></header>'
 
 
 def render_png(figure: Figure, alt: str, caption: str) -> str:

@@ -5,7 +5,6 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-import lensjax
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
 from lensjax.report.html import Cell
@@ -76,17 +75,11 @@ def render_list(
     Returns:
       The page.
     """
-    keys = "".join(
-        f'<div><dt>{name}</dt><dd class="value">{number:,}</dd></div>' for name, number in counts.items()
-    )
-    header = (
-        f'<header><p class="over">{title}</p>'
-        f"<h1>{len(rows):,} lens{'es' * (len(rows) != 1)}</h1>"
-        f'<dl class="key">{keys}</dl></header>'
-    )
+    tiles = [(name, f"{number:,}") for name, number in counts.items()]
+    header = html.render_header(title, f"{len(rows):,} lens{'es' * (len(rows) != 1)}", tiles)
     caption = f"{pictures}. Click a heading to sort the table"
     table = html.render_table(caption, head, rows, css_class="lenses")
-    footer = f"Made with lensjax {escape(lensjax.__version__)}. The table is also in {file}."
+    footer = f"{html.MADE_WITH} The table is also in {file}."
     sections = {"lenses": ("Lenses", table)}
     return html.render_document(title.partition(":")[0], header, sections, footer, script=_SORTING)
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-import lensjax
 from lensjax.modeling.result import LensModelFit
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
@@ -63,8 +62,8 @@ def render_lens_page(name: str, fitted: LensModelFit) -> str:
         "assumptions": ("Assumptions", _assumptions(fitted)),
     }
     footer = (
-        f"Made with lensjax {escape(lensjax.__version__)}. This file is self-contained. {title}.json "
-        "contains the numbers, and the model in lenstronomy's format."
+        f"{html.MADE_WITH} This file is self-contained. {title}.json contains the numbers, and the model in "
+        "lenstronomy's format."
     )
     return html.render_document(f"{title}: lensjax fit", _header(title, fitted), sections, footer)
 
@@ -99,15 +98,10 @@ def _header(title: str, fitted: LensModelFit) -> str:
         ("reduced chi-square", f"{fitted.reduced_chi_square:.3f}", "relative to the blank sky"),
         ("lensed source", f"{fitted.detection:.0f}", "detection significance, standard deviations"),
     ]
-    keys = "".join(
-        f'<div><dt>{key}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
-        for key, value, more in tiles
-    )
     frame = fitted.frame
-    return (
-        f'<header><p class="over">lensjax fit: model of a gravitational lens</p><h1>{title}</h1>'
-        f'<p class="lead">{names}, fitted to {frame.rows} x {frame.columns} pixels of '
-        f'{frame.pixel_scale:.4g} arcsec.</p><dl class="key">{keys}</dl></header>'
+    size = f"{frame.rows} x {frame.columns} pixels of {frame.pixel_scale:.4g} arcsec"
+    return html.render_header(
+        "lensjax fit: model of a gravitational lens", title, tiles, f"{names}, fitted to {size}."
     )
 
 

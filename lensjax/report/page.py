@@ -77,18 +77,14 @@ def _header(metrics: Mapping[str, Any], provenance: Provenance, name: str) -> st
         ("calibration error", _value(metrics, "ece"), _range(metrics, "ece") + scaled),
         (f"{provenance.split} images", f"{total:,}", epoch + views + unlike),
     ]
-    keys = "".join(
-        f'<div><dt>{title}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
-        for title, value, more in tiles
-    )
     source = escape(to_valid_utf8(str(provenance.config.data.source)))
-    return (
-        f'<header><p class="over">lensjax report: dark-matter substructure in strong gravitational lenses</p>'
-        f'<h1>{name}</h1><p class="lead">{escape(model)} ({_MODELS.get(model, "")}), evaluated on the '
-        f"{provenance.split} images of {source}. 95 % intervals from "
-        f"{metrics['bootstrap']['resamples']:,} bootstrap resamples in parentheses.</p>"
-        f'<dl class="key">{keys}</dl></header>'
+    resamples = metrics["bootstrap"]["resamples"]
+    lead = (
+        f"{escape(model)} ({_MODELS.get(model, '')}), evaluated on the {provenance.split} images of "
+        f"{source}. 95 % intervals from {resamples:,} bootstrap resamples in parentheses."
     )
+    over = "lensjax report: dark-matter substructure in strong gravitational lenses"
+    return html.render_header(over, name, tiles, lead)
 
 
 def _value(metrics: Mapping[str, Any], name: str) -> str:

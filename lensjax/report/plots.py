@@ -7,13 +7,14 @@ from typing import Any
 
 import matplotlib.style
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.evaluation.reliability import Reliability
+from lensjax.evaluation.types import Labels, Probabilities
 from lensjax.report.published import PUBLISHED
 
 # Okabe and Ito's color-blind-safe colors.
@@ -91,11 +92,7 @@ def auc_figure(metrics: Mapping[str, Any]) -> Figure:
 
 
 def roc_figure(
-    labels: Integer[np.ndarray, " n"],
-    probabilities: Float[np.ndarray, "n classes"],
-    metrics: Mapping[str, Any],
-    *,
-    log: bool = False,
+    labels: Labels, probabilities: Probabilities, metrics: Mapping[str, Any], *, log: bool = False
 ) -> Figure:
     """One-vs-rest ROC curve of each class, with its AUC.
 
@@ -130,10 +127,7 @@ def roc_figure(
 
 
 def roc_comparison_figure(
-    labels: Integer[np.ndarray, " n"],
-    probabilities: Sequence[Float[np.ndarray, "n classes"]],
-    names: Sequence[str],
-    aucs: Sequence[float],
+    labels: Labels, probabilities: Sequence[Probabilities], names: Sequence[str], aucs: Sequence[float]
 ) -> Figure:
     """One-vs-rest ROC curves of several classifiers, one panel per class.
 
@@ -239,12 +233,7 @@ def loss_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
 
 
 def learning_figure(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Validation AUC of each class and their mean by epoch; the best epoch is marked.
-
-    Args:
-      history: metrics of each epoch.
-      best_epoch: number of the epoch, from 1.
-    """
+    """Validation AUC of each class and their mean by epoch; arguments as for `loss_figure`."""
     curves = {
         title: ([record[f"validation_auc_{name}"] for record in history], color)
         for name, title, color in zip(CLASSES, DISPLAY_NAMES, COLORS, strict=True)

@@ -20,6 +20,7 @@ from lensjax.evaluation.scores import (
     percentile_intervals,
     resample_weights,
 )
+from lensjax.evaluation.types import Labels, Probabilities
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
 from lensjax.workdir import REPORT, write_atomically
 
@@ -61,9 +62,7 @@ def evaluate_seeds(
     return f"{format_table(content)}\n\nAll scores: {folder / RESULT}"
 
 
-def summarize_seeds(
-    labels: Integer[np.ndarray, " n"], probabilities: Sequence[Float[np.ndarray, "n classes"]]
-) -> dict[str, Any]:
+def summarize_seeds(labels: Labels, probabilities: Sequence[Probabilities]) -> dict[str, Any]:
     """Scores of each seed, their mean and scatter, and the scores of the ensemble.
 
     Args:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import lensjax
 from lensjax.prediction.table_files import to_valid_utf8
 from lensjax.report import html
 from lensjax.report.html import Cell
@@ -48,7 +47,7 @@ def render_substructure_page(name: str, search: PerturberSearch) -> str:
         "numbers": ("Numbers", _numbers(search)),
         "assumptions": ("Assumptions", _assumptions(search)),
     }
-    footer = f"Made with lensjax {escape(lensjax.__version__)}. This file is self-contained."
+    footer = f"{html.MADE_WITH} This file is self-contained."
     return html.render_document(f"{title}: lensjax substructure", _header(title, search), sections, footer)
 
 
@@ -100,15 +99,8 @@ def _header(title: str, search: PerturberSearch) -> str:
         ("log10 mass", f"{values['log10_mass']:.2f}", f"± {values['log10_mass_error']:.2f} solar masses"),
         ("area sensitive to 1e9", f"{row['sensitive_fraction_1e9']:.1%}", "of the used part of the image"),
     ]
-    keys = "".join(
-        f'<div><dt>{key}</dt><dd class="value">{value}</dd><dd class="more">{more}</dd></div>'
-        for key, value, more in tiles
-    )
-    return (
-        f'<header><p class="over">lensjax substructure: search for a dark perturber</p><h1>{title}</h1>'
-        f'<p class="lead">Search for {_PROFILES[search.map.halo.profile]}.</p>'
-        f'<dl class="key">{keys}</dl></header>'
-    )
+    lead = f"Search for {_PROFILES[search.map.halo.profile]}."
+    return html.render_header("lensjax substructure: search for a dark perturber", title, tiles, lead)
 
 
 def _numbers(search: PerturberSearch) -> str:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from helpers.made_fits import fit_result
 from helpers.small_cutout import write_fits
 from helpers.small_lens import FRAME, FREE, MODEL, PSF, observe
-from lensjax.modeling import LensModelFit, Observation
+from lensjax.modeling import Observation
 from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.variable_projection import Settings, fit_model, model_images
-from lensjax.modeling.verdict import Verdict
 from lensjax.substructure import Halo
 
 HALO = Halo(z_lens=0.3, z_source=0.8)
@@ -40,27 +40,20 @@ def fit_data(data):
     covariance = parameter_covariance(
         MODEL, FRAME, data, fit, prior_weight=1.0, correlate=lambda columns: columns
     )
-    return LensModelFit(
-        model=MODEL,
-        parameters={name: float(value) for name, value in MODEL.values(fit.free).items()},
-        names=MODEL.fitted,
+    return fit_result(
+        MODEL,
+        fit.free,
+        FRAME,
+        np.asarray(data.image, np.float64),
         covariance=covariance,
         amplitudes=fit.amplitudes,
-        frame=FRAME,
-        image=np.asarray(data.image, np.float64),
         noise=np.where(data.weight > 0, 1.0, np.inf),
         lens_light=images["lens_light"],
         sky=images["sky"],
         lensed_source=images["source"],
-        artifacts=np.zeros(data.image.shape, bool),
         chi_square=fit.chi_square,
         degrees_of_freedom=int((data.weight > 0).sum()) - 14,
-        sky_variance=1.0,
         detection=100.0,
-        radii={},
-        others=(),
-        verdict=Verdict("good", ()),
-        notes=(),
     )
 
 

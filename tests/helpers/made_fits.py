@@ -24,6 +24,28 @@ def values_of(model):
     }
 
 
+def fit_result(model, free, frame, image, **fields):
+    """A result with the parameters `free`; by default, of a good fit without artifacts and without light."""
+    empty = np.zeros(image.shape)
+    default = {
+        "noise": empty + 1,
+        "lens_light": empty,
+        "sky": empty,
+        "lensed_source": empty,
+        "artifacts": empty > 0,
+        "degrees_of_freedom": 1,
+        "sky_variance": 1.0,
+        "radii": {},
+        "others": (),
+        "verdict": Verdict("good", ()),
+        "notes": (),
+    }
+    parameters = {name: float(value) for name, value in model.values(free).items()}
+    return LensModelFit(
+        model=model, parameters=parameters, names=model.fitted, frame=frame, image=image, **(default | fields)
+    )
+
+
 def made_fit(model, psf_subpixels, shape=(50, 53)):
     """The point-spread function, and a fit result whose frame and image have different centers."""
     rng = np.random.default_rng(0)
@@ -37,26 +59,16 @@ def made_fit(model, psf_subpixels, shape=(50, 53)):
     free = model.start(values_of(model))
     amplitudes = rng.uniform(0.5, 2, sum(model.amplitudes.values()))
     images = model_images(model, frame, data, free, amplitudes)
-    zero = np.zeros(data.image.shape)
-    return data.psf, LensModelFit(
-        model=model,
-        parameters={name: float(value) for name, value in model.values(jnp.asarray(free)).items()},
-        names=model.fitted,
+    return data.psf, fit_result(
+        model,
+        jnp.asarray(free),
+        frame,
+        data.image,
         covariance=np.zeros(2 * [len(free)]),
         amplitudes=amplitudes,
-        frame=frame,
-        image=data.image,
-        noise=zero + 1,
         lens_light=images["lens_light"],
         sky=images["sky"],
         lensed_source=images["source"],
-        artifacts=zero > 0,
         chi_square=1.0,
-        degrees_of_freedom=1,
-        sky_variance=1.0,
         detection=9.0,
-        radii={},
-        others=(),
-        verdict=Verdict("good", ()),
-        notes=(),
     )

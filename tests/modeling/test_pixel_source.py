@@ -16,7 +16,6 @@ from lensjax.modeling.model import replace_source
 from lensjax.modeling.pixel_fit import border_brightness, choose_grid, fit_pixel_grid
 from lensjax.modeling.sources import FIRST, LATER, POSITIVE_SOURCE
 from lensjax.modeling.variable_projection import evaluate_model, fit_model, model_columns
-from lensjax.modeling.verdict import Evidence, judge
 
 VALUES = {"center_x": 0.1, "center_y": -0.2, "width": 0.8}
 LENS = {"theta_E": 1.1, "e1": 0.1, "e2": -0.05, "center_x": 0.0, "center_y": 0.0}
@@ -169,26 +168,6 @@ def test_lenstronomy_renders_the_same_source():
     image = grid.image(jnp.asarray(x), jnp.asarray(y), VALUES, jnp.asarray(amplitudes))
     np.testing.assert_allclose(image[0], expected, atol=1e-5)
     assert (expected != 0).mean() > 0.5
-
-
-def test_source_at_border_of_its_grid_is_doubtful():
-    good = Evidence(
-        detection=50.0,
-        theta_E=1.2,
-        radii=[1.2],
-        positive_radius=1.2,
-        others=[],
-        psf_width=0.1,
-        at_bound=[],
-        shear=0.02,
-        arc_residual=1.0,
-        source_offset=0.1,
-        cut_off=0.0,
-        source_border=0.05,
-    )
-    assert judge(good).name == "good"
-    verdict = judge(good._replace(source_border=0.3))
-    assert verdict == ("doubtful", ("the source reaches the border of its grid",))
 
 
 @pytest.mark.parametrize(

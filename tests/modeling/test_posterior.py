@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import small_lens
+from helpers.made_fits import fit_result
 from helpers.small_lens import FRAME, PSF, TRUTH, observe
 
 from lensjax.errors import UserError
-from lensjax.modeling import LensModelFit, NoiseCorrelation, Observation, Parameter, Shapelets, Verdict
+from lensjax.modeling import NoiseCorrelation, Observation, Parameter, Shapelets
 from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.posterior import sample_posterior
 from lensjax.modeling.sources import LATER
@@ -41,30 +42,16 @@ def small_fit():
     observation = Observation(
         data.image, 1.0, PSF, used, pixel_scale=FRAME.pixel_scale, correlation=CORRELATION
     )
-    empty = np.zeros(data.image.shape)
-    return observation, LensModelFit(
-        model=MODEL,
-        parameters={
-            name: float(value) for name, value in MODEL.values(jnp.asarray(fit.free, jnp.float32)).items()
-        },
-        names=MODEL.fitted,
+    return observation, fit_result(
+        MODEL,
+        jnp.asarray(fit.free, jnp.float32),
+        FRAME,
+        data.image,
         covariance=covariance,
         amplitudes=fit.amplitudes,
-        frame=FRAME,
-        image=data.image,
         noise=np.where(used, 1.0, np.inf),
-        lens_light=empty,
-        sky=empty,
-        lensed_source=empty,
-        artifacts=empty > 0,
         chi_square=fit.chi_square,
-        degrees_of_freedom=1,
-        sky_variance=1.0,
         detection=10.0,
-        radii={},
-        others=(),
-        verdict=Verdict("good", ()),
-        notes=(),
     )
 
 

@@ -54,6 +54,12 @@ def test_good_evidence_gives_a_good_verdict():
         ({"arc_residual": 2.6}, {"arc_residual": 2.4}, "doubtful", "the residual of the arcs has 2.6 times"),
         ({"source_offset": 1.1}, {"source_offset": 0.9}, "doubtful", "a single image"),
         ({"cut_off": 0.4}, {"cut_off": 0.2}, "doubtful", "40 % of the arcs' annulus is masked"),
+        (
+            {"source_border": 0.3},
+            {"source_border": 0.05},
+            "doubtful",
+            "the source reaches the border of its grid",
+        ),
     ],
 )
 def test_each_reason_changes_the_verdict(change, good, verdict, reason):

@@ -66,7 +66,7 @@ def tool(tmp_path, monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["benchmark_runs.py", *words, "--output", str(output)])
-        code = module.run()
+        code = module.runner.run(module.main, module.USAGE, name="benchmark_runs")
         results = json.loads(output.read_text()) if output.exists() else None
         return code, capsys.readouterr(), results
 

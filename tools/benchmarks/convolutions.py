@@ -102,10 +102,5 @@ def time_milliseconds(function: Callable[..., Any], rounds: int, *arguments: Any
     return 1e3 * min(seconds)
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_convolutions")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_convolutions"))

@@ -143,10 +143,5 @@ def lenstronomy_fit(images: simulation.SimulatedImages) -> Callable[[int], tuple
     return fit
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_fitting")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_fitting"))

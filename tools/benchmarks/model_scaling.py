@@ -110,10 +110,5 @@ def draw(curves: dict[tuple[str, str], list[float]]) -> Figure:
     return figure
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="model_scaling")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="model_scaling"))

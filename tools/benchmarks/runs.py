@@ -439,10 +439,5 @@ def write(output: Path, report: Mapping[str, Any]) -> None:
     workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_runs")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_runs"))

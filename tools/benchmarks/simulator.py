@@ -299,10 +299,5 @@ def _caustics_parameters(simulator: Any, scenes: Any, number: int) -> np.ndarray
     return np.stack([np.asarray(known[name]) for name in asked], axis=1)
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_simulator")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_simulator"))

@@ -142,10 +142,5 @@ def time_solver(
     return 1e3 * min(times) / len(given[0]), np.asarray(found), float(jnp.mean(steps))
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_solvers")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_solvers"))

@@ -366,10 +366,5 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     log.info("(in parentheses: time relative to the first row)")
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="benchmark_training")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_training"))

@@ -318,10 +318,5 @@ def _numbers(flag: str, words: Sequence[str] | None) -> list[int]:
         raise UserError(f"--{flag} {','.join(words or [])}: expected integers") from error
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="ablation")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="ablation"))

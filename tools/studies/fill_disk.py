@@ -81,10 +81,5 @@ def fill_disks(folder: Path) -> list[dict[str, Any]]:
     return [row | {"problems": problems}]
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="fill_disk")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="fill_disk"))

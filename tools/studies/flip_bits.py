@@ -182,10 +182,5 @@ def flip_one(path: Path, generator: random.Random) -> str:
     return f"{chosen.name}, byte {byte}, bit {bit}"
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="flip_bits")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="flip_bits"))

@@ -192,10 +192,5 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(json.dumps(rows, indent=1))
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="kill_runs")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="kill_runs"))

@@ -244,10 +244,5 @@ def plot(
     figure.savefig(file, dpi=100)
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="likelihood_ratio")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="likelihood_ratio"))

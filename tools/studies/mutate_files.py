@@ -127,10 +127,5 @@ def read_files(pipe: multiprocessing.connection.Connection) -> None:
         pipe.send((outcome, detail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="mutate_files")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="mutate_files"))

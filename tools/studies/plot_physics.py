@@ -217,11 +217,6 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="plot_physics")
-
-
 def _extent(half: float = HALF) -> tuple[float, float, float, float]:
     return (-half, half, -half, half)
 
@@ -232,4 +227,4 @@ def _label(axes: Axes, title: str, angle: str = "theta") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="plot_physics"))

@@ -116,10 +116,5 @@ def summarize(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="real_lenses")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="real_lenses"))

@@ -354,10 +354,5 @@ def cell(values: Sequence[float]) -> str:
     return f"{mean:.3f}" + (f" ± {half:.3f}" if half > 0 else "")
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="regression")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="regression"))

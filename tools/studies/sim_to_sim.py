@@ -179,10 +179,5 @@ def text(cell: Mapping[str, Any], name: str) -> str:
     return f"{cell[name]:.4f}" + ("" if low_high is None else " ({:.4f} to {:.4f})".format(*low_high))
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="sim_to_sim")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="sim_to_sim"))

@@ -277,10 +277,5 @@ def report(rows: list[dict[str, Any]]) -> None:
             )
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="simulated_lenses")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="simulated_lenses"))

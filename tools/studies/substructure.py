@@ -328,10 +328,5 @@ def plot(file: Path, rows: list[dict[str, Any]], fit: LensModelFit, found: Pertu
         figure.savefig(file, dpi=110)
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="substructure")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="substructure"))

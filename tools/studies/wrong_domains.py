@@ -194,10 +194,5 @@ OTHERS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="wrong_domains")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="wrong_domains"))

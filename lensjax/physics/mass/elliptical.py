@@ -48,12 +48,8 @@ def sie_deflection(
     """Deflection of a singular isothermal ellipsoid.
 
     Args:
-      x, y: image-plane coordinates, arcsec.
       theta_E: Einstein radius, the geometric mean of the critical curve's semi-axes, arcsec.
-      e1, e2: ellipticity, see `ellipticity`; its modulus is clipped at 0.9999.
-      center_x, center_y: position of the lens, arcsec.
-      core: softening of the distance, arcsec; keeps the center finite and does not model a physical core.
-      terms: number of terms in the series, see `epl_deflection`.
+      x, y, e1, e2, center_x, center_y, core, terms: as for `epl_deflection`.
 
     Returns:
       The two deflection components, arcsec.

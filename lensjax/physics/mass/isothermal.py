@@ -92,8 +92,7 @@ def pseudo_jaffe_deflection(
     Returns:
       The two deflection components, arcsec.
     """
-    Ra, Rs = _sort_radii(Ra, Rs)
-    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    Ra, Rs, inner, outer = _radii(x, y, Ra, Rs, center_x, center_y, core)
     factor = (2 * sigma0 * Ra * Rs) * _half_mean_convergence(inner, outer, Ra, Rs)
     return factor * (x - center_x), factor * (y - center_y)
 
@@ -110,8 +109,7 @@ def pseudo_jaffe_potential(
     core: float = CORE,
 ) -> Grid:
     """Potential of a pseudo-Jaffe profile, arcsec^2. Arguments as for `pseudo_jaffe_deflection`."""
-    Ra, Rs = _sort_radii(Ra, Rs)
-    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    Ra, Rs, inner, outer = _radii(x, y, Ra, Rs, center_x, center_y, core)
     # ln((Rs + outer) / (Ra + inner)) / (Rs - Ra), regular at Rs = Ra.
     slope = (1 + (Ra + Rs) / (inner + outer)) / (Ra + inner)
     logarithm = slope * _log1p_over((Rs - Ra) * slope)
@@ -134,25 +132,21 @@ def pseudo_jaffe_convergence(
 
     It is sigma0 Ra Rs / (Rs - Ra) (1 / sqrt(Ra^2 + r^2) - 1 / sqrt(Rs^2 + r^2)).
     """
-    Ra, Rs = _sort_radii(Ra, Rs)
-    inner, outer = _distances(x, y, Ra, Rs, center_x, center_y, core)
+    Ra, Rs, inner, outer = _radii(x, y, Ra, Rs, center_x, center_y, core)
     square = softened_offset(x, y, center_x, center_y, core)[2]
     local = (Ra + Rs) / (inner + outer) / inner / outer
     mean = 2 * _half_mean_convergence(inner, outer, Ra, Rs)
     return (sigma0 * Ra * Rs) * softened_convergence(local, mean, square, core)
 
 
-def _sort_radii(Ra: ArrayLike, Rs: ArrayLike) -> tuple[Array, Array]:
+def _radii(
+    x: Array, y: Array, Ra: ArrayLike, Rs: ArrayLike, center_x: ArrayLike, center_y: ArrayLike, core: float
+) -> tuple[Array, Array, Array, Array]:
+    """Ra and Rs, the smaller one first, sqrt(Ra^2 + r^2) and sqrt(Rs^2 + r^2)."""
     Ra, Rs = jnp.asarray(Ra), jnp.asarray(Rs)
-    return jnp.where(Ra < Rs, Ra, Rs), jnp.where(Ra < Rs, Rs, Ra)
-
-
-def _distances(
-    x: Array, y: Array, Ra: Array, Rs: Array, center_x: ArrayLike, center_y: ArrayLike, core: float
-) -> tuple[Array, Array]:
-    """sqrt(Ra^2 + r^2) and sqrt(Rs^2 + r^2)."""
+    Ra, Rs = jnp.where(Ra < Rs, Ra, Rs), jnp.where(Ra < Rs, Rs, Ra)
     square = softened_offset(x, y, center_x, center_y, core)[2]
-    return jnp.sqrt(Ra**2 + square), jnp.sqrt(Rs**2 + square)
+    return Ra, Rs, jnp.sqrt(Ra**2 + square), jnp.sqrt(Rs**2 + square)
 
 
 def _half_mean_convergence(inner: Array, outer: Array, Ra: Array, Rs: Array) -> Array:
