@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
+from scipy import interpolate, ndimage
 
 from lensjax.errors import UserError
 
@@ -13,8 +13,8 @@ _SMOOTHING = 1.5  # pixels; faint sources are found in a smoothed image
 _DETECTION = 4.0  # standard deviations of the smoothed image
 _GROWTH = 4  # pixels that are excluded around each source
 _OUTLIER = 5.0  # standard deviations of the image
-_SKY_SMOOTHING = 8.0  # pixels
-_SKY_PASSES = 3  # later passes remove the gradients that earlier ones leave
+_SKY_SMOOTHING = 12.0  # standard deviation of the weights of the local sky, pixels
+_RIDGE = 1e-3  # smallest information on a coefficient of the local sky, relative to that without a mask
 _ROUNDS = 10  # of source detection, at most
 _MIN_PIXELS = 100
 # At a distance of _FAR pixels, the correlation of noise is below _FAR_CORRELATION, that of galaxies above.
@@ -37,25 +37,22 @@ def blank_sky(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     y, x = (np.arange(side) - (side - 1) / 2 for side in image.shape)
     usable = valid & (np.hypot(y[:, None], x) >= _CENTER * min(image.shape))
-    blank, no_pixels = usable, np.zeros_like(valid)
-    residual = image - (np.median(image[usable]) if usable.any() else 0.0)
+    blank, no_pixels, residual = usable, np.zeros_like(valid), image
     smooth_valid = _smoothing(valid, _SMOOTHING)
     for _ in range(_ROUNDS):
         if np.count_nonzero(blank) < _MIN_PIXELS:
             return residual, no_pixels
+        residual = image - _local_sky(image, blank)
         smooth = smooth_valid(residual)
         sources = valid & (np.abs(smooth) > _DETECTION * robust_scatter(smooth[blank]))
         sources = ndimage.binary_dilation(sources, iterations=_GROWTH)
         sources |= np.abs(residual) > _OUTLIER * robust_scatter(residual[blank])
         previous, blank = blank, usable & ~sources
-        if np.count_nonzero(blank) < _MIN_PIXELS:
-            return residual, no_pixels
-        residual = image - np.median(image[blank])
-        local_sky = _smoothing(blank, _SKY_SMOOTHING)
-        for _ in range(_SKY_PASSES):
-            residual = residual - local_sky(residual)
         if np.array_equal(blank, previous):
             break
+    if np.count_nonzero(blank) < _MIN_PIXELS:
+        return residual, no_pixels
+    residual = image - _local_sky(image, blank)
     return residual, no_pixels if _is_smooth(np.where(blank, residual, 0.0), blank) else blank
 
 
@@ -69,13 +66,12 @@ def subtraction_response(reach: int) -> np.ndarray:
       The autocovariance `[2 reach + 1, 2 reach + 1]`, far from masked pixels.
     """
     lag = np.arange(-reach, reach + 1)
-    square = lag[:, None] ** 2 + lag**2
-    response = (square == 0).astype(np.float64)
-    for times in range(1, 2 * _SKY_PASSES + 1):
-        spread = times * _SKY_SMOOTHING**2
-        gaussian = np.exp(-square / (2 * spread)) / (2 * np.pi * spread)
-        response += (-1) ** times * math.comb(2 * _SKY_PASSES, times) * gaussian
-    return response
+    square = (lag[:, None] ** 2 + lag**2) / _SKY_SMOOTHING**2
+    # Far from masked pixels, the local sky is a convolution with a kernel whose Fourier transform is
+    # (1 + s) exp(-s) with s = k^2 / 2, for lengths in units of the smoothing.
+    once = (2 - square / 2) * np.exp(-square / 2) / (2 * np.pi)
+    twice = (5 / 2 - square / 2 + square**2 / 64) * np.exp(-square / 4) / (4 * np.pi)
+    return (square == 0) + (twice - 2 * once) / _SKY_SMOOTHING**2
 
 
 def robust_scatter(values: np.ndarray) -> float:
@@ -134,3 +130,33 @@ def _smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.nd
 
     norm = np.maximum(blur(np.ones(weight.shape)), 0.05)
     return lambda image: blur(image) / norm
+
+
+def _local_sky(image: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """Quadratic polynomial, fitted to the blank pixels around each pixel with Gaussian weights.
+
+    Unlike a local mean, it is not biased by a gradient at the edge of the blank region.
+    """
+    powers = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
+    pixels = [np.arange(side) for side in image.shape]
+    # The local sky varies slowly: it is computed at some positions and interpolated.
+    nodes = [np.linspace(0, side - 1, max(4, math.ceil(3 * side / _SKY_SMOOTHING))) for side in image.shape]
+    filters = []
+    for node, pixel in zip(nodes, pixels, strict=True):
+        offset = (pixel - node[:, None]) / _SKY_SMOOTHING
+        weight = np.exp(-(offset**2) / 2) / (np.sqrt(2 * np.pi) * _SKY_SMOOTHING)
+        filters.append([weight * offset**power for power in range(5)])
+
+    def moments(values: np.ndarray, largest: int) -> dict[tuple[int, int], np.ndarray]:
+        along_y = [each @ values for each in filters[0]]
+        return {
+            (i, j): along_y[i] @ filters[1][j].T for i in range(largest + 1) for j in range(largest + 1 - i)
+        }
+
+    of_blank = moments(blank.astype(np.float64), 4)
+    median = np.median(image[blank])
+    of_image = moments(np.where(blank, image - median, 0.0), 2)
+    normal = np.stack([np.stack([of_blank[i + k, j + m] for k, m in powers], -1) for i, j in powers], -2)
+    right = np.stack([of_image[power] for power in powers], -1)
+    solved = np.linalg.solve(normal + _RIDGE * np.eye(len(powers)), right[..., None])[..., 0, 0]
+    return median + interpolate.RectBivariateSpline(*nodes, solved)(*pixels)

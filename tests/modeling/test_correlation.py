@@ -63,6 +63,21 @@ def test_measured_correlation_matches_the_noise(name, crowded):
     assert found.variance_factor == pytest.approx(covariance.sum(), rel=0.1)
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_light_of_the_lens_that_fills_the_image_is_no_noise(seed):
+    """The galaxy has 6 to 30 standard deviations per pixel in the region without the lens, plus an arc."""
+    kernel, size = KERNELS["drizzled"], 120
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    light = 1.5e5 * np.exp(-7.67 * (np.hypot(x, 0.8 * y) / 40) ** 0.25) + 3 * np.exp(
+        -(((np.hypot(x, y) - 33) / 2) ** 2)
+    ) * (x > 20)
+    noise_map = np.sqrt(1 + light / 12)
+    found = measure_correlation(observe(light + filtered_noise(kernel, size, seed) * noise_map, noise_map))
+    covariance = autocovariance(kernel, 3)
+    assert found.scatter == pytest.approx(covariance[3, 3] ** 0.5, rel=0.03)
+    assert found.variance_factor == pytest.approx(covariance.sum(), rel=0.15)
+
+
 @pytest.mark.parametrize("seed", [1, 7, 9])
 def test_measured_kernel_is_symmetric_and_positive_definite(seed):
     kernel = measure_correlation(observe(filtered_noise(KERNELS["two pixels"], 60, seed), 1.0)).kernel
