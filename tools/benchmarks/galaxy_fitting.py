@@ -258,10 +258,5 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"lenstronomy.{name}")
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="galaxy_fitting")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="benchmark_galaxy_fitting"))
