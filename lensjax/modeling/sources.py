@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from lensjax.modeling.components import MultiGaussian, component_parameters
@@ -33,6 +32,7 @@ FIRST = Settings(steps=12, tolerance=0.5)  # for the positive source
 LATER = Settings(steps=15, tolerance=0.5)  # for the more complex sources
 SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
 WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
+LAST_WORSE = 1.1  # the same before the most complex source
 ORDERS = (4, 6)  # of the shapelets that precede the source of the model
 
 
@@ -53,7 +53,7 @@ class Stage:
     @property
     def values(self) -> dict[str, float]:
         """All parameters by name."""
-        return {name: float(value) for name, value in self.model.values(jnp.asarray(self.fit.free)).items()}
+        return {name: float(value) for name, value in self.model.values(self.fit.free).items()}
 
     @property
     def einstein_radius(self) -> float:
@@ -114,13 +114,15 @@ def fit_source_chains(
       solution is finite.
     """
     chains = [[start] for start in starts]
-    for components in _source_chain(source):
+    sources = _source_chain(source)
+    for number, components in enumerate(sources):
         longer = [
             [*chain, stage] for chain in chains for stage in _next_stage(components, chain, frame, data)
         ]
         if not longer:
             break
-        kept = distinct_stages([chain[-1] for chain in longer])
+        worse = LAST_WORSE if number == len(sources) - 2 else WORSE
+        kept = distinct_stages([chain[-1] for chain in longer], worse)
         chains = [chain for chain in longer if any(chain[-1] is stage for stage in kept)]
     return chains
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -112,6 +113,7 @@ def fit_model(
     low, high = (to_internal(model, each) for each in model.bounds)
     position = np.clip(to_internal(model, start), low, high)
     priors = (*model.all_priors, *priors)
+    data = jax.device_put(data)  # once for all steps
     current = _evaluate(model, frame, data, position, priors, settings)
     if current is None:
         return None
