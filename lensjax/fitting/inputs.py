@@ -56,10 +56,13 @@ def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, No
 
 
 def _native(values: Any) -> Any:
-    """An array in native byte order; JAX rejects others, such as those of FITS files."""
+    """An array in native byte order; JAX rejects others, such as those of FITS files.
+
+    Masked values of a NumPy array become NaN.
+    """
     if isinstance(values, jax.Array):
         return values
-    array = np.asarray(values)
+    array = np.ma.filled(values, np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     return array.astype(array.dtype.newbyteorder("=")) if array.dtype.byteorder == ">" else array
 
 

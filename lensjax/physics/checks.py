@@ -10,14 +10,28 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 
+def native(values: Any) -> Any:
+    """Values in native byte order.
+
+    JAX rejects or misreads NumPy arrays of another byte order, such as those read from FITS files.
+    """
+    if isinstance(values, np.ndarray) and not values.dtype.isnative:
+        return values.astype(values.dtype.newbyteorder("="))
+    return values
+
+
+def offsets(x: Any, y: Any, center_x: Any, center_y: Any) -> tuple[Any, Any]:
+    """Coordinates relative to a center, for numbers and arrays of any byte order."""
+    x, y = jnp.asarray(native(x)), jnp.asarray(native(y))
+    return x - native(center_x), y - native(center_y)
+
+
 def as_float(values: ArrayLike) -> Array:
     """Values as a floating-point array of the same precision; integers and booleans get the default one.
 
-    JAX rejects NumPy arrays of non-native byte order, such as those read from FITS files, and its
-    interpolation rounds to integers if the image has integers.
+    JAX's interpolation rounds to integers if the image has integers.
     """
-    if isinstance(values, np.ndarray) and not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
+    values = native(values)
     dtype = jnp.result_type(values)
     return jnp.asarray(values, dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float))
 

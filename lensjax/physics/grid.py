@@ -12,7 +12,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape
+from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape, native
 from lensjax.physics.types import Size
 
 
@@ -82,7 +82,7 @@ def pixel_coordinate(
     Returns:
       The row or column, pixels.
     """
-    return angle / pixel_scale + (size - 1) / 2
+    return native(angle) / pixel_scale + (size - 1) / 2
 
 
 def interpolate(

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.checks import native, offsets
 from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates, ellipticity
 from lensjax.physics.grid import interpolate
 from lensjax.physics.types import Grid, Scalar
@@ -58,7 +59,7 @@ def sersic(
     References: Sersic 1968; lenstronomy's SERSIC and SERSIC_ELLIPSE, which have the same parameters and the
     same b_n = 1.9992 n - 0.3271 (Capaccioli 1989).
     """
-    radius = elliptical_radius(x - center_x, y - center_y, e1, e2, core=core)
+    radius = elliptical_radius(*offsets(x, y, center_x, center_y), e1, e2, core=core)
     return sersic_at_radius(radius, amp, R_sersic=R_sersic, n_sersic=n_sersic, core=core)
 
 
@@ -76,6 +77,7 @@ def sersic_at_radius(
     """
     b = 1.9992 * jnp.asarray(n_sersic) - 0.3271
     scale = jnp.sqrt(jnp.asarray(R_sersic) ** 2 + core**2)
+    radius = native(radius)
     if isinstance(n_sersic, int | float) and n_sersic == 1:  # exponential disk, which needs no power
         return amp * jnp.exp(-b * (jnp.minimum(radius / scale, 1e5) - 1))
     # At 11.5, the light, exp(-b e^11.5), is 0 in any precision; farther out, the exponential would overflow.
@@ -109,7 +111,7 @@ def gaussian_light(
       Surface brightness, in the unit of `amp` per arcsec^2.
     """
     squared_sigma = jnp.asarray(sigma) ** 2 + core**2
-    square = _squared_radius(x - center_x, y - center_y, e1, e2)
+    square = _squared_radius(*offsets(x, y, center_x, center_y), e1, e2)
     # Where the light is 0, the derivative is omitted: it would be 0 times a value that may be out of range.
     dark = square > MAX_SQUARED_RADII * squared_sigma
     exponent = -jnp.where(dark, 0, square) / (2 * squared_sigma)
@@ -139,7 +141,7 @@ def sampled_light(
     Returns:
       Surface brightness, in the unit of `image`.
     """
-    return interpolate(image, x - center_x, y - center_y, pixel_scale)
+    return interpolate(image, *offsets(x, y, center_x, center_y), pixel_scale)
 
 
 def elliptical_radius(x: Grid, y: Grid, e1: Scalar, e2: Scalar, *, core: float = CORE) -> Grid:
@@ -157,7 +159,7 @@ def elliptical_radius(x: Grid, y: Grid, e1: Scalar, e2: Scalar, *, core: float =
     Returns:
       The radius, arcsec.
     """
-    return jnp.sqrt(_squared_radius(x, y, e1, e2) + core**2)
+    return jnp.sqrt(_squared_radius(native(x), native(y), e1, e2) + core**2)
 
 
 def _squared_radius(x: Array, y: Array, e1: ArrayLike, e2: ArrayLike) -> Array:

@@ -2,10 +2,10 @@
 
 from typing import Protocol, runtime_checkable
 
-import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Num
 
+from lensjax.physics.checks import native
 from lensjax.physics.grid import interpolate
 from lensjax.physics.mass import sis_deflection
 from lensjax.physics.types import Grid, Scalar
@@ -27,7 +27,6 @@ class Light(Protocol):
         """Surface brightness at x and y (arcsec)."""
 
 
-@jax.jit
 def lens_equation(x: Grid, y: Grid, alpha_x: Grid, alpha_y: Grid) -> tuple[Grid, Grid]:
     """Source-plane position beta = theta - alpha(theta).
 
@@ -40,10 +39,9 @@ def lens_equation(x: Grid, y: Grid, alpha_x: Grid, alpha_y: Grid) -> tuple[Grid,
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 13.
     """
-    return x - alpha_x, y - alpha_y
+    return native(x) - native(alpha_x), native(y) - native(alpha_y)
 
 
-@jax.jit
 def sis_lens_equation(
     x: Grid, y: Grid, theta_E: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
 ) -> tuple[Grid, Grid]:
@@ -74,6 +72,7 @@ def ray_shooting(deflection: Deflection, x: Grid, y: Grid) -> tuple[Grid, Grid]:
     Reference: Kayser, Refsdal & Stabell 1986, "Astrophysical applications of gravitational
     micro-lensing", A&A 166, 36.
     """
+    x, y = native(x), native(y)
     return lens_equation(x, y, *deflection(x, y))
 
 

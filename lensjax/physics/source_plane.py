@@ -16,7 +16,15 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from lensjax.physics.checks import as_float, check_image, check_length, check_number, image_shape
+from lensjax.physics.checks import (
+    as_float,
+    check_image,
+    check_length,
+    check_number,
+    image_shape,
+    native,
+    offsets,
+)
 from lensjax.physics.grid import interpolate, pixel_coordinate, pixel_grid
 from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.types import Scalar, Size
@@ -52,7 +60,8 @@ def sis_image_pair(
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """
-    dx, dy = beta_x - center_x, beta_y - center_y
+    beta_x, beta_y = native(beta_x), native(beta_y)
+    dx, dy = offsets(beta_x, beta_y, center_x, center_y)
     behind = (dx == 0) & (dy == 0)
     radius = jnp.sqrt(jnp.where(behind, 1, dx**2 + dy**2))
     alpha_x, alpha_y = theta_E * jnp.where(behind, 1, dx / radius), theta_E * (dy / radius)

@@ -3,11 +3,11 @@
     python tools/studies/kill_runs.py --kills 24
     python tools/studies/kill_runs.py --kills 6 --signal INT --recipe "two seeds"
 
-Each run trains a tiny classifier, is stopped up to four times, and is then finished. A command that ends before
-the signal does not count as a trial. A run passes if `lensjax verify` finds no damage after each stop, and if its
-final metrics and the SHA-256 of its best model and of its complete training state equal those of the run that was
-never stopped. SIGINT and SIGTERM must also result in their exit code and one error line. The result is printed as
-a Markdown table and as JSON.
+Each run trains a tiny classifier, is stopped up to four times, and is then finished. A command that ends
+before the signal does not count as a trial. A run passes if `lensjax verify` finds no damage after each stop,
+and if its final metrics and the SHA-256 of its best model and of its complete training state equal those of
+the run that was never stopped. SIGINT and SIGTERM must also result in their exit code and one error line. The
+result is printed as a Markdown table and as JSON.
 """
 
 import json

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.checks import offsets
 from lensjax.physics.ellipse import clip_ellipticity, elliptical_coordinates
 from lensjax.physics.mass.angular_series import (
     Complex,
@@ -56,7 +57,7 @@ def sie_deflection(
     """
     e1, e2 = clip_ellipticity(e1, e2)
     strength = theta_E * jnp.sqrt(1 - e1**2 - e2**2)
-    return sie_deflection_kernel(core, terms, strength, e1, e2, x - center_x, y - center_y)
+    return sie_deflection_kernel(core, terms, strength, e1, e2, *offsets(x, y, center_x, center_y))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -149,7 +150,8 @@ def sie_potential(
     alpha_x, alpha_y = sie_deflection(
         x, y, theta_E, e1=e1, e2=e2, center_x=center_x, center_y=center_y, core=core, terms=terms
     )
-    return (x - center_x) * alpha_x + (y - center_y) * alpha_y
+    dx, dy = offsets(x, y, center_x, center_y)
+    return dx * alpha_x + dy * alpha_y
 
 
 def sie_convergence(
@@ -169,7 +171,7 @@ def sie_convergence(
     Arguments as for `sie_deflection`; `terms` has no effect, because the convergence needs no series.
     """
     e1, e2 = clip_ellipticity(e1, e2)
-    _, radius, _ = _direction(x - center_x, y - center_y, e1, e2, core)
+    _, radius, _ = _direction(*offsets(x, y, center_x, center_y), e1, e2, core)
     return theta_E * jnp.sqrt(1 - e1**2 - e2**2) / (2 * radius)
 
 
@@ -210,7 +212,7 @@ def epl_deflection(
     Reference: Tessore & Metcalf 2015, arXiv:1507.01819.
     """
     e1, e2 = clip_ellipticity(e1, e2)
-    log_radius, unit = _far_direction(x - center_x, y - center_y, e1, e2, core)
+    log_radius, unit = _far_direction(*offsets(x, y, center_x, center_y), e1, e2, core)
     t = jnp.asarray(gamma, unit[0].dtype) - 1
     direction = complex_product(unit, angular_factor(unit, t, e1, e2, terms))
     strength = _strength_power(theta_E, t, e1, e2, core) * jnp.exp((1 - t) * log_radius)
@@ -235,7 +237,8 @@ def epl_potential(
     alpha_x, alpha_y = epl_deflection(
         x, y, theta_E, gamma=gamma, e1=e1, e2=e2, **center, core=core, terms=terms
     )
-    return ((x - center_x) * alpha_x + (y - center_y) * alpha_y) / (3 - gamma)
+    dx, dy = offsets(x, y, center_x, center_y)
+    return (dx * alpha_x + dy * alpha_y) / (3 - gamma)
 
 
 def epl_convergence(
@@ -256,7 +259,7 @@ def epl_convergence(
     Arguments as for `epl_deflection`; `terms` has no effect, because the convergence needs no series.
     """
     e1, e2 = clip_ellipticity(e1, e2)
-    square, _, _ = _direction(x - center_x, y - center_y, e1, e2, core)
+    square, _, _ = _direction(*offsets(x, y, center_x, center_y), e1, e2, core)
     t = jnp.asarray(gamma, square.dtype) - 1
     strength = _strength_power(theta_E, t, e1, e2, core)
     return (2 - t) / 2 * strength * jnp.exp(-t / 2 * jnp.log(square))

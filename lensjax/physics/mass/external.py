@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from lensjax.physics.checks import native, offsets
 from lensjax.physics.types import Grid, Scalar
 
 
@@ -15,17 +16,19 @@ def external_shear_deflection(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) 
     Returns:
       The two deflection components, arcsec.
     """
+    x, y = native(x), native(y)
     return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
 def external_shear_potential(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) -> Grid:
     """Potential of an external shear, arcsec^2. Arguments as for `external_shear_deflection`."""
+    x, y = native(x), native(y)
     return gamma1 * (x**2 - y**2) / 2 + gamma2 * (x * y)
 
 
 def external_shear_convergence(x: Grid, y: Grid, gamma1: Scalar, gamma2: Scalar) -> Grid:
     """Convergence of an external shear: zero. Arguments as for `external_shear_deflection`."""
-    return jnp.zeros_like(x) * (gamma1 + gamma2)
+    return jnp.zeros_like(native(x)) * (gamma1 + gamma2)
 
 
 def mass_sheet_deflection(
@@ -41,14 +44,16 @@ def mass_sheet_deflection(
     Returns:
       The two deflection components, arcsec.
     """
-    return kappa * (x - center_x), kappa * (y - center_y)
+    dx, dy = offsets(x, y, center_x, center_y)
+    return kappa * dx, kappa * dy
 
 
 def mass_sheet_potential(
     x: Grid, y: Grid, kappa: Scalar, *, center_x: Scalar = 0.0, center_y: Scalar = 0.0
 ) -> Grid:
     """Potential of a mass sheet, arcsec^2. Arguments as for `mass_sheet_deflection`."""
-    return kappa / 2 * ((x - center_x) ** 2 + (y - center_y) ** 2)
+    dx, dy = offsets(x, y, center_x, center_y)
+    return kappa / 2 * (dx**2 + dy**2)
 
 
 def mass_sheet_convergence(
@@ -58,4 +63,4 @@ def mass_sheet_convergence(
 
     Arguments as for `mass_sheet_deflection`; the center has no effect.
     """
-    return kappa * jnp.ones_like(x)
+    return kappa * jnp.ones_like(native(x))

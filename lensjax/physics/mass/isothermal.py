@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.checks import offsets
 from lensjax.physics.mass.softening import CORE, polynomial, softened_convergence, softened_offset
 from lensjax.physics.types import Grid, Scalar
 
@@ -94,7 +95,8 @@ def pseudo_jaffe_deflection(
     """
     Ra, Rs, inner, outer = _radii(x, y, Ra, Rs, center_x, center_y, core)
     factor = (2 * sigma0 * Ra * Rs) * _half_mean_convergence(inner, outer, Ra, Rs)
-    return factor * (x - center_x), factor * (y - center_y)
+    dx, dy = offsets(x, y, center_x, center_y)
+    return factor * dx, factor * dy
 
 
 def pseudo_jaffe_potential(

@@ -6,6 +6,7 @@ Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lensjax.physics.checks import native
 from lensjax.physics.mass.softening import CORE, softened_offset
 from lensjax.physics.mass.superposition import superpose
 from lensjax.physics.types import Grid, Scalar
@@ -67,13 +68,13 @@ def point_masses_deflection(
     Returns:
       The two deflection components, arcsec.
     """
-    theta_E, center_x, center_y = masses.T
+    theta_E, center_x, center_y = native(masses).T
     return superpose(point_mass_deflection, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)
 
 
 def point_masses_potential(x: Grid, y: Grid, masses: Float[Array, "number 3"], *, core: float = CORE) -> Grid:
     """Total potential of many point masses, arcsec^2. Arguments as for `point_masses_deflection`."""
-    theta_E, center_x, center_y = masses.T
+    theta_E, center_x, center_y = native(masses).T
     return superpose(point_mass_potential, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)
 
 
@@ -84,5 +85,5 @@ def point_masses_convergence(
 
     It is visible on a grid only if `core` is about a pixel. Arguments as for `point_masses_deflection`.
     """
-    theta_E, center_x, center_y = masses.T
+    theta_E, center_x, center_y = native(masses).T
     return superpose(point_mass_convergence, x, y, theta_E, center_x=center_x, center_y=center_y, core=core)

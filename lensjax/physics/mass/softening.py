@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from lensjax.physics.checks import offsets
+
 CORE = 1e-8  # arcsec
 
 
@@ -11,7 +13,7 @@ def softened_offset(
     x: Array, y: Array, center_x: ArrayLike, center_y: ArrayLike, core: float
 ) -> tuple[Array, Array, Array]:
     """Offsets dx and dy from the center, and the softened squared distance dx^2 + dy^2 + core^2."""
-    dx, dy = x - center_x, y - center_y
+    dx, dy = offsets(x, y, center_x, center_y)
     return dx, dy, dx**2 + dy**2 + core**2
 
 

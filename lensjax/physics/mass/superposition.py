@@ -9,6 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lensjax.physics.checks import native
 from lensjax.physics.types import Grid
 
 LENSES_PER_STEP = 4  # lenses added in one pass over the grid
@@ -38,10 +39,11 @@ def superpose(
     Returns:
       The sum, in the form that the profile returns.
     """
+    x, y, strength = native(x), native(y), native(strength)
     per_lens, shared = {}, {}
     for name, value in parameters.items():
         if value is not None and jnp.ndim(value):
-            per_lens[name] = jnp.asarray(value)
+            per_lens[name] = jnp.asarray(native(value))
         else:
             shared[name] = value
 
