@@ -158,7 +158,8 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
       preset, seed, numbers: see `claim`.
     """
     temporary = file.with_suffix(".part")
-    with naming(file), temporary.open("w", newline="") as stream:
+    temporary.unlink(missing_ok=True)  # may be a link
+    with naming(file), temporary.open("x", newline="") as stream:
         writer: Any = None
         for folder, number in numbers.items():
             scenes = simulation.draw_scenes(

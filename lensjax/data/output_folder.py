@@ -63,5 +63,7 @@ def write_file(file: Path, data: bytes | memoryview) -> None:
     """Writes a file completely or not at all."""
     temporary = file.with_name(file.name + ".part")
     with naming(file):
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # may be a link
+        with temporary.open("xb") as stream:
+            stream.write(data)
         temporary.replace(file)

@@ -62,7 +62,10 @@ def _native(values: Any) -> Any:
     """
     if isinstance(values, jax.Array):
         return values
-    array = np.ma.filled(values, np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        dtype = values.dtype if values.dtype.kind == "f" else np.float32  # integers cannot be NaN
+        values = values.astype(dtype).filled(np.nan)
+    array = np.asarray(values)
     return array.astype(array.dtype.newbyteorder("=")) if array.dtype.byteorder == ">" else array
 
 
