@@ -64,7 +64,7 @@ def _native(values: Any) -> Any:
         return values
     if isinstance(values, np.ma.MaskedArray):
         dtype = values.dtype if values.dtype.kind == "f" else np.float32  # integers cannot be NaN
-        values = values.astype(dtype).filled(np.nan)
+        values = np.ma.filled(values.astype(dtype), np.nan)
     array = np.asarray(values)
     return array.astype(array.dtype.newbyteorder("=")) if array.dtype.byteorder == ">" else array
 

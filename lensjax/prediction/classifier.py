@@ -105,7 +105,7 @@ class Classifier:
         check_choice("bad", bad, ("raise", "mark"))
         options = self.prediction_options(calibrated=calibrated, tta=tta)
         if isinstance(images, np.ma.MaskedArray):
-            images = images.astype(np.float64).filled(np.nan)
+            images = np.ma.filled(images.astype(np.float64), np.nan)
         array = np.asarray(images)
         size = self.trained.config.data.image_size
         number, *shape = (0, size, size) if not len(array) else stack_shape(array.shape)
