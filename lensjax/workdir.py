@@ -45,13 +45,18 @@ def check_path(workdir: Path) -> None:
     are special characters.
 
     Raises:
-      UserError: if the path has such a character, or one that is not valid text.
+      UserError: if the path has such a character or one that is not valid text, or the suffix of a model
+        file.
     """
     path = str(workdir.absolute())
     if "\\" in path or "[" in path or not path.isprintable():
         raise UserError(
             f"{str(workdir)!a}: checkpoints cannot be stored in a path with backslashes, brackets or "
             "unprintable characters; choose another folder with --workdir"
+        )
+    if workdir.suffix == ".safetensors":
+        raise UserError(
+            f"{workdir}: names that end in .safetensors are for model files; choose another --workdir"
         )
 
 

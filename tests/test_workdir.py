@@ -32,6 +32,13 @@ def test_different_config_is_rejected_with_its_fields(tmp_path):
     assert read_config(tmp_path).seed == 0
 
 
+@pytest.mark.parametrize("name", ["run.safetensors", "a\\b", "run[1]", "new\nline"])
+def test_folder_that_could_not_be_read_is_rejected(tmp_path, name):
+    with pytest.raises(UserError, match="choose another"):
+        claim(tmp_path / name, default_config())
+    assert not any(tmp_path.iterdir())
+
+
 def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=r"is not a run folder \(no config.json\)"):

@@ -96,17 +96,21 @@ def _in_folder(folder: Path) -> Iterator[LensFiles]:
     for path in sorted(folder.iterdir()):
         if (path / "image.fits").is_file():
             yield _in_subfolder(path)
-        elif path.is_file() and path.name.lower().endswith(_FITS) and not is_hidden(path.name):
+        # A broken link or a pipe gets a row with its error.
+        elif not path.is_dir() and path.name.lower().endswith(_FITS) and not is_hidden(path.name):
             yield LensFiles(_stem(path), path)
 
 
 def _in_subfolder(folder: Path) -> LensFiles:
     files = (folder / f"{part}.fits" for part in PARTS[1:])
-    noise, psf, mask = (file if file.is_file() else None for file in files)
+    # A broken link is an error of this lens; without the part, its result would be a different one.
+    noise, psf, mask = (file if file.exists() or file.is_symlink() else None for file in files)
     return LensFiles(folder.absolute().name, folder / "image.fits", noise, psf, mask)
 
 
 def _in_table(table: Path) -> list[LensFiles]:
+    if not table.is_file():  # opening a pipe would block
+        raise UserError(f"{table}: is not a regular file; specify a CSV table, a FITS file or a folder")
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)

@@ -252,7 +252,7 @@ def _is_given(name: str, words: Sequence[str]) -> bool:
 
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
     found = tuple(Path(part) for part in (folders or "").split(",") if part)
-    if config is not None or len(found) < 2 or len(set(found)) < len(found):
+    if config is not None or len(found) < 2 or len({path.resolve() for path in found}) < len(found):
         raise UserError("compare needs --workdir FOLDER,FOLDER of two or more different runs; omit --config")
     return found
 

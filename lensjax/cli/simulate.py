@@ -16,13 +16,14 @@ from lensjax import simulation
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.config import LARGEST_SEED
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
-from lensjax.data.output_folder import claim_folder, write_image
+from lensjax.data.output_folder import claim_folder, is_written, write_image
 from lensjax.errors import UserError, naming
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
 CHUNK_SIZE = 512  # images simulated at a time
+MOST = 10**9  # images of a split
 MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 
@@ -32,8 +33,8 @@ FLAGS = {
         "common_test (default), varied, model_1, model_2, model_3, euclid_like or hubble_like.",
         default="common_test",
     ),
-    "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0),
-    "val": integer("Number of validation images, 3 or more.", 0, 0),
+    "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0, high=MOST),
+    "val": integer("Number of validation images, 3 or more.", 0, 0, high=MOST),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0, high=LARGEST_SEED),
     "output": Flag(
         "FOLDER",
@@ -108,6 +109,7 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
     Args:
       output, preset, seed, numbers: see `claim`.
     """
+    size = simulation.preset(preset).instrument.image_size
     for folder, number in numbers.items():
         for name in CLASSES:
             (output / folder / name).mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ def write_layout(output: Path, preset: str, seed: int, numbers: dict[str, int]) 
             for first in starts:
                 rows = range(first, min(first + CHUNK_SIZE, number))
                 files = [output / _name(folder, row) for row in rows]
-                if not all(file.exists() for file in files):
+                if not all(is_written(file, size) for file in files):
                     images = simulation.simulate_split(
                         preset, seed=seed, split=SPLIT_OF_FOLDER[folder], num_images=len(rows), first=first
                     )
@@ -158,7 +160,8 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
       preset, seed, numbers: see `claim`.
     """
     temporary = file.with_suffix(".part")
-    with naming(file), temporary.open("w", newline="") as stream:
+    temporary.unlink(missing_ok=True)  # may be a link
+    with naming(file), temporary.open("x", newline="") as stream:
         writer: Any = None
         for folder, number in numbers.items():
             scenes = simulation.draw_scenes(

@@ -85,6 +85,9 @@ def check_run(folder: Path) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(folder / workdir.CONFIG, f"{error}; write it again with the config of the run")
         config = None
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() and not path.is_dir():  # reading a pipe would block
+            yield Finding(path, "is not a regular file, or a broken link; delete it")
     for path in sorted(folder.glob("*.tmp")):
         yield Finding(path, "left by a killed process; harmless, can be deleted", damaged=False)
     if config is not None and config.seeds > 1:
@@ -167,6 +170,8 @@ def _check_results(folder: Path) -> Iterator[Finding]:
             yield Finding(folder, str(error))
     for file in sorted((folder / workdir.REPORT).rglob("*.json")):
         try:
+            if not file.is_file():
+                raise ValueError("not a regular file")
             json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             yield Finding(file, f"damaged ({error}); lensjax evaluate writes it again")

@@ -22,7 +22,7 @@ from lensjax.data import npy
 from lensjax.data.array_pickle import load_object_array
 from lensjax.data.file_tree import FileTree, Subtree, natural_key, open_tree
 from lensjax.data.images import CLASSES
-from lensjax.data.output_folder import check_folder, claim_folder, write_file, write_image
+from lensjax.data.output_folder import check_folder, claim_folder, is_written, write_file, write_image
 from lensjax.data.problems import Problem, raise_problems
 from lensjax.data.reference_layout import (
     ALIASES,
@@ -122,7 +122,8 @@ def import_images(
         _write_truth(output / TRUTH, files, checked, rows)
         # train/ is moved into place last: without it, no command reads an incomplete data set.
         for split in reversed(rows):
-            _write_split(tree, output, split, [files[row] for row in rows[split]])
+            chosen = [files[row] for row in rows[split]]
+            _write_split(tree, output, split, chosen, checked[0].image_size)
         if (output / UNFINISHED).is_dir():
             (output / UNFINISHED).rmdir()
     except OSError as error:
@@ -288,7 +289,7 @@ def _write_truth(
     write_file(path, _encode(table.getvalue()))
 
 
-def _write_split(tree: FileTree, output: Path, split: str, files: Sequence[LabeledFile]) -> None:
+def _write_split(tree: FileTree, output: Path, split: str, files: Sequence[LabeledFile], size: int) -> None:
     """Writes the images of a split that do not exist yet."""
     if (output / split).is_dir():
         return
@@ -298,7 +299,7 @@ def _write_split(tree: FileTree, output: Path, split: str, files: Sequence[Label
 
     def write(file: LabeledFile) -> None:
         path = unfinished / _output_name(split, file)
-        if path.exists():
+        if is_written(path, size):
             return
         try:
             image = parse_file(tree.read(file.name, LIMIT))

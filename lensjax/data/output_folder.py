@@ -1,5 +1,6 @@
 """Writes data sets to folders: only complete files, and without overwriting anything."""
 
+import functools
 import io
 import json
 from collections.abc import Mapping
@@ -59,9 +60,28 @@ def write_image(file: Path, image: Float[np.ndarray, "height width"]) -> None:
     write_file(file, stream.getbuffer())
 
 
+def is_written(file: Path, size: int) -> bool:
+    """Returns whether `write_image` has written an image; a power failure can leave a shorter file.
+
+    Args:
+      file: the file.
+      size: height and width of the image, pixels.
+    """
+    return file.is_file() and file.stat().st_size == _image_length(size)
+
+
+@functools.lru_cache
+def _image_length(size: int) -> int:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((1, size, size)))
+    return stream.tell()
+
+
 def write_file(file: Path, data: bytes | memoryview) -> None:
     """Writes a file completely or not at all."""
     temporary = file.with_name(file.name + ".part")
     with naming(file):
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # may be a link
+        with temporary.open("xb") as stream:
+            stream.write(data)
         temporary.replace(file)

@@ -56,9 +56,15 @@ def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, No
 
 
 def _native(values: Any) -> Any:
-    """An array in native byte order; JAX rejects others, such as those of FITS files."""
+    """An array in native byte order; JAX rejects others, such as those of FITS files.
+
+    Masked values of a NumPy array become NaN.
+    """
     if isinstance(values, jax.Array):
         return values
+    if isinstance(values, np.ma.MaskedArray):
+        dtype = values.dtype if values.dtype.kind == "f" else np.float32  # integers cannot be NaN
+        values = np.ma.filled(values.astype(dtype), np.nan)
     array = np.asarray(values)
     return array.astype(array.dtype.newbyteorder("=")) if array.dtype.byteorder == ">" else array
 

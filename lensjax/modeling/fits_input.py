@@ -182,7 +182,11 @@ def _select(units: Any, others: tuple[str, ...], extension: str | int | None) ->
     listed = ", ".join(name or str(index) for index, name in names.items()) or "none"
     if extension is not None:
         wanted = str(extension).strip().upper()
-        chosen = [index for index, name in names.items() if wanted in (name, str(index))]
+        chosen = [
+            index
+            for index, name in names.items()
+            if wanted in (name, f"{name},{units.images[index].ver}", str(index))
+        ]
         if not chosen:
             raise UserError(
                 f"has no image extension {extension} (its images are {listed}); correct the extension"

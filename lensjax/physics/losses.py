@@ -38,15 +38,14 @@ def same_source_loss(
 
     Reference: Kochanek 1991, "The implications of lenses for galaxy structure", ApJ 373, 354.
     """
-    weight = jnp.ones_like(x) if mask is None else mask.astype(x.dtype)
-    number = jnp.maximum(weight.sum(), 1)
-    beta = ray_shooting(deflection, x, y)
-    means = [(weight * component).sum() / number for component in beta]
-    square = sum(
-        ((component - mean) ** 2 for component, mean in zip(beta, means, strict=True)),
-        start=jnp.zeros_like(x),
-    )
-    return (weight * square).sum() / number
+    x, y = as_float(x), as_float(y)
+    is_image = jnp.ones(x.shape, bool) if mask is None else mask
+    # Masked entries may be NaN. Replaced before the deflection, they leave its gradient finite.
+    x, y = jnp.where(is_image, x, 1), jnp.where(is_image, y, 1)
+    number = jnp.maximum(is_image.sum(), 1)
+    beta = [jnp.where(is_image, component, 0) for component in ray_shooting(deflection, x, y)]
+    squares = (jnp.where(is_image, component - component.sum() / number, 0) ** 2 for component in beta)
+    return sum((square.sum() for square in squares), start=jnp.zeros((), x.dtype)) / number
 
 
 def sis_brightness_loss(
@@ -86,11 +85,12 @@ def sis_brightness_loss(
     outer, inner = (interpolate(image, *position, pixel_scale) for position in pair)
     # Scale first, then square: squares of small or large units are out of float32's range.
     largest = lax.stop_gradient(jnp.maximum(jnp.abs(outer).max(), jnp.abs(inner).max()))
-    unit = jnp.where(largest > 0, largest, 1)
+    unit = jnp.where(largest == 0, 1, largest)
     outer, inner = outer / unit, inner / unit
     size = jnp.mean(outer**2 + inner**2) / 2
     difference = jnp.mean((outer - inner) ** 2)
-    return jnp.where(largest > 0, difference / jnp.where(largest > 0, size, 1), 0)
+    # NaN pixels give NaN.
+    return jnp.where(largest == 0, 0, difference / jnp.where(largest == 0, 1, size))
 
 
 def chi_square_loss(
@@ -115,6 +115,8 @@ def chi_square_loss(
     """
     image, model, variance = as_float(image), as_float(model), as_float(variance)
     weight = jnp.ones_like(image) if mask is None else mask.astype(image.dtype)
+    # Masked pixels may have any value and variance.
+    variance = jnp.where(weight > 0, variance, 1)
     # Scale first, then square: the variance of small units is out of float32's range.
     residual = jnp.where(weight > 0, image - model, 0) / jnp.sqrt(variance)
     square = weight * residual**2

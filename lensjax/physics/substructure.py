@@ -24,7 +24,8 @@ class SubhaloPrior:
       distance: range of the distance from the lens, arcsec; uniform, in a random direction.
 
     Raises:
-      ValueError: if a range is empty or includes 0, or the exponent is 0, -1 or -2.
+      ValueError: if the number is negative, a range is empty or includes 0, or the exponent is 0, -1, -2 or
+        not finite.
     """
 
     number: int
@@ -35,8 +36,11 @@ class SubhaloPrior:
     def __post_init__(self) -> None:
         _check_range("theta_E_squared of the subhalos", self.theta_E_squared)
         _check_range("distance of the subhalos", self.distance)
-        if self.exponent in (0, -1, -2):
-            raise ValueError(f"exponent of the subhalos is {self.exponent}; use a value near it")
+        check_number("number of subhalos", self.number, 0)
+        if self.exponent in (0, -1, -2) or not abs(self.exponent) < float("inf"):
+            raise ValueError(
+                f"exponent of the subhalos is {self.exponent}; expected a number other than 0, -1 and -2"
+            )
 
     def moments(self) -> tuple[float, float]:
         """Means of theta_E_squared and of its square."""
@@ -70,7 +74,7 @@ class VortexPrior:
 
     Raises:
       ValueError: if there are fewer than two masses, a range is empty or includes 0, or `center_sigma` is not
-        positive.
+        positive and finite.
     """
 
     number: int
@@ -82,8 +86,7 @@ class VortexPrior:
         check_number("number of masses of the vortex", self.number, 2)
         _check_range("mass_fraction of the vortex", self.mass_fraction)
         _check_range("length of the vortex", self.length)
-        if not self.center_sigma > 0:
-            raise ValueError(f"center_sigma of the vortex is {self.center_sigma}; it must be positive")
+        _check_positive("center_sigma of the vortex", self.center_sigma)
 
     def draw(self, key: Key[Array, ""], theta_E: Scalar) -> Float[Array, "number 3"]:
         """Draws the Einstein radius, x and y of each mass, arcsec; `theta_E` is that of the main lens."""
@@ -107,8 +110,8 @@ class AxionVortexPrior:
         to the axion mass.
 
     Raises:
-      ValueError: if there are fewer than two masses, `theta_E_squared` or `length` is not positive, or the
-        range is not finite or in descending order.
+      ValueError: if there are fewer than two masses, `theta_E_squared` or `length` is not positive and
+        finite, or the range is not finite or in descending order.
     """
 
     number: int
@@ -122,8 +125,7 @@ class AxionVortexPrior:
         if not -float("inf") < low <= high < float("inf"):
             raise ValueError(f"log10_axion_mass is {self.log10_axion_mass}; expected lower end <= upper end")
         for name in ("theta_E_squared", "length"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} of the axion vortex is {getattr(self, name)}; it must be positive")
+            _check_positive(f"{name} of the axion vortex", getattr(self, name))
 
     def draw(self, key: Key[Array, ""]) -> tuple[Float[Array, "number 3"], Float[Array, ""]]:
         """Draws the Einstein radius, x and y of each mass, arcsec, and the axion mass, eV."""
@@ -158,6 +160,11 @@ def _line(
 
 def _uniform(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, ""]:
     return jax.random.uniform(key, minval=limits[0], maxval=limits[1])
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value}; it must be positive and finite")
 
 
 def _check_range(name: str, limits: tuple[float, float]) -> None:

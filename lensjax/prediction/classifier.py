@@ -92,8 +92,8 @@ class Classifier:
             end of training or by `lensjax evaluate --split validation`.
           tta: "d4" averages over the eight rotated and mirrored views of each image; only for classifiers
             trained with such views.
-          bad: treatment of images that are constant or contain NaN or infinite values: "raise" raises an
-            error, "mark" returns them without a prediction.
+          bad: treatment of images that are constant or contain NaN, infinite or masked values: "raise" raises
+            an error, "mark" returns them without a prediction.
 
         Returns:
           The predictions, in the order of the images.
@@ -104,6 +104,8 @@ class Classifier:
         """
         check_choice("bad", bad, ("raise", "mark"))
         options = self.prediction_options(calibrated=calibrated, tta=tta)
+        if isinstance(images, np.ma.MaskedArray):
+            images = np.ma.filled(images.astype(np.float64), np.nan)
         array = np.asarray(images)
         size = self.trained.config.data.image_size
         number, *shape = (0, size, size) if not len(array) else stack_shape(array.shape)

@@ -16,6 +16,7 @@ from lensjax.errors import UserError
 from lensjax.substructure.search import PerturberMap
 
 _STEPS = 4  # masses per step of a survey, for the integrals over the mass
+_REACH = 5.0  # largest distance of a detection from the masses of its survey, standard errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +73,14 @@ class PopulationPosterior:
         Args:
           name: the parameter.
           probability: probability within the interval.
+
+        Raises:
+          UserError: if there is no such parameter, or the probability is not between 0 and 1.
         """
+        if name not in ("fraction", "slope"):
+            raise UserError(f"parameter is {name!r}; expected 'fraction' or 'slope'")
+        if not 0 < probability < 1:
+            raise UserError(f"probability is {probability}; expected a number between 0 and 1")
         axis, values = (1, self.fractions) if name == "fraction" else (0, self.slopes)
         total = np.cumsum(self.probability.sum(axis))
         ends = (1 - probability) / 2, (1 + probability) / 2
@@ -129,14 +137,18 @@ def population_posterior(
       The posterior.
 
     Raises:
-      UserError: if there are no surveys, or a fraction is not positive.
+      UserError: if there are no surveys, the fractions or slopes are not finite and ascending, a fraction is
+        not positive, the prior has another shape, or a survey cannot have made one of its detections.
     """
     if not surveys:
         raise UserError("there are no surveys; give at least one")
-    fractions, slopes = np.asarray(fractions, np.float64), np.asarray(slopes, np.float64)
-    if not (fractions > 0).all():
+    fractions, slopes = _ascending("fractions", fractions), _ascending("slopes", slopes)
+    if fractions[0] <= 0:
         raise UserError("a substructure fraction is not positive; give positive ones")
-    total = np.zeros((fractions.size, slopes.size))
+    shape = fractions.size, slopes.size
+    if log_prior is not None and np.shape(log_prior) != shape:
+        raise UserError(f"log_prior has shape {np.shape(log_prior)}; expected (fractions, slopes), {shape}")
+    total = np.zeros(shape)
     for each in surveys:
         fine, probability = _refine(each)
         # Expected number per unit of log10 mass for a fraction of 1 [slopes, masses].
@@ -146,6 +158,12 @@ def population_posterior(
         total -= np.outer(fractions, (density * probability) @ weight)
         for log10_mass, error in each.detections:
             spread = max(error, float(weight.mean()))
+            low, high = fine[0] - _REACH * spread, fine[-1] + _REACH * spread
+            if not (low <= log10_mass <= high and 0 <= error < np.inf):
+                raise UserError(
+                    f"a survey of log10 masses from {fine[0]:g} to {fine[-1]:g} cannot have detected "
+                    f"{log10_mass:g} with the error {error:g}; correct the detection"
+                )
             close = np.exp(-0.5 * ((fine - log10_mass) / spread) ** 2) / spread
             total += np.log(fractions)[:, None] + np.log((density * probability * close) @ weight + 1e-300)
     log_posterior = total if log_prior is None else total + log_prior
@@ -175,6 +193,18 @@ def mass_function(
     # The mass of subhalos per unit of the normalization, in units of high^(2 - slope).
     mass = np.where(near, np.log(high / low), (1 - (low / high) ** safe) / safe)
     return np.log(10) * (10.0**log10_mass / high) ** (1 - slopes) / (high * mass)
+
+
+def _ascending(name: str, values: np.ndarray) -> np.ndarray:
+    """Values as an array.
+
+    Raises:
+      UserError: if they are not finite numbers in ascending order.
+    """
+    array = np.atleast_1d(np.asarray(values, np.float64))
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all() or (np.diff(array) <= 0).any():
+        raise UserError(f"{name} must be finite numbers in ascending order, without repetition")
+    return array
 
 
 def _refine(each: Survey) -> tuple[np.ndarray, np.ndarray]:

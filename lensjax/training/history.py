@@ -32,11 +32,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
       The metrics of each epoch; empty if the file cannot be read.
     """
     records: list[dict[str, Any]] = []
+    if not path.is_file():  # reading a pipe would block
+        return records
     try:
         for line in path.read_text().splitlines():
             record = json.loads(line)
             float(record[METRIC])
             records.append(record)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
     return records

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from helpers.small_cutout import NOISE, THETA_E, small_lens, write_fits, write_l
 
 from lensjax import modeling
 from lensjax.cli.fit_lenses import main
+from lensjax.cli.lens_batch import read_observation
 from lensjax.cli.lens_inputs import find_lenses
 from lensjax.errors import UserError
 from lensjax.main import run
@@ -226,7 +228,30 @@ def test_folder_lists_compressed_files_and_no_hidden_ones(tmp_path):
     names = ["a.fits.bz2", "b.fit.gz", "c.FITS.FZ", "d.fits", "._d.fits", ".e.fits", "f.txt"]
     for name in names:
         (tmp_path / name).touch()
+    (tmp_path / "g.fits").mkdir()
     assert [lens.name for lens in find_lenses(tmp_path)] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_broken_links_and_pipes_are_errors_of_their_lens(tmp_path):
+    (tmp_path / "one.fits").symlink_to("nothing")
+    os.mkfifo(tmp_path / "two.fits")
+    folder = write_lens(tmp_path / "three", size=41)
+    (folder / "mask.fits").symlink_to("nothing")
+    settings = {"pixel-scale": 0.08, "psf-fwhm": 0.2, "extension": None}
+    errors = {}
+    for lens in find_lenses(tmp_path):
+        with pytest.raises(UserError) as caught:
+            read_observation(lens, settings)
+        errors[lens.name] = str(caught.value)
+    assert errors == {
+        "one": f"{tmp_path}/one.fits: cannot be opened: No such file or directory",
+        "three": f"{folder}/mask.fits: cannot be opened: No such file or directory",
+        "two": f"{tmp_path}/two.fits: is not a regular file",
+    }
+    os.mkfifo(tmp_path / "lenses.csv")
+    with pytest.raises(UserError, match="not a regular file"):
+        find_lenses(tmp_path / "lenses.csv")
 
 
 def test_parquet_table_has_the_same_rows(lens, cheap_fit, tmp_path):

@@ -58,8 +58,17 @@ def test_rerun_writes_only_missing_files(folder):
     lost = folder / "val" / "vort" / "0000005.npy"
     content = lost.read_bytes()
     lost.unlink()
+    other = folder.parent / "other"
+    other.write_text("unchanged")
+    for name in (lost.with_name(lost.name + ".part"), folder / "truth.part"):
+        name.symlink_to(other)
+    short = folder / "val" / "no" / "0000000.npy"
+    whole = short.read_bytes()
+    short.write_bytes(whole[:1000])  # as after a power failure
     main(words(folder))
     assert lost.read_bytes() == content
+    assert short.read_bytes() == whole
+    assert other.read_text() == "unchanged"
     kept = [file for file in before if file.parts[-3] == "train"]
     assert all(file.stat().st_mtime_ns == before[file] for file in kept)
 

@@ -12,6 +12,7 @@ from oracles.numpy_lens import render
 
 from lensjax import fitting
 from lensjax.errors import UserError
+from lensjax.fitting.inputs import convert_inputs
 from lensjax.modeling import MultiGaussian, PixelGrid, Prior, Sersic, Shapelets
 from lensjax.simulation.presets import COMMON_TEST
 
@@ -140,6 +141,19 @@ def test_ray_through_the_center_represents_its_surroundings():
     (found, by_found), (truth, by_truth) = image(1), image(16)
     np.testing.assert_allclose(found[0, 2, 2], truth[0, 2, 2], rtol=0.01)
     np.testing.assert_allclose(by_found[:, 2, 2], by_truth[:, 2, 2], rtol=0.03, atol=1e-3)
+
+
+def test_masked_values_of_an_array_are_masked():
+    """A masked array has the value that is hidden below each masked pixel."""
+    image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
+    hidden = np.zeros(image.shape, bool)
+    hidden[0, 2, 3] = True
+    for dtype in (np.float32, np.int16):
+        images, _, valid = convert_inputs(np.ma.array(image.astype(dtype), mask=hidden), None, None)
+        np.testing.assert_array_equal(np.isnan(images), hidden)
+        assert valid.all()  # pixels that are not finite are masked later
+    _, _, valid = convert_inputs(image, None, np.ma.array(np.ones(image.shape, bool), mask=hidden))
+    np.testing.assert_array_equal(valid, ~hidden)
 
 
 def test_empty_batch_has_an_empty_fit():

@@ -43,6 +43,10 @@ def test_masked_images_do_not_contribute():
     assert value == pytest.approx(0, abs=1e-15)
     assert np.isfinite(gradient)
     assert physics.same_source_loss(sphere(1.2), x, y) > 0.01
+    padded = jnp.where(mask, x, jnp.nan), jnp.where(mask, y, jnp.inf)
+    value, gradient = jax.value_and_grad(lambda t: physics.same_source_loss(sphere(t), *padded, mask))(1.3)
+    assert value == pytest.approx(0.1**2, rel=1e-6)
+    assert gradient == pytest.approx(2 * 0.1, rel=1e-6)
     assert physics.same_source_loss(sphere(1.2), x, y, jnp.zeros(3, bool)) == 0
 
 
@@ -149,3 +153,15 @@ def test_losses_of_unsigned_counts_and_masked_missing_pixels():
     mask = jnp.arange(16).reshape(4, 4) > 0
     missing = jnp.where(mask, 3.0, jnp.nan)
     assert physics.chi_square_loss(missing, model, 4, mask) == 1
+    variance = jnp.where(mask, 4.0, 0.0)
+    value, gradient = jax.value_and_grad(lambda m: physics.chi_square_loss(missing, m, variance, mask))(
+        jnp.full((4, 4), 5.0)
+    )
+    assert value == 1
+    np.testing.assert_allclose(gradient, jnp.where(mask, 2 * 2 / 4 / 15, 0), rtol=1e-12)
+    assert physics.chi_square_loss(missing, model, jnp.where(mask, 4.0, jnp.nan), mask) == 1
+
+
+def test_brightness_loss_of_missing_pixels_is_not_zero():
+    image = jnp.ones((20, 20)).at[10, 2].set(jnp.nan)
+    assert np.isnan(physics.sis_brightness_loss(image, 0.1, 0.8, radii=16, angles=64))

@@ -39,6 +39,9 @@ def test_vortex_mass_is_relative_to_lens_mass():
     [
         (lambda: physics.SubhaloPrior(25, (0.0, 1.0), 0.1, (0.25, 2.0)), "theta_E_squared of the subhalos"),
         (lambda: physics.SubhaloPrior(25, (1e-4, 1.0), -1.0, (0.25, 2.0)), "exponent of the subhalos"),
+        (lambda: physics.SubhaloPrior(25, (1e-4, 1.0), np.nan, (0.25, 2.0)), "exponent of the subhalos"),
+        (lambda: physics.SubhaloPrior(-1, (1e-4, 1.0), 0.1, (0.25, 2.0)), "number of subhalos"),
+        (lambda: physics.VortexPrior(25, (0.03, 0.05), (1.0, 2.0), np.inf), "center_sigma of the vortex"),
         (lambda: physics.VortexPrior(25, (0.03, 0.05), (2.0, 1.0), 0.5), "length of the vortex"),
         (lambda: physics.VortexPrior(25, (0.03, 0.05), (1.0, 2.0), 0.0), "center_sigma of the vortex"),
         (lambda: physics.AxionVortexPrior(25, -1.0, (-24.0, -22.0), 0.06), "theta_E_squared of the axion"),

@@ -75,6 +75,10 @@ def test_class_and_entropy_follow_from_probabilities(classifier):
 def test_bad_images_are_rejected_or_marked(classifier):
     images = IMAGES.astype(float)
     images[1, 4, 4], images[3] = np.nan, 7
+    masked = np.ma.array(np.tile(images[:1], (2, 1, 1)), mask=np.zeros((2, 32, 32), bool))
+    masked.mask[1, 4, 4] = True
+    with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
+        classifier.predict(masked)
     with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
         classifier.predict(images)
     marked = classifier.predict(images, bad="mark")

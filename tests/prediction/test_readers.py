@@ -14,6 +14,7 @@ import pytest
 from astropy.io import fits
 from helpers.image_files import bars, fits_bytes, h5_bytes, npy_bytes, npz_bytes, picture_bytes, write
 from helpers.picture_files import png_bytes, tiff_bytes
+from PIL import Image
 
 from lensjax.errors import UserError
 from lensjax.prediction import readers
@@ -274,12 +275,75 @@ def test_other_files_are_counted(tmp_path):
         find_images(str(tmp_path / "b.jpg"))
 
 
-def zip_with(tmp_path, edit=bytes, **files):
+def uncompressed(kind, images):
+    """A file with checksums whose pixels are stored without compression, so that any byte can be decoded."""
+    stream = io.BytesIO()
+    if kind == "png":
+        Image.fromarray(images[0]).save(stream, "PNG", compress_level=0)
+    else:
+        np.savez(stream, images=images)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_wrong_checksum_is_an_error(kind):
+    images = np.random.default_rng(1).integers(0, 65536, (3, 128, 128)).astype(np.uint16)
+    content = uncompressed(kind, images)
+    undamaged = read(content, f"a.{kind}")
+    np.testing.assert_array_equal(np.stack(list(undamaged.values())), images[: len(undamaged)])
+    places = np.random.default_rng(2).integers(0, len(content), 200)
+    rejected = 0
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        found = read(damaged, f"a.{kind}")
+        errors = [value for value in found.values() if isinstance(value, str)]
+        rejected += bool(errors)
+        if not errors:  # the byte has no effect on the pixels, such as that of a date
+            np.testing.assert_array_equal(np.stack(list(found.values())), images[: len(undamaged)])
+        else:
+            assert len(errors) == len(found)
+    assert rejected > 150
+
+
+def test_lossy_compression_in_tiff_is_an_error():
+    for name in ("jpeg", "tiff_lzw"):
+        stream = io.BytesIO()
+        Image.fromarray(IMAGE.astype(np.uint8)).save(stream, "TIFF", compression=name)
+        found = read(stream.getvalue(), "a.tif")[""]
+        if name == "jpeg":
+            assert found == "has lossy compression, which changes the noise; save it without"
+        else:
+            np.testing.assert_array_equal(found, IMAGE.astype(np.uint8))
+
+
+def test_extension_is_chosen_by_name_and_version():
+    units = [fits.ImageHDU(IMAGE + number, name="SCI", ver=number) for number in (1, 2)]
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *units]).writeto(stream)
+    assert list(read(stream.getvalue(), "a.fits")) == [":SCI,1", ":SCI,2"]
+    np.testing.assert_array_equal(read(stream.getvalue(), "a.fits", "sci,2")[""], IMAGE + 2)
+    assert "no extension SCI,3" in read(stream.getvalue(), "a.fits", "SCI,3")[""]
+
+
+def test_arrays_of_the_same_name_are_an_error():
+    content = zip_content({"a.npy": npy_bytes(IMAGE), "b/": b""})
+    np.testing.assert_array_equal(read(content, "a.npz")[":a"], IMAGE)
+    both = zip_content({"a.npy": npy_bytes(IMAGE), "a": npy_bytes(IMAGE + 1)})
+    assert read(both, "a.npz") == {"": "has two arrays of the same name; write it again with np.savez"}
+
+
+def zip_content(files):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(name.replace("_dot_", "."), content)
-    (tmp_path / "a.zip").write_bytes(edit(stream.getvalue()))
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def zip_with(tmp_path, edit=bytes, **files):
+    content = zip_content({name.replace("_dot_", "."): content for name, content in files.items()})
+    (tmp_path / "a.zip").write_bytes(edit(content))
     return tmp_path / "a.zip"
 
 

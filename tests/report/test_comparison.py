@@ -165,6 +165,7 @@ def test_command_compares_runs_without_overwriting(runs, tmp_path):
         ("{0}/a,{0}/c", r"are not the same; compare runs with the same config\.data\.source"),
         ("{0}/a", "needs --workdir FOLDER,FOLDER"),
         ("{0}/a,{0}/a", "two or more different runs"),
+        ("{0}/a,{0}/b/../a", "two or more different runs"),
         ("{0}/a,{0}/none", "is not a run folder"),
     ],
 )

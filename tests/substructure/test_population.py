@@ -1,5 +1,7 @@
 """Posterior of the substructure fraction and slope on simulated surveys."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import ndtr
@@ -71,3 +73,17 @@ def test_unusable_input_is_rejected():
         population_posterior([], FRACTIONS, SLOPES)
     with pytest.raises(UserError, match="not positive"):
         population_posterior(simulate(np.random.default_rng(0), 0.01, 1.9, 1), np.array([0.0]), SLOPES)
+    lens = Survey(MASSES, np.ones(MASSES.size), 20.0, 4e11, ((9.0, 0.1),))
+    for wrong in (FRACTIONS[::-1], np.array([0.01, np.nan]), np.zeros((2, 2)), np.array([])):
+        with pytest.raises(UserError, match="fractions must be"):
+            population_posterior([lens], wrong, SLOPES)
+    with pytest.raises(UserError, match=r"expected \(fractions, slopes\)"):
+        population_posterior([lens], FRACTIONS, SLOPES, log_prior=np.zeros(SLOPES.size))
+    for detection in ((5.0, 0.1), (9.0, -0.1), (np.nan, 0.1), (9.0, np.inf)):
+        with pytest.raises(UserError, match="cannot have detected"):
+            population_posterior([dataclasses.replace(lens, detections=(detection,))], FRACTIONS, SLOPES)
+    posterior = population_posterior([lens], FRACTIONS, SLOPES)
+    with pytest.raises(UserError, match="'fraction' or 'slope'"):
+        posterior.interval("fractions")
+    with pytest.raises(UserError, match="between 0 and 1"):
+        posterior.interval("slope", 68)

@@ -3,10 +3,11 @@
     python tools/studies/kill_runs.py --kills 24
     python tools/studies/kill_runs.py --kills 6 --signal INT --recipe "two seeds"
 
-Each run trains a tiny classifier, is stopped up to four times, and is then finished. It passes if `lensjax
-verify` finds no damage after each stop, and if its final metrics and the SHA-256 of its best model and of its
-complete training state equal those of the run that was never stopped. SIGINT and SIGTERM must also result in
-their exit code and one error line. The result is printed as a Markdown table and as JSON.
+Each run trains a tiny classifier, is stopped up to four times, and is then finished. A command that ends
+before the signal does not count as a trial. A run passes if `lensjax verify` finds no damage after each stop,
+and if its final metrics and the SHA-256 of its best model and of its complete training state equal those of
+the run that was never stopped. SIGINT and SIGTERM must also result in their exit code and one error line. The
+result is printed as a Markdown table and as JSON.
 """
 
 import json
@@ -105,22 +106,26 @@ def stop_runs(
         finish(command(folder, runs / "uninterrupted", changes))
         duration = time.monotonic() - started
         expected = fingerprint(runs / "uninterrupted")
-        passed, problems, run = 0, [], 0
-        while share:
+        stopped, passed, problems, run = 0, 0, [], 0
+        while stopped < share:
             one = runs / f"run{run}"
             run += 1
-            found = []
-            stops = min(STOPS_PER_RUN, share)
-            for _ in range(stops):
-                found += stop_once(command(folder, one, changes), one, name, generator.uniform(0, duration))
-            share -= stops
+            found, stops = [], 0
+            while stops < min(STOPS_PER_RUN, share - stopped):
+                ended, new = stop_once(
+                    command(folder, one, changes), one, name, generator.uniform(0, duration)
+                )
+                found += new
+                if ended:
+                    break
+                stops += 1
+            stopped += stops
             finish(command(folder, one, changes))
             if (results := fingerprint(one)) != expected:
                 found.append(f"{results} differs from the run that was never stopped, {expected}")
-            passed += stops if not found else max(0, stops - len(found))
+            passed += max(0, stops - len(found))
             problems += found
-        tried = number // len(recipes) + (index < number % len(recipes))
-        row = {"fault": f"SIG{name}, {recipe}", "trials": tried, "passed": passed, "problems": problems}
+        row = {"fault": f"SIG{name}, {recipe}", "trials": stopped, "passed": passed, "problems": problems}
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
@@ -140,22 +145,33 @@ def finish(words: list[str]) -> None:
         raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
 
 
-def stop_once(words: list[str], run: Path, name: str, seconds: float) -> list[str]:
-    """Starts a command, stops it after some time, and returns the problems found."""
+def stop_once(words: list[str], run: Path, name: str, seconds: float) -> tuple[bool, list[str]]:
+    """Starts a command and stops it after some time.
+
+    Args:
+      words: the command.
+      run: the folder of its run.
+      name: name of the signal, without SIG.
+      seconds: time from start to signal.
+
+    Returns:
+      Whether the command ended before the signal, and the problems found.
+    """
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
     process.send_signal(getattr(signal, f"SIG{name}"))
     _, errors = process.communicate()
     problems = []
+    ended = process.returncode == 0
     lines = errors.strip().splitlines()
     number = getattr(signal, f"SIG{name}")
-    # Outside training, SIGTERM has its usual effect. A run may also finish before the signal.
+    # Outside training, SIGTERM has its usual effect.
     allowed = {"KILL": (-9, 0), "INT": (130, 0), "TERM": (143, -15, 0)}[name]
     if process.returncode not in allowed or len(lines) != (process.returncode == 128 + number):
         problems.append(f"exit code {process.returncode} after {seconds:.2f} s: {' / '.join(lines[-3:])}")
     if run.is_dir() and (run / workdir.CONFIG).exists():
         problems += [f"{each.path}: {each.text}" for each in check(run) if each.damaged]
-    return problems
+    return ended, problems
 
 
 def fingerprint(run: Path) -> dict[str, Any]:

@@ -28,12 +28,12 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
     Args:
       stream: the file.
       check_size: raises UserError if images of a height and width cannot be used.
-      extension: name or number of the only extension to read; None for all.
+      extension: name, "name,version" or number of the only extension to read; None for all.
     """
     with open_units(stream) as units:
         images = units.images
         names = {index: str(unit.header.get("EXTNAME", "")).strip() for index, unit in images.items()}
-        chosen = _choose(names, extension)
+        chosen = _choose(names, images, extension)
         for index in chosen:
             part = _part(names, images, chosen, index)
             try:
@@ -46,11 +46,15 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
             raise UserError("contains no image")
 
 
-def _choose(names: dict[int, str], extension: str | None) -> list[int]:
+def _choose(names: dict[int, str], images: dict[int, Any], extension: str | None) -> list[int]:
     """Numbers of the extensions to read."""
     if extension is not None:
         wanted = extension.casefold()
-        chosen = [index for index, name in names.items() if wanted in (name.casefold(), str(index))]
+        chosen = [
+            index
+            for index, name in names.items()
+            if wanted in (name.casefold(), f"{name},{images[index].ver}".casefold(), str(index))
+        ]
         if not chosen:
             raise_no_extension(extension, [name or str(index) for index, name in names.items()])
         return chosen
@@ -66,7 +70,7 @@ def _part(names: dict[int, str], images: dict[int, Any], chosen: list[int], inde
         return ""
 
     def with_version(index: int) -> str:
-        return f"{names[index]},{images[index].header.get('EXTVER', 1)}"
+        return f"{names[index]},{images[index].ver}"
 
     others = [other for other in chosen if other != index]
     if not names[index] or with_version(index) in map(with_version, others):

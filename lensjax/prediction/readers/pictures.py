@@ -3,6 +3,7 @@
 import functools
 import itertools
 import sys
+import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import IO, Any, cast
@@ -15,6 +16,9 @@ from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import CheckSize, Entry, error_entry
 
 MAX_PAGES = 10_000  # Pillow's time grows with the square of the number of pages
+PNG = b"\x89PNG\r\n\x1a\n"  # first bytes of a PNG file
+CHECKED = (b"IHDR", b"PLTE", b"IDAT")  # chunks that determine the pixels
+LOSSY = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of compressions of TIFF files
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
 UNSIGNED, SIGNED = (1,), (2,)  # values of SAMPLE_FORMAT
 # Modes whose conversion to gray or RGB keeps the stored values. Other modes that Pillow opens are rejected.
@@ -28,6 +32,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
     """
     del extension
     length = stream_length(stream)
+    _check_png(stream)
     with _open(stream) as picture:
         if picture.format == "PNG" and getattr(picture, "is_animated", False):
             raise UserError("is an animation; save each image to a file of its own")
@@ -40,6 +45,26 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
                 return
             load = functools.partial(_load, stream, picture, index, length, check_size)
             yield Entry(f"[{index}]" if several else "", load)
+
+
+def _check_png(stream: BufferedIOBase) -> None:
+    """Checks the checksums of a PNG file, which Pillow ignores; the stream returns to its start.
+
+    Raises:
+      UserError: if one is wrong.
+    """
+    if stream.read(len(PNG)) == PNG:
+        while len(start := stream.read(8)) == 8:
+            length, kind = int.from_bytes(start[:4], "big"), start[4:]
+            checksum, remaining = zlib.crc32(kind), length
+            while remaining and (block := stream.read(min(remaining, 2**20))):
+                checksum, remaining = zlib.crc32(block, checksum), remaining - len(block)
+            stored = stream.read(4)
+            if kind in CHECKED and len(stored) == 4 and checksum != int.from_bytes(stored, "big"):
+                raise UserError("is damaged: a checksum is wrong; copy or download it again")
+            if kind == b"IEND":
+                break
+    stream.seek(0)
 
 
 def _open(stream: BufferedIOBase) -> Image.Image:
@@ -63,6 +88,8 @@ def _load(
     picture.seek(index)
     if picture.width * picture.height > MAX_PIXELS:
         raise UserError(f"more than {MAX_PIXELS:,} pixels per image; crop to the lens")
+    if picture.info.get("compression") in LOSSY:
+        raise UserError("has lossy compression, which changes the noise; save it without")
     check_size((picture.height, picture.width))
     check_expansion(4 * picture.width * picture.height, length)
     if picture.mode in COLOR_MODES:
