@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +50,9 @@ WIDTH_ERROR = 0.02  # standard deviation of the width of the point-spread functi
 STEP = 0.2  # arcsec, of the map
 RENDERED = (8.5, 9.25, 10.0, 10.5)
 MULTIPOLE = 0.005  # standard deviation of the strength of each multipole relative to the Einstein radius
+PEAK = (8.0, 25.0)  # brightness of the brightest pixel of the arcs, standard deviations of its noise
+BRIGHT = 3.0  # standard deviations; fainter parts of the arcs have no perturber
+OFFSET = 0.2  # arcsec, largest distance of a perturber from its pixel of the arcs
 RATES = (0.1, 0.01)  # false positives
 FAR_TRUTH = 0.3  # arcsec; a perturber is located if the best position is closer
 
@@ -76,20 +79,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def search(seed: int, number: int) -> tuple[LensModelFit, PerturberMap, dict[str, Any]]:
     """Simulates and fits one lens, and searches for a perturber; odd numbers have one."""
-    generator = np.random.default_rng([seed, number, 7])
-    mass = simulated.draw_mass(generator, "SIE")
-    multipoles = generator.normal(0, MULTIPOLE * mass["mass.0.theta_E"], (2, 2))
-    perturber = draw_perturber(generator, mass["mass.0.theta_E"]) if number % 2 else None
-    source = simulated.draw_source(generator, mass)
-    light = simulated.draw_light(generator, mass)
-    observation = observe(generator, mass, multipoles, perturber, light, source)
+    observation, scene, perturber = simulate(seed, number)
     start = time.process_time()
-    fit = fit_near(observation, mass, light[0], source[0])
+    fit = fit_near(observation, scene)
     fitted = time.process_time()
     found, _ = map_perturbers(observation, fit, HALO, log10_masses=RENDERED, step=STEP)
     about = {
         "perturber": perturber,
-        "theta_E": [mass["mass.0.theta_E"], fit.einstein_radius],
+        "theta_E": [scene.mass["mass.0.theta_E"], fit.einstein_radius],
         "cpu_seconds": [fitted - start, time.process_time() - fitted],
     }
     return fit, found, about
@@ -121,55 +118,76 @@ def measure(seed: int, number: int) -> dict[str, Any]:
     return row
 
 
-def draw_perturber(generator: np.random.Generator, theta_E: float) -> dict[str, float]:
-    """Draws a perturber within 0.2 arcsec of the Einstein radius."""
-    radius, angle = theta_E + generator.uniform(-0.2, 0.2), generator.uniform(0, 2 * np.pi)
-    return {
-        "x": float(radius * np.cos(angle)),
-        "y": float(radius * np.sin(angle)),
-        "log10_mass": float(generator.uniform(*LOG10_MASS)),
-    }
+class Scene(NamedTuple):
+    """A lens without a perturber: parameters of the mass, multipoles, light of the lens, and source."""
+
+    mass: dict[str, float]
+    multipoles: np.ndarray
+    light: list[dict[str, float]]
+    source: list[dict[str, float]]
 
 
-def observe(
-    generator: np.random.Generator,
-    mass: dict[str, float],
-    multipoles: np.ndarray,
-    perturber: dict[str, float] | None,
-    light: list[dict[str, float]],
-    source: list[dict[str, float]],
-) -> modeling.Observation:
-    """Simulates the observation; the point-spread function of the fit has an error of 2 % of its width."""
-    light_image, arcs = _render(mass, multipoles, perturber, light, source, generator.normal(1, WIDTH_ERROR))
-    ratio = generator.uniform(100, 200)
+def simulate(seed: int, number: int) -> tuple[modeling.Observation, Scene, dict[str, float] | None]:
+    """Simulates an observation; odd numbers have a perturber next to the arcs.
+
+    The point-spread function of the fit has an error of 2 % of its width.
+    """
+    generator = np.random.default_rng([seed, number, 7])
+    mass = simulated.draw_mass(generator, "SIE")
+    multipoles = generator.normal(0, MULTIPOLE * mass["mass.0.theta_E"], (2, 2))
+    source = simulated.draw_source(generator, mass)
+    scene = Scene(mass, multipoles, simulated.draw_light(generator, mass), source)
+    width = generator.normal(1, WIDTH_ERROR)
+    light_image, arcs = _render(scene, None, width)
+    ratio, peak = generator.uniform(100, 200), generator.uniform(*PEAK)
     gain = simulated.GAIN
     light_image *= (ratio**2 / gain + np.sqrt(ratio**4 / gain**2 + 4 * ratio**2)) / 2 / light_image.max()
-    arcs *= generator.uniform(8, 25) / (arcs / np.sqrt(1 + light_image / gain)).max()
-    image = light_image + arcs
+    sky = np.sqrt(1 + light_image / gain)
+    unit = peak / (arcs / sky).max()
+    perturber = draw_perturber(generator, arcs * unit / sky) if number % 2 else None
+    if perturber is not None:
+        arcs = _render(scene, perturber, width)[1]
+    image = light_image + arcs * unit
     noise = np.sqrt(1 + image / gain)
     side, fine = simulated.PSF_SIDE, simulated.FINE
-    return modeling.Observation(
+    observation = modeling.Observation(
         image + noise * simulated.SCATTER * simulated.correlated_noise(generator, image.shape),
         noise,
         simulated.moffat(side * fine).reshape(side, fine, side, fine).sum((1, 3)),
         pixel_scale=simulated.SCALE,
     )
+    return observation, scene, perturber
 
 
-def _render(
-    mass: dict[str, float],
-    multipoles: np.ndarray,
-    perturber: dict[str, float] | None,
-    light: list[dict[str, float]],
-    source: list[dict[str, float]],
-    width: float,
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_perturber(generator: np.random.Generator, arcs: np.ndarray) -> dict[str, float]:
+    """Draws a perturber next to bright parts of the arcs.
+
+    A pixel is drawn in proportion to the brightness of the arcs, and a position within 0.2 arcsec of it.
+
+    Args:
+      generator: random numbers.
+      arcs: brightness of the arcs in standard deviations of the noise; fainter parts than 3 are not drawn.
+    """
+    bright = np.where(arcs > BRIGHT, arcs, 0).ravel()
+    pixel = generator.choice(bright.size, p=bright / bright.sum())
+    row, column = np.unravel_index(pixel, arcs.shape)
+    radius, angle = OFFSET * np.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
+    middle = (simulated.SIDE - 1) / 2
+    return {
+        "x": float((column - middle) * simulated.SCALE + radius * np.cos(angle)),
+        "y": float((row - middle) * simulated.SCALE + radius * np.sin(angle)),
+        "log10_mass": float(generator.uniform(*LOG10_MASS)),
+    }
+
+
+def _render(scene: Scene, perturber: dict[str, float] | None, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Images of the lens galaxy and of the arcs, blurred, in an arbitrary unit."""
+    mass = scene.mass
     x, y = (jnp.asarray(each, jnp.float32) for each in simulated.fine_positions())
     alpha = simulated.deflection("SIE", x, y, mass)
     center = {f"center_{axis}": mass[f"mass.0.center_{axis}"] for axis in "xy"}
     parts = [alpha]
-    for m, pair in zip((3, 4), multipoles, strict=True):
+    for m, pair in zip((3, 4), scene.multipoles, strict=True):
         for phi, a_m in zip((0.0, np.pi / (2 * m)), pair, strict=True):
             parts.append(physics.multipole_deflection(x, y, float(a_m), m=m, phi_m=phi, **center))
     if perturber is not None:
@@ -181,17 +199,13 @@ def _render(
             )
         )
     beta = physics.lens_equation(x, y, *(sum(each) for each in zip(*parts, strict=True)))
-    images = simulated.brightness(light, x, y), simulated.brightness(source, *beta)
+    images = simulated.brightness(scene.light, x, y), simulated.brightness(scene.source, *beta)
     return simulated.blur(images, width)
 
 
-def fit_near(
-    observation: modeling.Observation,
-    mass: dict[str, float],
-    light: dict[str, float],
-    source: dict[str, float],
-) -> LensModelFit:
+def fit_near(observation: modeling.Observation, scene: Scene) -> LensModelFit:
     """Fits the usual model from the true lens, without the search of `modeling.fit`."""
+    mass, light, source = scene.mass, scene.light[0], scene.source[0]
     frame, data = prepare(observation, radius=RADIUS).fine
     center = mass["mass.0.center_x"], mass["mass.0.center_y"]
     values = mass | {
