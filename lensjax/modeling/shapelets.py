@@ -1,9 +1,9 @@
 """A source of shapelets: Hermite functions times a Gaussian."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -48,18 +48,25 @@ class Shapelets:
 
     def columns(self, x: Array, y: Array, values: Values) -> Float[Array, "size *grid"]:
         """Images of the dimensionless shapelets."""
-        along_x, along_y = self._profiles(x, y, values)
+        along_x, along_y = (jnp.stack(each) for each in self._profiles(x, y, values))
         first, second = self._orders
         return along_x[first] * along_y[second]
 
     def image(self, x: Array, y: Array, values: Values, amplitudes: Float[Array, "size"]) -> Array:
-        """The sum of the columns times the amplitudes; one axis is summed after the other."""
+        """The sum of the columns times the amplitudes.
+
+        One axis is summed after the other, in loops that XLA compiles to a single pass over the image.
+        """
         along_x, along_y = self._profiles(x, y, values)
         matrix = jnp.zeros((self.order + 1, self.order + 1), amplitudes.dtype)
         matrix = matrix.at[self._orders].set(amplitudes)
-        return jnp.sum(jnp.tensordot(matrix, along_x, (0, 0)) * along_y, axis=0)
+        total = jnp.zeros_like(x)
+        for second, profile in enumerate(along_y):
+            part = sum(matrix[first, second] * along_x[first] for first in range(self.order + 1 - second))
+            total += part * profile
+        return total
 
-    def _profiles(self, x: Array, y: Array, values: Values) -> list[Float[Array, "orders *grid"]]:
+    def _profiles(self, x: Array, y: Array, values: Values) -> list[list[Float[Array, "*grid"]]]:
         """Hermite functions along x and along y."""
         centered = x - values["center_x"], y - values["center_y"]
         return [_hermite_functions(each / values["beta"], self.order) for each in centered]
@@ -76,14 +83,12 @@ class Shapelets:
         return [("SHAPELETS", {"n_max": self.order, "amp": amplitudes.tolist(), **to_floats(values)})]
 
 
-def _hermite_functions(z: Array, order: int) -> Float[Array, "orders *grid"]:
+def _hermite_functions(z: Float[Array, "*grid"], order: int) -> list[Float[Array, "*grid"]]:
     """Orthonormal Hermite functions of orders 0 to `order`, by their recurrence."""
-
-    def step(pair: tuple[Array, Array], n: Array) -> tuple[tuple[Array, Array], Array]:
-        function, previous = pair
-        following = jnp.sqrt(2 / n) * z * function - jnp.sqrt((n - 1) / n) * previous
-        return (following, function), following
-
-    first = np.pi**-0.25 * jnp.exp(-jnp.minimum(z**2 / 2, 80.0))
-    _, others = jax.lax.scan(step, (first, jnp.zeros_like(z)), jnp.arange(1, order + 1, dtype=z.dtype))
-    return jnp.concatenate([first[None], others])
+    functions = [np.pi**-0.25 * jnp.exp(-jnp.minimum(z**2 / 2, 80.0))]
+    previous = jnp.zeros_like(z)
+    for n in range(1, order + 1):
+        following = math.sqrt(2 / n) * z * functions[-1] - math.sqrt((n - 1) / n) * previous
+        previous = functions[-1]
+        functions.append(following)
+    return functions

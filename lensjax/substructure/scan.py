@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 from jaxtyping import Array, Float
 
 from lensjax.modeling.frame import Frame, convolve_columns, margin, ray_positions
@@ -326,12 +327,13 @@ def _project(
 
 
 def _correlate(images: Array, kernel: Array) -> Array:
-    """Images times the covariance of the noise; a sum of shifts is faster than XLA's convolution on a CPU."""
-    rows, columns = kernel.shape
-    padded = jnp.pad(images, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2)))
-    total = jnp.zeros_like(images)
-    for row in range(rows):
-        for column in range(columns):
-            part = padded[:, row : row + images.shape[1], column : column + images.shape[2]]
-            total += kernel[row, column] * part
-    return total
+    """Images times the covariance of the noise, whose kernel is symmetric."""
+    size = tuple(
+        scipy.fft.next_fast_len(length + side // 2, real=True)
+        for length, side in zip(images.shape[1:], kernel.shape, strict=True)
+    )
+    middle = tuple(-(side // 2) for side in kernel.shape)
+    padded = jnp.zeros(size, kernel.dtype).at[: kernel.shape[0], : kernel.shape[1]].set(kernel)
+    transfer = jnp.fft.rfft2(jnp.roll(padded, middle, (0, 1)))
+    product = jnp.fft.irfft2(jnp.fft.rfft2(images, s=size) * transfer[None], s=size)
+    return product[:, : images.shape[1], : images.shape[2]]
