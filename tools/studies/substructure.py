@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import simulated_lenses as simulated
 from matplotlib.figure import Figure
+from scipy.special import log_ndtr
 
 from lensjax import modeling, physics
 from lensjax.cli import runner
@@ -105,16 +106,11 @@ def measure(seed: int, number: int) -> dict[str, Any]:
         "likelihood_ratio": ratio,
         "log_evidence": found.log_evidence,
         "misfit": found.misfit,
-        "fractions": {
-            str(threshold): [found.sensitive_fraction(mass, threshold) for mass in (8, 9, 10)]
-            for threshold in (3, 5, 7, 10, 15, 20)
-        },
     }
     if (perturber := about["perturber"]) is not None:
         column = int(np.abs(found.x - perturber["x"]).argmin())
         line = int(np.abs(found.y - perturber["y"]).argmin())
-        information = np.interp(perturber["log10_mass"], found.log10_mass, found.information[line, column])
-        row["expected"] = float(information / 2)
+        row["information"] = found.information[line, column].tolist()
     return row
 
 
@@ -270,36 +266,83 @@ def report(rows: list[dict[str, Any]]) -> None:
     seconds = np.median([row["cpu_seconds"] for row in rows], axis=0)
     log.info("median CPU-seconds: %.1f for the fit, %.1f for map and sensitivity", *seconds)
     masses = np.array([row["perturber"]["log10_mass"] for row in real])
+    distance = np.array(
+        [
+            np.hypot(row["best"][0] - row["perturber"]["x"], row["best"][1] - row["perturber"]["y"])
+            for row in real
+        ]
+    )
     edges = np.arange(LOG10_MASS[0], LOG10_MASS[1] + 0.1, 0.5)
-    for statistic in ("likelihood_ratio", "log_evidence"):
+    for statistic, rate in itertools.product(("likelihood_ratio", "log_evidence"), RATES):
         values = np.array([row[statistic] for row in real])
         background = np.array([row[statistic] for row in null])
-        for rate in RATES:
-            threshold = float(np.quantile(background, 1 - rate))
-            found = values > threshold
-            text = ", ".join(
-                f"{low:g}-{high:g}: {found[inside].mean():.0%} of {inside.sum()}"
-                for low, high in itertools.pairwise(edges)
-                if (inside := (masses >= low) & (masses < high)).any()
-            )
-            log.info("%s, %g false positives, threshold %.2f: %s", statistic, rate, threshold, text)
-            if statistic == "likelihood_ratio":
-                expected = np.array([row["expected"] for row in real])
-                for name, group in (
-                    ("predicted to be found", expected >= threshold),
-                    ("predicted to be missed", expected < threshold),
-                ):
-                    log.info("  %s: %d, of which found %d", name, group.sum(), found[group].sum())
-                near = np.array(
-                    [
-                        np.hypot(
-                            row["best"][0] - row["perturber"]["x"], row["best"][1] - row["perturber"]["y"]
-                        )
-                        < FAR_TRUTH
-                        for row in real
-                    ]
-                )
-                log.info("  of %d found, %d within %g arcsec", found.sum(), (near & found).sum(), FAR_TRUTH)
+        limits = threshold_of_rate(background, rate)
+        threshold = limits[0]
+        found = values > threshold
+        log.info(
+            "%s, %g false positives: threshold %.2f (%.2f to %.2f)", statistic, rate, threshold, low, high
+        )
+        for first, last in itertools.pairwise(edges):
+            inside = (masses >= first) & (masses < last)
+            log.info("  %g to %g: %d of %d found", first, last, found[inside].sum(), inside.sum())
+        if statistic == "likelihood_ratio":
+            near = (distance < FAR_TRUTH) & found
+            log.info("  of %d found, %d within %g arcsec", found.sum(), near.sum(), FAR_TRUTH)
+            error = np.array([row["best"][2] for row in real]) - masses
+            log.info("  error of their mass: median %.2f, 90 %% within %.2f dex", *_spread(error[near]))
+            compare_sensitivity(real, found, threshold)
+
+
+def threshold_of_rate(background: np.ndarray, rate: float) -> tuple[float, float, float]:
+    """Threshold that a fraction of the values exceeds, and its interval of 68 % by resampling."""
+    draws = np.random.default_rng(0).choice(background, (2000, background.size))
+    low, high = np.quantile(np.quantile(draws, 1 - rate, axis=1), (0.16, 0.84))
+    return float(np.quantile(background, 1 - rate)), float(low), float(high)
+
+
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    return float(np.median(values)), float(np.quantile(np.abs(values), 0.9))
+
+
+def compare_sensitivity(rows: list[dict[str, Any]], found: np.ndarray, threshold: float) -> None:
+    """Prints where half of the perturbers are found, relative to the prediction of the sensitivity.
+
+    The probability of a detection is modeled as a normal distribution function of the difference between the
+    mass and the smallest detectable mass at the position of the perturber.
+    """
+    mass = np.array([row["perturber"]["log10_mass"] for row in rows])
+    axis = LOG10_MASS[0] + 0.1 * np.arange(len(rows[0]["information"]))
+    log_square = np.log10(np.maximum([row["information"] for row in rows], 1e-12))
+    needed = np.log10(2 * threshold)
+    smallest = np.array([np.interp(needed, np.maximum.accumulate(each), axis) for each in log_square])
+    smallest -= np.maximum(log_square[:, 0] - needed, 0) / 2  # extrapolated as the squared mass
+    expected = np.array([np.interp(m, axis, each) for m, each in zip(mass, log_square, strict=True)])
+    expected = 10**expected / 2
+    for name, group in (("found", expected >= threshold), ("missed", expected < threshold)):
+        log.info("  predicted to be %s: %d, of which found %d", name, group.sum(), found[group].sum())
+    strong = expected > threshold
+    ratio = np.array([row["likelihood_ratio"] for row in rows])[strong] / expected[strong]
+    log.info("  found likelihood ratio / predicted one of these: median %.2f", np.median(ratio))
+    reached = log_square[:, -1] > needed
+    generator = np.random.default_rng(0)
+    offsets = [_half_found(mass - smallest, found, np.flatnonzero(reached))]
+    offsets += [
+        _half_found(mass - smallest, found, generator.choice(np.flatnonzero(reached), reached.sum()))
+        for _ in range(200)
+    ]
+    log.info(
+        "  half are found %.2f dex above the predicted mass (68 %%: %.2f to %.2f), %d perturbers",
+        offsets[0],
+        *np.quantile(offsets[1:], (0.16, 0.84)),
+        reached.sum(),
+    )
+
+
+def _half_found(difference: np.ndarray, found: np.ndarray, chosen: np.ndarray) -> float:
+    """Difference at which the most likely normal distribution function is one half."""
+    offset, width = np.meshgrid(np.arange(-0.8, 0.81, 0.02), np.arange(0.06, 0.9, 0.06), indexing="ij")
+    score = (difference[chosen, None, None] - offset) / width * np.where(found[chosen], 1, -1)[:, None, None]
+    return float(offset.ravel()[log_ndtr(score).sum(0).argmax()])
 
 
 def plot(file: Path, rows: list[dict[str, Any]], fit: LensModelFit, found: PerturberMap) -> None:
@@ -330,10 +373,14 @@ def plot(file: Path, rows: list[dict[str, Any]], fit: LensModelFit, found: Pertu
             )
             axes.plot(truth["x"], truth["y"], "o", markerfacecolor="none", color="tab:red")
             axes.set(xlabel="x (arcsec)", ylabel="y (arcsec)")
-        expected = np.array([max(row["expected"], 0.1) for row in real])
+        axis = LOG10_MASS[0] + 0.1 * np.arange(len(real[0]["information"]))
+        masses = np.array([row["perturber"]["log10_mass"] for row in real])
+        expected = [
+            max(np.interp(mass, axis, row["information"]) / 2, 0.1)
+            for mass, row in zip(masses, real, strict=True)
+        ]
         measured = np.array([max(row["likelihood_ratio"], 0.1) for row in real])
-        masses = [row["perturber"]["log10_mass"] for row in real]
-        points = ratios.scatter(expected, measured, c=masses, s=12, cmap="viridis")
+        points = ratios.scatter(expected, measured, c=masses, s=6, cmap="viridis")
         figure.colorbar(points, ax=ratios, label="log10 of the true mass")
         ratios.axhline(threshold, color="tab:red", linewidth=1)
         ratios.axvline(threshold, color="tab:red", linewidth=1)
