@@ -325,9 +325,9 @@ def compare_sensitivity(rows: list[dict[str, Any]], found: np.ndarray, threshold
     log.info("  found likelihood ratio / predicted one of these: median %.2f", np.median(ratio))
     reached = log_square[:, -1] > needed
     generator = np.random.default_rng(0)
-    offsets = [_half_found(mass - smallest, found, np.flatnonzero(reached))]
+    offsets = [half_found(mass - smallest, found, np.flatnonzero(reached))]
     offsets += [
-        _half_found(mass - smallest, found, generator.choice(np.flatnonzero(reached), reached.sum()))
+        half_found(mass - smallest, found, generator.choice(np.flatnonzero(reached), reached.sum()))
         for _ in range(200)
     ]
     log.info(
@@ -338,7 +338,7 @@ def compare_sensitivity(rows: list[dict[str, Any]], found: np.ndarray, threshold
     )
 
 
-def _half_found(difference: np.ndarray, found: np.ndarray, chosen: np.ndarray) -> float:
+def half_found(difference: np.ndarray, found: np.ndarray, chosen: np.ndarray) -> float:
     """Difference at which the most likely normal distribution function is one half."""
     offset, width = np.meshgrid(np.arange(-0.8, 0.81, 0.02), np.arange(0.06, 0.9, 0.06), indexing="ij")
     score = (difference[chosen, None, None] - offset) / width * np.where(found[chosen], 1, -1)[:, None, None]
