@@ -21,6 +21,7 @@ from lensjax.substructure.search import PerturberMap, map_perturbers
 CANDIDATE, DETECTED = 7.6, 19.4
 VERDICTS = ("detected", "candidate", "none", "failed")
 FRACTIONS = (8, 9, 10)  # log10 of the masses whose sensitive area is reported
+_CENTRAL = 0.5  # Einstein radii
 _SEPARATION = 0.3  # arcsec, between the positions of refits
 
 
@@ -49,12 +50,19 @@ class PerturberSearch:
         """One of "detected", "candidate" and "none".
 
         Of 40 simulated lenses without a perturber, none exceeded the threshold of the first, and 10 % that of
-        the second. If the fit of the lens is doubtful, a perturber is at most a candidate, because errors of
-        the fit can look like one.
+        the second. If the fit of the lens is doubtful or the best position is central, a perturber is at most
+        a candidate, because errors of the fit can look like one.
         """
-        if self.likelihood_ratio > DETECTED and self.fit.verdict.name == "good":
+        if self.likelihood_ratio > DETECTED and self.fit.verdict.name == "good" and not self.central:
             return "detected"
         return "candidate" if self.likelihood_ratio > CANDIDATE else "none"
+
+    @property
+    def central(self) -> bool:
+        """Whether the best position is within half an Einstein radius of the center of the lens."""
+        x, y = (self.refits[0].x, self.refits[0].y) if self.refits else self.map.best[:2]
+        center = [self.fit.parameters.get(f"mass.0.center_{axis}", 0.0) for axis in ("x", "y")]
+        return math.hypot(x - center[0], y - center[1]) < _CENTRAL * self.fit.einstein_radius
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -64,8 +72,13 @@ class PerturberSearch:
             found.append(
                 f"the variance of the residual of the arcs is {self.map.misfit:.2f} times that of the noise"
             )
-        if self.map.best[2] >= self.map.log10_mass[-1]:
-            found.append("the best mass is the largest one that was tried")
+        if self.central:
+            found.append(
+                "the best position is near the center of the lens, where a wrong main mass looks alike"
+            )
+        largest = self.map.log10_mass[-1]
+        if self.map.best[2] >= largest or self.values["log10_mass"] > largest:
+            found.append("the best mass is outside of the range of the map")
         return tuple(found)
 
     @property

@@ -139,8 +139,11 @@ def test_unusable_input_is_rejected(lens):
         Halo(0.3, 0.8, "sis")
 
 
-@pytest.mark.parametrize(("quality", "expected"), [("good", "detected"), ("doubtful", "candidate")])
-def test_perturber_in_a_doubtful_fit_is_at_most_a_candidate(quality, expected):
-    fitted = types.SimpleNamespace(verdict=Verdict(quality, ()))
-    clear = types.SimpleNamespace(best=(0.0, 1.0, 9.5, 2 * DETECTED))
+@pytest.mark.parametrize(
+    ("quality", "y", "expected"),
+    [("good", 1.0, "detected"), ("doubtful", 1.0, "candidate"), ("good", 0.3, "candidate")],
+)
+def test_perturber_that_an_error_can_imitate_is_a_candidate(quality, y, expected):
+    fitted = types.SimpleNamespace(verdict=Verdict(quality, ()), einstein_radius=1.2, parameters={})
+    clear = types.SimpleNamespace(best=(0.0, y, 9.5, 2 * DETECTED))
     assert PerturberSearch(fitted, clear, ()).verdict == expected
