@@ -279,9 +279,7 @@ def report(rows: list[dict[str, Any]]) -> None:
         limits = threshold_of_rate(background, rate)
         threshold = limits[0]
         found = values > threshold
-        log.info(
-            "%s, %g false positives: threshold %.2f (%.2f to %.2f)", statistic, rate, threshold, low, high
-        )
+        log.info("%s, %g false positives: threshold %.2f, 68 %%: %.2f to %.2f", statistic, rate, *limits)
         for first, last in itertools.pairwise(edges):
             inside = (masses >= first) & (masses < last)
             log.info("  %g to %g: %d of %d found", first, last, found[inside].sum(), inside.sum())
