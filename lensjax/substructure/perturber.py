@@ -17,8 +17,8 @@ from lensjax.substructure.refit import Refit, refit_with, refit_without
 from lensjax.substructure.search import PerturberMap, map_perturbers
 
 # Logarithms of the likelihood ratio that the best of all positions and masses exceeds in 10 % and in none of
-# 40 simulated lenses without a perturber; measured by tools/studies/substructure.py.
-CANDIDATE, DETECTED = 7.6, 19.4
+# 85 simulated lenses without a perturber; measured by tools/studies/substructure.py.
+CANDIDATE, DETECTED = 8.0, 19.4
 VERDICTS = ("detected", "candidate", "none", "failed")
 FRACTIONS = (8, 9, 10)  # log10 of the masses whose sensitive area is reported
 _CENTRAL = 0.5  # Einstein radii
@@ -49,7 +49,7 @@ class PerturberSearch:
     def verdict(self) -> str:
         """One of "detected", "candidate" and "none".
 
-        Of 40 simulated lenses without a perturber, none exceeded the threshold of the first, and 10 % that of
+        Of 85 simulated lenses without a perturber, none exceeded the threshold of the first, and 10 % that of
         the second. If the fit of the lens is doubtful or the best position is central, a perturber is at most
         a candidate, because errors of the fit can look like one.
         """
