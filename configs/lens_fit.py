@@ -25,14 +25,15 @@ when predictions are averaged over eight views (`--tta d4`), after 16 minutes of
     python -m lensjax.main --config configs/lens_fit.py:common_test
 
 The variant `robust` trains the model `robust` of the package on images whose source, lens, lens light and
-point-spread function vary (`simulated:varied`), with a fit that frees most of them: 12 epochs of 24,000
-images. It took 6 minutes on an NVIDIA H100. On a CPU, the fits take 0.6 s per image, 5 hours in all.
+point-spread function vary (`simulated:varied`). Its fit frees all of these except the point-spread function.
+It trains for 12 epochs of 24,000 images. The whole run took 6 minutes on an NVIDIA H100. On a CPU, the fits
+take 0.6 s of CPU time per image, 5 hours in all.
 
     python -m lensjax.main --config configs/lens_fit.py:robust
 
-All variants evaluate an exponential moving average of the parameters. The others were measured in November
-2026 on two cores of an AMD EPYC (a virtual machine) shared with other programs. The full config, 50 epochs of
-30,000 images, has not been measured.
+All variants evaluate an exponential moving average of the parameters. The variants other than `robust` were
+measured in November 2026 on two cores of an AMD EPYC (a virtual machine) shared with other programs. The full
+config, 50 epochs of 30,000 images, has not been measured.
 """
 
 from ml_collections import ConfigDict

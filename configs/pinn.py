@@ -17,8 +17,8 @@ depends on rounding:
 
     python -m lensjax.main --config configs/pinn.py:quick
 
-The variant `fast` is the full model for one large GPU, trained as that of configs/baseline.py. It has not
-been measured on a GPU:
+The variant `fast` is the full model for one large GPU, trained like the variant `fast` of
+configs/baseline.py. It has not been measured on a GPU:
 
     python -m lensjax.main --config configs/pinn.py:fast
 """

@@ -26,7 +26,9 @@ FLAGS = {
     "pixel-scale": real(
         "Side of a pixel; read from the header if not given.", None, 1e-6, value="ARCSEC", high=10
     ),
-    "extension": Flag("NAME", "Name or number of the extension with the image."),
+    "extension": Flag(
+        "NAME", "Name, number, or name and version (such as SCI,2) of the extension with the image."
+    ),
     "main-lens": choice(
         "NAME",
         "Main lens: sie, singular isothermal ellipsoid (default); epl, elliptical power law; or sis, "

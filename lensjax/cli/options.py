@@ -85,7 +85,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "extension": Flag(
         "NAME",
-        "Read only this extension of FITS files (name or number), dataset of .h5 or array of .npz files.",
+        "Read only this extension of FITS files (name, number, or name and version such as SCI,2), dataset of "
+        ".h5 files or array of .npz files.",
         ("predict",),
     ),
     "noise": Flag(
@@ -132,7 +133,8 @@ class Options:
       crop: whether to crop images that are too large to the image size of the run.
       noise, psf: noise map and point-spread function of telescope images to predict; None if not given.
       pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
-      extension: name of the only FITS extension, HDF5 dataset or .npz array to predict; None for all.
+      extension: name, number or "name,version" of the only FITS extension to predict, or name of the only
+        HDF5 dataset or .npz array; None for all.
       calibrated: whether to apply the fitted temperature.
       tta: "none" or "d4".
       debug_nans: whether to stop at the operation that produces the first NaN.

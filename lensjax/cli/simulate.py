@@ -23,7 +23,7 @@ from lensjax.simulation.images import Split
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
 CHUNK_SIZE = 512  # images simulated at a time
-MOST = 10**9  # images of a split
+MOST = 10**9  # largest number of images of a split
 MANIFEST, TRUTH = "simulation.json", "truth.csv"
 
 

@@ -87,7 +87,7 @@ def check_run(folder: Path) -> Iterator[Finding]:
         config = None
     for path in sorted(folder.iterdir()):
         if not path.is_file() and not path.is_dir():  # reading a pipe would block
-            yield Finding(path, "is not a regular file, or a broken link; delete it")
+            yield Finding(path, "is a broken link or not a regular file; delete it")
     for path in sorted(folder.glob("*.tmp")):
         yield Finding(path, "left by a killed process; harmless, can be deleted", damaged=False)
     if config is not None and config.seeds > 1:

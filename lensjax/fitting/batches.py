@@ -17,7 +17,8 @@ from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
 
 # On a CPU, the working set of a batch should fit in the cache; accelerators need many images at once. All
-# images of a batch take as many steps as the slowest, and the steps of fits with many parameters differ most.
+# images of a batch take as many steps as the slowest, and the number of steps varies most for fits with many
+# parameters.
 _CPU_BATCH_SIZE, _ACCELERATOR_BATCH_SIZE = 8, 256
 _MANY_PARAMETERS = 10
 
@@ -39,8 +40,8 @@ def fit_in_batches(
       model: smooth model to fit.
       noise: known properties of the noise; see `fit_lens`.
       mask: 1 or True for valid pixels, with the shape of the images; if None, all pixels are valid.
-      batch_size: images per device and batch; if None, 256 on an accelerator, and on a CPU 8 for models with
-        few parameters and 1 for others.
+      batch_size: images per device and batch; if None, 256 on an accelerator; on a CPU, 8 for models with at
+        most ten nonlinear parameters and 1 for others.
       devices: devices that share the images equally; if None, all accelerators of this process, or
         one CPU device.
       report: called with the number of images completed since the last call.

@@ -58,7 +58,7 @@ def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, No
 def _native(values: Any) -> Any:
     """An array in native byte order; JAX rejects others, such as those of FITS files.
 
-    Masked values of a NumPy array become NaN.
+    Masked values of a NumPy masked array become NaN.
     """
     if isinstance(values, jax.Array):
         return values

@@ -204,7 +204,8 @@ def _solution(model: SmoothModel, scaled: Image, valid: Mask, optimum: _Optimum)
 def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -> Bool[Array, ""]:
     """True if the minimization ended at an optimum that describes a lens.
 
-    Lens light can be at a bound, because its shape is not determined if it is faint.
+    Parameters of the lens light may be at a bound, because the image does not determine them if the light is
+    faint.
     """
     low, high = parameter_bounds(model, solution.free.dtype)
     inside = (solution.free > low) & (solution.free < high)

@@ -77,8 +77,8 @@ GENERAL = dataclasses.replace(
 _LIGHT_CENTER = Parameter.fitted((-0.05, 0.05), (-0.25, 0.25), prior=(0.0, 0.1))
 _LIGHT_ELLIPTICITY = dataclasses.replace(_LENS_ELLIPTICITY, prior=(0.0, 0.15))
 
-# The same with the light of the lens. Its priors determine its shape if the lens is dark; its bounds keep it
-# from the arcs, where it would fit substructure.
+# The same with the light of the lens. The priors determine the shape of the light if the lens is dark; the
+# bounds keep it away from the arcs, where it would fit substructure.
 VARIED = dataclasses.replace(
     GENERAL,
     lens=dataclasses.replace(

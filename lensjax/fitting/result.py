@@ -27,8 +27,9 @@ class LensFit:
       gain: variance per unit of the flux of source and lens light, in the unit of the image.
       background_rms: standard deviation without this flux, in the unit of the image.
       converged: True if the fit reached its optimum and the image contains a lens that the model
-        describes: the last step was expected to reduce chi-square by less than 0.3, no parameter is at
-        a bound, the source is detected, and the reduced chi-square is below 8.
+        describes: the last step was expected to reduce chi-square by less than 0.3, no parameter except
+        those of the lens light is at a bound, the source is detected, and the reduced chi-square is
+        below 8.
     """
 
     parameters: dict[str, Float[Array, "*batch"]]

@@ -140,7 +140,7 @@ class Observation:
           psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
           psf_fwhm: full width at half maximum of a Gaussian that stands in if there is no point-spread
             function, arcsec.
-          extension: name or number of the image's extension.
+          extension: name, number or "name,version" of the image's extension.
 
         Returns:
           The observation; `notes` states what was read from headers or extensions, estimated or assumed.

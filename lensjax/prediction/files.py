@@ -69,7 +69,8 @@ def predict_files(
       crop: if True, the center of larger images is used.
       pixel_scale: pixel scale of the images, arcsec; they are resampled to the classifier's pixel scale. If
         None, images are not resampled.
-      extension: name of the only FITS extension, HDF5 dataset or .npz array to classify; None for all.
+      extension: name, number or "name,version" of the only FITS extension to classify, or name of the only
+        HDF5 dataset or .npz array; None for all.
       overwrite: if True, an existing `output` is replaced.
       calibrated, tta: see `Classifier.predict`.
 
@@ -188,7 +189,8 @@ def read_images(
     Args:
       listing: the files.
       target: image size of the classifier.
-      extension: name of the only FITS extension, HDF5 dataset or .npz array to read; None for all.
+      extension: name, number or "name,version" of the only FITS extension to read, or name of the only HDF5
+        dataset or .npz array; None for all.
       first_file: index of the first file to read.
       first_image: number of images of that file to skip.
     """

@@ -14,7 +14,7 @@ from lensjax.substructure.perturber import CANDIDATE, DETECTED, FRACTIONS, VERDI
 
 _COLORS = {"detected": "good", "candidate": "doubtful", "none": "", "failed": "failed"}
 _MEANINGS = {
-    "detected": "None of 40 simulated lenses without a perturber gave such a likelihood ratio.",
+    "detected": "None of 85 simulated lenses without a perturber gave such a likelihood ratio.",
     "candidate": "10 % of simulated lenses without a perturber give such a likelihood ratio or a larger one.",
     "none": "No perturber is seen; the map of the sensitivity shows which ones would have been.",
 }

@@ -50,8 +50,8 @@ COMMON_TEST = Preset(
     ),
 )
 
-# The camera of the Common Test, with a source, a lens, a center and light of the lens, vortices, and a
-# point-spread function that vary. A classifier trained on these images does not rely on fixed values of them.
+# The camera of the Common Test. The source, the ellipticity, center and light of the lens, the vortices and
+# the point-spread function vary. A classifier trained on these images does not rely on fixed values of them.
 VARIED = dataclasses.replace(
     COMMON_TEST,
     shear_angle=(0.0, math.pi),

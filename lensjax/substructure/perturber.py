@@ -74,11 +74,11 @@ class PerturberSearch:
             )
         if self.central:
             found.append(
-                "the best position is near the center of the lens, where a wrong main mass looks alike"
+                "the best position is near the center of the lens, where errors of the main mass look similar"
             )
         largest = self.map.log10_mass[-1]
         if self.map.best[2] >= largest or self.values["log10_mass"] > largest:
-            found.append("the best mass is outside of the range of the map")
+            found.append("the best mass is at or above the largest mass of the map")
         return tuple(found)
 
     @property

@@ -56,7 +56,7 @@ def step_flops(config: ConfigDict) -> float:
     if config.data.fit != "none":
         batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
     step = start.build_step(config, models.build(config), 1)
-    # XLA counts the operations of a program that is not compiled only for its CPU client.
+    # Only XLA's CPU client counts the operations of a program that has not been compiled.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(step).trace(abstract_state(config), batch, jax.random.key(0))
         lowered: Any = traced.lower(lowering_platforms=("tpu",))

@@ -144,7 +144,7 @@ def test_ray_through_the_center_represents_its_surroundings():
 
 
 def test_masked_values_of_an_array_are_masked():
-    """A masked array has the value that is hidden below each masked pixel."""
+    """A masked array still contains the values of its masked pixels."""
     image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     hidden = np.zeros(image.shape, bool)
     hidden[0, 2, 3] = True

@@ -312,7 +312,7 @@ def test_lossy_compression_in_tiff_is_an_error():
         Image.fromarray(IMAGE.astype(np.uint8)).save(stream, "TIFF", compression=name)
         found = read(stream.getvalue(), "a.tif")[""]
         if name == "jpeg":
-            assert found == "has lossy compression, which changes the noise; save it without"
+            assert found == "has lossy compression, which changes the noise; use lossless compression"
         else:
             np.testing.assert_array_equal(found, IMAGE.astype(np.uint8))
 

@@ -55,7 +55,7 @@ def test_posterior_covers_the_truth_as_often_as_it_states():
         slope = generator.uniform(SLOPES[0], SLOPES[-1])
         posterior = population_posterior(simulate(generator, fraction, slope), FRACTIONS, SLOPES)
         levels.append(posterior.level(fraction, slope))
-    assert 57 <= np.sum(np.array(levels) < 0.68) <= 79  # 68 +- 2.3 standard deviations
+    assert 57 <= np.sum(np.array(levels) < 0.68) <= 79  # within 2.4 standard deviations of 68
     assert np.mean(levels) == pytest.approx(0.5, abs=0.08)
 
 

@@ -1,4 +1,4 @@
-"""Times the fit of a lens galaxy and its source against optimizers with lenstronomy's images."""
+"""Times the fit of a lens galaxy and its source against optimizers that use lenstronomy's images."""
 
 import contextlib
 import importlib
@@ -29,7 +29,7 @@ FLAGS = {
     "simplex": integer("Iterations of lenstronomy's simplex; 0 for none. 1,000 if not given.", 1000, 0),
 }
 USAGE = usage(
-    "Times the fit of a lens galaxy and its source against optimizers with lenstronomy's images.",
+    "Times the fit of a lens galaxy and its source against optimizers that use lenstronomy's images.",
     ["OMP_NUM_THREADS=1 python tools/benchmarks/galaxy_fitting.py"],
     FLAGS,
     "The lens is an isothermal ellipsoid with shear; both galaxies have a Sersic profile. Amplitudes and the "
@@ -110,7 +110,11 @@ def report(name: str, outcomes: Sequence[Outcome], lenses: Sequence[Lens]) -> No
 
 
 def simulate(seed: int) -> Lens:
-    """Simulates a lens with lenstronomy; the galaxy is 100 times its noise, and the arcs about 10 times."""
+    """Simulates a lens with lenstronomy.
+
+    The brightest pixel of the galaxy has 100 times its noise; that of the arcs has 10 times the noise of the
+    sky.
+    """
     rng = np.random.default_rng(seed)
     e1, e2, gamma1, gamma2, x, y = rng.normal(0, (0.1, 0.1, 0.03, 0.03, 0.02, 0.02))
     truth = {

@@ -51,13 +51,13 @@ def main(arguments: Sequence[str]) -> None:
             with jax.default_device(device):
                 results.append(jax.tree.map(np.asarray, PARTS[name](values.images, device)))
             seconds.append(time.perf_counter() - started)
-        log.info("%s (%.1f s on the CPU, %.1f s)", name, *seconds)
+        log.info("%s (%.1f s on the CPU, %.1f s on the accelerator)", name, *seconds)
         for label, difference in compare(*results):
             log.info("  %-50s %.2g", label, difference)
 
 
 def compare(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yields the label and the largest difference of each result, or their relative norm.
+    """Yields the label of each result, and its largest difference or the relative norm of the difference.
 
     Args:
       expected, found: results by label. A pair (values, scale) is compared in units of the scale; for others,

@@ -53,7 +53,7 @@ FLAGS: dict[str, Flag] = {
     "seed": integer("Seed of the images and of the damage; 0 if not given.", 0, 0),
 }
 USAGE = usage(
-    "Gives commands a folder of mixed files, and compares the answers with those of single files.",
+    "Gives commands a folder of good, damaged and other files, and checks every row of the table.",
     ["python tools/studies/mixed_files.py --number 2000"],
     FLAGS,
 )
@@ -136,7 +136,7 @@ def write_files(folder: Path, images: np.ndarray, number: int, seed: int) -> dic
       seed: seed of the choices.
 
     Returns:
-      What each file is, by its name: "good", "bad", "damaged", "checked" (if damage must be noticed or
+      What each file is, by its name: "good", "bad", "damaged", "checked" (if damage must be reported or
       leave the pixels unchanged) or "absent"; and the index of its image.
     """
     image_files = importlib.import_module("helpers.image_files")

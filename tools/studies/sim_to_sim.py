@@ -1,4 +1,4 @@
-"""Measures how well classifiers work on simulated images of other kinds than their training images."""
+"""Measures how well classifiers work on kinds of simulated images that they were not trained on."""
 
 import json
 import sys
@@ -42,12 +42,12 @@ FLAGS = {
     "output": Flag("FILE", "Write the results as JSON."),
 }
 USAGE = usage(
-    "Measures how well classifiers work on simulated images of other kinds than their training images.",
+    "Measures how well classifiers work on kinds of simulated images that they were not trained on.",
     ["python tools/studies/sim_to_sim.py --models common_test,runs/varied --output sim_to_sim.json"],
     FLAGS,
-    "Each classifier fits its own lens model. Images with another pixel scale are resampled, also those with "
-    "larger pixels, which lensjax predict rejects; a field smaller than that of the classifier is continued "
-    "with its edge pixels.",
+    "Each classifier fits its own lens model. Images with another pixel scale are resampled, including those "
+    "with larger pixels, which lensjax predict rejects. A field smaller than that of the classifier is "
+    "padded with its edge pixels.",
     "Tables: mean one-vs-rest AUC, accuracy, and fraction of the images that have a class and are not marked "
     "as unlike the training images. An image without a class counts as wrong, and has equal probabilities in "
     "the AUC. Intervals contain the central 95 % of 1,000 bootstrap samples.",
@@ -134,7 +134,7 @@ def match_camera(images: np.ndarray, pixel_scale: float, size: int, target_scale
 
 
 def score(labels: np.ndarray, log_probabilities: np.ndarray, in_domain: np.ndarray | None) -> dict[str, Any]:
-    """AUC with interval, accuracy, and fraction of the images in the domain (None without one)."""
+    """AUC with interval, accuracy, and fraction of the images in the domain (None if the method has none)."""
     areas = aucs(labels, log_probabilities, np.ones((1, len(labels))))[0]
     draws = aucs(labels, log_probabilities, resample_weights(labels).astype(np.float64))
     ties = np.ptp(log_probabilities, axis=1) == 0

@@ -126,7 +126,7 @@ class Scene(NamedTuple):
 def simulate(seed: int, number: int) -> tuple[modeling.Observation, Scene, dict[str, float] | None]:
     """Simulates an observation; odd numbers have a perturber next to the arcs.
 
-    The point-spread function of the fit has an error of 2 % of its width.
+    The width of the point-spread function of the fit has an error with a standard deviation of 2 %.
     """
     generator = np.random.default_rng([seed, number, 7])
     mass = simulated.draw_mass(generator, "SIE")

@@ -52,7 +52,8 @@ def entries(
       name: name of the file; its suffix, one of `SUFFIXES`, determines the reader.
       check_size: raises UserError if images of a height and width cannot be used, so that a stack of such
         images gives only one error.
-      extension: name of the only FITS extension, HDF5 dataset or .npz array to read; None for all.
+      extension: name, number or "name,version" of the only FITS extension to read, or name of the only HDF5
+        dataset or .npz array; None for all.
     """
     kind = file_kind(name)
     assert kind is not None  # for the type checker: other files are not listed

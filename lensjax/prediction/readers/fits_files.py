@@ -28,7 +28,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
     Args:
       stream: the file.
       check_size: raises UserError if images of a height and width cannot be used.
-      extension: name, "name,version" or number of the only extension to read; None for all.
+      extension: name, number or "name,version" of the only extension to read; None for all.
     """
     with open_units(stream) as units:
         images = units.images

@@ -48,7 +48,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
 
 
 def _check_png(stream: BufferedIOBase) -> None:
-    """Checks the checksums of a PNG file, which Pillow ignores; the stream returns to its start.
+    """Checks the checksums of a PNG file and rewinds the stream; Pillow ignores those of the pixels.
 
     Raises:
       UserError: if one is wrong.
@@ -89,7 +89,7 @@ def _load(
     if picture.width * picture.height > MAX_PIXELS:
         raise UserError(f"more than {MAX_PIXELS:,} pixels per image; crop to the lens")
     if picture.info.get("compression") in LOSSY:
-        raise UserError("has lossy compression, which changes the noise; save it without")
+        raise UserError("has lossy compression, which changes the noise; use lossless compression")
     check_size((picture.height, picture.width))
     check_expansion(4 * picture.width * picture.height, length)
     if picture.mode in COLOR_MODES:
