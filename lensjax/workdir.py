@@ -56,7 +56,7 @@ def check_path(workdir: Path) -> None:
         )
     if workdir.suffix == ".safetensors":
         raise UserError(
-            f"{workdir}: names that end in .safetensors are for model files; choose another --workdir"
+            f"{workdir}: names ending in .safetensors are reserved for model files; choose another --workdir"
         )
 
 

@@ -26,7 +26,7 @@ Process = Callable[[LensFiles, Path, Mapping[str, Any], Mapping[str, str]], str]
 
 
 def exit_codes(done: str) -> str:
-    """The exit codes for the help of a command; `done` is what it does with a lens, such as "fitted"."""
+    """The exit codes for the help of a command; `done` states what was done with a lens, such as "fitted"."""
     return (
         f"Exit codes: 0 at least one lens was {done}; 2 invalid command, or no image could be used, "
         "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept."

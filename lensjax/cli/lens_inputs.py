@@ -103,7 +103,7 @@ def _in_folder(folder: Path) -> Iterator[LensFiles]:
 
 def _in_subfolder(folder: Path) -> LensFiles:
     files = (folder / f"{part}.fits" for part in PARTS[1:])
-    # A broken link is an error of this lens; without the part, its result would be a different one.
+    # A broken link is an error of this lens; ignoring it would change the result.
     noise, psf, mask = (file if file.exists() or file.is_symlink() else None for file in files)
     return LensFiles(folder.absolute().name, folder / "image.fits", noise, psf, mask)
 

@@ -85,8 +85,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "extension": Flag(
         "NAME",
-        "Read only this extension of FITS files (name, number, or name and version such as SCI,2), dataset of "
-        ".h5 files or array of .npz files.",
+        "Read only this extension of FITS files (name, number, or name and version such as SCI,2), dataset "
+        "of .h5 files or array of .npz files.",
         ("predict",),
     ),
     "noise": Flag(

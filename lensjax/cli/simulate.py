@@ -160,7 +160,7 @@ def write_truth(file: Path, preset: str, seed: int, numbers: dict[str, int]) -> 
       preset, seed, numbers: see `claim`.
     """
     temporary = file.with_suffix(".part")
-    temporary.unlink(missing_ok=True)  # may be a link
+    temporary.unlink(missing_ok=True)  # a link must not be followed
     with naming(file), temporary.open("x", newline="") as stream:
         writer: Any = None
         for folder, number in numbers.items():

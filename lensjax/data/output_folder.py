@@ -61,7 +61,7 @@ def write_image(file: Path, image: Float[np.ndarray, "height width"]) -> None:
 
 
 def is_written(file: Path, size: int) -> bool:
-    """Returns whether `write_image` has written an image; a power failure can leave a shorter file.
+    """Returns whether `write_image` has written a complete image; a power failure can leave a shorter file.
 
     Args:
       file: the file.
@@ -81,7 +81,7 @@ def write_file(file: Path, data: bytes | memoryview) -> None:
     """Writes a file completely or not at all."""
     temporary = file.with_name(file.name + ".part")
     with naming(file):
-        temporary.unlink(missing_ok=True)  # may be a link
+        temporary.unlink(missing_ok=True)  # a link must not be followed
         with temporary.open("xb") as stream:
             stream.write(data)
         temporary.replace(file)
