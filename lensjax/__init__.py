@@ -42,7 +42,7 @@ def load(model: str | os.PathLike[str]) -> "Classifier":
     """Loads a trained classifier, as in `lensjax.load("common_test").predict(images)`.
 
     Args:
-      model: name of a model that is part of the package ("common_test"), the folder of a run, or a model file
+      model: name of a model of the package ("common_test" or "robust"), the folder of a run, or a model file
         written by `lensjax export --format safetensors`.
 
     Returns:

@@ -41,7 +41,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "model": Flag(
         "NAME",
-        "Model of the package (common_test), folder of a run, or model file written by lensjax export.",
+        "Model of the package (common_test or robust), folder of a run, or model file of lensjax export.",
         ("predict",),
     ),
     "split": choice(

@@ -273,7 +273,7 @@ def _fit_from(
     weight: Array,
     start: Array,
     *,
-    max_steps: int = 30,
+    max_steps: int = 50,
     tolerance: ArrayLike = 0.01,
     damping: float = 1e-5,
 ) -> tuple[Free, NormalEquations, Bool[Array, ""]]:

@@ -226,7 +226,7 @@ def load_classifier(
     """Loads a trained classifier.
 
     Args:
-      model: name of a model that is part of the package ("common_test"), the folder of a run, or a model
+      model: name of a model of the package ("common_test" or "robust"), the folder of a run, or a model
         file.
       devices: devices to predict on; all devices of this process if not given.
 
