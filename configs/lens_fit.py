@@ -18,7 +18,7 @@ Test AUC 1.0000 / 0.9956 / 0.9959, mean 0.9971, on 7,500 images, after 11 minute
 
     python -m lensjax.main --config configs/lens_fit.py:few
 
-The variant `common_test` trains the model that is part of the package (`make model`): 8 epochs of 30,000
+The variant `common_test` trains the model `common_test` of the package (`make model`): 8 epochs of 30,000
 images, 3,000 validation images. Test AUC 1.0000 / 0.9992 / 0.9992, mean 0.9995, on 7,500 images, and 0.9996
 when predictions are averaged over eight views (`--tta d4`), after 16 minutes of training.
 
