@@ -17,7 +17,7 @@ from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import variance
 from lensjax.fitting.rendering import render_with_jacobian
 from lensjax.fitting.resolution import Resolution
-from lensjax.fitting.solve import image_derivatives, normal_priors
+from lensjax.fitting.solve import image_derivatives, normal_priors, parameter_bounds
 from lensjax.fitting.types import Image, Number, Theta
 
 
@@ -54,9 +54,10 @@ def _derivative(
     _, change = jax.jvp(
         lambda image: _score(model, resolution, theta, image, *rest), (image,), (tangents[1],)
     )
-    # Amplitudes at their bound of 0 remain there.
-    number = len(model.nonlinear)
-    keep = jnp.ones(len(theta), bool).at[number:-1].set(theta[number:-1] > 0)
+    # Parameters at a bound remain there, as do amplitudes of 0.
+    free, linear = jnp.split(theta, [len(model.nonlinear)])
+    low, high = parameter_bounds(model, theta.dtype)
+    keep = jnp.concatenate([(free > low) & (free < high), linear[:-1] > 0, jnp.ones(1, bool)])
     score_jacobian = jnp.where(keep[:, None] & keep[None, :], score_jacobian, -jnp.diag(1.0 - keep))
     change = jnp.where(keep, change, 0)
     diagonal = jnp.abs(jnp.diagonal(score_jacobian))

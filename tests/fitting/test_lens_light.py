@@ -1,6 +1,7 @@
 """Batch fits of models with lens light: amplitudes, derivatives and recovered parameters."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -14,6 +15,7 @@ from scipy.optimize import lsq_linear
 from lensjax import fitting, physics
 from lensjax.errors import UserError
 from lensjax.fitting import EPL, SIE, LensModel, Parameter, Sersic, Shear
+from lensjax.fitting.implicit import attach_image_derivative
 from lensjax.simulation.presets import COMMON_TEST
 
 SIZE = 90
@@ -92,6 +94,32 @@ def test_fit_recovers_lens_and_its_light_within_uncertainties():
             index = model.names.index(name)
             pull = (fit.parameters[name][row] - value * unit) / fit.standard_errors[row, index]
             assert abs(pull) < 4, (row, name, pull)
+
+
+def test_light_at_its_bound_has_the_derivatives_of_fixed_light():
+    zero, index = Parameter.fixed(0.0), Parameter.fixed(1.0)
+    shape = {"center_x": zero, "center_y": zero, "e1": zero, "e2": zero, "n_sersic": index}
+    radii = {"bound": Parameter.fitted((0.4, 0.6), (0.35, 1.0)), "fixed": Parameter.fixed(0.35)}
+    image = jnp.asarray(np.random.default_rng(1).uniform(1, 2, (20, 20)), jnp.float32)
+    changes = {}
+    for name, radius in radii.items():
+        small = {"pixel_scale": 0.3, "subpixels": 1, "psf_size": 3}
+        model = dataclasses.replace(with_light(Sersic(R_sersic=radius, **shape)), **small)
+        start = {each: sum(parameter.start) / 2 for each, parameter in model.lens.parameters.items()}
+        free = model.lens.start(start | {"lens_light.0.R_sersic": 0.35})
+        theta = jnp.asarray([*free, 1.0, 2.0, 0.1], jnp.float32)
+        resolution = fitting.Resolution.native(model, image.shape)
+
+        def optimum(image, model=model, theta=theta, resolution=resolution):
+            noise = jnp.float32(0.1), jnp.float32(0.5)
+            return attach_image_derivative(model, resolution, theta, image, jnp.ones_like(image), *noise)
+
+        _, change = jax.jit(functools.partial(jax.jvp, optimum))((image,), (jnp.sin(9 * image),))
+        changes[name] = dict(zip(model.names, np.asarray(change), strict=True))
+    assert changes["bound"].pop("lens_light.0.R_sersic") == 0
+    assert changes["bound"].keys() == changes["fixed"].keys()
+    for name, change in changes["fixed"].items():
+        assert changes["bound"][name] == pytest.approx(change, rel=1e-2), name
 
 
 def test_jacobian_of_many_components_matches_finite_differences():
