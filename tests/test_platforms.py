@@ -51,6 +51,12 @@ def fit_program():
     return fitting.fit_lens, (images,)
 
 
+def refine_program():
+    model = fitting.COMMON_TEST
+    image, start = jnp.zeros((SIZE, SIZE)), jnp.zeros(len(model.nonlinear))
+    return functools.partial(fitting.refine_parameters, model, max_steps=3), (image, start)
+
+
 def simulate_program():
     preset = simulation.preset("common_test")
     return (lambda key: simulation.simulate(key, preset, "vort")), (jax.random.key(0),)
@@ -70,6 +76,7 @@ PROGRAMS = {
     "train_step": train_program,
     "eval_step": eval_program,
     "fit_lens": fit_program,
+    "refine_parameters": refine_program,
     "simulate": simulate_program,
     "class_evidence": evidence_program,
 }

@@ -15,6 +15,7 @@ from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.solve import NormalEquations, minimize, normal_equations, parameter_bounds
 from lensjax.fitting.types import Free, Image
 from lensjax.physics.checks import as_float
+from lensjax.physics.precision import full_precision
 
 _TOLERANCE = 0.3  # largest expected decrease in chi-square of the last step
 
@@ -40,6 +41,7 @@ def standardized_residual(model: SmoothModel, image: Image, free: Free) -> Image
     return (image - total_light(columns, linear) - linear[-1]) * jnp.sqrt(weight)
 
 
+@full_precision
 def refine_parameters(model: SmoothModel, image: Image, start: Free, *, max_steps: int) -> Free:
     """Takes damped Gauss-Newton steps toward the minimum of chi-square.
 
