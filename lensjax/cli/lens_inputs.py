@@ -90,11 +90,11 @@ def find_lenses(
 
 
 def _in_folder(folder: Path) -> Iterator[LensFiles]:
-    if (folder / "image.fits").is_file():
+    if _is_present(folder / "image.fits"):
         yield _in_subfolder(folder)
         return
     for path in sorted(folder.iterdir()):
-        if (path / "image.fits").is_file():
+        if _is_present(path / "image.fits"):
             yield _in_subfolder(path)
         # A broken link or a pipe gets a row with its error.
         elif not path.is_dir() and path.name.lower().endswith(_FITS) and not is_hidden(path.name):
@@ -103,9 +103,13 @@ def _in_folder(folder: Path) -> Iterator[LensFiles]:
 
 def _in_subfolder(folder: Path) -> LensFiles:
     files = (folder / f"{part}.fits" for part in PARTS[1:])
-    # A broken link is an error of this lens; ignoring it would change the result.
-    noise, psf, mask = (file if file.exists() or file.is_symlink() else None for file in files)
+    noise, psf, mask = (file if _is_present(file) else None for file in files)
     return LensFiles(folder.absolute().name, folder / "image.fits", noise, psf, mask)
+
+
+def _is_present(file: Path) -> bool:
+    """True also for a broken link, an error of its lens; ignoring it would change the result."""
+    return file.exists() or file.is_symlink()
 
 
 def _in_table(table: Path) -> list[LensFiles]:

@@ -238,6 +238,8 @@ def test_broken_links_and_pipes_are_errors_of_their_lens(tmp_path):
     os.mkfifo(tmp_path / "two.fits")
     folder = write_lens(tmp_path / "three", size=41)
     (folder / "mask.fits").symlink_to("nothing")
+    (tmp_path / "four").mkdir()
+    (tmp_path / "four" / "image.fits").symlink_to("nothing")
     settings = {"pixel-scale": 0.08, "psf-fwhm": 0.2, "extension": None}
     errors = {}
     for lens in find_lenses(tmp_path):
@@ -245,6 +247,7 @@ def test_broken_links_and_pipes_are_errors_of_their_lens(tmp_path):
             read_observation(lens, settings)
         errors[lens.name] = str(caught.value)
     assert errors == {
+        "four": f"{tmp_path}/four/image.fits: cannot be opened: No such file or directory",
         "one": f"{tmp_path}/one.fits: cannot be opened: No such file or directory",
         "three": f"{folder}/mask.fits: cannot be opened: No such file or directory",
         "two": f"{tmp_path}/two.fits: is not a regular file",
