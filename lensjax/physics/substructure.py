@@ -39,7 +39,7 @@ class SubhaloPrior:
         check_number("number of subhalos", self.number, 0)
         if self.exponent in (0, -1, -2) or not abs(self.exponent) < float("inf"):
             raise ValueError(
-                f"exponent of the subhalos is {self.exponent}; expected a number other than 0, -1 and -2"
+                f"exponent of the subhalos is {self.exponent}; expected a finite number other than 0, -1, -2"
             )
 
     def moments(self) -> tuple[float, float]:
