@@ -284,14 +284,13 @@ def _float32(values: Any) -> Array:
     return jnp.asarray(values, jnp.float32)
 
 
-def _source_rays(model: LensModel, frame: Frame, free: Array, amplitudes: Array) -> Array:
+@partial(jax.jit, static_argnums=(0, 1))
+@full_precision
+def _rendered_source(model: LensModel, frame: Frame, free: Array, amplitudes: Array) -> Array:
     """Lensed source on the rays of a frame, before the convolution."""
     x, y = ray_positions(frame)
     alone = amplitudes.at[: model.amplitudes["lens_light"]].set(0)
     return model.image(x, y, model.values(free), alone)
-
-
-_rendered_source = jax.jit(_source_rays, static_argnums=(0, 1))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
