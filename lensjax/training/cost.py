@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lensjax import models
+from lensjax.errors import UserError
 from lensjax.training import start
 from lensjax.training.state import TrainState
 
@@ -45,6 +46,9 @@ def step_flops(config: ConfigDict) -> float:
 
     Args:
       config: the full config of a run.
+
+    Raises:
+      UserError: if JAX has no CPU client.
     """
     size, side = config.batch_size, config.data.image_size
     batch = {
@@ -57,7 +61,13 @@ def step_flops(config: ConfigDict) -> float:
         batch["residuals"] = jax.ShapeDtypeStruct((size, side, side), jnp.float16)
     step = start.build_step(config, models.build(config), 1)
     # Only XLA's CPU client counts the operations of a program that has not been compiled.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        processor = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise UserError(
+            "operations are counted with JAX's CPU client, which JAX_PLATFORMS excludes; add cpu to its end"
+        ) from None
+    with jax.default_device(processor):
         traced = jax.jit(step).trace(abstract_state(config), batch, jax.random.key(0))
         lowered: Any = traced.lower(lowering_platforms=("tpu",))
         return float(lowered.cost_analysis()["flops"])

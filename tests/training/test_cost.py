@@ -6,6 +6,7 @@ import pytest
 
 from lensjax import models
 from lensjax.config import default_config
+from lensjax.errors import UserError
 from lensjax.training import cost
 from lensjax.training.parallel import AXIS
 from lensjax.training.start import build_step
@@ -32,6 +33,15 @@ def test_step_flops_match_torch():
     ratio = cost.step_flops(config) / counter.get_total_flops()
     # Torch also counts products with the zero padding, but neither rotation nor normalization.
     assert 0.9 < ratio < 1.05
+
+
+def test_missing_cpu_client_is_one_line(monkeypatch):
+    def unknown(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", unknown)
+    with pytest.raises(UserError, match="JAX_PLATFORMS"):
+        cost.step_flops(small_config())
 
 
 def sums_over_devices(jaxpr):
