@@ -15,7 +15,7 @@ from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.rendering import render_with_jacobian
 from lensjax.fitting.resolution import Resolution
 from lensjax.fitting.result import LensFit
-from lensjax.fitting.solve import image_derivatives, invert_normal_matrix, normal_priors
+from lensjax.fitting.solve import image_derivatives, invert_normal_matrix, normal_priors, parameter_bounds
 from lensjax.fitting.types import Free, Image, Number
 from lensjax.modeling.components import SIE, SIS
 from lensjax.modeling.parameter import Parameter
@@ -120,6 +120,11 @@ def _test_one(
     pad = (1, len(linear))
     matrix = weighted @ weighted.T + jnp.diag(jnp.pad(precisions, pad))
     gradient = weighted @ residual.ravel() + jnp.pad((means - free) * precisions, pad)
+    low, high = parameter_bounds(model, free.dtype)
+    pull = gradient[1 : 1 + len(free)]
+    held = jnp.pad(((free <= low) & (pull < 0)) | ((free >= high) & (pull > 0)), pad)
+    matrix = jnp.where(held[:, None] | held[None, :], 0, matrix)
+    gradient = jnp.where(held, 0, gradient)
 
     def step(freed: tuple[str, ...]) -> tuple[Float[Array, " some"], Number]:
         """Step of the freed and the fitted parameters, and the decrease in chi-square."""

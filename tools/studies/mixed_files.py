@@ -221,7 +221,7 @@ def fit_mixed(folder: Path, number: int, seed: int) -> dict[str, Any]:
     small.write_fits(top / "flat.fits", np.ones((41, 41)))
     failed = sorted(path.name for path in top.iterdir() if path.suffix in (".fits", ".gz"))
     failed.remove("folder.fits")
-    problems = run_command("fit", "--image", top, "--output", folder / "fits", "--order", 2)
+    problems = run_command("fit", "--image", top, "--output", folder / "fits", "--order", 2, code=0)
     rows = read_fits(folder / "fits")
     for name in lenses:
         row = rows.pop(name, {"mass.0.theta_E": "nan"})
@@ -259,10 +259,5 @@ def run_command(*words: object, code: int = 1) -> list[str]:
     return []
 
 
-def run() -> int:
-    """Runs the command and returns its exit code."""
-    return runner.run(main, USAGE, name="mixed_files")
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(runner.run(main, USAGE, name="mixed_files"))

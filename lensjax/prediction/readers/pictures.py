@@ -88,7 +88,7 @@ def _load(
     picture.seek(index)
     if picture.width * picture.height > MAX_PIXELS:
         raise UserError(f"more than {MAX_PIXELS:,} pixels per image; crop to the lens")
-    if picture.info.get("compression") in LOSSY:
+    if picture.format == "TIFF" and picture.info.get("compression") in LOSSY:
         raise UserError("has lossy compression, which changes the noise; use lossless compression")
     check_size((picture.height, picture.width))
     check_expansion(4 * picture.width * picture.height, length)
