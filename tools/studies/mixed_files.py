@@ -219,12 +219,14 @@ def fit_mixed(folder: Path, number: int, seed: int) -> dict[str, Any]:
     os.mkfifo(top / "pipe.fits")
     small.write_fits(top / "nan.fits", np.full((41, 41), np.nan))
     small.write_fits(top / "flat.fits", np.ones((41, 41)))
-    failed = sorted(path.name for path in top.iterdir() if path.suffix in (".fits", ".gz"))
-    failed.remove("folder.fits")
+    files = sorted(path.name for path in top.iterdir() if path.suffix in (".fits", ".gz"))
+    files.remove("folder.fits")
+    # The table names lenses by their file; a second file of a name gets a number.
+    failed = [f"{file.partition('.')[0]}{'_2' * file.endswith('.gz')}" for file in files]
     problems = run_command("fit", "--image", top, "--output", folder / "fits", "--order", 2, code=0)
     rows = read_fits(folder / "fits")
     for name in lenses:
-        row = rows.pop(name, {"mass.0.theta_E": "nan"})
+        row = rows.pop(name.replace(" ", "_"), {"mass.0.theta_E": "nan"})
         if not abs(float(row["mass.0.theta_E"]) - small.THETA_E) < RADIUS_TOLERANCE:
             problems.append(f"{name}: {row}")
     for name in failed:
