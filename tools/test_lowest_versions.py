@@ -8,9 +8,9 @@
 
 Use the oldest Python that pyproject.toml allows: some of the lowest versions have no wheels for newer ones.
 Each bound `name>=version` of the dependencies, of the extra `formats` and of the test runner is installed
-as `name==version`, so that bounds that contradict each other, or that no release has, are errors. Packages
-that pyproject.toml does not name are the newest that pip finds. Tests that need lenstronomy or torch are
-skipped. Warnings are not errors here: old releases warn about each other.
+as `name==version`, so that bounds that contradict each other, or versions that were never released, are
+errors. Packages that pyproject.toml does not name are the newest that pip finds. Tests that need lenstronomy
+or torch are skipped. Warnings are not errors here: old releases warn about each other.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--venv", type=Path)
     options, rest = parser.parse_known_args(arguments)
     if rest and rest[0] != "--":
-        sys.stderr.write(f"test_lowest_versions: {rest[0]!r} is not a flag; arguments of pytest follow --\n")
+        sys.stderr.write(f"test_lowest_versions: {rest[0]!r} is not a flag; arguments for pytest follow --\n")
         return 2
     pytest_arguments = rest[1:]
     requirements = lowest_requirements(ROOT / "pyproject.toml")

@@ -1,4 +1,4 @@
-"""The command prepare-tfds: prepares a TFDS data set from an archive of images, without TensorFlow."""
+"""The command prepare-tfds: prepares a TFDS data set from a zip archive or folder, without TensorFlow."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -46,12 +46,12 @@ def assumption_tests(fit: LensFit, model: SmoothModel = COMMON_TEST) -> dict[str
       model: the model that was fitted.
 
     Returns:
-      `ASSUMPTIONS` by name; NaN for fits that did not converge. `R_sersic_shift` (arcsec) and
-      `n_sersic_shift` are the steps of the source's radius and index. `all_share` is the decrease in
-      chi-square, divided by the excess of chi-square over its expectation; `ellipticity_share` is the same
-      if only the ellipticity of the lens is free; and `psf_share` is the decrease if only the width of the
-      point-spread function is free, divided by that of all. The divisors are increased by the decrease and
-      excess that white noise may have, so that the shares of white noise are near 0.
+      One value per fit for each name in `ASSUMPTIONS`; NaN for fits that did not converge. `R_sersic_shift`
+      (arcsec) and `n_sersic_shift` are the steps of the source's radius and index. `all_share` is the
+      decrease in chi-square, divided by the excess of chi-square over its expectation; `ellipticity_share` is
+      the same if only the ellipticity of the lens is free; and `psf_share` is the decrease if only the width
+      of the point-spread function is free, divided by that of all. The divisors are increased by the decrease
+      and excess that white noise may have, so that the shares of white noise are near 0.
     """
     wider = _free_model(model)
     amp = np.where(fit.converged, fit.parameters["source.0.amp"], 1)
@@ -108,7 +108,8 @@ def _test_one(
     flux = total_light(columns, linear)
     # An amplitude of 0 is at its bound, and stays there.
     columns = columns * (linear[:-1] > 0)[:, None, None]
-    # Blurring obeys the diffusion equation: the derivative by half the squared width is the Laplacian.
+    # Blurring obeys the diffusion equation: the derivative with respect to half the squared width is the
+    # Laplacian.
     padded = jnp.pad(flux, 1, mode="edge")
     laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * flux
     names = (_PSF, *model.names)

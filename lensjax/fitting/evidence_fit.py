@@ -27,8 +27,8 @@ class Layout:
     """Point masses as a function of parameters.
 
     Attributes:
-      points: maps the parameters of the smooth lens and of the masses to the squared Einstein radius, x and y
-        of each mass, arcsec.
+      points: maps the parameters of the smooth lens and of the masses to the squared Einstein radius
+        (arcsec^2), x and y (arcsec) of each mass.
       weights: the derivatives of `points` with respect to a parameter are linear combinations of these rows.
     """
 
@@ -82,7 +82,13 @@ class MassFit:
 
 
 def points_deflection(points: Float[Array, "masses 3"], core: float, rays: Positions) -> Positions:
-    """Deflection by point masses given by squared Einstein radius, x and y, arcsec."""
+    """Deflection by point masses, arcsec.
+
+    Args:
+      points: squared Einstein radius (arcsec^2), x and y (arcsec) of each mass.
+      core: core radius of the masses, arcsec.
+      rays: x and y of the rays, arcsec.
+    """
 
     def add(total: Positions, point: Array) -> tuple[Positions, None]:
         dx, dy = rays[0] - point[1], rays[1] - point[2]
@@ -230,7 +236,7 @@ def log_posterior_volume(
 ) -> tuple[Number, Number]:
     """Log of the integral of exp(-chi-square / 2) relative to its maximum, in the Laplace approximation.
 
-    The factors sqrt(2 pi) of the parameters of the smooth lens are omitted. The volume of a parameter with a
+    Factors sqrt(2 pi) are included only for the parameters of the masses. The volume of a parameter with a
     uniform prior is at most the width of the prior.
 
     Args:
@@ -255,7 +261,7 @@ def log_posterior_volume(
     tiny = 1e-6 * jnp.eye(len(scale), dtype=scale.dtype)
     root = jnp.linalg.cholesky(matrix * jnp.outer(scale, scale) + tiny)
     move = solve_triangular(root, scale * free * gradient, lower=True)
-    # A parameter at a bound: exponential, half a normal, or uniform distribution.
+    # The distribution of a parameter at a bound is exponential, half-normal or uniform.
     at_bound = -jnp.log(
         1 / jnp.asarray(widths) + jnp.abs(gradient)[extra] + jnp.sqrt(2 * curvature[extra] / np.pi)
     )

@@ -28,9 +28,10 @@ from lensjax.modeling.variable_projection import Settings, fit_model
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4  # starting points of the search
-MODES = 2  # solutions that are refined on the native pixels
-# The source of the first fits is simple, so some fits leave the correct radius. The radius of a template that
-# explains at least this part of what the best one explains is held until the source is flexible.
+MODES = 2  # solutions that are refined on the native pixels, besides those whose radius is held
+# The source of the first fits is simple, so some fits leave the correct radius. If no solution has a radius
+# near that of a starting point with at least this fraction of the largest gain, this point is fitted again,
+# with its radius held until the source is flexible.
 PROMISING = 0.4
 HELD = 0.02  # relative standard deviation of a radius that is held
 # Settings of the first fits, from all starting points, and of the fits that follow, from the remaining ones.

@@ -62,7 +62,7 @@ def pixel_positions(frame: Frame, margin: int = 0, subpixels: int = 1) -> tuple[
       subpixels: positions per pixel along each axis.
 
     Returns:
-      X and y [rows, columns], arcsec.
+      X and y, arcsec, with `(rows + 2 * margin) * subpixels` rows, and columns correspondingly.
     """
     step = frame.pixel_scale / subpixels
 

@@ -102,7 +102,8 @@ def fit_source_chains(
 ) -> list[list[Stage]]:
     """Continues fits with a positive source, using sources of increasing complexity.
 
-    Solutions that become the same, or much worse than the best, end.
+    Of solutions that become the same, only the best is continued. Solutions that become much worse than the
+    best, or not finite, are dropped.
 
     Args:
       source: components of the model's source.

@@ -37,9 +37,9 @@ def comoving_distance(z: Values, *, H0: Values = 70.0, Om0: Values = 0.3) -> Res
       Om0: matter density today in units of the critical density.
 
     Returns:
-      The distance, Mpc, accurate to 1e-10 in float64; NaN for a redshift above 100 if Om0 is below 0.001, for
-      which the quadrature is less accurate. Radiation, which is not included, matters at redshifts of about
-      100 and more.
+      The distance, Mpc, with a relative accuracy of 1e-10 in float64; NaN for a redshift above 100 if Om0 is
+      below 0.001, for which the quadrature is less accurate. Radiation, which is not included, matters at
+      redshifts of about 100 and more.
 
     Reference: Hogg 1999, "Distance measures in cosmology", eq. 15.
     """

@@ -1,4 +1,4 @@
-"""The answer for one lens: is there a dark perturber, where, how heavy, and what would have been seen."""
+"""Search for one dark perturber in a fitted lens: verdict, position, mass and sensitivity."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from lensjax.substructure.search import PerturberMap, map_perturbers
 # 85 simulated lenses without a perturber; measured by tools/studies/substructure.py.
 CANDIDATE, DETECTED = 8.0, 19.4
 VERDICTS = ("detected", "candidate", "none", "failed")
-FRACTIONS = (8, 9, 10)  # log10 of the masses whose sensitive area is reported
+FRACTIONS = (8, 9, 10)  # log10 of the masses whose sensitive fraction of the area is reported
 _CENTRAL = 0.5  # Einstein radii
 _SEPARATION = 0.3  # arcsec, between the positions of refits
 
@@ -83,7 +83,7 @@ class PerturberSearch:
 
     @property
     def values(self) -> dict[str, float]:
-        """Position (arcsec) and log10 of the mass of the best perturber, with standard errors."""
+        """Position (arcsec) and log10 mass (solar masses) of the best perturber, with standard errors."""
         if self.refits:
             best = self.refits[0]
             values = {"x": best.x, "y": best.y, "log10_mass": best.log10_mass}
@@ -154,7 +154,7 @@ def find_perturber(
       fit: its fit, see `lensjax.modeling.fit`.
       halo: kind of perturber, with the redshifts.
       nuisances: effects that are fitted together with the perturber.
-      step: distance of the positions of the map, arcsec.
+      step: distance between neighboring positions of the map, arcsec.
       refits: number of positions from which all parameters are fitted, if the map has a candidate.
       progress: called with the numbers of finished and of all renderings of the map.
 

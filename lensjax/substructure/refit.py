@@ -21,8 +21,9 @@ class Refit(NamedTuple):
     Attributes:
       x, y: position, arcsec.
       log10_mass: log10 of the mass, solar masses.
-      errors: standard errors of x, y and log10_mass for the correlation of the noise; 0 if these are held.
-      likelihood_ratio: logarithm of the likelihood ratio to the complete fit without a perturber.
+      errors: standard errors of x and y (arcsec) and of log10_mass, which account for the correlation of the
+        noise; 0 if these are held.
+      likelihood_ratio: logarithm of the likelihood ratio relative to the complete fit without a perturber.
       values: all parameters of the model by name; the perturber is the last mass component.
     """
 
@@ -35,8 +36,9 @@ class Refit(NamedTuple):
 
 
 def refit_without(linear: LinearModel) -> Fit:
-    """Fits the model with its nuisances but no perturber, with priors of their own standard deviations.
+    """Fits the model with its nuisances but no perturber.
 
+    Priors have their own standard deviations, and not the larger weight that they have in a fit of the lens.
     The width of the point-spread function is not fitted.
 
     Args:

@@ -133,7 +133,8 @@ def rename(
 
     Raises:
       UserError: if the architecture is unknown, the names belong to a different one or to a known network
-        that lensjax does not have, or if there are several networks.
+        that lensjax does not have, there are several networks and no prefix is given, no name begins with
+        the prefix, or a name occurs both with and without a prefix or a wrapper module.
     """
     wrappers, stripped = _remove_wrappers(state_dict)
     found_prefix, stripped, outside = _select_network(stripped, prefix)
@@ -200,7 +201,7 @@ def _select_network(
     prefixes = sorted({match["prefix"] for match in matches if match is not None})
     if given is None:
         if len(prefixes) > 1:
-            shown = " and ".join(prefix or "the top level (.)" for prefix in prefixes[:4])
+            shown = " and ".join(prefix or "the top-level module (.)" for prefix in prefixes[:4])
             raise UserError(
                 f"the file contains {len(prefixes)} networks, in {shown}; choose one, such as "
                 f"--prefix {prefixes[-1].removesuffix('.')}"

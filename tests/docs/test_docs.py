@@ -146,7 +146,7 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     namespace = PREREQUISITES.get(page.name, dict)()
     for code in blocks(page, "python"):
         if "import onnxruntime" in code and not importlib.util.find_spec("onnxruntime"):
-            continue  # optional, because it needs an older Orbax
+            continue  # optional, because export to ONNX needs an older Orbax
         with jax.numpy_rank_promotion("allow"):  # as for users
             exec(compile(code, page, "exec"), namespace)
 

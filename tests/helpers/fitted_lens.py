@@ -1,4 +1,4 @@
-"""A fit of the small lens, optionally with a dark perturber in the image that the fit does not know."""
+"""A fit of the small lens, optionally with a dark perturber in the image that the model does not include."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ SETTINGS = Settings(steps=30, tolerance=1e-3, prior_weight=1.0)
 
 
 def perturber():
-    """Arguments of lenstronomy's PJAFFE of the perturber."""
+    """Arguments of lenstronomy's PJAFFE profile for the perturber."""
     values = {name: float(value) for name, value in HALO.parameters(10**LOG10_MASS, 1.05).items()}
     return values | {"center_x": POSITION[0], "center_y": POSITION[1]}
 

@@ -188,7 +188,7 @@ FALSE_SIZES = {
     "chunks.h5": (h5_bytes(x=np.zeros((1, 32, 32)))[:-1], "cannot be read as .h5"),
     "bands.npy": (npy_bytes(np.ones((32, 32, 5))), "5 bands along the last axis"),
     "small.npy": (npy_bytes(np.ones((999, 9, 40))), "999 images of shape (9, 40), expected (32, 32)"),
-    "no_end.fits": (b"SIMPLE  =                    T".ljust(80) * 36_000_0, "a header has no END"),
+    "no_end.fits": (b"SIMPLE  =                    T".ljust(80) * 360_000, "a header has no END"),
     "no_end.fits.gz": (gzip.compress(b"SIMPLE  =                    T".ljust(80) * 10**6, 1), "has no END"),
     "bomb.fits.gz": (gzip.compress(bytes(2**27)), "expands to more than"),
 }

@@ -55,7 +55,7 @@ def test_positive_angle_is_counterclockwise():
 
 
 def test_random_angles_are_uniform_and_independent():
-    # A bright pixel far out on the x axis shows the angle of rotation.
+    # Bright pixels far out on the x axis show the angle of rotation.
     size, radius, limit = 201, 100, 10.0
     image = np.zeros((size, size, 1), np.float32)
     image[100, 198:] = 1
