@@ -20,7 +20,7 @@ from lensjax.substructure.search import PerturberMap, map_perturbers
 # 85 simulated lenses without a perturber; measured by tools/studies/substructure.py.
 CANDIDATE, DETECTED = 8.0, 19.4
 VERDICTS = ("detected", "candidate", "none", "failed")
-FRACTIONS = (8, 9, 10)  # log10 of the masses whose sensitive fraction of the area is reported
+FRACTIONS = (8, 9, 10)  # log10 of the masses for which the sensitive fraction of the area is reported
 _CENTRAL = 0.5  # Einstein radii
 _SEPARATION = 0.3  # arcsec, between the positions of refits
 
