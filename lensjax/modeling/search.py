@@ -103,7 +103,7 @@ def _best_positions(
     """Decrease in chi-square due to a source of positive amplitude, and the position with the largest one.
 
     The scalar products of a blurred template with the data are those of the template with the data that the
-    transposed convolution blurs. Therefore only the templates that promise most are convolved.
+    transposed convolution blurs. Therefore only the most promising templates are convolved.
     """
     x, y = (jnp.asarray(each, jnp.float32) for each in pixel_positions(frame, margin(frame)))
     spreads = jnp.asarray(SIZES, jnp.float32)[:, None, None]

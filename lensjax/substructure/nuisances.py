@@ -85,7 +85,7 @@ class LinearModel(NamedTuple):
       correlated: covariance of the noise times the basis [rows, number].
       covariance: covariance of the noise in the basis [number, number].
       residual: residual that the nuisances cannot explain [rows].
-      prior_rows: derivatives of the prior rows by the fitted parameters [priors, fitted].
+      prior_rows: derivatives of the prior rows with respect to the fitted parameters [priors, fitted].
       correlation: correlation of the noise, in units of the noise of the fit.
     """
 
@@ -249,7 +249,7 @@ def _orthonormal(matrix: np.ndarray) -> np.ndarray:
 
 
 def _prior_rows(wide: WideModel) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations from the priors in standard deviations, and their derivatives by the fitted parameters."""
+    """Deviations from the priors in standard deviations, and their derivatives with respect to the fitted parameters."""
     index = {name: number for number, name in enumerate(wide.model.fitted)}
     deviations, rows = np.zeros(len(wide.priors)), np.zeros((len(wide.priors), len(index)))
     for number, prior in enumerate(wide.priors):
@@ -298,7 +298,7 @@ def _rendered_source(model: LensModel, frame: Frame, free: Array, amplitudes: Ar
 def _slopes(
     model: LensModel, frame: Frame, psf: Array, free: Array, amplitudes: Array
 ) -> Float[Array, "fitted rows columns"]:
-    """Derivatives of the model image by the fitted parameters, at fixed amplitudes."""
+    """Derivatives of the model image with respect to the fitted parameters, at fixed amplitudes."""
     x, y = ray_positions(frame)
 
     def image(free: Array) -> Array:
