@@ -249,7 +249,7 @@ def _orthonormal(matrix: np.ndarray) -> np.ndarray:
 
 
 def _prior_rows(wide: WideModel) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations from the priors in standard deviations, and their derivatives with respect to the fitted parameters."""
+    """Deviations from the priors in standard deviations, and their derivatives with respect to parameters."""
     index = {name: number for number, name in enumerate(wide.model.fitted)}
     deviations, rows = np.zeros(len(wide.priors)), np.zeros((len(wide.priors), len(index)))
     for number, prior in enumerate(wide.priors):
