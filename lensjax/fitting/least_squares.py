@@ -273,12 +273,15 @@ def _fit_from(
     weight: Array,
     start: Array,
     *,
-    max_steps: int = 50,
+    max_steps: int | None = None,
     tolerance: ArrayLike = 0.01,
     damping: float = 1e-5,
 ) -> tuple[Free, NormalEquations, Bool[Array, ""]]:
+    # Fits with many parameters converge slowly, in particular if the lens light is faint.
+    steps = max_steps or max(12, 5 * len(start) // 2)
+
     def evaluate(free: Array) -> NormalEquations:
         columns, jacobian = render_with_jacobian(model, resolution, free)
         return normal_equations(model, free, columns, jacobian, image, weight)
 
-    return minimize(model, evaluate, start, max_steps=max_steps, tolerance=tolerance, damping=damping)
+    return minimize(model, evaluate, start, max_steps=steps, tolerance=tolerance, damping=damping)
