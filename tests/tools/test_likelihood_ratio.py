@@ -1,24 +1,13 @@
 """tools/studies/likelihood_ratio.py: AUC."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
-
-TOOLS = pathlib.Path(__file__).parents[2] / "tools" / "studies"
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from helpers.studies import load_study
 
 
 def test_auc_is_fraction_of_ordered_pairs():
     rng = np.random.default_rng(0)
     labels, ratios = rng.integers(0, 3, 60), rng.normal(0, 900, (60, 3))
-    areas = tool("likelihood_ratio").aucs(labels, ratios, np.ones((1, 60)))[0]
+    areas = load_study("likelihood_ratio").aucs(labels, ratios, np.ones((1, 60)))[0]
     for label in range(3):
         others = np.delete(ratios, label, axis=1)
         odds = ratios[:, label] - others.max(1) - np.log1p(np.exp(others.min(1) - others.max(1)))

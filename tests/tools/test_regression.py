@@ -1,28 +1,18 @@
 """tools/studies/regression.py: true values, likelihood, and calibration on data with a known answer."""
 
-import importlib.util
-import pathlib
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.studies import load_study
 from scipy import stats
 
 from lensjax import simulation
 
-STUDIES = pathlib.Path(__file__).parents[2] / "tools" / "studies"
-
 
 @pytest.fixture(scope="module")
 def regression():
-    sys.path.insert(0, str(STUDIES))
-    spec = importlib.util.spec_from_file_location("regression", STUDIES / "regression.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(STUDIES))
+    return load_study("regression")
 
 
 @pytest.fixture

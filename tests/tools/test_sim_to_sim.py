@@ -1,23 +1,13 @@
 """tools/studies/sim_to_sim.py: change of camera, and scores of images without a class."""
 
-import importlib.util
-import pathlib
-import sys
-
 import numpy as np
 import pytest
-
-STUDIES = pathlib.Path(__file__).parents[2] / "tools" / "studies"
+from helpers.studies import load_study
 
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    spec = importlib.util.spec_from_file_location("sim_to_sim", STUDIES / "sim_to_sim.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(STUDIES))
+    return load_study("sim_to_sim")
 
 
 def blob(size, scale):
