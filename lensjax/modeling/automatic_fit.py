@@ -8,7 +8,7 @@ from lensjax.errors import UserError
 from lensjax.modeling.artifacts import find_artifacts
 from lensjax.modeling.assess import assess
 from lensjax.modeling.correlation import measure_correlation
-from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground
+from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground, render_foreground
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances, prepare, with_weight
 from lensjax.modeling.galaxy import GALAXY
 from lensjax.modeling.model import LensModel, Prior, replace_source
@@ -79,13 +79,12 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     data = weigh(frame, data, foreground, radius)
     starts = _find_starts(model, frame, data, foreground)
     beyond = 1.7 * max(start.theta_E for start in starts) + 0.3
-    light = _enlarge(foreground.image, prepared)
-    artifacts = find_artifacts(*prepared.fine, light, center=foreground.center, beyond=beyond)
+    fine = render_foreground(foreground.model, foreground.fit, foreground.center, *prepared.fine)
+    artifacts = find_artifacts(*prepared.fine, fine.image, center=fine.center, beyond=beyond)
     prepared = _mask(prepared, artifacts)
     data = weigh(frame, prepared.coarse[1], foreground, radius)
     modes = _fit_modes(model, frame, data, foreground, starts)
     frame = prepared.fine[0]
-    fine = foreground._replace(image=light, light=_enlarge(foreground.light, prepared))
     data = weigh(frame, prepared.fine[1], fine, radius)
     modes = distinct_stages(refine_modes(modes, frame, data))
     chains = fit_source_chains(model.source, modes, frame, data)
@@ -154,12 +153,6 @@ def _start_values(start: Start, center: tuple[float, float]) -> dict[str, float]
         "source.0.center_x": start.source_x,
         "source.0.center_y": start.source_y,
     }
-
-
-def _enlarge(image: np.ndarray, prepared: Prepared) -> np.ndarray:
-    """An image on the coarse pixels, repeated on the native pixels."""
-    factor = prepared.fine[0].rows // prepared.coarse[0].rows
-    return np.kron(image, np.ones((factor, factor)))
 
 
 def _mask(prepared: Prepared, artifacts: np.ndarray) -> Prepared:

@@ -27,18 +27,25 @@ class Foreground(NamedTuple):
     """Result of `fit_foreground`.
 
     Attributes:
-      values: fitted parameters of the foreground light by name.
+      model: the foreground light and sky of the lens model.
+      fit: the last fit of this model.
       image: foreground light and sky, [rows, columns], in units of the data.
       light: foreground light without the sky, [rows, columns], in units of the data.
       columns: images of unit amplitude of the light and the sky, for active amplitudes, [n, pixels].
       center: x and y of the first galaxy, arcsec; (0, 0) without foreground light.
     """
 
-    values: dict[str, float]
+    model: LensModel
+    fit: Fit
     image: np.ndarray
     light: np.ndarray
     columns: np.ndarray
     center: tuple[float, float]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Fitted parameters of the foreground light by name."""
+        return dict(zip(self.model.fitted, map(float, self.fit.free), strict=True))
 
 
 def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
@@ -68,10 +75,26 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
         weight = np.where(clipped, SUPPRESSION, 1.0) * data.weight
     final = fit if fit is not None else evaluate_model(galaxy, frame, with_weight(data, weight), start)
     assert final is not None
-    images = model_images(galaxy, frame, data, final.free, final.amplitudes)
-    values = dict(zip(galaxy.fitted, map(float, final.free), strict=True))
-    columns = model_columns(galaxy, frame, data, final.free)[final.active].reshape(final.active.sum(), -1)
-    return Foreground(values, _sum(images), images["lens_light"], columns, center)
+    return render_foreground(galaxy, final, center, frame, data)
+
+
+def render_foreground(
+    galaxy: LensModel, fit: Fit, center: tuple[float, float], frame: Frame, data: Data
+) -> Foreground:
+    """Renders fitted foreground light, also on other pixels of the same observation.
+
+    Args:
+      galaxy: a model without mass and source.
+      fit: a fit of this model.
+      center: x and y of the first galaxy, arcsec.
+      frame, data: the pixels; only the point-spread function of the data is used.
+
+    Returns:
+      The foreground light on these pixels.
+    """
+    images = model_images(galaxy, frame, data, fit.free, fit.amplitudes)
+    columns = model_columns(galaxy, frame, data, fit.free)[fit.active].reshape(fit.active.sum(), -1)
+    return Foreground(galaxy, fit, _sum(images), images["lens_light"], columns, center)
 
 
 def add_model_noise(data: Data, light: np.ndarray, fraction: float) -> np.ndarray:
