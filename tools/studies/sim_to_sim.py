@@ -26,7 +26,7 @@ from lensjax.prediction.classifier import Classifier
 from lensjax.prediction.readers.sizes import resample
 from lensjax.runtime.progress import log
 
-WORLDS = ("common_test", "varied", "model_1", "model_2", "model_3")
+WORLDS = ("common_test", "varied", "model_1", "model_2", "model_3", "euclid_like", "hubble_like")
 EVIDENCE = "evidence for common_test"
 # Log-probabilities `[n, 3]`, and whether each image is in the domain; None if the method has no domain.
 Answers = tuple[np.ndarray, np.ndarray | None]
