@@ -45,7 +45,7 @@ def check_path(workdir: Path) -> None:
     are special characters.
 
     Raises:
-      UserError: if the path contains a backslash, a bracket or an unprintable character, or has the suffix of
+      UserError: if the path contains a backslash, "[" or an unprintable character, or has the suffix of
         a model file.
     """
     path = str(workdir.absolute())
