@@ -53,8 +53,8 @@ class Field:
 BELOW_1 = 0.999999
 LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
 
-# Fields of earlier versions that are ignored in the config of a run: group, name, and the value for which it
-# is ignored, or None for any. They only determined where images were stored.
+# Fields of earlier versions that are ignored when the config of a run is read: group, name, and the ignored
+# value, or None for any value. They only determined where images were stored.
 EARLIER_FIELDS = (("data", "device_share", None), ("data", "residence", "device"))
 
 FIELDS: dict[str, Field] = {
@@ -86,7 +86,9 @@ FIELDS: dict[str, Field] = {
     "data.num_train": Field(30_000, "Simulated sources: number of training images.", 1, 10**9),
     "data.num_validation": Field(7_500, "Simulated sources: number of validation images.", 1, 10**9),
     "data.num_test": Field(7_500, "Simulated sources: number of test images.", 1, 10**9),
-    "data.seed": Field(0, "Simulated sources: seed of the scenes.", 0, LARGEST_SEED),
+    "data.seed": Field(
+        0, "Seed of simulated scenes and of the choice of validation images from train/.", 0, LARGEST_SEED
+    ),
     "data.fit": Field(
         "none",
         "Model of the smooth lens fitted to each image, for classifiers that use the residual. common_test "
@@ -97,7 +99,7 @@ FIELDS: dict[str, Field] = {
     "data.residence": Field(
         "auto",
         "Location of the training images. host: in memory. disk: on disk (prepared data sets only). auto: on "
-        "disk if they need more than half of the memory, and in memory otherwise.",
+        "disk if a prepared data set needs more than half of the memory, and in memory otherwise.",
         choices=("auto", "host", "disk"),
     ),
     "preparation.crop": Field(
@@ -209,8 +211,8 @@ FIELDS: dict[str, Field] = {
     "precision": Field(
         "float32",
         "Precision of matrix products and convolutions; parameters, statistics, loss and optimizer are "
-        "always float32. tensorfloat32 rounds factors to 10 bits on GPUs that support it. bfloat16 also "
-        "rounds feature maps and halves their memory; it is slower on CPUs.",
+        "always float32. tensorfloat32 rounds the inputs of products to 10 mantissa bits on GPUs that "
+        "support it. bfloat16 also rounds feature maps and halves their memory; it is slower on CPUs.",
         choices=("float32", "tensorfloat32", "bfloat16"),
     ),
 }
@@ -219,7 +221,7 @@ FIELDS: dict[str, Field] = {
 def default_config() -> ConfigDict:
     """Returns a new config with the default value of every field.
 
-    Values can be replaced by values of the same type. Fields cannot be added.
+    Values can be replaced only by values of the same type.
     """
     config = ConfigDict()
     for name, field in FIELDS.items():
@@ -286,7 +288,8 @@ def check_types(fields: Mapping[str, Any]) -> None:
       fields: values by dotted name.
 
     Raises:
-      UserError: if there is no such field, or its value has another type than the default.
+      UserError: if a field does not exist, or the type of a value differs from that of the default; integers
+        are also accepted as floats, and lists as tuples.
     """
     for name, value in fields.items():
         if name not in FIELDS:

@@ -55,7 +55,7 @@ def check_expansion(claimed: int, length: int) -> None:
     """
     if claimed > expansion_limit(length):
         raise UserError(
-            f"claims {claimed:,} bytes of pixels in {length:,} bytes of file; it is damaged or empty"
+            f"claims {claimed:,} bytes of pixels in a file of {length:,} bytes; it is damaged or empty"
         )
 
 

@@ -20,7 +20,7 @@ class NonFiniteLossError(ArithmeticError):
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds a path to system errors without one: the error of a full disk does not name the file."""
+    """Adds a path to an `OSError` without one; the error for a full disk, for example, has none."""
     try:
         yield
     except OSError as error:

@@ -47,7 +47,8 @@ def open_units(stream: BufferedIOBase) -> Iterator[Units]:
       stream: the file; must stay open and seekable.
 
     Raises:
-      UserError: if it is not a FITS file, or no unit is complete.
+      UserError: if it is not a FITS file, no unit is complete, or its compressed data are truncated or expand
+        to more than `decoding.expansion_limit`.
     """
     with _unpack(stream) as plain:
         length = stream_length(plain)
@@ -79,7 +80,7 @@ def check_compressed(unit: Any, length: int) -> None:
 
 
 def _unpack(stream: BufferedIOBase) -> BufferedIOBase:
-    """The file, decompressed into memory or, if it is large, a temporary file."""
+    """The file; if compressed, decompressed into memory or, if it is large, into a temporary file."""
     length = stream_length(stream)
     start = stream.read(3)
     stream.seek(0)
@@ -189,7 +190,7 @@ def _numbers(cards: Mapping[str, str], name: str) -> range:
 
 
 def _has_valid_tiles(cards: Mapping[str, str]) -> bool:
-    """Returns whether the tiles of a compressed image fit; the decoders do not check them."""
+    """Returns whether the tiles of a compressed image are valid and cover it; decoders do not check them."""
     tiles, pixels = 1, 1
     for axis in _numbers(cards, "ZNAXIS"):
         side = int(cards[f"ZNAXIS{axis}"])

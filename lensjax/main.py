@@ -89,7 +89,7 @@ def entry(arguments: Sequence[str] | None = None) -> NoReturn:
     code = run(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if code:
-        # After an error or Ctrl-C, XLA's threads can still compute: they crash or block the usual shutdown.
+        # After an error or Ctrl-C, XLA's threads may still be running, and crash or block a normal shutdown.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -33,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 REPORT = "report"
 LOCK = ".lock"
 _TEMPORARY = ".tmp"  # suffix of files that are being written
-# Fields of the config that the checksum leaves out: the images can be moved.
+# Fields of the config that the checksum does not cover: the images can be moved.
 _UNSEALED = ("data.source", "data.residence")
 _LARGEST_CONFIG = 1_000_000  # bytes
 
@@ -45,8 +45,8 @@ def check_path(workdir: Path) -> None:
     are special characters.
 
     Raises:
-      UserError: if the path has such a character or one that is not valid text, or the suffix of a model
-        file.
+      UserError: if the path contains a backslash, "[" or an unprintable character, or has the suffix of
+        a model file.
     """
     path = str(workdir.absolute())
     if "\\" in path or "[" in path or not path.isprintable():
@@ -76,7 +76,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         if (workdir / CONFIG).exists():
             check_same_config(workdir, config)
             return
-        # A process that was killed at this point left a folder without a config.
+        # A process that was killed at this point may have left a folder without a config.
         own = {CONFIG + _TEMPORARY, LOCK}
         if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - own):
             raise UserError(
@@ -102,7 +102,6 @@ def check_same_config(workdir: Path, config: ConfigDict, *, ignored: Collection[
       UserError: if there is no run, or its config is different. The message lists the differing fields.
     """
     existing, new = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
-    # Fields that exist only in runs of earlier versions of lensjax are ignored.
     differences = [
         f"{name} = {existing[name]!r} in the existing run, {new[name]!r} in this command"
         for name in sorted(new)
@@ -235,7 +234,7 @@ def lock(workdir: Path) -> Iterator[None]:
     """Locks a folder, so that no other process trains in it at the same time.
 
     Raises:
-      UserError: if another process uses the folder.
+      UserError: if another process uses the folder, or its lock file is a link.
     """
     path = workdir / LOCK
     if path.is_symlink():
@@ -306,7 +305,7 @@ def sync_folder(folder: Path, *, deep: bool = True) -> None:
 
     Args:
       folder: the folder.
-      deep: whether to include the files and folders in it; otherwise only its list of names.
+      deep: whether to include the files and folders in it; otherwise only its directory entries.
     """
     for path in folder.iterdir() if deep else ():
         if path.is_dir():

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         options.input, digest = download(options.download, options.sha256)
         log.info("%s\n  SHA-256 %s", options.input, digest)
         if not OFFICIAL_FILES[options.download].sha256 and not options.sha256:
-            log.info("  its authors do not publish a SHA-256; --sha256 HEX compares it with yours")
+            log.info("  its authors do not publish a SHA-256; --sha256 HEX checks it against your own")
         if not options.output:
             log.info("convert it: lensjax convert-weights --input %s --output FILE", options.input)
             return

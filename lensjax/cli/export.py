@@ -24,8 +24,8 @@ FLAGS = {
     ),
     "output": Flag(
         "FILE",
-        "File to write; its name must end in .stablehlo, .onnx or .safetensors, as the format, or in .pth or "
-        ".pt for torch.",
+        "File to write, with the suffix of the format: .stablehlo, .onnx or .safetensors; .pth or .pt for "
+        "torch.",
     ),
     "overwrite": switch("Replace an existing output."),
 }

@@ -30,10 +30,13 @@ FLAGS = fit_lenses.FLAGS | {
         ("pseudo_jaffe", "nfw", "point_mass"),
         "pseudo_jaffe",
     ),
-    "step": real(
-        "Distance of the positions of the map; 0.1 if not given.", 0.1, 0.02, value="ARCSEC", high=1
+    "step": real("Spacing of the positions of the map; 0.1 if not given.", 0.1, 0.02, value="ARCSEC", high=1),
+    "refits": integer(
+        "Number of complete refits from the best positions, if there is a candidate; 1 if not given.",
+        1,
+        0,
+        high=20,
     ),
-    "refits": integer("Complete refits of the best positions; 1 if not given.", 1, 0, high=20),
 }
 SETTINGS = (*fit_lenses.SETTINGS, "z-lens", "z-source", "profile", "step", "refits")
 USAGE = usage(

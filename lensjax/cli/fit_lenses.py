@@ -47,7 +47,9 @@ FLAGS = {
         value="ARCSEC",
         high=10,
     ),
-    "format": choice("FORMAT", "Table: csv (default), or also parquet.", ("csv", "parquet"), "csv"),
+    "format": choice(
+        "FORMAT", "Format of the table: csv (default), or parquet to write both.", ("csv", "parquet"), "csv"
+    ),
     "overwrite": switch("Replace results that were made with other files or settings."),
 }
 # The flags that determine the results, in addition to the files.

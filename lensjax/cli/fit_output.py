@@ -1,4 +1,4 @@
-"""The output folder of the command fit: results, table and index."""
+"""The output folder of the commands fit and substructure: results, table and index."""
 
 import csv
 import io
@@ -57,11 +57,11 @@ def check_format(form: str) -> None:
 
 
 def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Creates the folder, or checks that an existing one contains results of the same settings.
+    """Creates the folder, or checks that an existing one contains results for the same settings.
 
     Args:
       output: the folder.
-      settings: the settings of the fits.
+      settings: the settings of the command.
       overwrite: whether other settings may replace those of the folder.
 
     Raises:
@@ -84,11 +84,11 @@ def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite
     Args:
       output: the folder.
       name: name of the lens.
-      inputs: SHA-256 of its files by part.
-      overwrite: whether results of other files or settings may be replaced.
+      inputs: see `LensFiles.digests`.
+      overwrite: whether results for other files or settings may be replaced.
 
     Raises:
-      UserError: if there is a result of other files or settings, or a damaged one, without `overwrite`.
+      UserError: if there is a result for other files or settings, or a damaged one, without `overwrite`.
     """
     file = output / f"{name}.json"
     if not file.exists():
@@ -121,7 +121,7 @@ def write_result(
       result: its result, a JSON object.
       page: its page, HTML.
       picture: its thumbnail, a PNG file.
-      inputs: SHA-256 of its files by part.
+      inputs: see `LensFiles.digests`.
       settings: the settings of the command.
     """
     about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
@@ -136,7 +136,7 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary:
 
     Args:
       output: the folder.
-      unusable: names of the lenses that could not be fitted, with reasons.
+      unusable: reason for each lens without a result, by name.
       form: "csv"; or "parquet" to write both tables.
       summary: table and index.
 

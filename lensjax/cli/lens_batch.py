@@ -21,15 +21,15 @@ from lensjax.runtime.progress import format_duration, log, progress_bar
 CLEAR_EVERY = 20
 
 # Processes a lens, given its files, the output folder, the settings and the digests of its files; writes its
-# result and returns it in one line.
+# result and returns a one-line summary.
 Process = Callable[[LensFiles, Path, Mapping[str, Any], Mapping[str, str]], str]
 
 
 def exit_codes(done: str) -> str:
     """The exit codes for the help of a command; `done` states what was done with a lens, such as "fitted"."""
     return (
-        f"Exit codes: 0 at least one lens was {done}; 2 invalid command, or no image could be used, "
-        "explained by the message; 130 stopped by Ctrl-C, finished lenses are kept."
+        f"Exit codes: 0 at least one lens was {done}; 1 failure, such as a full disk; 2 invalid command, or "
+        "no image could be used, explained by the message; 130 stopped by Ctrl-C, finished lenses are kept."
     )
 
 

@@ -1,4 +1,4 @@
-"""Input files of `lensjax fit` and `predict --psf`: one lens, a folder of lenses, or a table."""
+"""Input files of `lensjax fit`, `substructure` and `predict --psf`: one lens, a folder, or a table."""
 
 import csv
 import dataclasses
@@ -38,11 +38,7 @@ class LensFiles:
     z_source: float | None = None
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that exists, by its part, and the redshifts.
-
-        Raises:
-          UserError: if a file cannot be read.
-        """
+        """SHA-256 of each file that exists, by part, and the redshifts; "" for a file that cannot be read."""
         files = {part: getattr(self, part) for part in PARTS}
         redshifts = {name: str(getattr(self, name)) for name in REDSHIFTS if getattr(self, name) is not None}
         return redshifts | {
@@ -66,12 +62,12 @@ def find_lenses(
       UserError: if there is no lens, or the table cannot be read or is invalid.
     """
     if not image.exists():
-        raise UserError(f"--image={image}: there is no such file or folder; correct the path")
+        raise UserError(f"{image}: no such file or folder; check the path")
     if image.is_dir():
         found = list(_in_folder(image))
         if not found:
             raise UserError(
-                f"--image={image}: has neither FITS files nor folders with image.fits; choose another one"
+                f"{image}: contains neither FITS files nor folders with image.fits; choose another folder"
             )
     elif image.suffix.lower() == ".csv":
         found = _in_table(image)
@@ -108,7 +104,7 @@ def _in_subfolder(folder: Path) -> LensFiles:
 
 
 def _is_present(file: Path) -> bool:
-    """True also for a broken link, an error of its lens; ignoring it would change the result."""
+    """True also for a broken link, which is an error of its lens; ignoring it would change the result."""
     return file.exists() or file.is_symlink()
 
 

@@ -130,7 +130,7 @@ class Options:
       input: images to predict; None if not given.
       output: file of the predictions, or folder of the comparison.
       overwrite: whether to replace a finished output.
-      crop: whether to crop images that are too large to the image size of the run.
+      crop: whether to crop oversized images to the image size of the run.
       noise, psf: noise map and point-spread function of telescope images to predict; None if not given.
       pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
       extension: name, number or "name,version" of the only FITS extension to predict, or name of the only

@@ -20,8 +20,8 @@ from lensjax.training.history import best_epoch, read_history
 FLAGS: dict[str, Flag] = {}
 EXAMPLES = ("lensjax verify runs/lens_fit-quick", "lensjax verify")
 USAGE = usage(
-    "Checks runs, model files and cache folders for damage. Without a path, it checks the user's cache. It "
-    "reads everything and changes nothing.",
+    "Checks runs, model files and cache folders for damage, and changes nothing. Without a path, it checks "
+    "the simulated images and lens fits in the user's cache.",
     EXAMPLES,
     FLAGS,
     codes="Exit codes: 0 no damage; 1 damage; 2 invalid command or path.",
@@ -148,7 +148,7 @@ def check_model_file(path: Path) -> Iterator[Finding]:
 
 
 def check_cache(folder: Path) -> Iterator[Finding]:
-    """Yields the findings about a cache folder."""
+    """Yields the findings about the simulated images and lens fits in a cache folder."""
     kinds = [folder] if folder.name in user_cache.KINDS else [folder / kind for kind in user_cache.KINDS]
     for kind in kinds:
         for file in sorted(kind.glob("*.npz")):

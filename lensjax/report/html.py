@@ -118,7 +118,7 @@ def render_document(
     Args:
       title: title of the window, HTML.
       header: content above the sections, HTML.
-      sections: heading and content of each section, HTML, by its identifier; links lead to them.
+      sections: heading and content of each section, HTML, by its identifier, to which the navigation links.
       footer: text below the sections, HTML.
       script: JavaScript that runs when the page is loaded; no other script can run.
     """

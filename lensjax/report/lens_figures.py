@@ -21,8 +21,8 @@ from lensjax.report.plots import RUN_COLORS
 SIDE = 3.1  # inches
 LINE = RUN_COLORS[4]  # light blue, visible on gray and on magma
 _BRIGHTNESS = "brightness (unit of the image)"
-_GRID = 161  # points along the longer side for critical curves and convergence
-_TICK_DISTANCE = 0.11  # smallest distance of two ticks, fraction of the color bar
+_GRID = 161  # approximate number of points along the longer side of a computed map
+_TICK_DISTANCE = 0.11  # smallest distance between two ticks, fraction of the color bar
 _RESIDUAL = 5.0  # standard deviations at the ends of the color scale
 _NOISE_STEPS = 3.0  # half width of the linear part of the brightness scale, standard deviations
 

@@ -65,9 +65,9 @@ def render_list(
     """Renders a page with a sortable table of lenses as HTML.
 
     Args:
-      title: the command, a colon, and what it makes.
+      title: the command, a colon, and what it produces.
       pictures: what the thumbnails show.
-      file: the table with the same content.
+      file: name of the file with the same table.
       head: headings.
       rows: cells of each lens.
       counts: number of lenses with each verdict.

@@ -72,7 +72,7 @@ def render_views(views: Iterable[LensView]) -> str:
     """Renders figures with captions as HTML.
 
     Args:
-      views: the figures; an iterator creates them in the style of the page.
+      views: the figures; those of an iterator are created in the style of the page.
     """
     with paper_style():
         pictures = "".join(

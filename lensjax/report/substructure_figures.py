@@ -33,9 +33,10 @@ def substructure_views(search: PerturberSearch) -> Iterator[LensView]:
     axes.plot(values["x"], values["y"], marker="+", color="white", markersize=9)
     yield LensView(
         "Evidence for a perturber",
-        "Logarithm of the likelihood ratio of a perturber of the best mass at each position to none, with "
-        "the lens, the light and the source re-optimized to first order. Lines: the arcs. Cross: the best "
-        f"position. Lenses without a perturber exceed {CANDIDATE:g} anywhere in 10 % of simulations.",
+        "Logarithm of the likelihood ratio of a perturber, with the best mass at each position, to no "
+        "perturber, with the lens, the light and the source re-optimized to first order. Lines: the arcs. "
+        f"Cross: the best position. The largest value exceeds {CANDIDATE:g} in 10 % of simulated lenses "
+        "without a perturber.",
         figure,
     )
     smallest = found.sensitivity(CANDIDATE)
@@ -47,7 +48,7 @@ def substructure_views(search: PerturberSearch) -> Iterator[LensView]:
     yield LensView(
         "Sensitivity",
         "Smallest mass, in solar masses, that would be found with a probability of about one half at each "
-        "position. Gray: no mass up to the largest one. Lines: the arcs.",
+        "position. Gray: none up to the largest mass of the scale. Lines: the arcs.",
         figure,
     )
     arcs = used_pixels(fit, fit.image - fit.sky - fit.lens_light)
@@ -92,7 +93,7 @@ def substructure_thumbnail(search: PerturberSearch) -> bytes:
 
 
 def _draw_arcs(axes: Axes, search: PerturberSearch) -> None:
-    """Contours of the arcs."""
+    """Draws contours of the arcs."""
     fit = search.fit
     significance = np.where(np.isfinite(fit.noise), fit.lensed_source / fit.noise, 0)
     if significance.max() > _ARCS:

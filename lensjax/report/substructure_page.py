@@ -14,9 +14,9 @@ from lensjax.substructure.perturber import CANDIDATE, DETECTED, FRACTIONS, VERDI
 
 _COLORS = {"detected": "good", "candidate": "doubtful", "none": "", "failed": "failed"}
 _MEANINGS = {
-    "detected": "None of 85 simulated lenses without a perturber gave such a likelihood ratio.",
-    "candidate": "10 % of simulated lenses without a perturber give such a likelihood ratio or a larger one.",
-    "none": "No perturber is seen; the map of the sensitivity shows which ones would have been.",
+    "detected": "None of 85 simulated lenses without a perturber gave such a large likelihood ratio.",
+    "candidate": "At most 10 % of simulated lenses without a perturber gave such a large likelihood ratio.",
+    "none": "No perturber was found; the map of the sensitivity shows which masses would have been found.",
 }
 _PICTURES = "Arcs, likelihood ratio and sensitivity"
 _PROFILES = {
@@ -40,7 +40,7 @@ def render_substructure_page(name: str, search: PerturberSearch) -> str:
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in search.reasons)
     verdict = f"<p>{_label(search.verdict)}: {_MEANINGS[search.verdict]}</p>"
     if reasons:
-        verdict += f"<p>The answer may be wrong:</p><ul>{reasons}</ul>"
+        verdict += f"<p>The result may be wrong:</p><ul>{reasons}</ul>"
     sections = {
         "verdict": ("Verdict", verdict),
         "maps": ("Maps", render_views(substructure_views(search))),
@@ -96,7 +96,7 @@ def _header(title: str, search: PerturberSearch) -> str:
             f"{values['x']:.2f}, {values['y']:.2f}",
             f"± {values['x_error']:.2f}, {values['y_error']:.2f} arcsec",
         ),
-        ("log10 mass", f"{values['log10_mass']:.2f}", f"± {values['log10_mass_error']:.2f} solar masses"),
+        ("log10 mass (solar masses)", f"{values['log10_mass']:.2f}", f"± {values['log10_mass_error']:.2f}"),
         ("area sensitive to 1e9", f"{row['sensitive_fraction_1e9']:.1%}", "of the used part of the image"),
     ]
     lead = f"Search for {_PROFILES[search.map.halo.profile]}."
