@@ -62,7 +62,8 @@ def _check_opcodes(data: bytes) -> None:
     """Checks the syntax of a pickle before it is loaded.
 
     Raises:
-      UserError: if the pickle is truncated or too long, or has other opcodes than those of object arrays.
+      UserError: if the pickle is truncated, too long or followed by other bytes, or has an opcode or memo
+        index that NumPy does not write for object arrays.
     """
     try:
         operations: list[Any] = list(itertools.islice(pickletools.genops(data), MAX_OPCODES))

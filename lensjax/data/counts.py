@@ -14,7 +14,7 @@ def recover_counts(
     """Counts k and their maximum N of an image whose pixels are all k / N.
 
     The published images are such quotients (N is 684 to 893 in the available files). 16-bit counts store them
-    without loss in a quarter of the space.
+    without loss in a quarter of the space of float64.
 
     Args:
       image: pixels from 0 to 1, including both 0 and 1; float32 or float64.
@@ -24,7 +24,7 @@ def recover_counts(
       such N up to 65,535. Counts in float32 files with N above 4,096 may not be recognized.
     """
     pixels = image.astype(np.float32)
-    # The smallest pixel is often a single count, and then its inverse is N.
+    # The smallest positive pixel is often a single count, and then its inverse is N.
     unexplained = image.min(where=image > 0, initial=1)
     largest = _denominator(unexplained)
     while largest is not None and largest <= MAX_COUNT:

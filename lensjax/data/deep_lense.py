@@ -64,7 +64,7 @@ class DeepLense(tfds.core.GeneratorBasedBuilder):
         shape = next(iter(self._sets.values())).pixels.shape[1:]
         return _LocalInfo(
             builder=self,
-            description="Simulated strong gravitational lenses, by the substructure of their dark matter.",
+            description="Simulated strong gravitational lenses in three classes of dark-matter substructure.",
             features=tfds.features.FeaturesDict(
                 {
                     "pixels": tfds.features.Tensor(shape=shape, dtype=pixel_type),

@@ -80,8 +80,8 @@ def import_images(
 
     All files are checked before the first image is written. `output` then contains `train/`, `val/` and, if
     requested, `test/`, each with the folders no, sphere and vort of images from 0 to 1. `truth.csv` lists the
-    class, the axion mass and the original file of each image. An interrupted import resumes; its splits are
-    in a hidden folder until they are complete.
+    class, the axion mass and the original file of each image. The same call resumes an interrupted import;
+    each split is in a hidden folder until it is complete.
 
     Args:
       source: a folder or zip archive with the class folders no_sub, cdm and axion, or no, sphere and vort. If

@@ -43,7 +43,7 @@ def warn_about_duplicates(sets: Mapping[str, ImageSet]) -> None:
 
 
 def _pairs(sets: Mapping[str, ImageSet]) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-    """Equal images: the first of them, and each of the others, as the split and the row."""
+    """Yields (split, row) of the first of several equal images, with (split, row) of each repeat."""
     seen: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for name, images in sets.items():
         for start in range(0, len(images), _CHUNK):

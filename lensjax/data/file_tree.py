@@ -66,7 +66,9 @@ def open_tree(path: Path) -> FileTree:
     if not path.is_file():  # opening a pipe would block
         raise UserError(f"{path}: not a regular file; specify a folder or a zip archive")
     if re.search(r"\.(tar(\.\w+)?|t[bgx]z2?)$", path.name.lower()):
-        raise UserError(f"{path}: tar archives are not read; unpack it with tar -xf and specify the folder")
+        raise UserError(
+            f"{path}: tar archives are not supported; unpack it with tar -xf and specify the folder"
+        )
     return ZipArchive(path)
 
 

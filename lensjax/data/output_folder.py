@@ -1,4 +1,4 @@
-"""Writes data sets to folders: only complete files, and without overwriting anything."""
+"""Writes data sets to folders: only complete files, and never into the folder of another data set."""
 
 import functools
 import io
@@ -22,7 +22,7 @@ def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
       wanted: contents of the manifest: everything that determines the contents of the folder.
 
     Raises:
-      UserError: if the folder has a different manifest, or other files and no manifest.
+      UserError: see `check_folder`.
     """
     check_folder(folder, manifest, wanted)
     if not (folder / manifest).exists():
@@ -34,7 +34,8 @@ def check_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
     """Checks that a folder is new, or has a manifest with the given values; see `claim_folder`.
 
     Raises:
-      UserError: if the folder has a different manifest, or other files and no manifest.
+      UserError: if the folder has a different or damaged manifest, or other files and no manifest, or is a
+        file.
     """
     file = folder / manifest
     if file.exists():
@@ -78,7 +79,7 @@ def _image_length(size: int) -> int:
 
 
 def write_file(file: Path, data: bytes | memoryview) -> None:
-    """Writes a file completely or not at all."""
+    """Writes a file through a temporary file, so that an interruption leaves no incomplete file."""
     temporary = file.with_name(file.name + ".part")
     with naming(file):
         temporary.unlink(missing_ok=True)  # a link must not be followed

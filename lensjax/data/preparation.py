@@ -9,7 +9,7 @@ from lensjax.config import STRETCHES
 from lensjax.simulation.blur import convolve, gaussian_kernel
 
 NARROW, WIDE = 1.0, 2.0  # standard deviations of the band-pass's two Gaussians, pixels
-MARGIN = 6  # half-width of the wide Gaussian's kernel, pixels
+MARGIN = 6  # half-width of both kernels, pixels
 
 
 def prepare(

@@ -22,7 +22,7 @@ from lensjax.runtime import user_cache
 from lensjax.runtime.progress import log, progress_bar
 
 CODE_FOLDERS = ("fitting", "modeling", "physics")
-# Name in the results of a fit of each parameter in `FIT_VALUES`.
+# Names in `LensFit.parameters` of the parameters in `FIT_VALUES`.
 _PARAMETERS = {
     "theta_E": "mass.0.theta_E",
     "gamma1": "mass.1.gamma1",
@@ -51,7 +51,7 @@ def fit_splits(splits: Splits, model_name: str) -> Splits:
       The splits with residuals.
 
     Raises:
-      UserError: if the model is unknown, or the training images are not in memory.
+      UserError: if the model is unknown, or the training images stay on disk.
     """
     if model_name == NO_FIT:
         return splits

@@ -18,8 +18,8 @@ class StreamedImages:
     """Images on disk; only their labels are in memory.
 
     Attributes:
-      read: reads the images of the given rows of the file, in that order.
-      rows: rows of the file that belong to the set.
+      read: reads the images of the given rows of the stored split, in that order.
+      rows: rows of the stored split that belong to the set.
       labels: index into `CLASSES`, for each row.
       shape: height and width, pixels.
     """

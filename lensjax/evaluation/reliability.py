@@ -33,7 +33,7 @@ class Reliability:
 
 
 def reliability_diagram(labels: Labels, probabilities: Probabilities, *, bins: int = ECE_BINS) -> Reliability:
-    """Reliability diagram, with the same bins as `lensjax.evaluation.scores`.
+    """Reliability diagram, by default with the same bins as `lensjax.evaluation.scores`.
 
     Args:
       labels: class index of each image.

@@ -10,7 +10,7 @@ from lensjax.evaluation.types import Labels, Probabilities
 
 ECE_BINS = 15
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-_MAX_WEIGHTS = 2_000_000  # resamples x images per step; bounds the memory
+_MAX_WEIGHTS = 2_000_000  # resamples x images per step; limits the memory
 
 AUC_NAMES = (*(f"auc_{name}" for name in CLASSES), "auc")
 F1_NAMES = (*(f"f1_{name}" for name in CLASSES), "f1")

@@ -1,4 +1,4 @@
-"""Array types that signatures share."""
+"""Array types of labels and probabilities."""
 
 import numpy as np
 from jaxtyping import Float, Integer

@@ -41,7 +41,7 @@ def grad_cam(
       One map per image, in units of the logit; `upsample_to_pixels` interpolates it to the image's pixels.
 
     Raises:
-      ValueError: if the model has no such layer.
+      ValueError: if the model does not call the layer exactly once.
 
     Reference: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization".
@@ -139,8 +139,7 @@ def attention_rollout(
       attention: attention weights of each block, first block first; token 0 is the class token.
 
     Returns:
-      Weight of each patch in the class token; the rest, up to a sum of 1, is the weight of the class token
-      itself.
+      Weight of each patch in the class token. These weights and that of the class token itself sum to 1.
 
     Reference: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers".
     """

@@ -174,7 +174,7 @@ class Classifier:
 
         Args:
           images: the images without an error.
-          errors: reason why an image cannot be classified; "" for the others. One per result.
+          errors: reason why an image cannot be classified; "" for the others; one entry per result.
           options: temperature and test-time augmentation.
           note: reason why all images are outside the domain; "" if they may be inside.
         """

@@ -31,11 +31,11 @@ QUANTITIES = {
     "ellipticity_share": "share of the residual that an elliptical lens explains",
     "psf_share": "share of another smooth model that is a wider or narrower point-spread function",
 }
-_EARLIER_NUMBER = 5  # of quantities, before the tests of the smooth model
+_EARLIER_NUMBER = 5  # number of quantities in earlier files, without the tests of the smooth model
 _LOGARITHMIC = ("sky_noise", "reduced_chi_square")
 _MARGIN = 0.1  # extension of the range of the validation images at each end, relative to its width
 _RARE = 1e-3  # fraction of the validation images beyond each limit of a test of the smooth model
-_ROUNDING = 1e-4  # the same, relative to the value, for quantities that all validation images share
+_ROUNDING = 1e-4  # smallest extension, relative to the largest of 1 and the absolute values of the limits
 _MAX_OFFSET = 0.3  # arcsec; accuracy was measured for lenses up to 5 pixels of 0.05 arcsec off the center
 _NO_LIMIT = 3e38  # limit of an unknown quantity; finite, because weight files reject infinite values
 _SHRINKAGE = 0.05  # weight of the identity in the covariance of the features
@@ -63,10 +63,11 @@ class Domain:
 def measure_domain(images: ImageSet, predictions: ModelPredictions) -> Domain:
     """Measures the domain of a classifier.
 
-    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference,
-    and at least by the rounding of float32; for the tests of the smooth model, 0.1 % of the images at each
-    end are not counted. The largest allowed distance is that of a cross-validation, in which each half of
-    the images is compared with the other, plus a tenth.
+    The limits of a quantity are its smallest and largest value, extended by a tenth of their difference, and
+    by at least 1e-4 times the largest of 1 and their absolute values. Images whose fit did not converge are
+    ignored, as are, for the tests of the smooth model, 0.1 % of the images at each end. The largest allowed
+    distance is 1.1 times the largest distance in a cross-validation, in which each half of the images is
+    compared with the other.
 
     Args:
       images: validation images, with the results of the fits if the run has them.

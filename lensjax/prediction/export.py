@@ -68,7 +68,8 @@ class ModelFunction:
         """Logits and class probabilities, `[batch, 3]` each.
 
         Args:
-          images: brightness from 0 to 1; the residual of the lens fit as second channel if the model uses it.
+          images: brightness from 0 to 1. If the model uses the lens fit, the second channel is its residual,
+            in standard deviations.
         """
         logits = self.logits(self.variables, images)
         return logits, jax.nn.softmax(logits)
@@ -161,7 +162,7 @@ def write_onnx(function: ModelFunction, path: Path) -> None:
     """Writes an ONNX model with the input "images" and the outputs "logits" and "probabilities".
 
     Raises:
-      UserError: if jax2onnx is not installed or cannot convert the model.
+      UserError: if jax2onnx or ONNX Runtime is not installed, or if jax2onnx cannot convert the model.
     """
     try:
         jax2onnx = importlib.import_module("jax2onnx")

@@ -141,7 +141,7 @@ def predict_files(
     part_file.finish(part, output, finished)
     if part.progress.marked:
         log.warning(
-            "%s of %s images are unlike the training images; do not trust their predictions: the column "
+            "%s of %s images are unlike the validation images; do not trust their predictions: the column "
             "'in_domain' marks them, and 'reasons' explains why",
             f"{part.progress.marked:,}",
             f"{part.progress.good:,}",
@@ -211,7 +211,7 @@ def read_images(
 def _read_file(
     stream: BufferedIOBase, name: str, file: int, target: TargetSize, extension: str | None, skipped: int
 ) -> Iterator[LoadedImage]:
-    """Reads the images of a file. The last ones to skip are read again, to count consecutive failures."""
+    """Reads the images of a file, and again the last skipped ones, to count consecutive failures."""
 
     def check(shape: tuple[int, int]) -> None:
         check_size(shape, target)

@@ -22,8 +22,8 @@ def classify_observation(
     """Fits a lens model to a telescope image and classifies its residual.
 
     The inputs of the classifier are the image without the foreground light and the sky, and the residual of
-    the fit in standard deviations of the blank sky. Such images are outside the domain of a classifier that
-    was validated on other images; the predictions are marked accordingly.
+    the fit in standard deviations of the blank sky. All predictions are marked as outside the domain of the
+    classifier, because it was not validated on telescope images.
 
     Args:
       classifier: a classifier that was trained with a lens fit.

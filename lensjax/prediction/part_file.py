@@ -25,7 +25,7 @@ class TableProgress:
 
     Attributes:
       file: index of the file that the last row belongs to.
-      image: number of images of that file that have rows.
+      image: number of images of that file that the rows cover.
       good, bad: number of images with and without a prediction.
       marked: number of images with a prediction that are outside the classifier's domain.
       length: length of the table so far, bytes.
@@ -57,7 +57,7 @@ class PartialTable:
     _saved: float = -math.inf
 
     def append(self, text: bytes, progress: TableProgress) -> None:
-        """Appends rows. An interruption loses at most the rows of the last second and never splits a row.
+        """Appends rows. A crash loses at most one `SAVE_INTERVAL` of rows; resuming removes a partial row.
 
         Args:
           text: encoded rows.
@@ -100,10 +100,12 @@ def open_part(
       output: path of the finished table.
       about: settings that determine the content, by name.
       header: first line of a new table.
-      overwrite: if True, a finished table, or an unfinished one with other settings, is replaced.
+      overwrite: if True, a finished table, or an unfinished one that is damaged or has other settings, is
+        replaced.
 
     Raises:
-      UserError: if the output exists, or the unfinished table has other settings, is damaged or is in use.
+      UserError: if the output exists or cannot be written, or the unfinished table has other settings, is
+        damaged, is a link or is in use.
     """
     if output.exists() and not overwrite:
         raise UserError(f"{output} exists; choose another --output, or add --overwrite")

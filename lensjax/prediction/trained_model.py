@@ -93,7 +93,7 @@ class TrainedModel:
             return
         write = "lensjax evaluate --split validation --workdir"
         log.warning(
-            "%s has no record of its validation images: images unlike the training images are not marked; %s",
+            "%s has no record of its validation images, so images unlike them are not marked; %s",
             self.workdir,
             f"export it again after {write} RUN"
             if self.workdir.suffix == MODEL_SUFFIX

@@ -344,7 +344,7 @@ def test_tar_archive_is_refused_with_advice(tmp_path, name):
     found = error_message(import_images, tmp_path / name, tmp_path / "set")
     assert (
         found
-        == f"{tmp_path / name}: tar archives are not read; unpack it with tar -xf and specify the folder"
+        == f"{tmp_path / name}: tar archives are not supported; unpack it with tar -xf and specify the folder"
     )
 
 

@@ -11,7 +11,7 @@ from lensjax.decoding import describe_error, suppress_warnings
 from lensjax.errors import UserError
 from lensjax.prediction.readers.entry import CheckSize, Entry, check_type, error_entry
 
-# Reader module and optional package of each file kind.
+# Reader module of each file kind, and the package that it needs.
 _READERS = {
     ".npy": ("arrays", None),
     ".npz": ("archives", None),
@@ -45,7 +45,7 @@ def accept_any_size(shape: tuple[int, int]) -> None:
 def entries(
     stream: BufferedIOBase, name: str, check_size: CheckSize = accept_any_size, extension: str | None = None
 ) -> Iterator[Entry]:
-    """The images in a file, in order; an unreadable file gives a single entry that raises the error.
+    """The images in a file, in order; if reading fails, the last entry raises the error.
 
     Args:
       stream: the file; must stay open and seekable while entries are loaded.

@@ -42,7 +42,7 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
 
 
 def _check_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Reads an array to its end, where zipfile compares the checksum; it does not if parts are skipped.
+    """Reads an array to its end: zipfile verifies the checksum only if no part is skipped.
 
     Raises:
       UserError: if the array is damaged.

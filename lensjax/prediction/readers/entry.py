@@ -53,7 +53,7 @@ def stack_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     `(h, w)`, `(1, h, w)` and `(h, w, 1)` are one image; `(n, h, w)`, `(n, h, w, 1)` and `(n, 1, h, w)` are n.
 
     Raises:
-      UserError: if the array has another shape or is empty.
+      UserError: if the array has another shape, is empty, or has the shape of a color or multiband image.
     """
     hint = "save images as (height, width) or (number, height, width)"
     if 0 in shape:

@@ -80,7 +80,7 @@ def _part(names: dict[int, str], images: dict[int, Any], chosen: list[int], inde
 
 def _entries(unit: Any, length: int, check_size: CheckSize, part: str) -> Iterator[Entry]:
     number, height, width = stack_shape(unit.shape)
-    dtype = np.dtype(np.float64)  # the largest result of BSCALE and BZERO
+    dtype = np.dtype(np.float64)  # the widest type that BSCALE and BZERO produce
     check_compressed(unit, length)
     rows = int(unit.tile_shape[0]) if number > 1 and isinstance(unit, fits.CompImageHDU) else 1
 

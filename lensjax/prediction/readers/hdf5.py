@@ -64,7 +64,7 @@ def _check_storage(dataset: Any, length: int) -> None:
     HDF5 returns zeros for pixels that are not stored.
 
     Raises:
-      UserError: if pixels are missing or stored in another file.
+      UserError: if pixels are missing or stored in another file, or the dataset or its chunks are too large.
     """
     if dataset.is_virtual or dataset.external:
         raise UserError("is stored in other files, which are not read; copy it to one file with h5repack")

@@ -1,4 +1,4 @@
-"""Finds image files at any depth of a folder or zip archive, from a glob pattern, or a single file."""
+"""Finds image files: a single file, matches of a glob pattern, or all files in a folder or zip archive."""
 
 import dataclasses
 import fnmatch
@@ -132,7 +132,7 @@ def _walk(top: Path) -> Iterator[str]:
     has already been listed; otherwise the number of paths could grow without limit.
     """
     listed: set[tuple[int, int]] = set()
-    # Folders to list, in reverse order: path, name, folders above, whether it is below a link or one itself.
+    # Folders to list, in reverse order: path, name, folders above, whether it is below a link or is a link.
     waiting: list[tuple[Path, str, frozenset[tuple[int, int]], bool, bool]] = []
     waiting.append((top, "", frozenset(), False, False))
     while waiting:

@@ -1,4 +1,4 @@
-"""Images in PNG and TIFF files of 1 to 32 bits, one page at a time, with all bits of their pixels."""
+"""Images in PNG and TIFF files of 1 to 32 bits, read one page at a time at full bit depth."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ CHECKED = (b"IHDR", b"PLTE", b"IDAT")  # chunks that determine the pixels
 LOSSY = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of compressions of TIFF files
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
 UNSIGNED, SIGNED = (1,), (2,)  # values of SAMPLE_FORMAT
-# Modes whose conversion to gray or RGB keeps the stored values. Other modes that Pillow opens are rejected.
+# Color modes whose conversion to RGB keeps the stored values. Other color modes are rejected.
 COLOR_MODES = ("P", "PA", "LA", "RGB", "RGBA")
 
 

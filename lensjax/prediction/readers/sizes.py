@@ -38,7 +38,8 @@ def find_zoom(pixel_scale: float, run_scale: float, *, has_fit: bool) -> float:
       has_fit: whether the run fits lenses.
 
     Raises:
-      UserError: if the pixel scale is not a number, or too different from that of the run.
+      UserError: if the pixel scale is NaN or too different from that of the run, or is larger and the run
+        fits lenses.
     """
     low, high = FINEST * run_scale, COARSEST * run_scale
     if not low <= pixel_scale <= high:  # also true for NaN
@@ -101,7 +102,7 @@ def crop_center(
 
     Args:
       image: the image.
-      height, width: size of the result, pixels; at most the size of the image is returned.
+      height, width: size of the result, pixels; axes that are not longer are not cropped.
     """
     top, left = (max(0, have - want) // 2 for have, want in zip(image.shape, (height, width), strict=True))
     return image[top : top + height, left : left + width]
