@@ -1,6 +1,6 @@
 """Gravitational lensing as pure functions of arrays.
 
-Angles are in arcsec, masses in solar masses.
+Angles on the sky are in arcsec, position angles in radians, and masses in solar masses.
 """
 
 from lensjax.physics.arrival_time import Potential, arrival_time_differences, fermat_potential, time_delay

@@ -2,7 +2,8 @@
 
 Distances are in Mpc, masses in solar masses, radii in arcsec. The functions are differentiable in all
 arguments, including the redshifts. Arguments may be arrays, which are broadcast against each other. Undefined
-results are NaN: those for a redshift or `Om0` below 0, and for an `H0` that is not positive.
+results are NaN: those for a redshift or `Om0` below 0, and for an `H0` that is not positive. An unknown
+convention raises a `ValueError`.
 """
 
 from typing import Literal
@@ -131,7 +132,7 @@ def einstein_mass(
       z_lens, z_source, H0, Om0, convention: as for `lensing_distances`, with z_source > z_lens.
 
     Returns:
-      The mass, solar masses; infinite if the redshifts are equal.
+      The mass, solar masses; infinite for a source that is not behind the lens.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing", eq. 21.
     """
@@ -182,7 +183,7 @@ def sis_velocity_dispersion(
         dispersion does not depend on H0.
 
     Returns:
-      The dispersion, km / s; infinite if the redshifts are equal.
+      The dispersion, km / s; infinite for a source that is not behind the lens.
 
     Reference: Narayan & Bartelmann 1996, "Lectures on Gravitational Lensing".
     """

@@ -47,10 +47,10 @@ def critical_points(
     """Finds points on critical curves and caustics: the crossings of grid edges with critical curves.
 
     An edge has a crossing if the magnifications at its ends have opposite signs. The position of the crossing
-    is found by bisection. Curves smaller than a grid step are missed: those between grid points, and those
-    around a single point, within a twentieth of a step. The softened center of a singular profile has such a
-    curve, of radius (core^2 theta_E)^(1/3) for an isothermal sphere. Derivatives with respect to the
-    parameters of the deflection are those of the crossing along its edge.
+    is found by bisection. A curve that encloses no grid point is missed. A curve that encloses only one,
+    within a twentieth of a grid step, is omitted. The softened center of a singular profile has such a curve,
+    of radius (core^2 theta_E)^(1/3) for an isothermal sphere. Derivatives with respect to the parameters of
+    the deflection are those of the crossing along its edge.
 
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.

@@ -27,12 +27,11 @@ def pixel_grid(
       subpixels: number of subpixels per pixel along each axis.
 
     Returns:
-      x and y, arcsec, with `subpixels` times as many rows and columns. If the number of rows and that of
-      columns are odd, one point is exactly at the origin, where the deflection of a singular lens is 0 by
-      convention.
+      x and y, arcsec, with `subpixels` times as many rows and columns. If the numbers of rows and columns are
+      odd, one point is exactly at the origin, where the deflection of a singular lens is 0 by convention.
 
     Raises:
-      ValueError: if a number is not a positive whole number, or the pixel size is not positive.
+      ValueError: if `size` or `subpixels` is not a positive whole number, or `pixel_scale` is not positive.
     """
     shape, subpixels = image_shape(size), check_number("subpixels", subpixels)
     check_length("pixel_scale", pixel_scale)
@@ -57,7 +56,8 @@ def mean_over_subpixels(
       One value per pixel, in the unit of `image`.
 
     Raises:
-      ValueError: if the number of rows or columns is not a multiple of `subpixels`.
+      ValueError: if `subpixels` is not a positive whole number, or the number of rows or columns is not a
+        multiple of it.
     """
     image, subpixels = as_float(image), check_number("subpixels", subpixels)
     check_image("image", image)

@@ -22,7 +22,7 @@ from lensjax.physics.rays import Deflection, ray_shooting
 from lensjax.physics.types import Scalar
 
 NEWTON_STEPS = 30
-# Circles on which the size of the search window is decided: radii in arcsec, and points on each.
+# Circles that determine the size of the search window: radii, arcsec, and angles of the points, radians.
 RADII = 1e-6 * 1.25 ** np.arange(104)
 ANGLES = 2 * np.pi * (np.arange(32) + 0.5) / 32
 DEFAULT_WINDOW = 6.0  # arcsec, for a lens that has images at any distance
@@ -37,7 +37,7 @@ class PointImages(NamedTuple):
       parity: 1 at minima and maxima of the arrival time, -1 at saddle points, where images are mirrored.
       mask: True for entries that are images.
       complete: False if images may be missing: outside the window, or because there are more than
-        `max_images`, or more places to search than `candidates`.
+        `max_images`, or more cells to refine than `candidates`.
     """
 
     x: Float[Array, " images"]
@@ -74,9 +74,9 @@ def image_positions(
     Args:
       deflection: function of x and y that returns the two deflection components; all in arcsec.
       beta_x, beta_y: position of the source, arcsec.
-      search_window: side of the square search window, arcsec. By default it contains all images: outside, all
-        rays are deflected past the source. It is 6 for a lens without such a limit, such as a sheet of
-        convergence 1; `complete` is then False.
+      search_window: side of the square search window, arcsec. By default it contains all images: no ray
+        outside it reaches the source. It is 6 for a lens without such a limit, such as a sheet of convergence
+        1; `complete` is then False.
       cells: number of cells along each side of the window.
       center_x, center_y: center of the window, arcsec.
       max_images: number of entries in the result; the brightest images are kept.
@@ -90,7 +90,8 @@ def image_positions(
       complete.
 
     Raises:
-      ValueError: if a number is too small (cells and refinement 2, others 1), or the window is not positive.
+      ValueError: if `cells` or `refinement` is below 2, `max_images` or `candidates` is below 1, or the
+        window is not positive.
 
     References: Keeton 2001, "Computational methods for gravitational lensing", for the tiling;
     Blondel et al. 2022, "Efficient and Modular Implicit Differentiation", for the derivatives.
@@ -175,7 +176,8 @@ def _starting_points(
       numbers: number of cells to refine, and number of small cells to return.
 
     Returns:
-      x and y, arcsec, a mask of the cells that may contain an image, and True if no other cell may.
+      x and y, arcsec, a mask of the cells that may contain an image, and True if no cell with an image is
+      left out.
     """
     x, y = (coordinate[None] for coordinate in grid)
     _, (left, bottom), all_cells = _select_cells(deflection, (x, y), source, numbers[0])

@@ -1,8 +1,8 @@
 """Physics losses: deviations of a prediction from lens physics, to be added to a training loss.
 
-Every loss is 0 for a physical lens. None of them determines the lens on its own; each docstring names the
-unphysical cases for which the loss is also 0. A loss takes one image, pair or map and returns a scalar; use
-`jax.vmap` for batches.
+Every loss is 0 for the true lens if the data have no noise. None of them determines the lens on its own; each
+docstring names the unphysical cases for which the loss is also 0. A loss takes one image, pair or map and
+returns a scalar; use `jax.vmap` for batches.
 """
 
 import jax.numpy as jnp

@@ -101,7 +101,7 @@ def lensed_image(
       lens shows the source undeflected, because the deflection there is 0 by convention.
 
     Raises:
-      ValueError: if the source is sampled and `source_scale` is not given.
+      ValueError: if the source is sampled and `source_scale` is not given or not positive.
     """
     beta_x, beta_y = ray_shooting(deflection, x, y)
     if callable(source):

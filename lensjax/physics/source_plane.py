@@ -82,6 +82,9 @@ def sis_source_image(
     Returns:
       Surface brightness on `pixel_grid(source_size, source_scale)`, in the unit of the image. A lensed image
       outside the observed image counts as 0.
+
+    Raises:
+      ValueError: if a size or a length is not positive.
     """
     beta_x, beta_y = pixel_grid(source_size, source_scale)
     pair = sis_image_pair(beta_x, beta_y, theta_E, center_x=center_x, center_y=center_y)
@@ -120,7 +123,7 @@ def source_image(
       "fixed_point" finds no image.
 
     Raises:
-      ValueError: if the method is unknown, or a size or a length is not positive.
+      ValueError: if the method is unknown, or a size, a length or the number of iterations is not positive.
     """
     image = as_float(image)
     check_image("image", image)

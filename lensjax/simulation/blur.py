@@ -45,9 +45,9 @@ def convolve(image: Float[Array, "rows columns"], kernel: Kernel) -> Float[Array
 def convolve_by_matmul(image: Float[Array, "rows columns"], kernel: Kernel) -> Float[Array, "height width"]:
     """Computes `convolve`, with the same arguments, as products with two band matrices.
 
-    This takes more operations but less time. XLA fuses the sums of `convolve` over both axes, and
-    the operations that follow them, into one loop, which recomputes the sum along the first axis
-    for every weight along the second.
+    For large kernels, this takes more operations but less time. XLA fuses the sums of `convolve` over
+    both axes, and the operations that follow them, into one loop, which recomputes the sum along the
+    first axis for every weight along the second.
     """
     rows, columns = (_band_matrix(kernel, length) for length in image.shape)
     down = jnp.matmul(jnp.asarray(rows, image.dtype), image, precision=lax.Precision.HIGHEST)

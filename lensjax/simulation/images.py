@@ -36,7 +36,7 @@ class SimulatedImages:
       pixels: 16-bit counts, or float32 for presets with Gaussian or no noise; `pixels / scale` is
         the image scaled to [0, 1].
       scale: largest pixel value of each image.
-      labels: class of each image as an index into `CLASSES`; the classes alternate: 0, 1, 2, 0, 1, ...
+      labels: class of each image as an index into `CLASSES`; it is `i % 3` for image `i` of the split.
       scenes: true parameters; the first axis of every array runs over the images.
     """
 

@@ -3,7 +3,7 @@
 The sum of independent Poisson variables is a Poisson variable whose rate is the sum of the rates. A rate
 below 1,024 is split into a multiple of 32, a multiple of 1/4 and a remainder. The counts of the first two
 come from alias tables; that of the remainder, which is mostly 0, comes from inversion. This needs no branch
-and no loop on any device. Only rates of 1,024 and above, which few images have, require rejection sampling.
+and no data-dependent loop. Only rates of 1,024 and above, which few images have, require rejection sampling.
 """
 
 import functools

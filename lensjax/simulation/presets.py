@@ -130,6 +130,9 @@ def survey_preset(
 
     Returns:
       The preset, with brightness in photons per pixel.
+
+    Raises:
+      UserError: if a setting of the instrument or of the noise is out of its range.
     """
     total = exposure * num_exposures
     sky = total * 10 ** (0.4 * (zero_point - sky_magnitude)) * pixel_scale**2

@@ -42,7 +42,7 @@ class Scene:
       light_amp: brightness of the lens at its half-light radius; 0 without lens light.
       light_R_sersic, light_n_sersic: half-light radius and Sersic index of the light of the lens.
 
-    The quantities of a `Variation` have the values of the preset if it has none.
+    If the preset has no `Variation`, the quantities that it would draw are constant.
     """
 
     label: Int[Array, "*batch"]

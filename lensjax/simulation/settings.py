@@ -156,7 +156,7 @@ class Variation:
     """Distributions of quantities that are otherwise fixed; they replace the values of the preset.
 
     Attributes:
-      log10_brightness: range of log10 of a factor of the source's brightness; uniform.
+      log10_brightness: range of log10 of a factor that multiplies the source's brightness; uniform.
       R_sersic: range of the half-light radius of the source, arcsec; uniform.
       n_sersic: range of the Sersic index of the source; uniform.
       axis_ratio: range of the axis ratio of the lens, whose position angle is random; uniform.

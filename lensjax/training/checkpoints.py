@@ -31,7 +31,7 @@ class Checkpoints:
 
     Args:
       folder: folder of the checkpoints; created by the first `save` if it does not exist.
-      devices: devices of all processes of the run. Only the first process reads and writes the folder.
+      devices: devices of all processes of the run. In training, only the first process uses the folder.
     """
 
     def __init__(self, folder: Path, devices: Sequence[jax.Device] = ()) -> None:

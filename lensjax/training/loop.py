@@ -51,7 +51,7 @@ class Session:
       step: the training step, mapped over devices and runs.
       key: random key of each run.
       num_images: number of training images.
-      batches: function from an epoch, from 0, and the number of completed steps to the remaining batches.
+      batches: function of an epoch, from 0, and the number of completed steps; yields the remaining batches.
       evaluate: see `train`.
       stop, devices, profiler: request to stop, devices of all processes, optional profiler.
     """

@@ -80,7 +80,8 @@ def fetch(
 
     Raises:
       UserError: if the server cannot be reached or does not have the file, the connection is lost, the file
-        has a different SHA-256, or it cannot be written.
+        has a different SHA-256 or is not a weight file, it cannot be written, or another process is
+        downloading it.
     """
     folder = Path(folder)
     target = folder / Path(urlsplit(official.url).path).name

@@ -80,7 +80,7 @@ class RenamedStateDict:
       naming_scheme: naming scheme of the source.
       prefix: prefix of the network's names in the source, without wrapper modules.
       wrappers: wrapper modules in the names of the source.
-      unused: descriptions of the known arrays that are not used, by name without prefix.
+      unused: descriptions of the arrays that are not used, by name.
       batch_counts: PyTorch's `num_batches_tracked`, by name.
       problems: errors in the names.
     """

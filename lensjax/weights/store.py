@@ -4,8 +4,9 @@ Keys are the paths of the variables, such as `params/conv1/kernel` or `batch_sta
 strings: format and format_version; architecture; sizes (JSON, by the config's names); source_file,
 source_names and source_sha256; num_batches_tracked (JSON, PyTorch's counters); lensjax, jax and flax
 (versions). Files written by `lensjax export` have best_epoch, classes, image_shape, config and temperature
-(JSON) in place of the sizes, the source and the counters. The entry checksum is the SHA-256 of the arrays and
-of all other metadata, see `checksum`; a file whose content differs from it is rejected.
+(JSON) in place of the sizes, the source and the counters, and can have arrays `domain/...`, the range of the
+validation images. The entry checksum is the SHA-256 of the arrays and of all other metadata, see `checksum`;
+a file whose content differs from it is rejected.
 """
 
 import hashlib

@@ -136,7 +136,7 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     """Detects from the first bytes of a file whether it is "torch" or "safetensors".
 
     Raises:
-      UserError: if the file is missing or neither.
+      UserError: if the file is missing, not a regular file, cannot be read, or is neither.
     """
     path = Path(path)
     if path.is_dir():

@@ -33,7 +33,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], object], *,
       overwrite: whether to replace an existing file.
 
     Raises:
-      UserError: if the file already exists, or cannot be written.
+      UserError: if the path is a folder, or the file already exists or cannot be written.
     """
     path = Path(path)
     check_output_path(path, overwrite=overwrite)

@@ -3,8 +3,8 @@
 Lengths are in arcsec, potentials in arcsec^2, and convergences in units of the critical surface density.
 
 All profiles are called in the same way: `profile(x, y, strength, *, ..., center_x=0.0, center_y=0.0)`. The
-strength is the parameter that vanishes without a lens: `theta_E`, `alpha_Rs`, `sigma0`, `kappa`, or the two
-components `gamma1` and `gamma2` of an external shear. It is positional; every other parameter is
+strength is the parameter that vanishes without a lens: `theta_E`, `alpha_Rs`, `sigma0`, `a_m`, `kappa`, or
+the two components `gamma1` and `gamma2` of an external shear. It is positional; every other parameter is
 keyword-only. The three functions of a profile take the same arguments. Parameters are scalars: use
 `jax.vmap` for a batch of lenses and `superpose` for the sum of many lenses.
 

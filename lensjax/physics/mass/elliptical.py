@@ -195,7 +195,7 @@ def epl_deflection(
       x, y: image-plane coordinates, arcsec.
       theta_E: Einstein radius, arcsec: the mean convergence is 1 within the ellipse whose semi-axes have this
         geometric mean. The ellipse is the critical curve for gamma = 2 only.
-      gamma: slope of the three-dimensional density, between 1 and 3; 2 is isothermal.
+      gamma: negative power-law slope of the three-dimensional density, between 1 and 3; 2 is isothermal.
       e1, e2: ellipticity, see `ellipticity`; its modulus is clipped at 0.9999.
       center_x, center_y: position of the lens, arcsec.
       core: softening of the distance, arcsec; keeps the center finite and does not model a physical core.

@@ -1,4 +1,4 @@
-"""External shear and mass sheet: the tidal field and convergence of mass outside the image."""
+"""External shear and mass sheet: the tidal field and convergence of the environment of the lens."""
 
 import jax.numpy as jnp
 

@@ -32,7 +32,7 @@ def softened_convergence(
     Returns:
       The convergence of the softened profile, dimensionless.
     """
-    # Divide by the root, because the gradient of core^2 / s^2 contains s^4, which is out of float32's range.
+    # Divide by the root, because powers of s^2 in the derivatives of core^2 / s^2 are out of float32's range.
     ratio = core / jnp.sqrt(squared_radius)
     return convergence + (mean_convergence - convergence) * ratio**2
 
