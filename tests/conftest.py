@@ -33,7 +33,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Caches of compiled programs and simulated images, shared by all test processes.
+# Caches of compiled programs, simulated images and lens fits, shared by all test processes.
 if "LENSJAX_TEST_SHARED" not in os.environ:
     os.environ["LENSJAX_TEST_SHARED"] = tempfile.mkdtemp(prefix="lensjax-tests-")
     atexit.register(shutil.rmtree, os.environ["LENSJAX_TEST_SHARED"], ignore_errors=True)
@@ -51,7 +51,7 @@ for name, value in (
 def _release_programs() -> Iterator[None]:
     """Releases compiled programs after each module.
 
-    A process with many of them exceeds the limit of 65,530 memory maps of Linux and crashes.
+    A process with many of them exceeds Linux's limit of 65,530 memory maps and crashes.
     """
     yield
     jax.clear_caches()
@@ -59,7 +59,7 @@ def _release_programs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the tests' cache of simulated images instead of the user's."""
+    """Uses the tests' cache instead of the user's."""
     monkeypatch.setenv("LENSJAX_CACHE", str(SHARED / "cache"))
 
 

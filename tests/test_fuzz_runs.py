@@ -1,4 +1,4 @@
-"""Damaged configs, weights, models and caches: a one-line error, or the content of the undamaged file."""
+"""Damaged files: a one-line error or, if the format has checksums, the content of the undamaged file."""
 
 import functools
 import json
@@ -115,7 +115,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "write", "read", "number", "exact"), KINDS, ids=[kind[0] for kind in KINDS])
-def test_damaged_files_give_an_error_or_the_same_content(
+def test_damaged_files_give_error_or_original_content(
     request, tmp_path, name, write, read, number, exact, caplog
 ):
     caplog.set_level(logging.CRITICAL)
@@ -145,8 +145,8 @@ def test_damaged_files_give_an_error_or_the_same_content(
 
 
 @pytest.mark.parametrize("field", ["temperature", "best_epoch", "classes"])
-def test_hostile_metadata_with_a_valid_checksum_is_refused_in_one_line(run, tmp_path, field):
-    """Any text as a field of a model file gives a one-line error or a classifier."""
+def test_hostile_metadata_gives_one_line_error_or_classifier(run, tmp_path, field):
+    """The checksum of the model file is valid."""
     file = tmp_path / "model.safetensors"
     model_file(file, run)
     variables, metadata = store.load(file)

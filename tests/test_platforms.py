@@ -97,7 +97,7 @@ def count_operations(program, platforms):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_accelerators_get_no_cpu_form(name, monkeypatch):
-    """Programs are lowered for one platform at a time, as in `jax.export`."""
+    """Each program is lowered for one platform at a time."""
     on_cpu, *on_accelerators = count_operations(PROGRAMS[name], ("cpu", *ACCELERATORS))
 
     def default_form(*operands, cpu, default):

@@ -15,7 +15,7 @@ from lensjax.workdir import claim, lock, read_config, write_atomically
 
 def test_config_is_read_back_unchanged(tmp_path):
     config = default_config()
-    config.optimizer.learning_rate = 0.1 + 0.2  # no short decimal
+    config.optimizer.learning_rate = 0.1 + 0.2  # has 17 significant digits
     claim(tmp_path / "run", config)
     assert read_config(tmp_path / "run").to_dict() == config.to_dict()
 
@@ -80,7 +80,7 @@ def test_changed_config_is_reported_unless_images_moved(tmp_path):
 
 
 def test_config_of_earlier_version_is_read(tmp_path):
-    """The fields of earlier versions only determined where images were stored, and are ignored."""
+    """Earlier fields and values that only determined where images were stored are ignored."""
     content = '{"seed": 3, "data": {"residence": "device", "device_share": 0.5}}'
     (tmp_path / "config.json").write_text(content)
     expected = default_config()

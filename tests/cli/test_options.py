@@ -171,7 +171,7 @@ def test_help_of_training_describes_every_field(name):
 
 
 @pytest.mark.parametrize("mode", [*MODES, ""])
-def test_help_is_output_within_80_columns(monkeypatch, capsys, mode):
+def test_help_has_80_columns_and_flags_of_its_command(monkeypatch, capsys, mode):
     words = [mode, "--help"] if mode else ["--help"]
     monkeypatch.setattr(sys, "argv", ["lensjax", *words])
     assert run() == 0
@@ -200,7 +200,7 @@ def test_config_page_is_generated_from_the_table():
         )
     ],
 )
-def test_each_limit_of_a_field_is_checked(name, value, message):
+def test_too_small_and_unknown_values_are_rejected(name, value, message):
     with pytest.raises(UserError, match=message):
         parse(["--config", BASELINE, f"--config.{name}={value}"])
 

@@ -53,7 +53,7 @@ def test_truth_table_matches_each_scene(folder):
     assert rows[1]["class"] == "sphere"
 
 
-def test_rerun_writes_only_missing_files(folder):
+def test_rerun_writes_only_missing_and_truncated_files(folder):
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.npy")}
     lost = folder / "val" / "vort" / "0000005.npy"
     content = lost.read_bytes()

@@ -1,4 +1,4 @@
-"""Paths that `lensjax verify` cannot check; damage is tested in tests/training/test_damage.py."""
+"""The command verify: invalid paths, named pipes and nested metrics; test_damage.py tests other damage."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def test_invalid_path_gives_one_line_and_code_2(tmp_path, capsys, name, message)
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("name", ["metrics.jsonl", "calibration.json", "domain.safetensors", "report/a.json"])
-def test_pipe_in_a_run_is_damage_and_does_not_block(run, tmp_path, name):
+def test_pipe_in_a_run_is_reported_without_blocking(run, tmp_path, name):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).unlink(missing_ok=True)

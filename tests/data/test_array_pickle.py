@@ -111,7 +111,7 @@ def test_code_is_rejected_and_not_run(tmp_path, protocol):
         assert REFUSED in message
         assert not marker.exists()
         pickle.loads(payload)
-        assert marker.exists()  # loading the pickle would have run it
+        assert marker.exists()  # pickle.loads ran the code
         marker.rmdir()
 
 

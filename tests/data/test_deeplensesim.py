@@ -296,7 +296,7 @@ def test_pickles_are_read_only_by_the_restricted_reader(monkeypatch):
 
 
 def test_header_of_large_array_allocates_nothing():
-    # 10^15 elements are announced, and none follow.
+    # The header declares 10^15 elements, and none follow.
     assert "damaged pickle" in error_message(parse_file, object_npy(b"", (10**15,)))
     header = npy_bytes(IMAGE).replace(b"(8, 8), } ", b"(999, 999)}")[:128]
     assert "truncated: 0 of 7,984,008 bytes of pixels" in error_message(parse_file, header)

@@ -22,7 +22,7 @@ def warnings(caplog, files, tmp_path, load=load_splits, *arguments):
 @pytest.mark.parametrize("image", [count_image, fractional_image])
 def test_image_in_two_splits_is_reported(caplog, tmp_path, files, image):
     files |= {f"train/vort/{name}.npy": npy_bytes(image(90 + name)) for name in (7, 8)}
-    # The other pixel type of the split does not hide the equality.
+    # Images are scaled to [0, 1], so the factor does not hide the equality.
     files |= {f"val/vort/{name}.npy": npy_bytes(3 * image(83 + name)) for name in (14, 15)}
     (message,) = warnings(caplog, files, tmp_path)
     assert message == (

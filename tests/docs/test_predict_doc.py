@@ -1,4 +1,4 @@
-"""docs/predict.md and --help list the same flags, columns and scores as the code."""
+"""docs/predict.md lists the flags of --help, and the columns, scores and file formats of the code."""
 
 import pathlib
 import re

@@ -90,7 +90,7 @@ def test_unconverged_fit_has_no_results(found):
 
 
 def test_dark_lens_light_changes_nothing(fit, found):
-    """An amplitude of 0 is at its bound; its parameters have no effect."""
+    """An amplitude of 0 is at its bound; the parameters of the light have no effect."""
     light = fitting.Sersic(**{name: Parameter.fixed(value) for name, value in LIGHT.items()})
     model = dataclasses.replace(COMMON_TEST, lens=dataclasses.replace(COMMON_TEST.lens, lens_light=(light,)))
     dark = dataclasses.replace(

@@ -53,7 +53,7 @@ def test_constant_border_is_found(images):
     assert not find(np.ones((9, 9), np.float32)).any()
 
 
-def test_fit_with_bad_pixels_is_fit_with_mask(images):
+def test_fit_with_bad_pixels_equals_fit_with_mask(images):
     """The noise is unknown: a single hot pixel would dominate its estimate."""
     changed = images[:1, ..., None].copy()
     changed[:, 40, 60], changed[:, 100, 20] = 10 * images.max(), -3 * images.max()

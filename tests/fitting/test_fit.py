@@ -96,7 +96,7 @@ def test_unknown_noise_is_estimated_from_image(fitted, counts):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_fit_is_the_same_in_any_unit(counts, known):
-    """In float32; the squares of these units are out of its range."""
+    """In float32, whose range does not include the squares of 1e-30 and 1e30."""
     units = np.repeat([1.0, 1e-17, 1e-30, 1e30], 2)
     images = (np.tile(counts[:2], (4, 1, 1)) * units[:, None, None]).astype(">f4")[..., None]
     noise = None
@@ -117,7 +117,7 @@ def test_fit_is_the_same_in_any_unit(counts, known):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit))
 
 
-def test_residual_of_a_lens_is_the_same_in_any_unit(counts, fitted):
+def test_lens_residual_is_the_same_in_any_unit(counts, fitted):
     fit, _ = fitted
     free = np.stack([fit.parameters[name][0] for name in FITTED.values()])
     residual = jax.jit(functools.partial(fitting.standardized_residual, fitting.COMMON_TEST))

@@ -96,7 +96,7 @@ def test_fit_recovers_lens_and_its_light_within_uncertainties():
             assert abs(pull) < 4, (row, name, pull)
 
 
-def test_light_at_its_bound_has_the_derivatives_of_fixed_light():
+def test_light_at_bound_has_derivatives_of_fixed_light():
     zero, index = Parameter.fixed(0.0), Parameter.fixed(1.0)
     shape = {"center_x": zero, "center_y": zero, "e1": zero, "e2": zero, "n_sersic": index}
     radii = {"bound": Parameter.fitted((0.4, 0.6), (0.35, 1.0)), "fixed": Parameter.fixed(0.35)}

@@ -54,7 +54,7 @@ def pair_npy(image: np.ndarray, mass: object, numpy_version: int = 2) -> bytes:
 
 
 def model_files(number: int = 8, size: int = SIZE) -> dict[str, bytes]:
-    """Files of one model by path, `number` of each class, with the random names of DeepLenseSim."""
+    """Files of one model by path, `number` of each class, with random names like those of DeepLenseSim."""
     files = {}
     for label, folder in enumerate(FOLDERS):
         for index in range(number):

@@ -73,7 +73,7 @@ def survive(name: str, content: bytes) -> str:
 
     Raises:
       AssertionError: if a message has several lines, or there are too many rows.
-      Exception: if the reader raises anything but a UserError, which is a bug of the reader.
+      Exception: if the reader raises anything but a UserError, which is a bug in the reader.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -49,7 +49,7 @@ def edit_integer(content: bytearray, generator: np.random.Generator) -> bytearra
 
 
 def edit_number(content: bytearray, generator: np.random.Generator) -> bytearray:
-    """Replaces a number in the text of a header, keeping its length if there is room."""
+    """Replaces a number in the text of a header; a longer number overwrites the spaces before it."""
     numbers = list(re.finditer(rb"(?<=[ (=,'<>|uif-])\d+", bytes(content[:20_000])))
     if not numbers:
         return edit_integer(content, generator)

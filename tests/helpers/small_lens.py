@@ -62,7 +62,7 @@ def simulate(parameters, perturber=None):
 
 
 def observe(seed=None, perturber=None):
-    """Data without noise, or with white noise of 1; some pixels are not used."""
+    """Data without noise, or with white noise of standard deviation 1; some pixels have weight 0."""
     image = simulate(np.append(FREE, AMPLITUDES), perturber)
     if seed is not None:
         image = image + np.random.default_rng(seed).normal(0, 1, image.shape)

@@ -64,7 +64,7 @@ def test_measured_correlation_matches_the_noise(name, crowded):
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-def test_light_of_the_lens_that_fills_the_image_is_not_measured_as_noise(seed):
+def test_lens_light_across_the_image_is_not_noise(seed):
     """Outside of the central region, the galaxy has 12 to 44 times the noise map; an arc is added."""
     kernel, size = KERNELS["drizzled"], 120
     y, x = np.mgrid[:size, :size] - (size - 1) / 2

@@ -19,7 +19,7 @@ PSF = gaussian_psf(0.1, 0.05)
 
 
 def write(path, planes, primary=None, **cards):
-    """Writes extensions by name, all with the given cards; `primary` are cards of the first header."""
+    """Writes extensions by name, all with the given cards; `primary` has the cards of the first header."""
     units = [fits.PrimaryHDU(header=fits.Header(primary or {}))]
     for name, plane in planes.items():
         units.append(

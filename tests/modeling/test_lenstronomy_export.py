@@ -15,7 +15,7 @@ from lensjax.modeling import EPL, SIE, SIS, MultiGaussian, Shapelets
 
 
 def render(content, psf):
-    """Images of foreground light and lensed source, by lenstronomy from the JSON content alone."""
+    """Images of foreground light and lensed source, by lenstronomy from the JSON content and the kernel."""
     frame, model = content["frame"], content["lenstronomy"]
     scale, factor = frame["pixel_scale"], frame["psf_subpixels"]
     edge = len(psf) // factor  # the point-spread function also scatters light from outside of the frame

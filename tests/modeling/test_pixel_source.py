@@ -23,7 +23,7 @@ CLUMPS = ((0.1, 0.05, 0.1, 1.0), (0.22, 0.0, 0.04, 1.5), (0.02, 0.15, 0.04, 1.2)
 
 
 def clumpy(x, y):
-    """A smooth galaxy with three clumps: x, y, width and brightness."""
+    """A smooth galaxy with three clumps; `CLUMPS` has x, y, width and peak of each."""
     return sum(peak * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * s**2)) for a, b, s, peak in CLUMPS)
 
 

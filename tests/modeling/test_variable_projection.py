@@ -29,7 +29,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def fitted(reference):
-    """The fit of the noisy data from a start that is wrong by 5 to 20 %."""
+    """The fit of the noisy data from a start that is wrong by 8 to 27 %."""
     return fit_model(MODEL, FRAME, reference[0], np.array(MODEL.start(wrong_start())), SETTINGS)
 
 

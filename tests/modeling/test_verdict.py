@@ -1,4 +1,4 @@
-"""Verdicts: each reason at its threshold, and which ones make a fit fail."""
+"""Verdicts: each reason, and which ones make a fit fail."""
 
 import pytest
 
