@@ -46,9 +46,9 @@ from lensjax.fitting.types import Free, Image, Mask, Number
 from lensjax.physics.precision import full_precision
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
 
-# A line is fitted from more starts if its log evidence exceeds that for masses by less than _CLEAR, although
-# it explains most of the residual: the excess of chi-square over the number of pixels is at most
-# _MIN_EXCESS plus the fraction _UNEXPLAINED of the excess for the smooth lens.
+# A line is fitted from more starts if the log evidence for masses is positive and that for the line exceeds
+# it by less than _CLEAR, although the line explains most of the residual: the excess of chi-square over the
+# number of pixels is below _MIN_EXCESS plus the fraction _UNEXPLAINED of the excess for the smooth lens.
 _CLEAR, _UNEXPLAINED, _MIN_EXCESS = 10.0, 0.15, 100.0
 # Maximizes the likelihood of the classes of 4,320 simulated images of common_test:
 # python tools/studies/likelihood_ratio.py --split validation --images 1440
@@ -116,8 +116,8 @@ def class_evidence(
 ) -> Evidence:
     """Computes the evidence for each kind of substructure in each image, without training.
 
-    A pure function, also under `jax.jit`. A parameter of the smooth lens has a flat prior unless the model
-    defines a normal prior for it.
+    A pure function that works under `jax.jit`. A parameter of the smooth lens has a flat prior unless the
+    model defines a normal prior for it.
 
     Args:
       images: the images that were fitted.

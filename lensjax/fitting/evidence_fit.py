@@ -14,7 +14,7 @@ from lensjax.fitting.evidence_pixels import Window, blur_and_bin, ray_positions
 from lensjax.fitting.lensed_source import Positions, lensed_brightness, lensed_derivatives
 from lensjax.fitting.types import Free, Image, Matrix, Number, Theta
 
-COARSE, FINE = 1, 2  # rays per binned pixel along each axis; the model specifies `Window.dense`
+COARSE, FINE = 1, 2  # rays per binned pixel along each axis; `Window.dense` is that of the model
 # Core of the point masses with these rays, arcsec. A mass deflects the few rays that pass close to it by a
 # large angle, so that chi-square is rugged without a core.
 _CORES = {COARSE: 0.05, FINE: 0.02}

@@ -143,7 +143,7 @@ def fit_line(
       line: prior on the line.
       target: target of the smooth fit.
       smooth: fit of the smooth lens.
-      lines: parameters of the starting lines; a multiple of `ROUND_SIZE`.
+      lines: parameters of the starting lines, whose number is a multiple of `ROUND_SIZE`.
       is_unclear: returns True for a fit after which another round of starts is needed.
     """
     fit = functools.partial(descend, window, line_layout(window.model, line), line_target(target, line))
@@ -203,7 +203,7 @@ def line_log_evidence(
       fit: joint fit of smooth lens and line.
       target: target of the smooth fit.
       smooth_chi_square: chi-square of the fit without a line.
-      smooth_log_det: log determinant of J^T W J of the fit without a line.
+      smooth_log_det: log determinant of the normal matrix of the fit without a line.
       line: prior on the line.
     """
     joint = line_target(target, line)

@@ -1,4 +1,4 @@
-"""Evidence for point masses: the heaviest are fitted, the sum of the others is taken as normally distributed.
+"""Evidence for point masses: the heaviest are fitted, and the sum of the others is approximated as normal.
 
 A small mass deflects rays slightly, and the image changes in proportion. The deflection by masses on the
 nodes of a square grid is expanded in principal modes. The change of the image by a mode is its template.
@@ -41,7 +41,7 @@ _LIT = 2.5  # arcsec; little light is at larger distances
 MAX_MASSES = 8  # largest number of masses that are fitted
 _MIN_SIGNIFICANCE = 4.0  # of a mass that is fitted, in standard deviations
 _DISTANCE = 0.4  # between two masses that are added together, arcsec
-_ROUNDS, _STEPS = 7, 3  # rounds, each of which may add masses, and Levenberg-Marquardt steps per round
+_ROUNDS, _STEPS = 7, 3  # rounds, the last of which adds no masses, and Levenberg-Marquardt steps per round
 
 
 @jax.tree_util.register_dataclass
@@ -130,7 +130,7 @@ def _bilinear_weights(axis: np.ndarray, points: np.ndarray) -> list[tuple[np.nda
 
 @functools.lru_cache(maxsize=4)
 def deflection_modes(window: Window, prior: SubstructurePrior) -> tuple[np.ndarray, ...]:
-    """Fields of `Modes` that contain most of the variance of the deflection where there is light."""
+    """Fields of `Modes`, for the modes with most of the variance of the deflection where there is light."""
     nodes, fraction = mass_grid(prior)
     x, y = ray_positions(window, COARSE)
     dx, dy = x - nodes[:, :1, None], y - nodes[:, 1:, None]
@@ -337,7 +337,7 @@ def _fit_masses(
     number, dtype = len(window.model.nonlinear), smooth.theta.dtype
 
     def propose(fit: MassFit) -> tuple[Array, Array]:
-        """Expected decrease of chi-square / 2 by two additional masses, and their parameters."""
+        """Expected decrease in chi-square / 2 due to each of two additional masses, and their parameters."""
         back = jax.linear_transpose(functools.partial(blur_and_bin, window), fit.deflected[0])
         image = jnp.sqrt(target.weight) * fit.residual.reshape(target.weight.shape)
         light = fit.theta[-2] * fit.deflected * back(image)[0][None]

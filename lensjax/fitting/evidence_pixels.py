@@ -1,4 +1,4 @@
-"""The central window of an image, binned 2 x 2, and a lens with point masses rendered in it.
+"""The central window of an image, binned 2 x 2, and rendering in it.
 
 The point-spread function leaves no structure smaller than a binned pixel. The window of an image of 150 x 150
 pixels has six times fewer binned pixels than the image has pixels.

@@ -1,6 +1,6 @@
 """Derivative of the best fit with respect to the image, by the implicit function theorem.
 
-At the optimum, the score F(theta, image) = sum (image - model) / variance d model / d theta, minus the
+At the optimum, the score F(theta, image) = sum (image - model) / variance * (d model / d theta), minus the
 gradient of the priors, is zero. Therefore d theta = -(dF / d theta)^-1 (dF / d image) d image, where
 dF / d theta includes the second derivatives of the model and the derivatives of the weights. The result does
 not depend on how the optimum was found.

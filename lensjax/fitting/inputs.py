@@ -19,10 +19,11 @@ def convert_inputs(images: Any, noise: Noise | None, mask: Any) -> tuple[Any, No
       images, noise, mask: as for `fit_lens`.
 
     Returns:
-      The images, the noise and the mask of booleans, as NumPy arrays unless they are JAX arrays.
+      The images, the noise and the mask of booleans, as NumPy or JAX arrays.
 
     Raises:
-      UserError: if a shape or a dtype does not fit, or a known value of the noise is not positive.
+      UserError: if a shape or the dtype of the images is wrong, or a known value of the noise is not positive
+        and finite.
     """
     images = _native(images)
     if images.ndim != 4 or images.shape[-1] != 1:

@@ -35,7 +35,7 @@ _COARSE_TOLERANCE, _FINE_TOLERANCE = 3.0, 0.3  # largest expected decrease in ch
 _COARSE_PIXEL = 0.25  # arcsec
 _NUM_STARTS = 2
 _MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 3.1
-NO_PHOTON_NOISE = 1e-12  # gain, in the unit of the image
+NO_PHOTON_NOISE = 1e-12  # gain, for an image of contrast 1
 _MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations
 _MAX_SATURATED = 10  # an image with more pixels at its largest value is saturated
 
@@ -68,7 +68,8 @@ def fit_lens(
 
     Raises:
       UserError: if the images are not a batch of one-channel images of floating-point numbers with at least
-        3 x 3 pixels, the noise or the mask has another shape, or a known value of the noise is not positive.
+        3 x 3 pixels, the noise or the mask has another shape, or a known value of the noise is not positive
+        and finite.
     """
     images, noise, valid = convert_inputs(images, noise, mask)
     images, noise, valid = jax.tree.map(jnp.asarray, (images, noise, valid))

@@ -1,4 +1,4 @@
-"""Lens models of batch fits: a combination of components and the instrument that observes it."""
+"""Lens models of batch fits: components of a lens and the instrument that observes it."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Noise model, in which the variance of a pixel grows linearly with its flux.
+"""Noise model in which the variance of a pixel grows linearly with its flux.
 
   variance = background + gain * flux,
 
@@ -27,8 +27,8 @@ _ROUNDS = 4
 class Noise:
     """Known properties of the noise of each image.
 
-    All values are in the unit of the image, not in its square, which float32 cannot hold for units of
-    1e-20 and the like.
+    All values are in the unit of the image, not in its square, because float32 cannot represent the squares
+    of values such as 1e-25.
 
     Attributes:
       gain: variance per unit of the flux of source and lens light, in the unit of the image; NaN if unknown.

@@ -124,7 +124,7 @@ def _render_quantities(
 def _centers_on_rays(
     model: SmoothModel, resolution: Resolution, margin: int, steps: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Fixed centers of masses that are on a ray; a singular mass has no deflection there."""
+    """Fixed centers of masses that are on a ray; the deflection by a singular mass is undefined there."""
     side = resolution.binning * model.pixel_scale
     y, x = ((axis[:, None] + steps).ravel() for axis in _axes(model, resolution, margin))
     centers = []
@@ -187,7 +187,7 @@ def _psf_kernel(model: SmoothModel, resolution: Resolution) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def _blur(image: Float[Array, "wide high"], kernel: np.ndarray) -> Image:
+def _blur(image: Float[Array, "tall wide"], kernel: np.ndarray) -> Image:
     height, width = (length - len(kernel) + 1 for length in image.shape)
     weights = kernel.tolist()
     image = sum(weight * image[i : i + height] for i, weight in enumerate(weights))

@@ -28,8 +28,8 @@ class LensFit:
       background_rms: standard deviation without this flux, in the unit of the image.
       converged: True if the fit reached its optimum and the image contains a lens that the model
         describes: the last step was expected to reduce chi-square by less than 0.3, no parameter except
-        those of the lens light is at a bound, the source is detected, and the reduced chi-square is
-        below 8.
+        those of the lens light is at a bound, the source is detected, the reduced chi-square is below 8, at
+        most ten pixels have the largest value, and there are more valid pixels than parameters.
     """
 
     parameters: dict[str, Float[Array, "*batch"]]

@@ -1,7 +1,8 @@
 """Levenberg-Marquardt minimization with the amplitudes and the sky eliminated.
 
-For given rays, the best amplitudes and sky follow from linear equations (variable projection; Golub & Pereyra
-1973). The step is that of Kaufman (1975), which omits the second derivatives of the projection.
+For given nonlinear parameters, the best amplitudes and sky follow from linear equations (variable projection;
+Golub & Pereyra 1973). The step is that of Kaufman (1975), which omits the second term of the derivative of
+the projection.
 """
 
 import dataclasses

@@ -123,7 +123,10 @@ def _is_smooth(residual: np.ndarray, blank: np.ndarray) -> bool:
 
 
 def _smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Mean of the pixels with a weight, weighted by a Gaussian; it decreases to 0 far from them."""
+    """Returns a function that computes Gaussian-weighted means of the pixels in which `weight` is True.
+
+    Far from these pixels, the means decrease to 0.
+    """
 
     def blur(image: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(np.where(weight, image, 0.0), sigma, mode="constant")

@@ -1,4 +1,4 @@
-"""Components of a lens model: mass profiles, light profiles, and their parameters in lenstronomy's names.
+"""Components of a lens model: mass and light profiles, with parameters named as in lenstronomy.
 
 A mass component has a `deflection`. A light component has `columns`: images of unit amplitude whose sum,
 weighted by linear amplitudes, is the light. The same light components describe a foreground galaxy (in the

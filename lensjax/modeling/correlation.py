@@ -70,7 +70,7 @@ class NoiseCorrelation:
 
 
 class _ImageWithNoise(Protocol):
-    """What `measure_correlation` needs of an observation."""
+    """The attributes of an observation that `measure_correlation` uses."""
 
     @property
     def image(self) -> np.ndarray: ...
@@ -88,8 +88,8 @@ def measure_correlation(observation: _ImageWithNoise, reach: int = 3) -> NoiseCo
       reach: largest distance along each axis at which the correlation is measured, pixels.
 
     Returns:
-      The correlation; None if the image has fewer than 500 pairs of neighboring blank pixels, or these
-      have no scatter.
+      The correlation; None if the image has fewer than 500 pairs of neighboring blank pixels along either
+      axis, or these have no scatter.
 
     Raises:
       UserError: if the reach is not positive.

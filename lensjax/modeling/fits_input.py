@@ -17,7 +17,7 @@ from lensjax.modeling.fits_headers import electrons_per_unit, header_pixel_scale
 from lensjax.modeling.planes import pixels, plane_like
 
 _NOISE = ("ERR", "RMS", "WHT", "VAR")  # extensions; the first that exists is used
-# Words in the names of maps that contain other quantities than standard deviations.
+# Words in the names of maps that contain quantities other than standard deviations.
 _INVERSE_VARIANCE = frozenset({"wht", "weight", "weights", "ivar", "invvar"})
 _VARIANCE = frozenset({"var", "variance"})
 _SCALE_TOLERANCE = 0.01  # relative difference of the given pixel scale and that of the header
@@ -54,7 +54,8 @@ def read_observation(
       The arguments by name.
 
     Raises:
-      UserError: if a file cannot be read, or the image has no pixel scale.
+      UserError: if a file cannot be read or contains no image, the header has no pixel scale, or the noise
+        cannot be estimated.
     """
     path = Path(image)
     requested = (*(_NOISE if noise is None else ()), *(("PSF",) if psf is None else ()))

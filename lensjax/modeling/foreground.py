@@ -1,4 +1,4 @@
-"""Light of the lens galaxy: a fit that is robust against arcs and neighbors, and noise for its errors."""
+"""Light of the lens galaxy: a fit robust against arcs and neighbors, and weights that include its error."""
 
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Foreground(NamedTuple):
 
 
 def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
-    """Fits the foreground light alone; pixels with excess light outside of the core are clipped.
+    """Fits the foreground light alone; pixels with excess light outside of the core are down-weighted.
 
     Args:
       model: a lens model; only its foreground light and sky are used.

@@ -92,7 +92,8 @@ def convolve_columns(
     """Convolves images with the point-spread function and averages the subpixels of each pixel.
 
     Args:
-      columns: images on the frame with a margin of `margin(frame)` pixels and `frame.subpixels`.
+      columns: images on the frame and a margin of `margin(frame)` pixels, with `frame.subpixels` rays per
+        pixel along each axis.
       psf: the point-spread function.
       frame: the pixels.
 

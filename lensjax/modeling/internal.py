@@ -1,4 +1,4 @@
-"""Internal parameters of a fit: logarithms of positive parameters, the other ones unchanged."""
+"""Internal parameters of a fit: logarithms of positive parameters, and the others unchanged."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -55,8 +55,8 @@ class LensModel:
       priors: normal priors in addition to those on single parameters.
 
     Raises:
-      UserError: if components are in the wrong group, do not form a model, or a prior names an unknown
-        parameter.
+      UserError: if components are in the wrong group or do not form a model, `sky` is not 0 or 1, or a prior
+        names an unknown parameter.
     """
 
     mass: tuple[Any, ...] = ()

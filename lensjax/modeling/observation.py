@@ -69,7 +69,7 @@ class Observation:
           notes: earlier estimates and assumptions.
 
         Raises:
-          UserError: if an array is missing or cannot be used; the message states which, and what to do.
+          UserError: if an argument is missing or cannot be used; the message states which, and what to do.
         """
         image = pixels("image", image)
         valid = np.isfinite(image)

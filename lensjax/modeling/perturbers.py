@@ -1,4 +1,4 @@
-"""Mass components in addition to the main lens: dark halos and multipoles, in lenstronomy's names."""
+"""Mass components besides the main lens: halos and multipoles, with parameters named as in lenstronomy."""
 
 import dataclasses
 import functools
@@ -64,7 +64,10 @@ class NFW:
 class Multipole:
     """Multipole of an isothermal lens; parameters as in `physics.multipole_deflection`.
 
-    The order `m` is fixed. A pair of multipoles with `phi_m` of 0 and pi / (2 m) has any orientation.
+    The order `m` is fixed. A pair of multipoles with `phi_m` of 0 and pi / (2 m) can have any orientation.
+
+    Raises:
+      UserError: if `m` is not a fixed whole number of at least 2.
     """
 
     lenstronomy: ClassVar[str] = "MULTIPOLE"
@@ -77,7 +80,7 @@ class Multipole:
     def __post_init__(self) -> None:
         if self.m.free or self.m.value < 2 or self.m.value != int(self.m.value):
             raise UserError(
-                f"the order m of a Multipole is {self.m}; give Parameter.fixed with a whole number from 2"
+                f"the order m of a Multipole is {self.m}; give Parameter.fixed with an integer of at least 2"
             )
 
     def deflection(self, x: Array, y: Array, values: Values) -> tuple[Array, Array]:

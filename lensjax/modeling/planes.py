@@ -12,7 +12,7 @@ _ORDINARY = 5.0  # percentile of ordinary noise; low, because more than half of 
 
 
 def pixels(name: str, values: Any) -> np.ndarray:
-    """Converts values to a float64 array with two axes; masked values of a NumPy array become NaN.
+    """Converts values to a float64 array with two axes; masked values become NaN.
 
     Args:
       name: name of the array in messages.

@@ -77,8 +77,8 @@ def sample_posterior(
       The samples. Check `r_hat` of the parameters of interest.
 
     Raises:
-      UserError: if blackjax is not installed, a number is too small, the source is on a grid of pixels, or
-        the covariance of the fit is not positive definite.
+      UserError: if blackjax is not installed, a number is too small, `samples` is odd, the source is on a
+        grid of pixels, or the covariance of the fit is not positive definite.
     """
     if chains < 1 or warmup < 1 or samples < 4 or samples % 2:
         raise UserError(

@@ -24,8 +24,8 @@ class LensModelFit:
         relative to the center of the observation, x along columns and y along rows.
       names: names of the parameters in the covariance, in its order: the fitted ones, without chosen ones.
       covariance: covariance of these parameters for the measured correlation of the noise, multiplied by the
-        mean squared residual in the arcs, relative to the blank sky, if this is above 1.
-      amplitudes: linear amplitudes of the foreground light, the sky and the source.
+        mean squared residual in the arcs, relative to the blank sky, if this is above 1 [names, names].
+      amplitudes: linear amplitudes of the foreground light, the sky and the source, in the unit of the image.
       frame: the fitted pixels.
       image: the observed image [rows, columns].
       noise: standard deviations [rows, columns], which include the error of the model of the foreground

@@ -102,8 +102,8 @@ def _best_positions(
 ) -> tuple[Float[Array, "radii"], Int[Array, "radii"]]:
     """Decrease in chi-square due to a source of positive amplitude, and the position with the largest one.
 
-    The scalar products of a blurred template with the data are those of the template with the data that the
-    transposed convolution blurs. Therefore only the most promising templates are convolved.
+    The scalar product of a blurred template and the data is that of the template and the data blurred by the
+    transposed convolution. Therefore only the most promising templates are convolved.
     """
     x, y = (jnp.asarray(each, jnp.float32) for each in pixel_positions(frame, margin(frame)))
     spreads = jnp.asarray(SIZES, jnp.float32)[:, None, None]

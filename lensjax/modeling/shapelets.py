@@ -1,4 +1,4 @@
-"""A source of shapelets: Hermite functions times a Gaussian."""
+"""A source of shapelets: Hermite polynomials times a Gaussian."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ _SCALE = Parameter.fitted((0.05, 0.2), (0.01, 2.0))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shapelets:
-    """Shapelets: Hermite functions times a Gaussian, in the order of lenstronomy's SHAPELETS.
+    """Shapelets: Hermite polynomials times a Gaussian, in the order of lenstronomy's SHAPELETS.
 
     Attributes:
       order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.

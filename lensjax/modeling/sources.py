@@ -129,7 +129,7 @@ def fit_source_chains(
 
 
 def _next_stage(components: tuple[Any, ...], chain: list[Stage], frame: Frame, data: Data) -> list[Stage]:
-    """The fit with the next source; empty if it is not finite."""
+    """The fit with the next source, in a list that is empty if the model is not finite."""
     scale, previous = _source_scale(chain[0]), chain[-1]
     model = replace_source(previous.model, components)
     values = previous.values | _source_values(model, previous.values, scale)
@@ -146,7 +146,7 @@ def _next_stage(components: tuple[Any, ...], chain: list[Stage], frame: Frame, d
 
 
 def _source_scale(stage: Stage) -> float:
-    """Standard deviation of the positive source along one axis, limited to 0.05 to 0.2, arcsec."""
+    """Standard deviation of the positive source along one axis, clipped to 0.05 to 0.2 arcsec."""
     source = stage.model.source[0]
     flux = stage.fit.amplitudes[-source.size :] * source.sigmas**2
     scale = np.sqrt((flux * source.sigmas**2).sum() / max(flux.sum(), 1e-30))

@@ -173,7 +173,7 @@ def chi_square_without_source(model: LensModel, data: Data, fit: Fit) -> float:
     Args:
       model: the model.
       data: the pixels.
-      fit: the fit; its parameters and all amplitudes but those of the source are used.
+      fit: the fit, whose parameters are used; the amplitudes of light and sky are fitted again.
 
     Returns:
       The smallest chi-square for any amplitudes.

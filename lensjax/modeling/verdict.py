@@ -66,7 +66,7 @@ def judge(evidence: Evidence) -> Verdict:
     """Judges a fit.
 
     Args:
-      evidence: what is known about the fit.
+      evidence: the quantities to check.
 
     Returns:
       The verdict; reasons for a failure precede reasons for doubt.

@@ -81,7 +81,7 @@ class Halo:
             # The mass is that of an isothermal sphere of Einstein radius b truncated at sqrt(b theta_E).
             b = (square / np.sqrt(theta_E)) ** (2 / 3)
             truncation = np.maximum(np.sqrt(b * theta_E), 2 * CORE_RADIUS)
-            # Total mass in units of pi times the critical density: 2 sigma0 Ra Rs.
+            # Total mass in units of pi times the critical surface density: 2 sigma0 Ra Rs.
             sigma0 = square / (2 * CORE_RADIUS * truncation)
             return {"sigma0": sigma0, "Ra": np.full_like(mass, CORE_RADIUS), "Rs": truncation}
         radius, alpha = _nfw(mass, self.z_lens, square)
@@ -97,7 +97,7 @@ class Halo:
 
 
 def _nfw(mass: np.ndarray, z_lens: float, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale radius and its deflection, arcsec, of halos of mass M200.
+    """Scale radius and the deflection at it, arcsec, of halos of mass M200.
 
     Args:
       mass: M200, solar masses.

@@ -1,4 +1,4 @@
-"""What a fit can change instead of a perturber: its parameters, amplitudes, and effects beyond its model."""
+"""What can imitate a perturber: changes of fitted parameters and amplitudes, and effects beyond the model."""
 
 import dataclasses
 from functools import partial
@@ -24,7 +24,7 @@ from lensjax.physics.precision import full_precision
 
 _ARCS = 0.3  # standard deviations of the noise; pixels with more light of the source are part of the arcs
 _WHITE = NoiseCorrelation(1.0, np.ones((1, 1)))
-RIDGE = 2e-5  # penalty on amplitudes relative to their columns, as in the fit
+RIDGE = 2e-5  # penalty on amplitudes, in units of the squared norm of a column; as `SHAPELET_RIDGE`
 
 
 class Nuisances(NamedTuple):
@@ -47,10 +47,10 @@ USUAL = Nuisances()
 
 
 class WideModel(NamedTuple):
-    """A fitted model with the nuisances, which are 0.
+    """A fitted model with the nuisances added, all 0.
 
     Attributes:
-      model: the model without the priors on combinations of parameters; equal for all lenses of a model.
+      model: the model without the priors on combinations of parameters; equal for all fits of the same model.
       priors: all priors on the parameters of the model.
       values: all parameters by name.
       amplitudes: linear amplitudes in units of `unit`.
@@ -77,7 +77,7 @@ class WideModel(NamedTuple):
 
 
 class LinearModel(NamedTuple):
-    """First-order model of the standardized residual of a fit. Rows are pixels, then priors.
+    """First-order model of the standardized residual of a fit. Rows are pixels, then priors and penalties.
 
     Attributes:
       wide: the model.

@@ -156,7 +156,7 @@ def find_perturber(
       nuisances: effects that are fitted together with the perturber.
       step: distance between neighboring positions of the map, arcsec.
       refits: number of positions from which all parameters are fitted, if the map has a candidate.
-      progress: called with the numbers of finished and of all renderings of the map.
+      progress: called with the number of finished renderings of the map and their total number.
 
     Returns:
       The result.

@@ -21,10 +21,10 @@ _REACH = 5.0  # largest distance of a detection from the masses of its survey, s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survey:
-    """What a search in one lens can find, and what it found.
+    """Selection function and detections of a search in one lens.
 
     Attributes:
-      log10_mass: masses in equal steps; subhalos outside are not found [masses].
+      log10_mass: log10 of solar masses, in equal steps; subhalos outside are not found [masses].
       probability: probability that a subhalo of this mass is found, averaged over the area [masses].
       area: area of the search, arcsec^2.
       dark_mass: dark matter within the area, solar masses.
@@ -55,7 +55,7 @@ class PopulationPosterior:
     probability: np.ndarray
 
     def level(self, fraction: float, slope: float) -> float:
-        """Probability of the nodes that are more likely than the node next to a point.
+        """Probability of the nodes that are more likely than the node nearest to a point.
 
         The point is within the smallest region of probability p if its level is less than p.
 

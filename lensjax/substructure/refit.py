@@ -12,7 +12,7 @@ from lensjax.substructure.halos import Halo
 from lensjax.substructure.nuisances import LinearModel
 
 STEPS = 25
-_TOLERANCE = 0.02  # of the cost
+_TOLERANCE = 0.02  # a step that decreases the cost by less than this is the last
 
 
 class Refit(NamedTuple):

@@ -1,7 +1,7 @@
 """Responses of the image to perturbers on a grid of positions and masses.
 
-The image with a perturber is rendered exactly, at parameters of the lens that compensate the smooth part of
-its deflection. The rest of the re-optimization is linear (`nuisances.linearize`).
+The image with a perturber is rendered exactly, at parameters of the lens that compensate for the smooth
+part of its deflection. The rest of the re-optimization is linear (`nuisances.linearize`).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from lensjax.substructure.nuisances import LinearModel
 
 CHUNK = 64  # perturbers that are rendered by one call
 _BRIGHT = 0.5  # standard deviations of the noise; the arcs are brighter
-_SIDE_STEP = 16  # pixels; few different sizes are compiled
+_SIDE_STEP = 16  # pixels; limits the number of sizes that are compiled
 
 
 class Responses(NamedTuple):
@@ -44,7 +44,7 @@ class Responses(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Renderer:
-    """What the rendering of perturbers needs.
+    """Inputs for rendering perturbers.
 
     Attributes:
       linear: the first-order model.
@@ -172,7 +172,7 @@ def measure_responses(
 
 
 def _frame_around_arcs(fit: LensModelFit) -> tuple[slice, slice, Frame]:
-    """A square frame with the same center that contains the arcs."""
+    """A frame with the same center that contains the arcs."""
     frame, bright = fit.frame, np.abs(fit.lensed_source) > _BRIGHT * fit.noise
     reach = max(
         np.abs(np.flatnonzero(bright.any(axis)) - (length - 1) / 2).max(initial=0)
@@ -264,7 +264,7 @@ def _source_image(
 def _deflection_slopes(
     model: LensModel, frame: Frame, free: Array, source: Array
 ) -> tuple[Float[Array, "components fitted"], Array]:
-    """Derivatives of the deflection by the parameters, and modulus of the gradient of the source."""
+    """Derivatives of the deflection with respect to parameters, and modulus of the gradient of the source."""
     x, y = ray_positions(frame)
     values = model.values(free)
 

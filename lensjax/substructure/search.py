@@ -33,11 +33,11 @@ class PerturberMap:
 
     Attributes:
       halo: kind of perturber.
-      x: positions of the columns, arcsec.
-      y: positions of the rows, arcsec.
+      x: positions of the columns, arcsec [columns].
+      y: positions of the rows, arcsec [rows].
       inside: True for positions within the used part of the image [rows, columns]. Those farther than
         `reach` from the arcs are not searched; their gain and information are 0.
-      log10_mass: masses, in equal steps.
+      log10_mass: log10 of the masses in solar masses, in equal steps [masses].
       gain: [rows, columns, masses]; 0 outside.
       information: [rows, columns, masses]; 0 outside.
       misfit: variance of the residual of the arcs relative to the noise, at least 1, by which gain and
@@ -75,7 +75,7 @@ class PerturberMap:
 
     @property
     def log_evidence(self) -> float:
-        """Logarithm of the Bayes factor of a perturber; all positions and log10 masses are equally likely."""
+        """Logarithm of the Bayes factor of a perturber, with a flat prior on position and log10 mass."""
         inside = self.likelihood_ratio[self.inside]
         return float(logsumexp(inside) - np.log(inside.size))
 
@@ -139,9 +139,9 @@ def map_perturbers(
       halo: kind of perturber.
       nuisances: effects that are fitted together with the perturber.
       log10_masses: masses that are rendered, log10 of solar masses, at least two in ascending order.
-      step: distance of the positions, arcsec.
+      step: distance between neighboring positions, arcsec.
       reach: positions farther from the arcs are not searched, arcsec.
-      progress: called with the numbers of finished and of all renderings.
+      progress: called with the number of finished renderings and their total number.
 
     Returns:
       The map, and the first-order model of the fit.
@@ -195,7 +195,7 @@ def map_perturbers(
 def _positions(
     fit: LensModelFit, step: float, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Axes of a grid of positions on the frame, True for those next to used pixels, and near the arcs."""
+    """Axes of a grid of positions on the frame, and True for those on used pixels and for those near arcs."""
     frame, axes = fit.frame, []
     for length, center in ((fit.frame.columns, frame.center_x), (frame.rows, frame.center_y)):
         half = int(length * frame.pixel_scale / 2 / step)
