@@ -1,5 +1,5 @@
 # `make quickstart` trains a small model and writes a report; `make test` runs every check; `make model` retrains
-# the model in lensjax/trained. All create .venv and install the requirements. To use another Python:
+# the model common_test in lensjax/trained. All create .venv and install the requirements. To use another Python:
 # make PYTHON=python3.12 quickstart
 
 PYTHON ?= python3

@@ -9,7 +9,9 @@ ImageNet weights on the Common Test images, 0.11 below the result with the image
 selects the best epoch and reports the metrics on the same images:
 
     python -m lensjax.main --config configs/pinn_gradient_input.py \
-        --config.data.source=dataset.zip --config.data.selection=reference
+        --config.data.source=dataset.zip --config.data.selection=reference \
+        --config.model.pretrained=weights/dino_vits16.safetensors \
+        --config.model.pretrained_cnn=weights/resnet18.safetensors
 
 --config.model.input=mixed_derivative selects the published form, |tanh(d/dx dL/dy)|.
 

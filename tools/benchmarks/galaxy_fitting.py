@@ -155,7 +155,7 @@ def lensjax_fit(lens: Lens) -> Outcome:
     fit = fit_model(MODEL, frame, data, lens.start, SETTINGS)
     assert fit is not None
     seconds = time.process_time() - started
-    # The judge of all fits is lenstronomy's image, which has no light from outside of the frame.
+    # All fits are assessed with lenstronomy's image, which has no light from outside of the frame.
     image, *_ = image_model(lens).image_linear_solve(**keywords(fit.free))
     return Outcome(seconds, _chi_square(lens, image), fit.free[0])
 

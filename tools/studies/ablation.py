@@ -98,7 +98,11 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains the missing runs and prints the table."""
+    """Trains the missing runs and prints the table.
+
+    Raises:
+      UserError: if a flag is invalid.
+    """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     for name in values.inputs:
         if name not in INPUTS:

@@ -31,7 +31,7 @@ USAGE = usage(
     "No unbiased estimate of log10 of the mass has a smaller standard deviation. The direction of the "
     "vortex, the position and brightness of the source and the sky are unknown; everything else is known. "
     "The bound is local: if it is not small compared with the prior, which is 2 dex wide, it only shows "
-    "that the image has little information. Prints percentiles of the bound by decile of the mass.",
+    "that the image contains little information. Prints percentiles of the bound by decile of the mass.",
 )
 
 

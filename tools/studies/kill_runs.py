@@ -72,9 +72,9 @@ def main(words: Sequence[str]) -> None:
     """Runs the study and prints its result."""
     arguments = types.SimpleNamespace(**parse_flags(FLAGS, words))
     chosen = arguments.signal or "KILL"
-    check_choice("signal", chosen, ("KILL", "INT", "TERM"))
+    check_choice("--signal", chosen, ("KILL", "INT", "TERM"))
     if arguments.recipe:
-        check_choice("recipe", arguments.recipe, RECIPES)
+        check_choice("--recipe", arguments.recipe, RECIPES)
     recipes = {arguments.recipe: RECIPES[arguments.recipe]} if arguments.recipe else RECIPES
     with tempfile.TemporaryDirectory() as folder:
         rows = stop_runs(Path(folder), recipes, arguments.kills, chosen, random.Random(arguments.seed))

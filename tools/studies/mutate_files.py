@@ -1,7 +1,8 @@
 """Damages image files of every kind in seeded ways, and counts how many the readers handle correctly.
 
 Each file is read in a separate process, so that crashes and hangs are counted as well. A trial passes if the
-file is read, or rejected with one-line messages, in at most 2 seconds and 200 rows. Run it in a checkout:
+file is read, or rejected with one-line messages, in at most 2 seconds of CPU time and 200 rows. Run it in a
+checkout:
 
     python tools/studies/mutate_files.py --number 10000 --output mutated.json
 """

@@ -109,7 +109,11 @@ USAGE = usage(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains the networks, writes the results and prints the tables."""
+    """Trains the networks, writes the results and prints the tables.
+
+    Raises:
+      UserError: if a flag is invalid, or the output has the results of other settings.
+    """
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments, required=("output",)))
     output = Path(values.output).expanduser()
     settings = {name: value for name, value in vars(values).items() if name != "output"}

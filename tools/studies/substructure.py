@@ -162,7 +162,7 @@ def draw_perturber(generator: np.random.Generator, arcs: np.ndarray) -> dict[str
 
     Args:
       generator: random numbers.
-      arcs: brightness of the arcs in standard deviations of the noise; fainter parts than 3 are not drawn.
+      arcs: brightness of the arcs in standard deviations of the noise; pixels below 3 are not drawn.
     """
     bright = np.where(arcs > BRIGHT, arcs, 0).ravel()
     pixel = generator.choice(bright.size, p=bright / bright.sum())
@@ -200,7 +200,7 @@ def _render(scene: Scene, perturber: dict[str, float] | None, width: float) -> t
 
 
 def fit_near(observation: modeling.Observation, scene: Scene) -> LensModelFit:
-    """Fits the usual model from the true lens, without the search of `modeling.fit`."""
+    """Fits the default model from the true lens, without the search of `modeling.fit`."""
     mass, light, source = scene.mass, scene.light[0], scene.source[0]
     frame, data = prepare(observation, radius=RADIUS).fine
     center = mass["mass.0.center_x"], mass["mass.0.center_y"]
@@ -251,7 +251,7 @@ def fit_near(observation: modeling.Observation, scene: Scene) -> LensModelFit:
 def _fit(
     order: int, frame: Frame, data: Data, values: dict[str, float], prior: modeling.Prior
 ) -> tuple[modeling.LensModel, Fit]:
-    """The usual model with shapelets of an order, and its fit."""
+    """The default model with shapelets of the given order, and its fit."""
     model = replace_source(modeling.GALAXY, (modeling.Shapelets(order=order),))
     fit = fit_model(model, frame, data, model.start(values), LATER, (prior,))
     assert fit is not None  # simulated images are finite

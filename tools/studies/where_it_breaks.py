@@ -165,7 +165,7 @@ CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
 
 
 FLAGS = {
-    "workdir": Flag("FOLDER", "Folder of a trained run with a lens fit, such as runs/lens_fit-quick."),
+    "workdir": Flag("PATH", "Run with a lens fit, such as runs/lens_fit-quick, or a model file."),
     "images": integer("Images per condition, all classes together; 600 if not given.", 600, 6),
     "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
     "conditions": comma_list("Conditions to measure, see below; all if not given.", list(CONDITIONS)),
