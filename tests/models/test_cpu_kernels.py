@@ -20,7 +20,7 @@ CASES = {  # side of the kernel, stride, side of the image, input channels, outp
     "stride": (3, 2, 20, 4, 3, 8),
     "even stride": (3, 2, 9, 3, 4, 8),
     "few pixels": (3, 1, 5, 4, 4, 8),
-    "one pixel": (1, 2, 19, 3, 4, 8),
+    "one-pixel kernel": (1, 2, 19, 3, 4, 8),
     "smaller than the kernel": (3, 1, 2, 3, 4, 8),
     "stride and small": (3, 2, 4, 4, 3, 8),
     "a single pixel": (3, 1, 1, 3, 4, 8),

@@ -48,7 +48,7 @@ def _derivatives(profile):
         first = jax.jacrev(functools.partial(evaluate, profile))(row)  # with respect to every argument
 
         def slope(position):
-            # Of the potential only: the convergence would need third derivatives, which can overflow.
+            # Of the potential only: second derivatives of the other values can overflow.
             def psi(position):
                 arguments = [*position, *row[2:]]
                 named = dict(zip(columns(profile), arguments, strict=True))

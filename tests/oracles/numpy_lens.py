@@ -4,7 +4,7 @@ import numpy as np
 
 
 def sersic(x, y, *, amp, R_sersic, n_sersic, e1, e2, center_x, center_y):
-    """Elliptical Sersic profile, with the angle and the axis ratio of the ellipse."""
+    """Elliptical Sersic profile, computed from the position angle and the axis ratio."""
     dx, dy = x - center_x, y - center_y
     ellipticity = np.hypot(e1, e2)
     angle = 0.5 * np.arctan2(e2, e1)

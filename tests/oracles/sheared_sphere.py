@@ -13,7 +13,7 @@ def images(theta_E, gamma1, gamma2, beta_x, beta_y):
     shear = np.array([[gamma1, gamma2], [gamma2, -gamma1]])
     beta = np.array([beta_x, beta_y])
     along = (np.eye(2) + shear) @ beta
-    # The cross product along x n + theta_E (shear n) x n = 0, multiplied by z^2 for z = exp(i phi).
+    # The cross product `along` x n + theta_E (shear n) x n = 0, multiplied by z^2 for z = exp(i phi).
     first = along[0] / 2j - along[1] / 2
     second = theta_E * (gamma1 / 2j - gamma2 / 2)
     found = []

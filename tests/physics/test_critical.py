@@ -61,7 +61,7 @@ def test_derivatives_of_critical_points_match_finite_differences():
 
 def test_critical_curve_is_closed_and_caustic_is_astroid():
     deflection = sheared(1.2, 0.1, 0.0)
-    # An odd grid has a point at the singular center, whose softening has a tiny curve of its own.
+    # An odd grid has a point at the softened center; the tiny critical curve around it must be omitted.
     (curve,) = physics.critical_curves(deflection, *physics.pixel_grid(51, 0.1))
     np.testing.assert_array_equal(curve[0], curve[-1])
     assert np.linalg.norm(np.diff(curve, axis=0), axis=1).max() < 0.1 * 2**0.5
@@ -69,7 +69,7 @@ def test_critical_curve_is_closed_and_caustic_is_astroid():
     assert abs(phi[-1] - phi[0]) == pytest.approx(2 * np.pi)
     np.testing.assert_allclose(np.hypot(*curve.T), critical_radius(phi, 1.2, 0.1, 0.0), atol=1e-11)
     (caustic,) = physics.caustics(deflection, [curve])
-    # The cusps are at 2 gamma theta_E / (1 +- gamma) from the axis.
+    # The cusps are at 2 gamma theta_E / (1 +- gamma) from the origin.
     cusps = abs(caustic).max(axis=0)
     np.testing.assert_allclose(cusps, [0.24 / 1.1, 0.24 / 0.9], rtol=5e-3)
 

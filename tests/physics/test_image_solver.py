@@ -109,7 +109,7 @@ def test_missing_images_are_reported(theta_E, beta, options):
     "options",
     [{"cells": 1}, {"refinement": 1}, {"max_images": 0}, {"candidates": 0}, {"search_window": -1.0}],
 )
-def test_impossible_search_raises_one_clear_error(options):
+def test_invalid_search_option_raises_an_error(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name} is -?[01].*; expected"):
         physics.image_positions(lambda x, y: (0 * x, 0 * y), 0.1, 0.0, **options)

@@ -84,7 +84,7 @@ def test_convergence_and_shear_match_the_profiles():
     deflection = sheared(1.2, 0.0, 0.0)
     expected = physics.sis_convergence(x, y, 1.2)
     np.testing.assert_allclose(physics.convergence(deflection, x, y), expected, rtol=1e-10)
-    # The shear of an isothermal sphere is tangential and equals its convergence in size.
+    # The shear of an isothermal sphere is tangential, with the magnitude of its convergence.
     phi = np.arctan2(y, x)
     gamma1, gamma2 = physics.shear(deflection, x, y)
     np.testing.assert_allclose(gamma1, -expected * np.cos(2 * phi), rtol=1e-8, atol=1e-10)

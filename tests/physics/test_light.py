@@ -55,7 +55,7 @@ def test_sersic_matches_lenstronomy():
 
 @pytest.mark.parametrize("n_sersic", [1.0, 1.5, 4.0])
 def test_half_light_radius_contains_half_the_light(n_sersic):
-    """Quadrature in the logarithm of the radius; the approximation of b_n is accurate to 2e-3."""
+    """Quadrature in the logarithm of the radius; the approximate b_n changes the fraction by at most 2e-3."""
     radius = np.logspace(-6, 4, 20_001) * 0.7
     x, y = jnp.asarray(radius), jnp.zeros(20_001)
     brightness = physics.sersic(x, y, 3.0, R_sersic=0.7, n_sersic=n_sersic)

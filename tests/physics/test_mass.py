@@ -64,7 +64,7 @@ def test_gradients_match_finite_differences(profile):
 
 @pytest.mark.parametrize("profile", SOFTENED)
 def test_softened_profile_is_self_consistent(profile):
-    """Deflection and convergence are derivatives of the potential even for a core as large as the lens."""
+    """Deflection and convergence are derivatives of the potential even for a large core."""
     potential, deflection, convergence = lens_profiles.functions(profile)
     x, y = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 20)))
     options = {**SOFTENED[profile], "center_x": 0.1, "center_y": -0.2, "core": 0.3}

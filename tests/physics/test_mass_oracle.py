@@ -78,7 +78,7 @@ def test_float32_deflections_are_accurate_to_three_microarcseconds(profile):
         (0.1, 1e-12, {"terms": 90}),
     ],
 )
-def test_elliptical_series_converges_for_thin_lenses(axis_ratio, tolerance, options, gamma):
+def test_elliptical_series_converges_for_flattened_lenses(axis_ratio, tolerance, options, gamma):
     """The reference is SciPy's hypergeometric function."""
     x, y = np.random.default_rng(6).uniform(-2, 2, (2, 100))
     with jax.enable_x64(True):

@@ -80,7 +80,7 @@ def test_source_behind_sheared_sphere_is_reconstructed(method, tolerance):
 
 
 def test_source_behind_the_center_is_reconstructed():
-    """The deflection at the center of a lens, and on its axes, is 0 by symmetry."""
+    """By symmetry, an iteration that starts at the center of a lens, or on an axis, would stay there."""
 
     def ellipsoid(x, y):
         lens = physics.sie_deflection(x, y, 1.2, e1=0.1, e2=0.0)
@@ -108,7 +108,7 @@ def test_position_behind_center_has_image_with_gradient():
     np.testing.assert_allclose(jax.jacfwd(position)(1.2), theta / 1.2, rtol=1e-6)
 
 
-def test_iteration_without_an_image_is_nan():
+def test_diverging_iteration_gives_nan():
     """Behind a sheet of convergence 2, the iteration diverges."""
     theta = physics.outer_image_position(lambda x, y: (2 * x, 2 * y), jnp.ones(2), jnp.zeros(2))
     assert np.isnan(theta).all()
@@ -177,7 +177,8 @@ def test_light_beyond_the_plane_is_dropped():
     x = jnp.asarray([1e30, -1e30, 0.0, -0.6])
     assign = jax.jit(functools.partial(physics.cloud_in_cell, source_size=5, source_scale=0.25))
     received, weight = assign(jnp.ones(4), x, jnp.zeros(4))
-    np.testing.assert_allclose(received.sum(), 1 + 0.6, rtol=1e-12)  # 0.4 of a pixel beyond the edge
+    # The last point is 0.4 pixels beyond the center of the outermost pixel.
+    np.testing.assert_allclose(received.sum(), 1 + 0.6, rtol=1e-12)
     np.testing.assert_array_equal(received, weight)
 
 

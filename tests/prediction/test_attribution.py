@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 
 def torch_grad_cam(oracle, layer, tensor, classes):
-    """Grad-CAM as published: hooks record a layer's output and gradient, one image at a time."""
+    """Grad-CAM as published, one image at a time; a hook records the output of the layer."""
     result = []
     for row, label in enumerate(classes):
         recorded = {}

@@ -117,7 +117,7 @@ def test_counts_are_used_only_if_noise_agrees(simulated):
     assert np.isnan(counts_per_unit(stored)).all()
 
 
-def test_larger_pixels_are_refused_for_runs_with_a_fit():
+def test_runs_with_a_fit_reject_larger_pixels():
     assert find_zoom(0.04, 0.05, has_fit=True) == pytest.approx(0.8)
     assert find_zoom(0.08, 0.05, has_fit=False) == pytest.approx(1.6)
     with pytest.raises(UserError, match="correlated noise"):
@@ -125,7 +125,7 @@ def test_larger_pixels_are_refused_for_runs_with_a_fit():
 
 
 def test_distance_is_the_mahalanobis_distance():
-    """Features with a known covariance: the marked images are those beyond the limit, in any direction."""
+    """Features with a known covariance: images at a distance of 7 are marked and those at 3 are not."""
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(4, 4))
     labels = np.arange(900) % 3

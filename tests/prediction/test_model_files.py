@@ -53,7 +53,7 @@ def test_predict_accepts_model_and_images_without_input_flag(model_file, tmp_pat
     "changes",
     [{"best_epoch": "x"}, {"temperature": "[" * 9999}, {"temperature": "-1"}, {"temperature": "{}"}],
 )
-def test_invalid_metadata_gives_one_line(model_file, tmp_path, changes):
+def test_invalid_metadata_raises_an_error(model_file, tmp_path, changes):
     variables, metadata = weights.load(model_file)
     weights.save(tmp_path / "x.safetensors", variables, metadata | changes)
     with pytest.raises(UserError, match=r"x\.safetensors: the best epoch or temperature .* is invalid"):

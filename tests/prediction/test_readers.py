@@ -45,7 +45,7 @@ def rows(folder, target=None, **options):
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_of_png_are_kept(color_type, channels):
-    low = IMAGE % 200  # zero in its high bytes
+    low = IMAGE % 200  # the high bytes are zero
     for image in (IMAGE, low):
         content = png_bytes(np.repeat(image[..., None], channels, 2), color_type)
         np.testing.assert_array_equal(read(content, "a.png")[""], image)
@@ -78,7 +78,7 @@ def test_tiff_colors_and_inverted_values_are_exact(deflate):
     assert "white as 0" in read(content, "a.tif")[""]
 
 
-def test_animation_is_one_error():
+def test_animation_gives_one_error():
     content = picture_bytes("PNG", *(bars(seed).astype(np.uint8) for seed in range(3)))
     assert list(read(content, "a.png").values()) == ["is an animation; save each image to a file of its own"]
 
@@ -276,7 +276,7 @@ def test_other_files_are_counted(tmp_path):
 
 
 def uncompressed(kind, images):
-    """A file with checksums whose pixels are stored without compression, so that any byte can be decoded."""
+    """A file with checksums and uncompressed pixels, which can be decoded whichever byte is changed."""
     stream = io.BytesIO()
     if kind == "png":
         Image.fromarray(images[0]).save(stream, "PNG", compress_level=0)
@@ -347,7 +347,7 @@ def zip_with(tmp_path, edit=bytes, **files):
     return tmp_path / "a.zip"
 
 
-def test_odd_archives_are_refused_in_one_line(tmp_path):
+def test_only_invalid_archives_are_refused(tmp_path):
     def version(content):
         place = content.rindex(b"PK\x01\x02") + 6
         return content[:place] + struct.pack("<H", 99) + content[place + 2 :]

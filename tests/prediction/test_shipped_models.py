@@ -28,7 +28,7 @@ def classifier():
     return lensjax.load("common_test")
 
 
-def test_accuracy_on_new_images_is_the_stated_one(classifier):
+def test_accuracy_on_new_images_agrees_with_card(classifier):
     # The seed differs from that of the training images.
     images = simulated_images("common_test", split="test", num_images=NUMBER, seed=7, image_size=150)
     predictions = classifier.predict(images.images()[..., 0])
@@ -39,7 +39,7 @@ def test_accuracy_on_new_images_is_the_stated_one(classifier):
     assert scores["auc_no"] > 0.999
 
 
-@pytest.mark.parametrize(("name", "every"), [("common_test", 1), ("robust", 4)])  # robust fits slowly
+@pytest.mark.parametrize(("name", "every"), [("common_test", 1), ("robust", 4)])  # fits of robust are slow
 def test_published_images_are_classified_correctly(name, every, published_samples):
     images = read_class_folders(published_samples, 150)
     images = images.subset(np.arange(0, len(images), every))
@@ -50,6 +50,6 @@ def test_published_images_are_classified_correctly(name, every, published_sample
     assert predictions.in_domain.all()
 
 
-def test_card_names_command_data_and_license():
+def test_card_names_command_and_license():
     assert "make model" in CARD
     assert "Apache-2.0" in CARD

@@ -186,6 +186,6 @@ def test_invalid_comparisons_are_rejected(runs, tmp_path, workdir, message):
         (["--mode=predict", "--workdir=x", "--input=y", "--fit-size=pad"], "fit-size"),
     ],
 )
-def test_flag_of_another_command_is_rejected(words, message):
+def test_misplaced_and_invalid_flags_are_rejected(words, message):
     with pytest.raises(UserError, match=message):
         main(words)

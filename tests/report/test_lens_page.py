@@ -48,7 +48,7 @@ def page(fitted):
 
 
 class Text(HTMLParser):
-    """Collects the text and the identifiers of a page, and checks that its elements are balanced."""
+    """Collects the text and the links of a page, and checks that its elements are balanced."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -87,7 +87,7 @@ def test_page_needs_no_other_files(page):
     assert page.isascii()
 
 
-def test_page_has_eight_figures_with_text(page):
+def test_page_has_eight_figures_with_alternative_text(page):
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*alt="([^"]+)"', page)
     titles = [alt.split(":")[0] for _, alt in pictures]
     assert len(set(titles)) == 8

@@ -316,7 +316,7 @@ def set_constant_prediction(run, lens):
 
 
 def test_encoder_view_shows_deflection_and_source():
-    """A singular isothermal sphere deflects all rays equally; the light returns to the source position."""
+    """A singular isothermal sphere deflects all rays by theta_E; the light returns to the source position."""
     run, _ = trained(size=100, **ENCODER)
     set_constant_prediction(run, SPHERE | SOURCE)
     theta = (np.arange(100) - 49.5) * COMMON_TEST.pixel_scale

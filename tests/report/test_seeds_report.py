@@ -41,7 +41,7 @@ def test_bootstrap_mean_matches_explicit_resampling():
 
 
 @pytest.mark.parametrize("number", [2, 5])
-def test_bootstrap_variance_matches_mean_of_seeds(number):
+def test_bootstrap_variance_matches_that_of_the_mean(number):
     """Without scatter from images, the variance is s^2 / n, where s is computed with n - 1."""
     values = np.random.default_rng(1).normal(size=number)
     counts = seeds.resample_seeds(number, resamples=200_000)

@@ -32,7 +32,7 @@ def test_cache_folder_is_set_unless_jax_has_one(tmp_path, given):
         assert after.strip() == before == (given or "")
 
 
-def test_unwritable_cache_is_one_warning(tmp_path):
+def test_unwritable_cache_gives_one_warning(tmp_path):
     (tmp_path / "file").write_text("")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"LENSJAX_CACHE": str(tmp_path / "file"), "JAX_PLATFORMS": "cpu"}

@@ -85,7 +85,7 @@ def statistics_of(images, model):
 def test_noise_free_images_match_deeplensesim(deeplensesim_samples, model):
     """The images agree, in absolute brightness, to 4e-6 of the peak.
 
-    The outermost pixels agree to 7e-6, because DeepLenseSim blurs the image as if they continued outward.
+    The outermost pixels agree only to 7e-6: DeepLenseSim blurs the image as if they continued outward.
     """
     images, truth = read(deeplensesim_samples, model)
     assert images.shape == (60, 64, 64)

@@ -137,7 +137,7 @@ def test_noise_free_images_are_expected_counts_above_minimum(name):
     np.testing.assert_allclose(images.pixels, shifted, rtol=0, atol=1e-5 * expected.max())
 
 
-def test_exposure_noise_variance_is_sum_of_three():
+def test_exposure_noise_variance_is_sum_of_three_terms():
     noise = simulation.preset("model_1").noise
     rate, exposure = jnp.full((300, 300), 0.1), jnp.asarray(2000.0)
     image = np.asarray(simulation.add_noise(jax.random.key(0), rate, exposure, noise))
@@ -152,7 +152,7 @@ def test_too_many_counts_raise_an_error():
         simulation.simulate_split(bright, seed=0, split="train", num_images=3)
 
 
-def test_rate_beyond_the_sampler_is_marked():
+def test_rate_outside_the_sampler_range_gives_nan():
     rate = jnp.asarray([3.0, -1.0, np.nan, 1e7])
     image = simulation.add_noise(jax.random.key(0), rate, jnp.ones(()), COMMON_TEST.noise)
     np.testing.assert_array_equal(np.isnan(image), [False, True, True, True])
@@ -162,7 +162,7 @@ def test_rate_beyond_the_sampler_is_marked():
     assert counts.dtype == jnp.float32
 
 
-def test_too_bright_image_of_fresh_batch_is_marked():
+def test_too_bright_fresh_images_have_nan_scale():
     bright = dataclasses.replace(tiny(COMMON_TEST), source=dataclasses.replace(COMMON_TEST.source, amp=1e6))
     batch = jax.jit(simulation.fresh_batch, static_argnums=(1, 2))(jax.random.key(0), bright, 3)
     assert np.isnan(batch["scale"]).all()
@@ -176,7 +176,7 @@ def test_too_bright_image_of_fresh_batch_is_marked():
         ({"num_images": 0}, "num_images is 0; expected"),
     ],
 )
-def test_impossible_split_raises_one_clear_error(options, message):
+def test_invalid_split_option_raises_an_error(options, message):
     for function in (simulation.simulate_split, simulation.draw_scenes):
         with pytest.raises(UserError, match=message):
             function(COMMON_TEST, **({"seed": 0, "split": "train", "num_images": 3} | options))

@@ -127,7 +127,7 @@ def test_psf_of_width_zero_does_not_blur():
         ("sky", -1.0),
     ],
 )
-def test_impossible_instrument_raises_one_clear_error(setting, value):
+def test_invalid_instrument_raises_an_error(setting, value):
     with pytest.raises(UserError, match=f"^{setting} is .*; expected"):
         dataclasses.replace(COMMON_TEST.instrument, **{setting: value})
 
@@ -145,7 +145,7 @@ def test_impossible_instrument_raises_one_clear_error(setting, value):
         (None, "lens_e1", 1.0),
     ],
 )
-def test_impossible_prior_raises_one_clear_error(part, setting, value):
+def test_invalid_prior_raises_an_error(part, setting, value):
     owner = COMMON_TEST if part is None else getattr(COMMON_TEST, part)
     with pytest.raises(UserError, match=r" is .*; expected"):
         dataclasses.replace(owner, **{setting: value})

@@ -1,4 +1,4 @@
-"""Posterior of the substructure fraction and slope on simulated surveys."""
+"""Posterior of the substructure fraction and slope for simulated surveys."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ ERROR = 0.2
 
 
 def simulate(generator, fraction, slope, number=40):
-    """Surveys by inversion sampling of the power law, independent of the code under test."""
+    """Surveys by inverse transform sampling of the power law, independent of the code under test."""
     result = []
     for _ in range(number):
         middle, area, dark_mass = generator.uniform(8.8, 9.8), 20.0, generator.uniform(2e11, 6e11)
@@ -47,7 +47,7 @@ def test_mass_function_contains_all_dark_matter():
         assert np.trapezoid(per_mass * 10**mass, mass) == pytest.approx(1, rel=1e-3)
 
 
-def test_posterior_covers_the_truth_as_often_as_it_states():
+def test_credible_regions_have_their_stated_coverage():
     generator = np.random.default_rng(0)
     levels = []
     for _ in range(100):

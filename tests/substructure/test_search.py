@@ -1,4 +1,4 @@
-"""Search for a perturber in a small lens by lenstronomy, against complete refits and repeated noise."""
+"""Search for a perturber in a small lens rendered by lenstronomy, compared with refits and pure noise."""
 
 import dataclasses
 import types
@@ -52,7 +52,7 @@ def test_injected_perturber_is_found_with_its_mass(lens):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["smooth", "perturbed"])
 def linearized(request):
-    """Renderer of a lens without or with a perturber, its complete fit without one, and the perturbers."""
+    """First-order model, renderer and refit without a perturber of a lens, and the perturbers to test."""
     lens = fitted_lens(perturbed=request.param)
     linear = linearize(*lens, KNOWN_PSF)
     found = [(*POSITION, LOG10_MASS), (*POSITION, 9.0)]
@@ -73,7 +73,7 @@ def test_first_order_map_agrees_with_complete_refits(linearized):
         assert (complete.x, complete.y, complete.log10_mass) == pytest.approx((x, y, log10_mass), abs=1e-5)
 
 
-def test_gain_of_noise_has_the_variance_of_the_information():
+def test_variance_of_noise_gain_is_the_information():
     scores = []
     for seed in range(12):
         data = observe(seed + 10)
@@ -143,7 +143,7 @@ def test_unusable_input_is_rejected(lens):
     ("quality", "y", "expected"),
     [("good", 1.0, "detected"), ("doubtful", 1.0, "candidate"), ("good", 0.3, "candidate")],
 )
-def test_perturber_that_an_error_can_imitate_is_a_candidate(quality, y, expected):
+def test_doubtful_or_central_perturber_is_a_candidate(quality, y, expected):
     fitted = types.SimpleNamespace(verdict=Verdict(quality, ()), einstein_radius=1.2, parameters={})
     clear = types.SimpleNamespace(best=(0.0, y, 9.5, 2 * DETECTED))
     assert PerturberSearch(fitted, clear, ()).verdict == expected

@@ -23,7 +23,7 @@ def linear_gaussian():
     return x + 0.3 * rng.normal(size=x.size), x
 
 
-def test_nll_is_that_of_scipy_and_excludes_missing_values(regression):
+def test_nll_matches_scipy_and_excludes_missing_values(regression):
     rng = np.random.default_rng(0)
     mean, log_sigma, target = rng.normal(size=(3, 50, 2))
     target[::3, 1] = np.nan
@@ -71,7 +71,7 @@ def test_true_values_agree_with_the_priors(regression):
 
 
 def test_network_learns_quantities_of_different_images(regression, monkeypatch):
-    """The brightness is the first quantity of half of the images, the residual the second of the others."""
+    """Half of the images have only the first quantity, their brightness, and half only the second."""
     rng = np.random.default_rng(1)
 
     def draw(number):

@@ -26,7 +26,7 @@ def test_light_keeps_its_place_and_shape(study, camera, target):
         np.testing.assert_array_equal(found, pixels)
 
 
-def test_images_without_a_class_are_wrong(study):
+def test_images_without_a_class_count_as_wrong(study):
     labels = np.arange(30) % 3
     answers = np.log(np.where(np.eye(3)[labels] > 0, 0.98, 0.01))
     assert study.score(labels, answers, np.ones(30, bool))["auc"] == 1
@@ -34,5 +34,5 @@ def test_images_without_a_class_are_wrong(study):
     found = study.score(labels, answers, np.arange(30) >= 15)
     assert found["accuracy"] == found["no_class"] == found["in_domain"] == 0.5
     assert found["accuracy_in_domain"] == 1
-    # The positives and negatives are ordered correctly unless both have equal probabilities.
+    # A positive and a negative are ordered correctly unless both have equal probabilities.
     assert found["auc"] == pytest.approx(1 - 0.5 * 0.5**2)

@@ -52,7 +52,7 @@ def program(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*PROGRAMS, *COMMAND_LINES])
-def test_help_and_wrong_arguments(program, name):
+def test_program_has_help_and_rejects_wrong_arguments(program, name):
     code, output, errors = program(name, "--help")
     assert (code, errors) == (0, "")
     assert len(output.splitlines()) > 4

@@ -54,7 +54,7 @@ def test_positive_angle_is_counterclockwise():
     np.testing.assert_array_equal(found, np.rot90(image))
 
 
-def test_random_angles_are_uniform_and_independent():
+def test_random_angles_are_uniform_within_the_limit():
     # Bright pixels far out on the x axis show the angle of rotation.
     size, radius, limit = 201, 100, 10.0
     image = np.zeros((size, size, 1), np.float32)

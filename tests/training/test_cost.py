@@ -35,7 +35,7 @@ def test_step_flops_match_torch():
     assert 0.9 < ratio < 1.05
 
 
-def test_missing_cpu_client_is_one_line(monkeypatch):
+def test_missing_cpu_client_raises_an_error(monkeypatch):
     def unknown(backend):
         raise RuntimeError(f"Unknown backend {backend}")
 

@@ -148,7 +148,7 @@ def test_lost_best_epoch_is_refused(run, loss):
 
 
 def test_lost_newest_and_best_epoch_is_refused(run):
-    """The metrics file contains a better epoch than any remaining checkpoint."""
+    """The best epoch in the metrics file is later than any remaining checkpoint."""
     records = [{"epoch": epoch, "validation_auc": epoch / 10} for epoch in (1, 2, 3, 4)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     shutil.rmtree(run / "checkpoints" / NEWEST)
@@ -156,7 +156,7 @@ def test_lost_newest_and_best_epoch_is_refused(run):
         best_model(run)
 
 
-def test_run_survives_loss_of_newest_checkpoint_at_any_epoch(tmp_path):
+def test_run_survives_losing_newest_checkpoint_at_any_epoch(tmp_path):
     """As after a power failure: the checkpoint before the newest one, and its best epoch, are intact."""
     scores = (0.7, 0.9, 0.8, 0.95, 0.95, 0.6, 0.5)
     records = [{"epoch": epoch, "validation_auc": score} for epoch, score in enumerate(scores, 1)]
@@ -192,7 +192,7 @@ def test_resumed_run_keeps_best_epoch_whatever_orbax_recorded(run, metrics):
     assert best_model(run)[0] == 2
 
 
-def test_prediction_while_training_replaces_best_epoch(run, monkeypatch):
+def test_prediction_works_while_training_replaces_best_epoch(run, monkeypatch):
     """The best epoch is deleted, and a better one is saved, after the reader has listed the folder."""
     read, reads = files.read, []
 

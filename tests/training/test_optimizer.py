@@ -43,7 +43,7 @@ def test_accumulated_gradients_are_averaged():
     np.testing.assert_array_equal(optimize(GRADIENTS[:1], accumulate_steps=2), 1)
 
 
-def test_only_gradients_above_the_norm_are_clipped():
+def test_only_gradients_above_clip_norm_are_clipped():
     length = np.linalg.norm(GRADIENTS, axis=1, keepdims=True)
     clipped = GRADIENTS * np.minimum(1, 1.5 / length)
     assert (length > 1.5).any()

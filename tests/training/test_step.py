@@ -173,7 +173,7 @@ def test_products_have_requested_precision_forward_and_backward(precision, expec
         assert found[requested] > 0.8 * found.total()
 
 
-def test_each_step_and_row_has_its_own_rotation():
+def test_each_step_has_its_own_rotations():
     """With a learning rate of 0, the same batch still has a different loss at every step."""
     optimizer = optax.sgd(0.0)
     state, step = new_state("baseline", optimizer), mapped_step("baseline", optimizer, 1)

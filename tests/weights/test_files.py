@@ -24,7 +24,7 @@ ARRAYS = {name: tensor.numpy() for name, tensor in STATE.items()}
 
 
 class Malicious:
-    """Runs a command when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -246,7 +246,7 @@ def test_hostile_safetensors_header_gives_one_line(tmp_path, header):
 
 
 def test_hostile_checkpoint_gives_one_line(tmp_path):
-    """Tensors larger than the file, a checkpoint that contains itself, and names with control characters."""
+    """Tensors larger than the file, a checkpoint that contains itself, and invalid names."""
     endless, loop = torch.zeros(1).expand(10**6, 10**6, 10**6), {}
     loop["model"] = loop
     for content in ({"a": endless}, loop, {"a\n\x1b[31m": torch.ones(2)}, {1: torch.ones(2)}):
@@ -255,12 +255,12 @@ def test_hostile_checkpoint_gives_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_damaged_values_in_an_archive_are_noticed(tmp_path):
+def test_damaged_values_in_an_archive_are_detected(tmp_path):
     file = save(tmp_path / "x.pth", STATE)
     content = file.read_bytes()
     place = content.index(ARRAYS["a.weight"].tobytes())
     file.write_bytes(content[:place] + b"\1" + content[place + 1 :])
-    assert torch.load(file)["a.weight"][0, 0] != 0  # PyTorch does not notice it
+    assert torch.load(file)["a.weight"][0, 0] != 0  # PyTorch does not detect it
     with pytest.raises(UserError, match=r"damaged .* \(the checksum of \S+ is wrong"):
         weights.read_torch(file)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -297,7 +297,7 @@ def test_saved_variables_and_metadata_are_loaded(tmp_path):
 
 
 def test_changed_content_is_never_loaded_silently(tmp_path):
-    """Every flipped bit of a file gives an error or the same variables and metadata."""
+    """A flipped bit in any byte of a file gives an error or the same variables and metadata."""
     file = tmp_path / "x.safetensors"
     variables = {"params": {"fc": {"kernel": ARRAYS["a.weight"], "bias": ARRAYS["a.bias"]}}}
     weights.save(file, variables, {"architecture": "resnet18", "best_epoch": "8"})
