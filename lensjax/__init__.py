@@ -49,7 +49,8 @@ def load(model: str | os.PathLike[str]) -> "Classifier":
       The classifier.
 
     Raises:
-      UserError: if there is no such model, or the run has no checkpoint of a completed epoch.
+      UserError: if there is no such model, its files are damaged, the folder contains several runs, or the
+        run has no checkpoint of a completed epoch.
     """
     from lensjax.prediction.classifier import load_classifier
 

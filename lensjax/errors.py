@@ -1,4 +1,4 @@
-"""Exceptions that end a command with a one-line message."""
+"""Exceptions that end a command with a message instead of a traceback."""
 
 import contextlib
 import os

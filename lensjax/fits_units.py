@@ -49,6 +49,7 @@ def open_units(stream: BufferedIOBase) -> Iterator[Units]:
     Raises:
       UserError: if it is not a FITS file, no unit is complete, or its compressed data are truncated or expand
         to more than `decoding.expansion_limit`.
+      Exception: of any type if a decoder fails on a damaged file.
     """
     with _unpack(stream) as plain:
         length = stream_length(plain)

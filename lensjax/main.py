@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
       UserError: if the command, the config or a file is invalid.
+      NonFiniteLossError: if the training loss became NaN or infinite.
+      Interrupted: if a signal stopped the command and its progress was saved.
     """
     import logging
 

@@ -68,8 +68,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       config: the complete config of the run.
 
     Raises:
-      UserError: if the folder belongs to a run with a different config, contains other files, or cannot be
-        created.
+      UserError: if `check_path` rejects the path, or the folder belongs to a run with a different or invalid
+        config, contains other files, or cannot be created.
     """
     check_path(workdir)
     try:

@@ -67,8 +67,9 @@ USAGE = usage(
     ],
     FLAGS,
     "Every array must be recognized, and none may be missing. Code in a checkpoint is never run; a "
-    "checkpoint that contains objects other than tensors, numbers, strings and NumPy values is rejected. "
-    "PyTorch's own formats require PyTorch (pip install 'lensjax[torch]'); .safetensors does not.",
+    "checkpoint that contains objects other than tensors, numbers, strings, NumPy values, paths and parsed "
+    "command lines (argparse.Namespace) is rejected. PyTorch's own formats require PyTorch (pip install "
+    "'lensjax[torch]'); .safetensors does not.",
 )
 
 

@@ -132,7 +132,7 @@ def write_result(
 
 
 def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary: Summary) -> dict[str, int]:
-    """Writes the table and the index of all results in a folder.
+    """Writes the table and the index of all intact results for the current settings in a folder.
 
     Args:
       output: the folder.

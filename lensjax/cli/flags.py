@@ -25,7 +25,7 @@ class Flag:
       value: placeholder for the value in the help; empty for a switch.
       help: description of the flag.
       modes: the commands that have the flag, if several share a table.
-      define: the absl function that defines the flag.
+      define: function that defines the flag, such as `absl.flags.DEFINE_string`.
       default: value if the flag is not given.
       settings: additional arguments of `define`.
     """

@@ -16,8 +16,9 @@ FLAGS = {
     ),
     "output": Flag(
         "FOLDER",
-        "Folder of the data set: train/ and val/, each with the folders no, sphere and vort of .npy files, "
-        "scaled to [0, 1]; and truth.csv with class, axion mass in eV and original file of each image.",
+        "Folder of the data set: train/, val/ and, if there are test images, test/, each with the folders "
+        "no, sphere and vort of .npy files, scaled to [0, 1]; and truth.csv with class, axion mass in eV and "
+        "original file of each image.",
     ),
     "validation": real(
         f"Validation images of each class: a fraction below 1, or a number; {VALIDATION} if not given.",
@@ -31,9 +32,9 @@ USAGE = usage(
     "Converts DeepLenseSim's files to a data set with splits. Code in pickled files is never executed.",
     ["lensjax import --input FOLDER --output FOLDER"],
     FLAGS,
-    "All images are checked first. If some are damaged, constant, not finite or of a different size, they "
-    "are listed, and nothing is written. Rerun the same command to resume. An output folder with other files "
-    "is not changed.",
+    "All images are checked first. If some are damaged, constant, not finite or of a different size, up to "
+    "ten of them are listed, and nothing is written. Rerun the same command to resume. An output folder with "
+    "other files is not changed.",
 )
 
 

@@ -123,7 +123,8 @@ class Options:
     Attributes:
       mode: one of `MODES`.
       config: the full config; None if not given.
-      source: new location of the images of a run to evaluate; None if it is that in the run's config.
+      source: new location of the images of the runs to evaluate or compare; None if it is that in their
+        configs.
       workdir: the run's folder, or a model file.
       workdirs: the folders of the runs to compare.
       split: images to evaluate.
@@ -132,7 +133,8 @@ class Options:
       overwrite: whether to replace a finished output.
       crop: whether to crop oversized images to the image size of the run.
       noise, psf: noise map and point-spread function of telescope images to predict; None if not given.
-      pixel_scale: pixel scale of the images to predict, arcsec; None if it equals that of the run.
+      pixel_scale: pixel scale of the images to predict, arcsec; if None, that of the run or, with `psf`, that
+        of the header.
       extension: name, number or "name,version" of the only FITS extension to predict, or name of the only
         HDF5 dataset or .npz array; None for all.
       calibrated: whether to apply the fitted temperature.

@@ -34,7 +34,8 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
       Numbers of images with and without a class.
 
     Raises:
-      UserError: if there are no images, or the output exists or cannot be written.
+      UserError: if there are no images, or the output exists, cannot be written or is not a .csv or .jsonl
+        table.
     """
     assert options.input is not None  # for the type checker
     assert options.psf is not None

@@ -23,9 +23,10 @@ def run(
 ) -> int:
     """Runs a command and returns its exit code.
 
-    Errors are reported in one line on standard error. The exit code is 2 for a `UserError`; 1 for an error of
-    the system, such as a full disk, for insufficient memory and for a loss that is not finite; and 128 plus
-    the number of the signal if a signal stopped the run, as in shells.
+    Errors are reported on standard error, in one line unless a `UserError` lists several problems. The exit
+    code is 2 for a `UserError`; 1 for an error of the system, such as a full disk, for insufficient memory
+    and for a loss that is not finite; and 128 plus the number of the signal if a signal stopped the run, as
+    in shells.
 
     Args:
       main: the command, a function of its command-line arguments; the result None means exit code 0.

@@ -51,8 +51,8 @@ def compare_runs(
       A table, for the terminal.
 
     Raises:
-      UserError: if the images differ, the folder already contains a comparison, or a run does not support
-        averaging over views.
+      UserError: if the images differ, `output` is a file or already contains a comparison, or a run does not
+        support averaging over views.
     """
     if (output / RESULT).exists() and not overwrite:
         raise UserError(f"{output / RESULT} exists; choose another --output, or add --overwrite")

@@ -84,7 +84,7 @@ def read(file: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
       The arrays by name.
 
     Raises:
-      Exception: of any type if the file is damaged.
+      Exception: of any type if the file is missing or damaged.
     """
     arrays = {}
     with zipfile.ZipFile(file) as archive:

@@ -82,7 +82,7 @@ class RenamedStateDict:
       wrappers: wrapper modules in the names of the source.
       unused: descriptions of the arrays that are not used, by name.
       batch_counts: PyTorch's `num_batches_tracked`, by name.
-      problems: errors in the names.
+      problems: missing or mismatched query, key and value arrays, if they are separate.
     """
 
     architecture: str

@@ -33,14 +33,15 @@ def infer_sizes(architecture: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
     """Infers the sizes of the network in a state dict.
 
     The architectures in `FIXED_SIZE` have only one size. The others may differ from the reference, as in the
-    configs' quick variants, and each size is read from one array.
+    configs' quick variants; the numbers of blocks are read from the names of the arrays, and each other size
+    from the shape of one array.
 
     Args:
       architecture: one of `PUBLISHED_SIZES`.
       arrays: the state dict.
 
     Returns:
-      The sizes, by the names of lensjax's config. If the array is missing, the size is the published one.
+      The sizes, by the names of lensjax's config; the published size if its arrays are missing.
     """
     published = PUBLISHED_SIZES[architecture]
     if architecture in FIXED_SIZE:

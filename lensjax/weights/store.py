@@ -69,8 +69,9 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
       The variables and the metadata.
 
     Raises:
-      UserError: if the file is missing, damaged, or not written by lensjax, or if it contains NaN or infinite
-        values. For a file in another format, the message states how to convert it.
+      UserError: if the file is missing, damaged, not written by lensjax or of a different format version, or
+        if it contains NaN or infinite values. For a file in another format, the message states how to convert
+        it.
     """
     path = Path(path)
     if not path.exists():

@@ -43,7 +43,7 @@ class StateDict:
     Attributes:
       arrays: arrays by PyTorch name.
       sha256: SHA-256 of the file.
-      skipped: entries of the file that are not weights, such as the optimizer's state or the epoch.
+      skipped: entries of the file that were not read, such as the optimizer's state or the epoch.
       notes: changes made to the arrays, one line each.
     """
 
