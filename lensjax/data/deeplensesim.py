@@ -95,8 +95,9 @@ def import_images(
       The size of the images, and their number in each split.
 
     Raises:
-      UserError: if files are not valid (the message lists the first ten), if the source cannot be divided, or
-        if `output` contains other files.
+      UserError: if the source does not exist or has no class folders, if files are not valid (the message
+        lists the first ten), if the source cannot be divided, or if `output` contains other files or cannot
+        be written.
     """
     tree, parts = _find_classes(source)
     if parts == [""]:

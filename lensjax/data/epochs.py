@@ -26,7 +26,7 @@ def epoch_batches(
 
     Args:
       images: the training images. Freshly simulated images depend only on `config.data.seed`; all runs get
-        the same images.
+        the same images, without an axis over the runs.
       batch_size: images per batch.
       seeds: seeds of the runs that are trained side by side. Batches of several runs have an axis over the
         runs after `batch`.

@@ -81,7 +81,7 @@ def prepared_size(image_size: int, crop: int) -> int:
 
     Args:
       image_size: side of the image before `prepare`, pixels.
-      crop: see `prepare`.
+      crop: see `prepare`; at most `image_size`.
     """
     return crop or image_size
 

@@ -34,8 +34,8 @@ def classify_observation(
       The prediction for this image, without a class if the fit failed, and the fit.
 
     Raises:
-      UserError: if the classifier has no lens fit, the image is too small, or its pixels are larger than the
-        classifier's.
+      UserError: if the classifier has no lens fit, the image is too small, its pixels are larger than the
+        classifier's, or the image cannot be fitted (see `modeling.fit`).
     """
     config = classifier.trained.config
     if config.data.fit == NO_FIT:

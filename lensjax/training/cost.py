@@ -76,7 +76,8 @@ def step_flops(config: ConfigDict) -> float:
 def all_reduces(config: ConfigDict) -> tuple[int, int]:
     """Number of all-reduces in a training step, and the bytes that each device contributes to them.
 
-    There is one for all gradients and one for the number of images. Each batch normalization has one in the
+    There is one for all gradients and one for the number of images. The loss terms are summed together with
+    the gradients; their few bytes are not counted. Each batch normalization has one all-reduce in the
     forward pass (a count, and the sum and the sum of squares of each channel) and one in the backward pass
     (two values per channel). The arrays of each count as one message, since XLA combines all-reduces that do
     not depend on each other.

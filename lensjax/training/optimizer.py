@@ -8,7 +8,8 @@ def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfo
     """AdamW with weight decay on every parameter, as in PyTorch, and a learning-rate schedule.
 
     If `accumulate_steps` is above 1, gradients are averaged over that number of steps before each update of
-    the parameters. The schedule counts updates.
+    the parameters. The schedule counts updates. If `clip_norm` is not 0, gradients with a larger global norm
+    are scaled down to it.
 
     Args:
       config: the `optimizer` section of a config.

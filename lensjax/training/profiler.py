@@ -92,8 +92,8 @@ class Profiler:
         """Summarizes speed, memory and time of an epoch in one line for the terminal; resets the timers.
 
         Args:
-          num_images: number of training images.
-          seconds: duration of the whole epoch with its validation.
+          num_images: number of images in the timed training steps.
+          seconds: time since the start of the first of these steps, including the validation.
         """
         rate = num_images * self._flops_per_image / self._training_seconds
         share = "" if self._peak is None else f" ({100 * rate / self._peak:.2g} % of the peak)"

@@ -22,8 +22,8 @@ class TrainState(struct.PyTreeNode):
       params: the model's parameters.
       batch_stats: the model's running statistics.
       opt_state: the optimizer's state.
-      totals: sums over the images of the current epoch, without padding: each loss term, the number of
-        correct classifications (`correct`) and the number of images (`count`).
+      totals: sums over the images of the current epoch, without padding: each loss term and `loss`, the
+        number of correct classifications (`correct`) and the number of images (`count`).
       ema: exponential moving average of parameters and running statistics; empty if there is none.
     """
 

@@ -132,7 +132,7 @@ def _walk(top: Path) -> Iterator[str]:
     has already been listed; otherwise the number of paths could grow without limit.
     """
     listed: set[tuple[int, int]] = set()
-    # Folders to list, in reverse order: path, name, folders above, whether it is below a link or is a link.
+    # Folders to list, in reverse order: path, name, folders above, is it below a link, is it a link.
     waiting: list[tuple[Path, str, frozenset[tuple[int, int]], bool, bool]] = []
     waiting.append((top, "", frozenset(), False, False))
     while waiting:
