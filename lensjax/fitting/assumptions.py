@@ -46,12 +46,13 @@ def assumption_tests(fit: LensFit, model: SmoothModel = COMMON_TEST) -> dict[str
       model: the model that was fitted.
 
     Returns:
-      One value per fit for each name in `ASSUMPTIONS`; NaN for fits that did not converge. `R_sersic_shift`
-      (arcsec) and `n_sersic_shift` are the steps of the source's radius and index. `all_share` is the
-      decrease in chi-square, divided by the excess of chi-square over its expectation; `ellipticity_share` is
-      the same if only the ellipticity of the lens is free; and `psf_share` is the decrease if only the width
-      of the point-spread function is free, divided by that of all. The divisors are increased by the decrease
-      and excess that white noise may have, so that the shares of white noise are near 0.
+      One value per fit for each name in `ASSUMPTIONS`; NaN for fits that did not converge, and 1e9 or -1e9 in
+      place of other values that are not finite. `R_sersic_shift` (arcsec) and `n_sersic_shift` are the steps
+      of the source's radius and index. `all_share` is the decrease in chi-square, divided by the excess of
+      chi-square over its expectation; `ellipticity_share` is the same if only the ellipticity of the lens is
+      free; and `psf_share` is the decrease if only the width of the point-spread function is free, divided by
+      that of all. The divisors are increased by the decrease and excess that white noise may have, so that
+      the shares of white noise are near 0.
     """
     wider = _free_model(model)
     amp = np.where(fit.converged, fit.parameters["source.0.amp"], 1)

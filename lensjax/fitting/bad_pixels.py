@@ -41,7 +41,7 @@ def constant_border(image: Image) -> Mask:
       image: the image.
 
     Returns:
-      True for the pixels of the border; False everywhere if the whole image is constant.
+      True for the pixels of the border; False everywhere if the border would be the whole image.
     """
 
     def leading(lines: Array) -> Array:

@@ -89,7 +89,7 @@ class SmoothModel:
           parameters: new parameters by name, such as "mass.0.theta_E".
 
         Raises:
-          UserError: if the model has no parameter of that name.
+          UserError: if the model has no parameter of that name, or a batch fit cannot fit the new model.
         """
         groups: dict[str, Any] = {group: list(getattr(self.lens, group)) for group in GROUPS}
         for name, parameter in parameters.items():

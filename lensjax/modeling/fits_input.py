@@ -125,7 +125,7 @@ def _standard_deviation(plane: np.ndarray, name: str) -> tuple[np.ndarray, str]:
 
 
 def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, list[str]]:
-    """The given pixel scale or that of the header, with a note if they differ."""
+    """The given pixel scale, with a note if that of the header differs; else the header's, with a note."""
     if given is None:
         scale = header_pixel_scale(headers)
         if scale is None:

@@ -22,7 +22,8 @@ def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
     """Creates the model of a galaxy that is lensed by a galaxy.
 
     Mass follows light: normal priors tie the center of the mass to that of the light (standard deviation 0.03
-    arcsec), and its ellipticity to 0.8 times that of the light (standard deviation 0.1).
+    arcsec), and its ellipticity to 0.8 times that of the narrowest Gaussian of the light (standard deviation
+    0.1).
 
     Args:
       main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).

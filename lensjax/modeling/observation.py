@@ -176,7 +176,7 @@ class Observation:
           The cropped observation.
 
         Raises:
-          UserError: if the side is not at least 2 pixels.
+          UserError: if the side is not at least 2 pixels, or no two valid pixels of the part differ.
         """
         side = _check_integer("side", side, 2)
         cuts = [max(0, -(-(have - side) // 2)) for have in self.image.shape]
@@ -197,7 +197,8 @@ class Observation:
           The observation with larger pixels.
 
         Raises:
-          UserError: if the factor is not a whole number from 1 to the size of the image.
+          UserError: if the factor is not a whole number from 1 to the size of the image, or no two valid
+            blocks differ.
         """
         factor = _check_integer("factor", factor)
         if factor > min(self.image.shape):

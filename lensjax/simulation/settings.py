@@ -194,7 +194,7 @@ class Preset:
     """Definition of scenes: an isothermal lens with external shear, a source, and substructure by class.
 
     Attributes:
-      theta_E: mean and standard deviation of the Einstein radius, arcsec.
+      theta_E: mean and standard deviation of the Einstein radius, arcsec; normal, negative draws become 0.
       shear: range of the external shear; uniform.
       shear_angle: range of the position angle of the shear, radians; uniform.
       source: prior on the source.

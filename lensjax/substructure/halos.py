@@ -28,7 +28,7 @@ class Halo:
         "point_mass".
 
     Raises:
-      UserError: if the profile is unknown, or the source is not behind the lens.
+      UserError: if the profile is unknown, or the redshifts do not satisfy 0 < z_lens < z_source.
     """
 
     z_lens: float

@@ -162,7 +162,8 @@ def find_perturber(
       The result.
 
     Raises:
-      UserError: if the fit failed, its source is on a grid of pixels, or an argument is invalid.
+      UserError: if the fit failed or has no arcs that exceed the noise, its source is on a grid of pixels, an
+        argument is invalid, or a refit is not finite.
     """
     found, linear = map_perturbers(observation, fit, halo, nuisances=nuisances, step=step, progress=progress)
     starts = [each for each in _best_positions(found, refits) if each[3] > CANDIDATE]

@@ -101,8 +101,8 @@ class PerturberMap:
           threshold: logarithm of the likelihood ratio.
 
         Returns:
-          Masses [rows, columns]; infinite if the largest mass is not detectable, NaN outside. Masses below
-          the smallest one are extrapolated with an information proportional to the squared mass.
+          Log10 of solar masses [rows, columns]; infinite if the largest mass is not detectable, NaN outside.
+          Masses below the smallest one are extrapolated with an information proportional to the squared mass.
         """
         reached = self.information / 2 >= threshold
         first = np.argmax(reached, axis=2)
@@ -147,7 +147,8 @@ def map_perturbers(
       The map, and the first-order model of the fit.
 
     Raises:
-      UserError: if the fit failed, its source is on a grid of pixels, or an argument is invalid.
+      UserError: if the fit failed or has no arcs that exceed the noise, its source is on a grid of pixels, or
+        an argument is invalid.
     """
     if fit.verdict.name == "failed":
         raise UserError(
