@@ -13,7 +13,7 @@ The variant `quick` runs from simulation to report in minutes on two CPU cores: 
 transformer of two small blocks, the central 80 pixels after a band-pass filter, 6 epochs of 9,000 simulated
 images. Test AUC 0.857 / 0.809 / 0.642, mean 0.769, after 12 minutes of CPU time including compilation
 (November 2026, two cores of an AMD EPYC shared with other programs). After such short training the result
-depends on rounding:
+depends on rounding.
 
     python -m lensjax.main --config configs/pinn.py:quick
 
