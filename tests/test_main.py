@@ -247,7 +247,14 @@ def test_terminated_and_killed_run_resumes_bit_for_bit(data, tmp_path):
 def test_interrupt_while_jax_is_imported_gives_one_line():
     words = ["-X", "importtime", "-m", "lensjax.main", "--config", "baseline:quick"]
     root = pathlib.Path(__file__).parent.parent
-    with subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, cwd=root) as process:
+    with subprocess.Popen(
+        [sys.executable, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        # Background jobs of a shell ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert any("numpy" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         lines = [line for line in process.stderr if not line.startswith("import time:")]

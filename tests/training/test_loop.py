@@ -188,7 +188,7 @@ def test_run_with_optional_settings_resumes_bit_for_bit(tmp_path):
 
 
 def test_images_from_disk_train_like_images_in_memory(expected, tmp_path, monkeypatch):
-    """The run is killed on one device and resumes on two."""
+    """The run is killed in its second epoch and resumes."""
     reads = []
 
     def read(rows):
@@ -208,12 +208,9 @@ def test_images_from_disk_train_like_images_in_memory(expected, tmp_path, monkey
     with pytest.raises(Killed):
         train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk)
     monkeypatch.undo()
-    train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk, devices=2)
+    train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk)
     assert set(reads) == {8}
-    assert [one.keys() for one in metrics_without_times(tmp_path)] == [one.keys() for one in expected]
-    for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
-        for name in one:
-            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
+    assert metrics_without_times(tmp_path) == expected
 
 
 def test_profile_traces_steps_and_summarizes_each_epoch(tmp_path, caplog):
