@@ -1,7 +1,6 @@
 """Search for one dark perturber in a fitted lens: verdict, position, mass and sensitivity."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from lensjax.json_text import encode_json
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.substructure.halos import Halo
@@ -130,11 +130,7 @@ class PerturberSearch:
                 for each in self.refits
             ]
         }
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in content.items()
-        }
-        return json.dumps(finite, indent=2)
+        return encode_json(content, indent=2)
 
 
 def find_perturber(

@@ -1,6 +1,7 @@
 """Search for a perturber in a small lens rendered by lenstronomy, compared with refits and pure noise."""
 
 import dataclasses
+import json
 import types
 
 import numpy as np
@@ -24,6 +25,7 @@ from lensjax.substructure import (
     refit_without,
 )
 from lensjax.substructure.perturber import DETECTED
+from lensjax.substructure.refit import Refit
 from lensjax.substructure.scan import make_renderer, measure_responses
 
 KNOWN_PSF = Nuisances(extra_order=1, psf_width=0.0)
@@ -147,3 +149,15 @@ def test_doubtful_or_central_perturber_is_a_candidate(quality, y, expected):
     fitted = types.SimpleNamespace(verdict=Verdict(quality, ()), einstein_radius=1.2, parameters={})
     clear = types.SimpleNamespace(best=(0.0, y, 9.5, 2 * DETECTED))
     assert PerturberSearch(fitted, clear, ()).verdict == expected
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_json_has_null_for_numbers_that_are_not_finite(value):
+    fitted = types.SimpleNamespace(verdict=Verdict("good", ()), einstein_radius=1.2, parameters={})
+    refit = Refit(0.0, 1.0, 9.0, (value, 0.1, value), value, {})
+    search = PerturberSearch(fitted, synthetic_map(), (refit,))
+    found = json.loads(search.to_json(), parse_constant=pytest.fail)
+    assert found["x_error"] is None
+    assert found["y_error"] == 0.1
+    assert found["refits"][0]["errors"] == [None, 0.1, None]
+    assert found["refits"][0]["likelihood_ratio"] is None
