@@ -186,7 +186,8 @@ def test_whole_numbers_are_a_scale():
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("pixel_scale", 0.0), ("psf_sigma", np.nan), ("subpixels", 0), ("psf_size", 4)]
+    ("setting", "value"),
+    [("pixel_scale", 0.0), ("psf_sigma", np.nan), ("subpixels", 0), ("subpixels", np.nan), ("psf_size", 4)],
 )
 def test_impossible_model_raises_one_clear_error(setting, value):
     with pytest.raises(UserError, match=f"{setting} is .*; expected"):
