@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from lensjax.json_text import encode_json
+from lensjax.modeling.arguments import whole_number
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.substructure.halos import Halo
@@ -150,7 +151,8 @@ def find_perturber(
       fit: its fit, see `lensjax.modeling.fit`.
       halo: kind of perturber, with the redshifts.
       nuisances: effects that are fitted together with the perturber.
-      step: distance between neighboring positions of the map, arcsec.
+      step: distance between neighboring positions of the map, arcsec; at most half the side of the fitted
+        image.
       refits: number of positions from which all parameters are fitted, if the map has a candidate.
       progress: called with the number of finished renderings of the map and their total number.
 
@@ -160,6 +162,7 @@ def find_perturber(
     Raises:
       UserError: if the fit failed, its source is on a grid of pixels, or an argument is invalid.
     """
+    refits = whole_number("refits", refits, 0)
     found, linear = map_perturbers(observation, fit, halo, nuisances=nuisances, step=step, progress=progress)
     starts = [each for each in _best_positions(found, refits) if each[3] > CANDIDATE]
     results = []

@@ -131,10 +131,17 @@ def test_unusable_input_is_rejected(lens):
     grid = dataclasses.replace(fit, model=dataclasses.replace(fit.model, source=(PixelGrid(),)))
     with pytest.raises(UserError, match="use Shapelets"):
         map_perturbers(seen, grid, HALO)
-    with pytest.raises(UserError, match="step is 0"):
-        map_perturbers(seen, fit, HALO, step=0)
-    with pytest.raises(UserError, match="ascending"):
-        map_perturbers(seen, fit, HALO, log10_masses=(9.0, 8.0))
+    side = min(fit.frame.rows, fit.frame.columns) * fit.frame.pixel_scale
+    for step in (0, np.nan, np.inf):
+        with pytest.raises(UserError, match=f"step is {step}; expected a positive number"):
+            map_perturbers(seen, fit, HALO, step=step)
+    with pytest.raises(UserError, match=f"step is .*; expected at most {side / 2:g} arcsec"):
+        map_perturbers(seen, fit, HALO, step=0.501 * side)
+    for masses in ((9.0,), (9.0, 8.0), (9.0, 9.05), (9.0, np.nan)):
+        with pytest.raises(UserError, match=r"log10_masses is \(9.0,.* expected at least two, in ascending"):
+            map_perturbers(seen, fit, HALO, log10_masses=masses)
+    with pytest.raises(UserError, match=r"refits is 1\.5; expected a whole number of at least 0"):
+        find_perturber(seen, fit, HALO, refits=1.5)
     with pytest.raises(UserError, match="0 < z_lens < z_source"):
         Halo(0.8, 0.3)
     with pytest.raises(UserError, match="pseudo_jaffe, nfw, point_mass"):
