@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from lensjax.config import EARLIER_FIELDS, check, check_types, default_config, flatten
 from lensjax.errors import UserError, naming
+from lensjax.json_text import encode_json
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -87,7 +88,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     except OSError as error:
         raise UserError(f"{workdir} cannot be created: {error.strerror or error}") from None
     content = seal(json.loads(config.to_json(sort_keys=False)), _UNSEALED)
-    write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+    write_atomically(workdir / CONFIG, encode_json(content, indent=2) + "\n")
 
 
 def check_same_config(workdir: Path, config: ConfigDict, *, ignored: Collection[str] = ()) -> None:

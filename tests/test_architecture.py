@@ -7,7 +7,7 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
-COMMON = {"config", "errors", "runtime", "workdir"}
+COMMON = {"config", "errors", "json_text", "runtime", "workdir"}
 FILES = {"decoding", "fits_units"}
 MAY_IMPORT = {
     "physics": set(),
@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "data": {"simulation", "fitting", *COMMON},
     "weights": {"errors"},
     "training": {"models", "data", "weights", *COMMON},
-    "evaluation": {"data", "errors", "workdir"},
+    "evaluation": {"data", "errors", "json_text", "workdir"},
     "prediction": {
         "models",
         "fitting",
@@ -29,8 +29,8 @@ MAY_IMPORT = {
         *FILES,
         *COMMON,
     },
-    "modeling": {"physics", "errors", *FILES},
-    "substructure": {"physics", "modeling", "errors"},
+    "modeling": {"physics", "errors", "json_text", *FILES},
+    "substructure": {"physics", "modeling", "errors", "json_text"},
     "report": {
         "prediction",
         "evaluation",
@@ -92,6 +92,15 @@ def test_only_cache_keys_use_the_default_backend():
 def test_pmap_is_called_in_one_file():
     users = [file.name for file in PACKAGE.rglob("*.py") if "jax.pmap" in file.read_text()]
     assert users == ["parallel.py"]
+
+
+def test_only_digests_and_messages_may_contain_nan():
+    users = set()
+    for file in PACKAGE.rglob("*.py"):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef) and "json.dump" in ast.unparse(function):
+                users.add(function.name)
+    assert users == {"encode_json", "seal", "checksum", "_json_digest", "broadcast_json"}
 
 
 def test_library_neither_prints_nor_sets_global_precision():

@@ -13,6 +13,7 @@ import numpy as np
 from lensjax import weights
 from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.weights.download import MB, OFFICIAL_FILES, fetch, weights_folder
 from lensjax.weights.shapes import PUBLISHED_SIZES, Sizes
@@ -149,11 +150,11 @@ def from_torch(options: types.SimpleNamespace) -> None:
         log.info("  %s", note)
     metadata = {
         "architecture": found.architecture,
-        "sizes": json.dumps(converted.sizes),
+        "sizes": encode_json(converted.sizes),
         "source_file": source.name,
         "source_names": found.prefix + f"({found.naming_scheme})",
         "source_sha256": read.sha256,
-        "num_batches_tracked": json.dumps(found.batch_counts),
+        "num_batches_tracked": encode_json(found.batch_counts),
     }
     weights.save(options.output, converted.variables, metadata, overwrite=options.overwrite)
     log.info("wrote %s (%.1f MB)", options.output, options.output.stat().st_size / MB)

@@ -11,6 +11,7 @@ import lensjax
 from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import claim_folder, write_file
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.prediction.table_files import FORMULA_STARTS
 from lensjax.workdir import seal, unseal
 
@@ -69,7 +70,7 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
     """
     try:
         if overwrite and (output / MANIFEST).is_file():
-            write_file(output / MANIFEST, json.dumps(dict(settings), indent=1).encode())
+            write_file(output / MANIFEST, encode_json(dict(settings), indent=1).encode())
         claim_folder(output, MANIFEST, settings)
     except UserError as error:
         advice = ", or add --overwrite" if (output / MANIFEST).is_file() else ""
@@ -128,7 +129,7 @@ def write_result(
     content = {"name": lens.name, **json.loads(result), **about, "lensjax": lensjax.__version__}
     write_file(output / f"{lens.name}.html", page.encode())
     write_file(output / f"{lens.name}.png", picture)
-    write_file(output / f"{lens.name}.json", (json.dumps(seal(content), indent=2) + "\n").encode())
+    write_file(output / f"{lens.name}.json", (encode_json(seal(content), indent=2) + "\n").encode())
 
 
 def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary: Summary) -> dict[str, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lensjax.errors import UserError, naming
+from lensjax.json_text import encode_json
 
 
 def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:
@@ -27,7 +28,7 @@ def claim_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None
     check_folder(folder, manifest, wanted)
     if not (folder / manifest).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / manifest, json.dumps(wanted, indent=1).encode())
+        write_file(folder / manifest, encode_json(wanted, indent=1).encode())
 
 
 def check_folder(folder: Path, manifest: str, wanted: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from lensjax.errors import UserError
 from lensjax.evaluation.types import Labels, Probabilities
+from lensjax.json_text import encode_json
 from lensjax.workdir import seal, unseal, write_atomically
 
 CALIBRATION_FILE = "calibration.json"  # in the run's folder
@@ -78,7 +79,7 @@ def to_logits(probabilities: Probabilities) -> Float[np.ndarray, "n classes"]:
 
 def write_calibration(workdir: Path, calibration: Calibration) -> None:
     """Writes the calibration to the run's folder, replacing any earlier one."""
-    content = json.dumps(seal(dataclasses.asdict(calibration)), indent=2)
+    content = encode_json(seal(dataclasses.asdict(calibration)), indent=2)
     write_atomically(workdir / CALIBRATION_FILE, content + "\n")
 
 

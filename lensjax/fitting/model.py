@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.errors import UserError
+from lensjax.modeling.arguments import positive_length, whole_number
 from lensjax.modeling.components import Sersic
 from lensjax.modeling.model import GROUPS, LensModel
 from lensjax.modeling.parameter import Parameter
@@ -46,13 +47,11 @@ class SmoothModel:
     noise_rms: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.pixel_scale < math.inf:
-            raise UserError(f"pixel_scale is {self.pixel_scale}; expected a positive number of arcsec")
+        positive_length("pixel_scale", self.pixel_scale)
         if not 0 <= self.psf_sigma < math.inf:
             raise UserError(f"psf_sigma is {self.psf_sigma}; expected 0 or a positive number of arcsec")
-        if self.subpixels != int(self.subpixels) or self.subpixels < 1:
-            raise UserError(f"subpixels is {self.subpixels}; expected a positive whole number")
-        if self.psf_size % 2 != 1 or self.psf_size < 1:
+        whole_number("subpixels", self.subpixels)
+        if whole_number("psf_size", self.psf_size) % 2 == 0:
             raise UserError(f"psf_size is {self.psf_size}; expected an odd number of pixels")
         if self.noise_rms is not None and not 0 < self.noise_rms < math.inf:
             raise UserError(f"noise_rms is {self.noise_rms}; expected a positive number or None")

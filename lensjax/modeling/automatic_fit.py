@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from lensjax.errors import UserError
+from lensjax.modeling.arguments import positive_length
 from lensjax.modeling.artifacts import find_artifacts
 from lensjax.modeling.assess import assess
 from lensjax.modeling.correlation import measure_correlation
@@ -62,8 +63,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     """
     if not model.mass:
         raise UserError("the model has no mass; add a main lens (SIS, SIE or EPL) and a source")
-    if not radius > 0:
-        raise UserError(f"radius is {radius}; expected a positive number of arcsec")
+    radius = positive_length("radius", radius)
     notes = list(observation.notes)
     if observation.correlation is None:
         correlation = measure_correlation(observation)

@@ -80,6 +80,22 @@ def component_parameters(component: Any) -> dict[str, Parameter]:
     return {name: value for name, value in fields.items() if isinstance(value, Parameter)}
 
 
+def check_parameters(component: Any) -> None:
+    """Checks that the fields of a component that are parameters are instances of `Parameter`.
+
+    Raises:
+      UserError: if one is not, such as a number.
+    """
+    for field in dataclasses.fields(component):
+        kind: Any = field.type
+        value = getattr(component, field.name)
+        if kind in (Parameter, Parameter | None) and not isinstance(value, kind):
+            raise UserError(
+                f"{field.name} of {type(component).__name__} is {value!r}; expected a Parameter, such as "
+                "Parameter.fixed(1.0)"
+            )
+
+
 def as_method(profile: Deflection) -> Callable[[Any, Array, Array, Values], tuple[Array, Array]]:
     """A deflection of `lensjax.physics` as the method `deflection` of a mass component."""
 
@@ -126,6 +142,9 @@ class EPL:
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
     deflection = as_method(physics.epl_deflection)
+
+
+MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,11 @@
 """The model of a galaxy that is lensed by a galaxy."""
 
-from typing import Any
-
 from lensjax.errors import UserError
-from lensjax.modeling.components import EPL, SIE, SIS, MultiGaussian, Shear, component_parameters
+from lensjax.modeling.components import MAIN_LENSES, MultiGaussian, Shear, component_parameters
 from lensjax.modeling.model import LensModel, Prior
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.shapelets import Shapelets
 
-MAIN_LENSES: dict[str, Any] = {"sis": SIS, "sie": SIE, "epl": EPL}
 _LIGHT_ELLIPTICITY = Parameter.fitted((0.02, 0.02), (-0.6, 0.6), prior=(0.0, 0.25))
 _SHEAR = Parameter.fitted((0.0, 0.0), (-0.5, 0.5), prior=(0.0, 0.05))
 _EINSTEIN_RADIUS = Parameter.fitted((0.5, 2.2), (0.05, 6.0), prior=(1.2, 0.4))

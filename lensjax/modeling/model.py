@@ -11,7 +11,14 @@ from jaxtyping import Array, Float
 
 from lensjax import physics
 from lensjax.errors import UserError
-from lensjax.modeling.components import DirectImage, LightComponent, Mass, component_parameters
+from lensjax.modeling.components import (
+    MAIN_LENSES,
+    DirectImage,
+    LightComponent,
+    Mass,
+    check_parameters,
+    component_parameters,
+)
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.pixel_source import PixelGrid
 
@@ -47,7 +54,7 @@ class LensModel:
     Parameters are named GROUP.NUMBER.PARAMETER, such as "mass.0.theta_E" or "source.0.beta".
 
     Attributes:
-      mass: mass components; the first one is the main lens.
+      mass: mass components; the first one is the main lens, an SIS, SIE or EPL.
       source: light components in the source plane. A model without mass and source describes only the
         foreground light.
       lens_light: light components in the image plane: the lens galaxy and other foreground galaxies.
@@ -55,8 +62,8 @@ class LensModel:
       priors: normal priors in addition to those on single parameters.
 
     Raises:
-      UserError: if components are in the wrong group or do not form a model, `sky` is not 0 or 1, or a prior
-        names an unknown parameter.
+      UserError: if components are in the wrong group, have a number in place of a parameter or do not form a
+        model, `sky` is not 0 or 1, or a prior names an unknown parameter.
     """
 
     mass: tuple[Any, ...] = ()
@@ -71,10 +78,12 @@ class LensModel:
                 if not isinstance(component, kind):
                     profile = "mass" if kind is Mass else "light"
                     raise UserError(f"{component!r} is not a component for {group}; give a {profile} profile")
+                check_parameters(component)
         if bool(self.mass) != bool(self.source):
             raise UserError("a lens model needs mass and source, or neither to fit the foreground light only")
-        if self.mass and "theta_E" not in component_parameters(self.mass[0]):
-            raise UserError("the first mass component must be the main lens: SIS, SIE or EPL")
+        if self.mass and not isinstance(self.mass[0], tuple(MAIN_LENSES.values())):
+            first = type(self.mass[0]).__name__
+            raise UserError(f"the first mass component is {first}; it must be the main lens: SIS, SIE or EPL")
         if any(isinstance(each, PixelGrid) for each in self.lens_light):
             raise UserError("a PixelGrid describes a source, not the lens light; use MultiGaussian or Sersic")
         if sum(isinstance(each, PixelGrid) for each in self.source) > 1:

@@ -8,11 +8,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lensjax.errors import UserError
+from lensjax.modeling.arguments import positive_length, whole_number
 from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.correlation import NoiseCorrelation
 from lensjax.modeling.planes import check_noise, pixels, plane_like
 from lensjax.modeling.psf import check_psf, gaussian_psf, rebin_psf
-from lensjax.physics.checks import check_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
@@ -96,8 +96,8 @@ class Observation:
             "noise": noise,
             "psf": check_psf(psf),
             "mask": valid,
-            "pixel_scale": _check_scale(pixel_scale),
-            "psf_subpixels": _check_integer("psf_subpixels", psf_subpixels),
+            "pixel_scale": positive_length("pixel_scale", pixel_scale),
+            "psf_subpixels": whole_number("psf_subpixels", psf_subpixels),
             "correlation": correlation,
             "notes": tuple(notes),
         }
@@ -152,6 +152,7 @@ class Observation:
 
         parts: dict[str, Any] = read_observation(image, noise, psf, mask, pixel_scale, extension)
         try:
+            subpixels = whole_number("psf_subpixels", psf_subpixels)
             if parts["psf"] is None:
                 if psf_fwhm is None:
                     raise UserError(
@@ -159,9 +160,11 @@ class Observation:
                         "stands in"
                     )
                 # The stand-in has the pixels that psf_subpixels describes.
-                parts["psf"] = gaussian_psf(psf_fwhm, _check_scale(parts["pixel_scale"]) / psf_subpixels)
-                parts["notes"] += (f"psf: a Gaussian of {psf_fwhm:.4g} arcsec FWHM stands in",)
-            return cls(**parts, psf_subpixels=psf_subpixels)
+                fwhm = positive_length("psf_fwhm", psf_fwhm)
+                scale = positive_length("pixel_scale", parts["pixel_scale"])
+                parts["psf"] = gaussian_psf(fwhm, scale / subpixels)
+                parts["notes"] += (f"psf: a Gaussian of {fwhm:.4g} arcsec FWHM stands in",)
+            return cls(**parts, psf_subpixels=subpixels)
         except UserError as error:
             raise UserError(f"{image}: {error}") from None
 
@@ -178,7 +181,7 @@ class Observation:
         Raises:
           UserError: if the side is not at least 2 pixels, or no two valid pixels of the part differ.
         """
-        side = _check_integer("side", side, 2)
+        side = whole_number("side", side, 2)
         cuts = [max(0, -(-(have - side) // 2)) for have in self.image.shape]
         part = tuple(slice(cut, have - cut) for cut, have in zip(cuts, self.image.shape, strict=True))
         return dataclasses.replace(self, image=self.image[part], noise=self.noise[part], mask=self.mask[part])
@@ -200,7 +203,7 @@ class Observation:
           UserError: if the factor is not a whole number from 1 to the size of the image, or no two valid
             blocks differ.
         """
-        factor = _check_integer("factor", factor)
+        factor = whole_number("factor", factor)
         if factor > min(self.image.shape):
             raise UserError(f"factor is {factor}, larger than the image with shape {self.image.shape}")
 
@@ -224,21 +227,3 @@ class Observation:
             pixel_scale=self.pixel_scale * factor,
             correlation=self.correlation and self.correlation.bin(factor),
         )
-
-
-def _check_scale(pixel_scale: Any) -> float:
-    try:
-        scale = float(pixel_scale)
-    except (TypeError, ValueError):
-        scale = np.nan
-    if not 0 < scale < np.inf:
-        raise UserError(f"pixel_scale is {pixel_scale!r}; expected a positive number, arcsec")
-    return scale
-
-
-def _check_integer(name: str, value: Any, least: int = 1) -> int:
-    """The value as an `int`; raises an error if it is not a whole number of at least `least`."""
-    try:
-        return check_number(name, value, least)
-    except ValueError as error:
-        raise UserError(str(error)) from None

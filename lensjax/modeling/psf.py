@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from scipy import ndimage, special
 
 from lensjax.errors import UserError
+from lensjax.modeling.arguments import positive_length
 from lensjax.modeling.planes import pixels
 
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, standard deviations
@@ -26,10 +27,7 @@ def gaussian_psf(fwhm: float, pixel_scale: float) -> np.ndarray:
     Raises:
       UserError: if a length is not positive.
     """
-    for name, value in (("fwhm", fwhm), ("pixel_scale", pixel_scale)):
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} is {value}; expected a positive number, arcsec")
-    sigma = fwhm / _FWHM / pixel_scale
+    sigma = positive_length("fwhm", fwhm) / _FWHM / positive_length("pixel_scale", pixel_scale)
     reach = math.ceil(_REACH * sigma)
     edges = (np.arange(-reach, reach + 2) - 0.5) / sigma
     profile = np.diff(special.ndtr(edges))

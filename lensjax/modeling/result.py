@@ -1,14 +1,13 @@
 """Result of a fit of a lens model."""
 
 import dataclasses
-import json
-import math
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from lensjax.json_text import encode_json
 from lensjax.modeling.frame import Frame
 from lensjax.modeling.model import LensModel
 from lensjax.modeling.verdict import Verdict
@@ -139,13 +138,4 @@ class LensModelFit:
             "frame": self.frame._asdict(),
             "lenstronomy": self.to_lenstronomy(),
         }
-        return json.dumps(_finite(content), indent=2, allow_nan=False)
-
-
-def _finite(content: Any) -> Any:
-    """The content, with None in place of numbers that are not finite."""
-    if isinstance(content, dict):
-        return {name: _finite(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+        return encode_json(content, indent=2)

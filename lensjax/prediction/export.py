@@ -7,7 +7,6 @@ logits of the file with those of the run.
 import dataclasses
 import functools
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from lensjax import weights
 from lensjax.data.images import CLASSES
 from lensjax.data.preparation import num_channels
 from lensjax.errors import UserError, naming
+from lensjax.json_text import encode_json
 from lensjax.prediction.domain import Domain
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.training.recipe import Recipe
@@ -243,7 +243,7 @@ def read_onnx(function: ModelFunction, path: Path) -> LogitsFunction:
 
 def write_safetensors(function: ModelFunction, path: Path) -> None:
     """Writes a model file, which `lensjax.load` and `lensjax predict` read."""
-    own = {"config": function.config, "temperature": json.dumps(function.temperature)}
+    own = {"config": function.config, "temperature": encode_json(function.temperature)}
     stored = {} if function.domain is None else {"domain": dataclasses.asdict(function.domain)}
     weights.save(path, function.variables | stored, _metadata(function) | own)
 
@@ -278,8 +278,8 @@ def _metadata(function: ModelFunction) -> dict[str, str]:
     return {
         "architecture": function.name,
         "best_epoch": str(function.best_epoch),
-        "classes": json.dumps(CLASSES),
-        "image_shape": json.dumps(function.image_shape),
+        "classes": encode_json(CLASSES),
+        "image_shape": encode_json(function.image_shape),
         "lensjax": lensjax.__version__,
     }
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.workdir import seal, unseal, write_atomically
 
 SAVE_INTERVAL = 1.0  # seconds between two saves of the progress
@@ -77,7 +78,7 @@ class PartialTable:
         os.fsync(self._stream.fileno())
         done = dataclasses.asdict(self.progress) | {"table_sha256": self._hash.hexdigest()}
         content = seal({"about": self.about, "done": done})
-        write_atomically(_progress_path(self.path), json.dumps(content, indent=2) + "\n")
+        write_atomically(_progress_path(self.path), encode_json(content, indent=2) + "\n")
         self._saved = time.monotonic()
 
 

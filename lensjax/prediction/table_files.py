@@ -11,6 +11,7 @@ from pathlib import Path
 from lensjax.data.images import CLASSES
 from lensjax.data.residuals import FIT_VALUES
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.prediction.classifier import Predictions
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -91,7 +92,7 @@ def encode_rows(table: Iterable[Mapping[str, object]], names: list[str], suffix:
       suffix: suffix of the finished file.
     """
     if suffix != ".csv":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table).encode()
+        return "".join(encode_json(row, ensure_ascii=False) + "\n" for row in table).encode()
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_csv_cell(name, row[name]) for name in names] for row in table)
     return text.getvalue().encode()

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from lensjax.evaluation.scores import (
     percentile_intervals,
     resample_weights,
 )
+from lensjax.json_text import encode_json
 from lensjax.prediction import tta
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
 from lensjax.report import plots
@@ -69,7 +69,7 @@ def compare_runs(
     )
     for suffix in ("png", "pdf"):
         save_figure(figure, output / f"roc.{suffix}")
-    write_atomically(output / RESULT, json.dumps(content, indent=2) + "\n")
+    write_atomically(output / RESULT, encode_json(content, indent=2) + "\n")
     return format_table(content)
 
 

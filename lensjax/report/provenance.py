@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import platform
 import shlex
 import sys
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 import lensjax
 from lensjax.config import default_config, flatten
 from lensjax.data.images import Split
+from lensjax.json_text import encode_json
 from lensjax.workdir import CONFIG, read_config
 
 PACKAGES = ("jax", "flax", "optax", "numpy")
@@ -51,7 +51,7 @@ class Provenance:
         """Fields of the config that differ from `lensjax.config.default_config`."""
         defaults = flatten(default_config().to_dict())
         return {
-            name: json.dumps(value)
+            name: encode_json(value)
             for name, value in flatten(self.config.to_dict()).items()
             if value != defaults.get(name)
         }

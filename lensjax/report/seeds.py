@@ -1,6 +1,5 @@
 """Joint evaluation of runs that differ only in their seeds: mean, scatter and ensemble."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lensjax.evaluation.scores import (
     resample_weights,
 )
 from lensjax.evaluation.types import Labels, Probabilities
+from lensjax.json_text import encode_json
 from lensjax.prediction.trained_model import PredictionOptions, TrainedModel
 from lensjax.workdir import REPORT, write_atomically
 
@@ -58,7 +58,7 @@ def evaluate_seeds(
     parts = ["" if split == "test" else split, "" if tta == "none" else tta]
     folder = workdir.joinpath(REPORT, *filter(None, parts))
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RESULT, json.dumps(content, indent=2) + "\n")
+    write_atomically(folder / RESULT, encode_json(content, indent=2) + "\n")
     return f"{format_table(content)}\n\nAll scores: {folder / RESULT}"
 
 

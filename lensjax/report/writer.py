@@ -1,6 +1,5 @@
 """Writes the report of a run: page, figures, metrics as JSON, and a table for the terminal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from lensjax.evaluation.scores import (
     percentile_intervals,
     resample_weights,
 )
+from lensjax.json_text import encode_json
 from lensjax.prediction.predictor import ModelPredictions
 from lensjax.report import plots
 from lensjax.report.galleries import certainty_gallery, first_images_gallery
@@ -95,7 +95,7 @@ def write_report(
         "calibration": calibration_summary(labels, probabilities, temperature),
         "outside_domain": None if reasons is None else sum(map(bool, reasons)),
     }
-    write_atomically(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+    write_atomically(folder / "metrics.json", encode_json(content, indent=2) + "\n")
     split = provenance.split
     panels = [certainty_gallery(images, probabilities, right=right, split=split) for right in (True, False)]
     panels += [*detail_panels, first_images_gallery(images, probabilities, split=split)]

@@ -1,8 +1,12 @@
-"""Reuse of freed host memory between training steps on a CPU."""
+"""Host memory: the peak of this process, and reuse of freed memory between training steps on a CPU."""
 
+import contextlib
 import ctypes
 import os
 import platform
+import re
+import sys
+from pathlib import Path
 
 # Constants of the GNU C library's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -27,6 +31,18 @@ def keep_freed_memory() -> bool:
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     done = [mallopt(setting, value) == 1 for setting, value in settings]
     return all(done)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process, bytes."""
+    import resource  # absent on Windows
+
+    # On Linux, ru_maxrss can be the peak of the process that started this one.
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
+            return 1024 * int(found[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _has_gnu_library() -> bool:

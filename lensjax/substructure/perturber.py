@@ -1,7 +1,6 @@
 """Search for one dark perturber in a fitted lens: verdict, position, mass and sensitivity."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from lensjax.json_text import encode_json
+from lensjax.modeling.arguments import whole_number
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
 from lensjax.substructure.halos import Halo
@@ -130,11 +131,7 @@ class PerturberSearch:
                 for each in self.refits
             ]
         }
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in content.items()
-        }
-        return json.dumps(finite, indent=2)
+        return encode_json(content, indent=2)
 
 
 def find_perturber(
@@ -154,7 +151,8 @@ def find_perturber(
       fit: its fit, see `lensjax.modeling.fit`.
       halo: kind of perturber, with the redshifts.
       nuisances: effects that are fitted together with the perturber.
-      step: distance between neighboring positions of the map, arcsec.
+      step: distance between neighboring positions of the map, arcsec; at most half the side of the fitted
+        image.
       refits: number of positions from which all parameters are fitted, if the map has a candidate.
       progress: called with the number of finished renderings of the map and their total number.
 
@@ -165,6 +163,7 @@ def find_perturber(
       UserError: if the fit failed or has no arcs that exceed the noise, its source is on a grid of pixels, an
         argument is invalid, or a refit is not finite.
     """
+    refits = whole_number("refits", refits, 0)
     found, linear = map_perturbers(observation, fit, halo, nuisances=nuisances, step=step, progress=progress)
     starts = [each for each in _best_positions(found, refits) if each[3] > CANDIDATE]
     results = []

@@ -10,6 +10,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.special import logsumexp
 
 from lensjax.errors import UserError
+from lensjax.modeling.arguments import positive_length
 from lensjax.modeling.frame import pixel_positions
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.result import LensModelFit
@@ -33,11 +34,11 @@ class PerturberMap:
 
     Attributes:
       halo: kind of perturber.
-      x: positions of the columns, arcsec [columns].
-      y: positions of the rows, arcsec [rows].
+      x: positions of the columns, arcsec, at least three in equal steps [columns].
+      y: positions of the rows, arcsec, at least three in the same steps [rows].
       inside: True for positions within the used part of the image [rows, columns]. Those farther than
         `reach` from the arcs are not searched; their gain and information are 0.
-      log10_mass: log10 of the masses in solar masses, in equal steps [masses].
+      log10_mass: log10 of the masses in solar masses, at least two in equal steps [masses].
       gain: [rows, columns, masses]; 0 outside.
       information: [rows, columns, masses]; 0 outside.
       misfit: variance of the residual of the arcs relative to the noise, at least 1, by which gain and
@@ -139,7 +140,7 @@ def map_perturbers(
       halo: kind of perturber.
       nuisances: effects that are fitted together with the perturber.
       log10_masses: masses that are rendered, log10 of solar masses, at least two in ascending order.
-      step: distance between neighboring positions, arcsec.
+      step: distance between neighboring positions, arcsec; at most half the side of the fitted image.
       reach: positions farther from the arcs are not searched, arcsec.
       progress: called with the number of finished renderings and their total number.
 
@@ -154,11 +155,14 @@ def map_perturbers(
         raise UserError(
             f"the fit of the lens failed ({'; '.join(fit.verdict.reasons)}); there is no arc to search"
         )
-    if not step > 0:
-        raise UserError(f"step is {step}; expected a positive number of arcsec")
+    step = positive_length("step", step)
+    half = min(fit.frame.rows, fit.frame.columns) * fit.frame.pixel_scale / 2
+    if step > half:
+        raise UserError(f"step is {step:g}; expected at most {half:g} arcsec, half the side of the fit")
     rendered = np.array(log10_masses, np.float64)
-    if rendered.size < 2 or (np.diff(rendered) <= 0).any():
-        raise UserError(f"log10_masses is {log10_masses}; expected at least two, in ascending order")
+    if rendered.size < 2 or not (np.diff(rendered) > 0).all() or np.ptp(rendered) < 0.99 * _FINE_STEP:
+        expected = f"at least two, in ascending order, the largest at least {_FINE_STEP} above the smallest"
+        raise UserError(f"log10_masses is {log10_masses}; expected {expected}")
     linear = linearize(observation, fit, nuisances)
     renderer = make_renderer(linear, halo, fit)
     x, y, inside, near = _positions(fit, step, reach)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 
 from lensjax.data.images import CLASSES
 from lensjax.errors import naming
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import format_duration, log
 from lensjax.training.checkpoint_files import Progress
 from lensjax.training.losses import term_names
@@ -35,7 +35,7 @@ class EpochLog:
         self._path = None
         if workdir is None:
             return
-        lines = [json.dumps(record) + "\n" for record in history]
+        lines = [encode_json(record) + "\n" for record in history]
         self._path = workdir / METRICS
         write_atomically(self._path, "".join(lines))
         self._workdir, self._first = workdir, len(history) + 1
@@ -73,7 +73,7 @@ class EpochLog:
         if self._path is None:
             return
         with naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(encode_json(record) + "\n")
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 

@@ -1,7 +1,5 @@
 """Profiling of a run (`--profile`): a trace of a few steps, and a summary of each epoch's time."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from lensjax.runtime import host_memory
 from lensjax.runtime.progress import log
 from lensjax.training import cost
 
@@ -110,5 +109,4 @@ class Profiler:
     def _peak_memory(self) -> int:
         """Peak memory of the device, or of the process on a CPU, bytes."""
         peak = (self._device.memory_stats() or {}).get("peak_bytes_in_use")
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak or (resident if sys.platform == "darwin" else 1024 * resident)
+        return peak or host_memory.peak_memory()

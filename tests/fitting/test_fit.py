@@ -174,7 +174,7 @@ def test_empty_batch_has_an_empty_fit():
         ((2, 9, 9, 1), {"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_impossible_input_raises_one_clear_error(shape, options, message):
+def test_invalid_input_raises_an_error(shape, options, message):
     with pytest.raises(UserError, match=message):
         fitting.fit_in_batches(np.ones(shape, np.float32), **options)
 
@@ -186,9 +186,10 @@ def test_whole_numbers_are_a_scale():
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("pixel_scale", 0.0), ("psf_sigma", np.nan), ("subpixels", 0), ("psf_size", 4)]
+    ("setting", "value"),
+    [("pixel_scale", 0.0), ("psf_sigma", np.nan), ("subpixels", 0), ("subpixels", np.nan), ("psf_size", 4)],
 )
-def test_impossible_model_raises_one_clear_error(setting, value):
+def test_invalid_model_raises_an_error(setting, value):
     with pytest.raises(UserError, match=f"{setting} is .*; expected"):
         dataclasses.replace(fitting.COMMON_TEST, **{setting: value})
 

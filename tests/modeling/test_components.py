@@ -18,6 +18,7 @@ from lensjax.modeling import (
     LensModel,
     MultiGaussian,
     Parameter,
+    PointMass,
     Prior,
     Sersic,
     Shapelets,
@@ -183,8 +184,14 @@ def test_default_model_ties_mass_to_light():
         (lambda: LensModel(mass=(SIE(),)), "needs mass and source, or neither"),
         (
             lambda: LensModel(mass=(Shear(), SIE()), source=(Sersic(),)),
-            "first mass component must be the main",
+            "first mass component is Shear; it must be the main lens: SIS, SIE or EPL",
         ),
+        (lambda: LensModel(mass=(PointMass(),), source=(Sersic(),)), "first mass component is PointMass"),
+        (
+            lambda: LensModel(mass=(SIS(theta_E=1.2),), source=(Sersic(),)),
+            r"theta_E of SIS is 1.2; expected a Parameter, such as Parameter.fixed\(1.0\)",
+        ),
+        (lambda: LensModel(lens_light=(MultiGaussian(outer_e1=0.1),)), "outer_e1 of MultiGaussian is 0.1;"),
         (lambda: LensModel(sky=2), "sky is 2; expected 0"),
         (
             lambda: LensModel(lens_light=(Shapelets(),), priors=(Prior((("mass.0.e1", 1.0),), 0.0, 1.0),)),

@@ -227,6 +227,16 @@ MISSING = {
     ),
     "no file": (PLANES, {"noise": "absent.fits"}, "absent.fits: cannot be opened: No such file"),
     "text scale": (PLANES, {"pixel_scale": "fine"}, "pixel_scale is 'fine'"),
+    "no subpixels": (
+        {"SCI": IMAGE, "ERR": NOISE},
+        {"pixel_scale": 0.05, "psf_fwhm": 0.2, "psf_subpixels": 0},
+        "psf_subpixels is 0; expected a whole number of at least 1",
+    ),
+    "text width": (
+        {"SCI": IMAGE, "ERR": NOISE},
+        {"pixel_scale": 0.05, "psf_fwhm": "wide"},
+        "psf_fwhm is 'wide'; expected a positive number",
+    ),
 }
 
 

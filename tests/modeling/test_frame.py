@@ -6,6 +6,7 @@ import pytest
 from scipy import signal
 
 from lensjax.errors import UserError
+from lensjax.modeling.automatic_fit import fit
 from lensjax.modeling.frame import Frame, convolve_columns, margin, pixel_positions, prepare
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import gaussian_psf
@@ -79,3 +80,11 @@ def test_image_with_few_valid_pixels_is_rejected():
     observation = Observation(image, 1.0, gaussian_psf(0.1, 0.05), pixel_scale=0.05)
     with pytest.raises(UserError, match=r"of 6 arcsec .* has only 64 valid pixels"):
         prepare(observation, radius=3.0)
+
+
+@pytest.mark.parametrize("radius", [0, -1.0, np.nan, np.inf])
+def test_radius_must_be_positive_and_finite(radius):
+    image = np.random.default_rng(0).normal(size=(30, 30))
+    observation = Observation(image, 1.0, gaussian_psf(0.1, 0.05), pixel_scale=0.05)
+    with pytest.raises(UserError, match=f"radius is {radius}; expected a positive number"):
+        fit(observation, radius=radius)

@@ -1,4 +1,4 @@
-"""Reuse of freed memory, measured by page faults."""
+"""Reuse of freed memory, measured by page faults, and the peak memory."""
 
 import json
 import os
@@ -6,7 +6,11 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from helpers.memory import memory_growth
+
+from lensjax.runtime.host_memory import peak_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of the GNU C library")
 
@@ -51,3 +55,19 @@ def test_memory_is_returned_without_the_setting():
 
 def test_user_settings_take_precedence():
     assert run_program("keep", MALLOC_ARENA_MAX="2")[0] is False
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be reset")
+@pytest.mark.parametrize("size", [10**8, 5 * 10**7])
+def test_growth_is_measured_below_an_earlier_peak(size):
+    np.ones(10**8, np.uint8)  # an earlier peak of the process
+    assert memory_growth(lambda: np.ones(size, np.uint8)) == pytest.approx(size, rel=0.1)
+
+
+def test_peak_memory_is_that_of_the_process_itself():
+    """It is not that of the process that started it."""
+    large = np.ones(10**8, np.uint8)
+    program = "from lensjax.runtime.host_memory import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 10**6 < int(done.stdout) < 10**8 == large.nbytes
+    assert peak_memory() > large.nbytes

@@ -1,6 +1,7 @@
 """Search for a perturber in a small lens rendered by lenstronomy, compared with refits and pure noise."""
 
 import dataclasses
+import json
 import types
 
 import numpy as np
@@ -24,6 +25,7 @@ from lensjax.substructure import (
     refit_without,
 )
 from lensjax.substructure.perturber import DETECTED
+from lensjax.substructure.refit import Refit
 from lensjax.substructure.scan import make_renderer, measure_responses
 
 KNOWN_PSF = Nuisances(extra_order=1, psf_width=0.0)
@@ -129,10 +131,17 @@ def test_unusable_input_is_rejected(lens):
     grid = dataclasses.replace(fit, model=dataclasses.replace(fit.model, source=(PixelGrid(),)))
     with pytest.raises(UserError, match="use Shapelets"):
         map_perturbers(seen, grid, HALO)
-    with pytest.raises(UserError, match="step is 0"):
-        map_perturbers(seen, fit, HALO, step=0)
-    with pytest.raises(UserError, match="ascending"):
-        map_perturbers(seen, fit, HALO, log10_masses=(9.0, 8.0))
+    side = min(fit.frame.rows, fit.frame.columns) * fit.frame.pixel_scale
+    for step in (0, np.nan, np.inf):
+        with pytest.raises(UserError, match=f"step is {step}; expected a positive number"):
+            map_perturbers(seen, fit, HALO, step=step)
+    with pytest.raises(UserError, match=f"step is .*; expected at most {side / 2:g} arcsec"):
+        map_perturbers(seen, fit, HALO, step=0.501 * side)
+    for masses in ((9.0,), (9.0, 8.0), (9.0, 9.05), (9.0, np.nan)):
+        with pytest.raises(UserError, match=r"log10_masses is \(9.0,.* expected at least two, in ascending"):
+            map_perturbers(seen, fit, HALO, log10_masses=masses)
+    with pytest.raises(UserError, match=r"refits is 1\.5; expected a whole number of at least 0"):
+        find_perturber(seen, fit, HALO, refits=1.5)
     with pytest.raises(UserError, match="0 < z_lens < z_source"):
         Halo(0.8, 0.3)
     with pytest.raises(UserError, match="pseudo_jaffe, nfw, point_mass"):
@@ -147,3 +156,15 @@ def test_doubtful_or_central_perturber_is_a_candidate(quality, y, expected):
     fitted = types.SimpleNamespace(verdict=Verdict(quality, ()), einstein_radius=1.2, parameters={})
     clear = types.SimpleNamespace(best=(0.0, y, 9.5, 2 * DETECTED))
     assert PerturberSearch(fitted, clear, ()).verdict == expected
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_json_has_null_for_numbers_that_are_not_finite(value):
+    fitted = types.SimpleNamespace(verdict=Verdict("good", ()), einstein_radius=1.2, parameters={})
+    refit = Refit(0.0, 1.0, 9.0, (value, 0.1, value), value, {})
+    search = PerturberSearch(fitted, synthetic_map(), (refit,))
+    found = json.loads(search.to_json(), parse_constant=pytest.fail)
+    assert found["x_error"] is None
+    assert found["y_error"] == 0.1
+    assert found["refits"][0]["errors"] == [None, 0.1, None]
+    assert found["refits"][0]["likelihood_ratio"] is None

@@ -132,6 +132,8 @@ def test_complete_part_file_is_downloaded_again(server, tmp_path):
     drop(server, tmp_path)
     (tmp_path / "net.pth.part").write_bytes(CONTENT)
     assert fetch(OfficialFile(server.url, ""), tmp_path)[1] == DIGEST
+    # The server has nothing after the end of the part file, and the file is requested again from its start.
+    assert [asked for _, asked in server.requests] == [None, f"bytes={len(CONTENT)}-", None]
 
 
 @pytest.mark.parametrize(("published", "given"), [("00000000", ""), ("", "0")])

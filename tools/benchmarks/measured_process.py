@@ -97,9 +97,10 @@ def run(words: list[str], write: Write) -> int:
     code = _run_lensjax(words)
     import jax
 
+    from lensjax.runtime.host_memory import peak_memory
+
     statistics = jax.local_devices()[0].memory_stats() or {}
-    resident = importlib.import_module("training_contestants").resident_bytes()
-    write({"peak_bytes": statistics.get("peak_bytes_in_use"), "peak_resident_bytes": resident})
+    write({"peak_bytes": statistics.get("peak_bytes_in_use"), "peak_resident_bytes": peak_memory()})
     return code
 
 

@@ -22,6 +22,7 @@ from lensjax.cli.configs import default_workdir
 from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, real, switch, usage
 from lensjax.data.images import CLASSES
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log
 from lensjax.runtime.user_cache import CACHE_VARIABLE
 
@@ -436,7 +437,7 @@ def print_summary(name: str, results: Mapping[str, Any]) -> None:
 
 def write(output: Path, report: Mapping[str, Any]) -> None:
     """Writes the results of all runs so far."""
-    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
+    workdir.write_atomically(output, encode_json(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

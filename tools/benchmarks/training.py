@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, switch, usage
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log
 
 FLAGS = {
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> None:
             report["results"].append({"model": model, "batch": batch, "contestants": results})
             if values.output:  # written after each result, so that none is lost if the benchmark is aborted
                 Path(values.output).parent.mkdir(parents=True, exist_ok=True)
-                Path(values.output).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+                Path(values.output).write_text(encode_json(report, indent=1) + "\n", "utf-8")
 
 
 def contestants_file(checkout: Path) -> Path | None:
@@ -313,7 +314,7 @@ def measure_growth(report: dict[str, Any], models: list[str], rounds: int, path:
                 report["growth"].append({"model": model, "what": what, "at": setting} | result)
                 log.info("%s, %s %d: %.1f images/s, %.2f GB", model, what, setting, rate, peak / 1e9)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Path(f"{path}.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+                Path(f"{path}.json").write_text(encode_json(report, indent=1) + "\n", "utf-8")
     draw_growth(report["growth"], report["device"]).savefig(path, dpi=144)
 
 

@@ -10,7 +10,6 @@ import functools
 import importlib
 import itertools
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lensjax.runtime.host_memory import peak_memory
 
 ROOT = Path(__file__).parent.parent.parent
 Jobs = dict[str, Callable[[], Any]]
@@ -58,12 +59,6 @@ def random_images(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Random counts and labels; the content of the images does not affect the time."""
     pixels = np.random.default_rng(0).integers(0, 800, (number, size, size)).astype(np.uint16)
     return pixels, (np.arange(number) % 3).astype(np.int32)
-
-
-def resident_bytes() -> int:
-    """Peak memory of this process, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], int]]:
@@ -121,7 +116,7 @@ def lensjax_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[],
         validate(state.variables)
 
     def peak_bytes() -> int:
-        return (devices[0].memory_stats() or {}).get("peak_bytes_in_use") or resident_bytes()
+        return (devices[0].memory_stats() or {}).get("peak_bytes_in_use") or peak_memory()
 
     return {
         "first step": lambda: train(1),
@@ -236,7 +231,7 @@ def torch_jobs(task: dict[str, Any], folder: Path) -> tuple[Jobs, Callable[[], i
         metrics.roc_auc_score(true_classes, predict(num_validation), average=None)
 
     def peak_bytes() -> int:
-        return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes()
+        return torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
 
     return {
         "first step": lambda: train(batch),

@@ -25,6 +25,7 @@ from lensjax.data.source import load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
 from lensjax.evaluation.metrics import classification_metrics
+from lensjax.json_text import encode_json
 from lensjax.prediction.predictor import make_evaluator, make_predictor
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.runtime.progress import format_duration, log
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
             config = config_of(values.source, name, size, seed, epochs[size])
             result = {"source": values.source, "input": name, **measure(config, name, splits, output)}
             with (output / RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
+                file.write(encode_json(result) + "\n")
             log.info("test AUC %.4f in %s\n", result["auc"], format_duration(result["seconds"]))
     results = [
         result

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.runtime.host_memory import peak_memory
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 SECONDS = 2.0
@@ -125,7 +125,7 @@ def read_files(pipe: multiprocessing.connection.Connection) -> None:
             outcome, detail = "error", f"{type(error).__name__}: {error}"[:300]
         if time.process_time() - start > SECONDS:
             outcome, detail = "hang", f"{time.process_time() - start:.1f} s"
-        pipe.send((outcome, detail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        pipe.send((outcome, detail, peak_memory() / 2**20))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from lensjax import modeling
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, parse_flags, real, usage
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log
 
 FLAGS = {
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         row = fit_lens(folder / name, values["pixel-scale"], values["psf"]) | {"published": radius}
         rows.append({"name": name} | row)
         with output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+            file.write(encode_json(rows[-1]) + "\n")
         log.info("%s", describe(rows[-1]))
     log.info("%s", summarize(rows))
 

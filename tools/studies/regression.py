@@ -27,6 +27,7 @@ from lensjax.data.preparation import num_channels, prepared_size
 from lensjax.data.residuals import add_residuals
 from lensjax.data.simulated import simulated_images
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import format_duration, log
 from lensjax.simulation import Scene
 from lensjax.training.optimizer import build_optimizer
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"{output} has the results of other settings; choose another --output")
     else:
         record = {"settings": settings} | measure(**settings)
-        output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        output.write_text(encode_json(record, indent=2) + "\n", encoding="utf-8")
     log.info("%s", table(record))
 
 

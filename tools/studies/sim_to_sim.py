@@ -1,6 +1,5 @@
 """Measures how well classifiers work on kinds of simulated images that they were not trained on."""
 
-import json
 import sys
 import time
 import types
@@ -22,6 +21,7 @@ from lensjax.data.residuals import counts_per_unit
 from lensjax.data.simulated import simulated_images
 from lensjax.errors import UserError
 from lensjax.evaluation.scores import percentile_intervals, resample_weights
+from lensjax.json_text import encode_json
 from lensjax.prediction.classifier import Classifier
 from lensjax.prediction.readers.sizes import resample
 from lensjax.runtime.progress import log
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
             log.info("%s on %s: AUC %.4f, %.0f s", name, world, cells[-1]["auc"], seconds)
             if output is not None:
                 record = {"images": values.images, "seed": values.seed, "cells": cells}
-                output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                output.write_text(encode_json(record, indent=2) + "\n", encoding="utf-8")
     log.info("%s", table(cells))
 
 

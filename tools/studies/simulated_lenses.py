@@ -17,6 +17,7 @@ from lensjax import modeling, physics
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
 from lensjax.errors import UserError
+from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log, progress_bar
 
 FLAGS = {
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         for index in range(number):
             if index not in rows:
                 rows[index] = measure(seed, index, main_lens)
-                file.write(json.dumps(rows[index]) + "\n")
+                file.write(encode_json(rows[index]) + "\n")
                 file.flush()
             bar.update(1)
     report([rows[index] for index in range(number)])
@@ -262,7 +263,8 @@ def report(rows: list[dict[str, Any]]) -> None:
     for name in ("all", "good"):
         chosen = [row for row in rows if name in ("all", row["verdict"])]
         for parameter in rows[0]["truth"] if chosen else ():
-            error = np.array([row["errors"][parameter] for row in chosen])
+            errors = [row["errors"][parameter] for row in chosen]
+            error = np.array([np.inf if each is None else each for each in errors])  # null if infinite
             pull = np.array([row["fit"][parameter] - row["truth"][parameter] for row in chosen]) / error
             log.info(
                 "  %-8s %-16s %6.2f %6.2f %7.1f %%      %.2g",

@@ -18,6 +18,7 @@ from scipy.special import log_ndtr
 from lensjax import modeling, physics
 from lensjax.cli import runner
 from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.json_text import encode_json
 from lensjax.modeling.foreground import add_model_noise
 from lensjax.modeling.frame import Data, Frame, pixel_distances, prepare, with_weight
 from lensjax.modeling.model import replace_source
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         for index in range(values["number"]):
             if index not in rows:
                 rows[index] = measure(values["seed"], index)
-                file.write(json.dumps(rows[index]) + "\n")
+                file.write(encode_json(rows[index]) + "\n")
                 file.flush()
             bar.update(1)
     ordered = [rows[index] for index in range(values["number"])]

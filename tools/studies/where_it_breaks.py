@@ -1,7 +1,6 @@
 """Measures how a trained lens-fit run degrades when an assumption of the fit is violated."""
 
 import dataclasses
-import json
 import os
 import sys
 import types
@@ -22,6 +21,7 @@ from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.residuals import NO_FIT, add_residuals
 from lensjax.errors import UserError
 from lensjax.evaluation import scores
+from lensjax.json_text import encode_json
 from lensjax.prediction.trained_model import TrainedModel, load_trained_model
 from lensjax.runtime.progress import log
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
             "seed": values.seed,
             "conditions": rows,
         }
-        output.write_text(json.dumps(record, indent=2) + "\n")
+        output.write_text(encode_json(record, indent=2) + "\n")
 
 
 def table(

@@ -177,6 +177,12 @@ def ring(generator: np.random.Generator) -> np.ndarray:
     return 600 * np.exp(-((_R - generator.uniform(20, 40)) ** 2) / 18)
 
 
+def exposure_map(generator: np.random.Generator) -> np.ndarray:
+    """Exposure time in steps along x, longer in one part."""
+    steps = np.round(4 * np.clip((_X + generator.uniform(20, 80)) / 80, 0, 1))
+    return generator.uniform(300, 700) * (steps + (_Y > 10) / 2)
+
+
 OTHERS: dict[str, Callable[..., np.ndarray]] = {
     "blank field, normal noise": lambda number, generator: generator.normal(100, 10, (number, SIZE, SIZE)),
     "blank field, photons": photons(lambda _: np.zeros((SIZE, SIZE))),
@@ -188,9 +194,7 @@ OTHERS: dict[str, Callable[..., np.ndarray]] = {
         [np.exp(-(_R**2) / (2 * generator.uniform(1, 8) ** 2)) for _ in range(number)]
     ),
     "mask": lambda number, generator: (generator.random((number, SIZE, SIZE)) > 0.9).astype(np.uint8),
-    "exposure map": lambda number, generator: np.stack(
-        [500 * np.round(4 * np.clip((_X + generator.uniform(20, 80)) / 80, 0, 1)) + 250 * (_Y > 10)] * number
-    ),
+    "exposure map": lambda number, generator: np.stack([exposure_map(generator) for _ in range(number)]),
 }
 
 
