@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lensjax.cli.configs import check_fields, default_workdir, load_config
+from lensjax.cli.configs import check_flags, default_workdir, load_config
 from lensjax.cli.flags import (
     Flag,
     choice,
@@ -183,7 +183,7 @@ def parse(arguments: Sequence[str]) -> Options:
     config = None
     if named is not None:
         config = load_config(named)
-        check_fields(config, words)
+        check_flags(words)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
     elif _is_given(SOURCE, words):
         flags.DEFINE_string(SOURCE, None, "Source of the images.", flag_values=values)
