@@ -103,7 +103,8 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
     for name in ("input", "output"):
         if path := values[name]:
             setattr(options, name, Path(path).expanduser())
-    if options.download and (options.input or options.to_torch or options.arch):
+    others = ("input", "arch", "entry", "prefix", "to-torch")
+    if options.download and any(values[name] for name in others):
         raise UserError("--download can be combined only with --output, --sha256 and --overwrite; see --help")
     if not options.download and not (options.input and options.output):
         raise UserError("--input and --output are both required; see --help")

@@ -77,7 +77,7 @@ FLAGS: dict[str, Flag] = {
         "crop", "Crop oversized images to their center.", ("error", "crop"), "error", "predict"
     ),
     "pixel-scale": real(
-        "Pixel scale of the images, which are resampled to the pixel scale of the run.",
+        "Pixel scale of the images, whose centers are resampled to the pixel scale of the run.",
         None,
         1e-6,
         "predict",
@@ -97,7 +97,8 @@ FLAGS: dict[str, Flag] = {
     "psf": Flag(
         "FILE",
         "Point-spread function of telescope images. The input is then that of lensjax fit: a lens model is "
-        "fitted to each image, and its residual is classified (docs/real_images.md).",
+        "fitted to each image, and its residual is classified (docs/real_images.md). Not with --fit-size, "
+        "--tta or --calibrated.",
         ("predict",),
     ),
     "calibrated": switch("Apply the temperature that was fitted to the validation images.", "predict"),
@@ -114,6 +115,9 @@ FLAGS: dict[str, Flag] = {
     "num-processes": integer("--distributed: number of processes.", None, 1, "train"),
     "process-id": integer("--distributed: number of this process, from 0.", None, 0, "train", value="I"),
 }
+
+# Flags that have no effect beside another one.
+EXCLUSIVE = {"psf": ("fit-size", "tta", "calibrated"), "pixel-scale": ("fit-size",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,8 +274,10 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
         raise UserError(f"{mode} needs {needed}; see --help")
     if values.noise and not values.psf:
         raise UserError("--noise is for telescope images; give their point-spread function with --psf")
-    if values.psf and (values["fit-size"].present or values.calibrated):
-        raise UserError("--psf cannot be combined with --fit-size or --calibrated")
+    for name, others in EXCLUSIVE.items():
+        for other in others:
+            if values[name].present and values[other].present:
+                raise UserError(f"--{name} cannot be combined with --{other}; see --help")
     if mode == "predict" and not values.input:
         raise UserError("predict needs --input: an image file, or a folder or zip archive of images")
     for name, flag in FLAGS.items():

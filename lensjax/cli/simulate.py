@@ -64,6 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:
         raise UserError("--output or --montage is required; see --help")
+    for name in ("train", "val", "format"):
+        if not values.output and getattr(values, name) != FLAGS[name].default:
+            raise UserError(f"--{name} needs --output, the folder of the images; see --help")
     simulation.preset(values.preset)
     if values.output:
         numbers = {"train": values.train, "val": values.val}
