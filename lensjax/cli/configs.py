@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import lensjax
 from lensjax.config import check_fields, check_name, complete_config, flatten
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 
 
 def folder() -> Path:
@@ -81,6 +82,6 @@ def check_flags(words: Sequence[str]) -> None:
 
 
 def _find(name: str) -> Path | None:
-    if Path(name).is_file():
-        return Path(name)
+    if user_path(name).is_file():
+        return user_path(name)
     return folder() / f"{name}.py" if name in names() else None

@@ -16,12 +16,14 @@ from lensjax.cli.flags import (
     describe_extra_word,
     describe_flag_error,
     integer,
+    path_to,
     real,
     switch,
 )
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 
 MODES = {
     "train": "train a classifier and report on the test images",
@@ -59,18 +61,19 @@ FLAGS: dict[str, Flag] = {
         "none",
         *("evaluate", "predict", "compare"),
     ),
-    "input": Flag(
+    "input": path_to(
         "PATH",
         "Images: a file, a folder or zip archive with files at any depth, or a quoted glob pattern; .npy "
         ".npz .fits .fits.gz .fits.fz .png .tif .h5. The flag name can be omitted.",
-        ("predict",),
+        "predict",
     ),
-    "output": Flag(
+    "output": path_to(
         "PATH",
         "predict: the table, .csv, .jsonl or .parquet; predictions.csv if not given. Rerun the same command "
         "to resume an unfinished table, PATH.part. compare: folder of comparison.json, roc.png and roc.pdf; "
         "comparison/ if not given.",
-        ("predict", "compare"),
+        "predict",
+        "compare",
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
@@ -89,17 +92,17 @@ FLAGS: dict[str, Flag] = {
         "of .h5 files or array of .npz files.",
         ("predict",),
     ),
-    "noise": Flag(
+    "noise": path_to(
         "FILE",
         "Noise map for --psf. If not given, it is read from an extension of the image file or estimated.",
-        ("predict",),
+        "predict",
     ),
-    "psf": Flag(
+    "psf": path_to(
         "FILE",
         "Point-spread function of telescope images. The input is then that of lensjax fit: a lens model is "
         "fitted to each image, and its residual is classified (docs/real_images.md). Not with --fit-size, "
         "--tta or --calibrated.",
-        ("predict",),
+        "predict",
     ),
     "calibrated": switch("Apply the temperature that was fitted to the validation images.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
@@ -158,8 +161,8 @@ class Options:
     output: Path
     overwrite: bool
     crop: bool
-    noise: str | None
-    psf: str | None
+    noise: Path | None
+    psf: Path | None
     pixel_scale: float | None
     extension: str | None
     calibrated: bool
@@ -204,7 +207,7 @@ def parse(arguments: Sequence[str]) -> Options:
                 f"predict takes only one path, but {extra} was also given; give a folder, or put a pattern "
                 "such as 'new/*.fits' in quotes"
             )
-        values["input"].value = rest.pop()
+        values["input"].value = user_path(rest.pop())
         values["input"].present = 1
     if rest[1:]:
         raise UserError(describe_extra_word(rest[1]))
@@ -218,13 +221,13 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"--{SOURCE} needs --config, except with {' or '.join(MOVABLE)}; see --help")
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
-    output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
+    default_output = Path("comparison" if mode == "compare" else "predictions.csv")
     if model := given.pop("model"):
         from lensjax.prediction.trained_model import find_model  # slow to import
 
         workdir = find_model(model)
     else:
-        workdir = default_workdir(named or "") if given["workdir"] is None else Path(given["workdir"])
+        workdir = default_workdir(named or "") if given["workdir"] is None else user_path(given["workdir"])
     crop = given.pop("fit_size") == "crop"
     return Options(
         **given
@@ -234,8 +237,7 @@ def parse(arguments: Sequence[str]) -> Options:
             "source": source if values.mode in MOVABLE and _is_given(SOURCE, words) else None,
             "workdir": workdir,
             "workdirs": _workdirs(given["workdir"], named) if mode == "compare" else (workdir,),
-            "input": Path(given["input"]) if given["input"] else None,
-            "output": Path(output),
+            "output": given["output"] or default_output,
             "crop": crop,
         }
     )
@@ -257,7 +259,7 @@ def _is_given(name: str, words: Sequence[str]) -> bool:
 
 
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
-    found = tuple(Path(part) for part in (folders or "").split(",") if part)
+    found = tuple(user_path(part) for part in (folders or "").split(",") if part)
     if config is not None or len(found) < 2 or len({path.resolve() for path in found}) < len(found):
         raise UserError("compare needs --workdir FOLDER,FOLDER of two or more different runs; omit --config")
     return found

@@ -8,7 +8,8 @@ import pytest
 
 from lensjax.cli import runner
 from lensjax.cli.configs import load_config
-from lensjax.cli.help import fields_page, help_text
+from lensjax.cli.flags import parse_flags
+from lensjax.cli.help import COMMANDS, command_module, fields_page, help_text
 from lensjax.cli.options import FLAGS, MODES, parse
 from lensjax.config import FIELDS, default_config, flatten
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
@@ -248,6 +249,20 @@ def test_command_may_be_the_first_argument():
     assert one == parse(["--mode", "evaluate", "--workdir", "x"])
     with pytest.raises(UserError, match="give only one of them"):
         parse(["evaluate", "--mode", "train", "--workdir", "x"])
+
+
+def test_home_folder_is_replaced_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    home, paths = pathlib.Path("/home/ada/x"), {"FILE", "FOLDER", "PATH"}
+    for table in (FLAGS, *(command_module(name).FLAGS for name in COMMANDS)):
+        for name in (name for name, flag in table.items() if flag.value in paths and name != "workdir"):
+            assert parse_flags(table, [f"--{name}=~/x"])[name] == home
+            assert parse_flags(table, [f"--{name}=~nobody-/x"])[name] == pathlib.Path("~nobody-/x")
+            with pytest.raises(UserError, match=f"{name}=: is empty"):
+                parse_flags(table, [f"--{name}="])
+    assert parse(["predict", "--workdir=~/x", "~/x"]).workdir == home
+    assert parse(["predict", "--workdir=~/x", "~/x"]).input == home
+    assert parse(["compare", "--workdir=~/x,y"]).workdirs == (home, pathlib.Path("y"))
 
 
 def test_configs_are_found_by_name():
