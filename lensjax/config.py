@@ -128,7 +128,7 @@ FIELDS: dict[str, Field] = {
         1000,
     ),
     "model.gauss_newton_steps": Field(
-        0, "Number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0, 1000
+        0, "Maximum number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0, 1000
     ),
     "model.patch_size": Field(16, "ViT: side of a patch, pixels.", 1, 8192),
     "model.embedding_size": Field(384, "ViT: size of the embeddings.", 1, 65_536),

@@ -22,7 +22,7 @@ class LensEncoderNet(ClassifierModule):
     Attributes:
       width: channels after the stem of each ResNet.
       num_blocks: number of blocks in each of the four stages; 0 for only the stem.
-      gauss_newton_steps: number of steps that refine the predicted parameters before the residual is
+      gauss_newton_steps: maximum number of steps that refine the predicted parameters before the residual is
         classified. Gradients do not pass through these steps, so the encoder then learns only from the
         physics loss.
       fit: name of the lens model; see `lensjax.fitting.smooth_model`.
