@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         prediction,
         report,
         simulation,
+        substructure,
         training,
         weights,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "prediction",
     "report",
     "simulation",
+    "substructure",
     "training",
     "weights",
 ]

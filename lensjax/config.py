@@ -128,7 +128,7 @@ FIELDS: dict[str, Field] = {
         1000,
     ),
     "model.gauss_newton_steps": Field(
-        0, "Number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0, 1000
+        0, "Maximum number of Gauss-Newton steps that refine the lens predicted by lens_encoder_net.", 0, 1000
     ),
     "model.patch_size": Field(16, "ViT: side of a patch, pixels.", 1, 8192),
     "model.embedding_size": Field(384, "ViT: size of the embeddings.", 1, 65_536),
@@ -232,6 +232,21 @@ def default_config() -> ConfigDict:
     return config
 
 
+def complete_config(fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a new config with the given values, and the default values of all other fields.
+
+    Args:
+      fields: values by dotted name.
+
+    Raises:
+      UserError: if a field does not exist, or a value has the wrong type.
+    """
+    check_fields(fields, partial=True)
+    config = default_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
 def variant(argument: str | None, **variants: dict[str, object]) -> dict[str, object]:
     """Returns the overrides of the variant selected by `--config FILE:VARIANT`.
 
@@ -263,11 +278,12 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Checks the value of every field and the consistency of related fields.
+    """Checks the names, types and values of all fields and the consistency of related fields.
 
     Raises:
-      UserError: if a value is not allowed.
+      UserError: if a field is missing or unknown, or a value is not allowed.
     """
+    check_fields(flatten(config.to_dict()))
     for name, field in FIELDS.items():
         value = operator.attrgetter(name)(config)
         if field.choices:
@@ -281,26 +297,45 @@ def check(config: ConfigDict) -> None:
     _check_input(config)
 
 
-def check_types(fields: Mapping[str, Any]) -> None:
-    """Checks the names and types of fields that were read from a file.
+def check_name(name: str, prefix: str = "config.") -> None:
+    """Checks that a field exists.
+
+    Args:
+      name: dotted name of the field.
+      prefix: text before the name in the message.
+
+    Raises:
+      UserError: if it does not exist. The message suggests the most similar field.
+    """
+    if name not in FIELDS:
+        near = difflib.get_close_matches(name, FIELDS, n=1)
+        hint = f"did you mean {prefix}{near[0]}?" if near else "lensjax train --help lists all fields"
+        raise UserError(f"{prefix}{name}: this version of lensjax has no such field; {hint}")
+
+
+def check_fields(fields: Mapping[str, Any], *, partial: bool = False) -> None:
+    """Checks the names and types of fields.
 
     Args:
       fields: values by dotted name.
+      partial: whether fields may be missing.
 
     Raises:
-      UserError: if a field does not exist, or the type of a value differs from that of the default; integers
-        are also accepted as floats, and lists as tuples.
+      UserError: if a field does not exist or is missing, or the type of a value differs from that of the
+        default; integers are also accepted as floats, and lists as tuples.
     """
     for name, value in fields.items():
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"config.{name}: this version of lensjax has no such field{hint}")
+        check_name(name)
         kind = type(FIELDS[name].default)
         kinds = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
         if type(value) not in kinds:
             words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
             raise UserError(f"config.{name}={value!r}: must be {words.get(kind, 'a list of integers')}")
+    missing = [name for name in FIELDS if name not in fields]
+    if missing and not partial:
+        raise UserError(
+            f"config.{missing[0]}: this field is missing; start from lensjax.config.default_config"
+        )
 
 
 def _check_sizes(config: ConfigDict) -> None:
@@ -358,5 +393,5 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
+            flat[f"{prefix}{name}"] = value
     return flat

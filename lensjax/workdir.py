@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from lensjax.config import EARLIER_FIELDS, check, check_types, default_config, flatten
+from lensjax.config import EARLIER_FIELDS, check, complete_config, flatten
 from lensjax.errors import UserError, naming
 from lensjax.json_text import encode_json
 
@@ -69,9 +69,10 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       config: the complete config of the run.
 
     Raises:
-      UserError: if `check_path` rejects the path, or the folder belongs to a run with a different or invalid
-        config, contains other files, or cannot be created.
+      UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with a
+        different config, contains other files, or cannot be created.
     """
+    check(config)
     check_path(workdir)
     try:
         if (workdir / CONFIG).exists():
@@ -150,14 +151,12 @@ def parse_config(text: str, source: Path) -> ConfigDict:
     Raises:
       UserError: if it is not a valid config.
     """
-    config = default_config()
     try:
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
         fields = flatten(_without_earlier_fields(unseal(content, _UNSEALED)))
-        check_types(fields)
-        config.update_from_flattened_dict(fields)
+        config = complete_config(fields)
         check(config)
     except RecursionError:
         raise UserError(f"{source}: invalid config: it is nested too deeply") from None

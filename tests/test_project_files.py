@@ -1,5 +1,6 @@
 """The version, the lower bounds and CONTRIBUTING.md agree with the code."""
 
+import ast
 import pathlib
 import re
 import runpy
@@ -23,6 +24,19 @@ def test_every_dependency_has_a_lower_bound_to_test():
     dependencies = tomllib.loads(project.read_text())["project"]["dependencies"]
     assert len(lowest) > len(dependencies)
     assert "jax==" in "\n".join(lowest)
+
+
+def test_documented_packages_are_attributes_of_lensjax():
+    documented = {page.stem for page in (ROOT / "docs" / "api").glob("*.md")}
+    assert documented == set(lensjax.__all__) - {"__version__", "load"}
+    tree = ast.parse(pathlib.Path(lensjax.__file__).read_text())
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    seen_by_type_checkers = {
+        alias.name for node in imported if node.module == "lensjax" for alias in node.names
+    }
+    assert documented == seen_by_type_checkers
+    for name in documented:
+        assert getattr(lensjax, name).__name__ == f"lensjax.{name}"
 
 
 def test_contributing_guide_names_existing_files():

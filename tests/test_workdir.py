@@ -20,6 +20,14 @@ def test_config_is_read_back_unchanged(tmp_path):
     assert read_config(tmp_path / "run").to_dict() == config.to_dict()
 
 
+def test_config_that_could_not_be_read_is_not_written(tmp_path):
+    config = default_config()
+    config.optimizer.lerning_rate = 1.0
+    with pytest.raises(UserError, match=r"no such field; did you mean config\.optimizer\.learning_rate"):
+        claim(tmp_path / "run", config)
+    assert not any(tmp_path.iterdir())
+
+
 def test_different_config_is_rejected_with_its_fields(tmp_path):
     claim(tmp_path, default_config())
     claim(tmp_path, default_config())

@@ -1,6 +1,5 @@
 """Loading of configs by file or by name."""
 
-import difflib
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import lensjax
-from lensjax.config import flatten
+from lensjax.config import check_fields, check_name, complete_config, flatten
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 
 
 def folder() -> Path:
@@ -26,10 +26,11 @@ def load_config(argument: str) -> ConfigDict:
       argument: a Python file, or the name of one of lensjax's own configs; optionally with a variant.
 
     Returns:
-      The config, locked.
+      The config, with all fields.
 
     Raises:
-      UserError: if there is no such file or variant, or if the file does not define a config.
+      UserError: if there is no such file or variant, or if the file does not define a config whose fields
+        have the names and types of the default config.
     """
     name, _, variant = argument.partition(":")
     file = _find(name)
@@ -39,13 +40,19 @@ def load_config(argument: str) -> ConfigDict:
         )
     try:
         config = runpy.run_path(str(file))["get_config"](variant)
+        fields = flatten(config.to_dict()) if isinstance(config, ConfigDict) else None
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"--config {argument}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ConfigDict):
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {argument}: {type(error).__name__}: {reason}") from error
+    if fields is None:
         raise UserError(f"--config {argument}: get_config does not return a ConfigDict")
-    return config.lock()
+    try:
+        check_fields(fields)
+    except UserError as error:
+        raise UserError(f"--config {argument}: {error}") from None
+    return complete_config(fields)
 
 
 def names() -> list[str]:
@@ -59,26 +66,22 @@ def default_workdir(argument: str) -> Path:
     return Path("runs") / (Path(file).stem + (f"-{variant}" if variant else ""))
 
 
-def check_fields(config: ConfigDict, words: Sequence[str]) -> None:
-    """Checks that the config has the field of each `--config.FIELD`.
+def check_flags(words: Sequence[str]) -> None:
+    """Checks that the field of each `--config.FIELD` exists.
 
     Args:
-      config: the config.
       words: the command-line arguments.
 
     Raises:
       UserError: if a field does not exist. The message suggests the most similar field.
     """
-    known = [f"config.{name}" for name in flatten(config.to_dict())]
     for word in words:
         name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and name.startswith("config.") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{near[0]}?" if near else "lensjax train --help lists all fields"
-            raise UserError(f"--{name}: the config has no such field; {hint}")
+        if word.startswith("-") and name.startswith("config."):
+            check_name(name.removeprefix("config."), "--config.")
 
 
 def _find(name: str) -> Path | None:
-    if Path(name).is_file():
-        return Path(name)
+    if user_path(name).is_file():
+        return user_path(name)
     return folder() / f"{name}.py" if name in names() else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lensjax import weights
-from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
+from lensjax.cli.flags import Flag, choice, parse_flags, path_to, switch, usage
 from lensjax.errors import UserError
 from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log, progress_bar
@@ -22,13 +22,13 @@ from lensjax.weights.trees import flatten
 from lensjax.weights.writing import check_output_path
 
 FLAGS = {
-    "input": Flag(
+    "input": path_to(
         "FILE",
         "A PyTorch checkpoint (.pth, .pt, .bin) or a .safetensors file, with parameter names of torchvision, "
         "DINO, timm, Hugging Face or the reference implementation. With --to-torch: a file that this command "
         "wrote, or the folder of a run, whose best epoch is converted.",
     ),
-    "output": Flag(
+    "output": path_to(
         "FILE",
         "File to write: .safetensors for lensjax; with --to-torch, .pth or .pt for torch.load, or "
         ".safetensors.",
@@ -102,10 +102,8 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
     """
     values = parse_flags(FLAGS, arguments)
     options = types.SimpleNamespace(**{name.replace("-", "_"): value for name, value in values.items()})
-    for name in ("input", "output"):
-        if path := values[name]:
-            setattr(options, name, Path(path).expanduser())
-    if options.download and (options.input or options.to_torch or options.arch):
+    others = ("input", "arch", "entry", "prefix", "to-torch")
+    if options.download and any(values[name] for name in others):
         raise UserError("--download can be combined only with --output, --sha256 and --overwrite; see --help")
     if not options.download and not (options.input and options.output):
         raise UserError("--input and --output are both required; see --help")

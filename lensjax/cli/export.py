@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lensjax.cli.flags import Flag, choice, parse_flags, switch, usage
+from lensjax.cli.flags import choice, parse_flags, path_to, switch, usage
 from lensjax.errors import UserError
 from lensjax.runtime.progress import log
 from lensjax.weights.writing import check_output_path
@@ -13,7 +13,7 @@ from lensjax.weights.writing import check_output_path
 TOLERANCE = 1e-4  # largest accepted difference between logits
 NUM_IMAGES = 12
 FLAGS = {
-    "workdir": Flag("FOLDER", "Folder of a run; its best epoch is exported."),
+    "workdir": path_to("FOLDER", "Folder of a run; its best epoch is exported."),
     "format": choice(
         "NAME",
         "stablehlo: a program for jax.export, on CPUs, NVIDIA GPUs and TPUs. onnx: a model for ONNX Runtime. "
@@ -22,7 +22,7 @@ FLAGS = {
         ("stablehlo", "onnx", "safetensors", "torch"),
         None,
     ),
-    "output": Flag(
+    "output": path_to(
         "FILE",
         "File to write, with the suffix of the format: .stablehlo, .onnx or .safetensors; .pth or .pt for "
         "torch.",
@@ -50,7 +50,7 @@ USAGE = usage(
 def main(arguments: Sequence[str]) -> int:
     """Runs the command export."""
     values = parse_flags(FLAGS, arguments, required=("workdir", "format", "output"))
-    workdir, output = (Path(values[name]).expanduser() for name in ("workdir", "output"))
+    workdir, output = values["workdir"], values["output"]
     from lensjax.prediction import export  # slow to import
 
     form = export.FORMATS[values["format"]]

@@ -9,14 +9,14 @@ import numpy as np
 
 from lensjax.cli import fit_lenses, fit_output, lens_batch
 from lensjax.cli.fit_output import Summary
-from lensjax.cli.flags import Flag, choice, integer, real, usage
+from lensjax.cli.flags import choice, integer, path_to, real, usage
 from lensjax.cli.lens_batch import read_observation
 from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import write_file
 from lensjax.errors import UserError
 
 FLAGS = fit_lenses.FLAGS | {
-    "image": Flag(
+    "image": path_to(
         "PATH",
         "FITS file of a lens; or a folder of such files, or of folders with image.fits, noise.fits, psf.fits "
         "and mask.fits; or a CSV table with the columns image, name, noise, psf, mask, z_lens and z_source.",

@@ -5,24 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from lensjax.cli import fit_output, lens_batch
-from lensjax.cli.flags import Flag, choice, integer, real, switch, usage
+from lensjax.cli.flags import Flag, choice, integer, path_to, real, switch, usage
 from lensjax.cli.lens_batch import read_observation
 from lensjax.cli.lens_inputs import LensFiles
 
 FLAGS = {
-    "image": Flag(
+    "image": path_to(
         "PATH",
         "FITS file of a lens; or a folder of such files, or of folders with image.fits, noise.fits, psf.fits "
         "and mask.fits; or a CSV table with the columns image, name, noise, psf and mask.",
     ),
-    "noise": Flag(
+    "noise": path_to(
         "FILE",
         "Noise map. If not given, the extension ERR, RMS, WHT or VAR of the image file is used; without such "
         "an extension, the noise is estimated.",
     ),
-    "psf": Flag("FILE", "Point-spread function. If not given, the extension PSF of the image file is used."),
-    "mask": Flag("FILE", "Mask, 1 for valid pixels."),
-    "output": Flag("FOLDER", "Folder of the results. Rerun the same command to resume."),
+    "psf": path_to(
+        "FILE", "Point-spread function. If not given, the extension PSF of the image file is used."
+    ),
+    "mask": path_to("FILE", "Mask, 1 for valid pixels."),
+    "output": path_to("FOLDER", "Folder of the results. Rerun the same command to resume."),
     "pixel-scale": real(
         "Side of a pixel; read from the header if not given.", None, 1e-6, value="ARCSEC", high=10
     ),

@@ -6,11 +6,13 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 
 WIDTH = 80
 _INDENT = 28
@@ -36,6 +38,11 @@ class Flag:
     define: Callable[..., Any] = flags.DEFINE_string
     default: Any = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def path_to(value: str, description: str, *modes: str) -> Flag:
+    """Flag whose value is a path, in which `~` is the home folder."""
+    return Flag(value, description, modes, _define_path)
 
 
 def choice(value: str, description: str, choices: Sequence[str], default: str | None, *modes: str) -> Flag:
@@ -72,6 +79,19 @@ def comma_list(description: str, default: Sequence[str] | None, *modes: str, val
 def switch(description: str, *modes: str) -> Flag:
     """Flag without a value."""
     return Flag("", description, modes, flags.DEFINE_boolean, False)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parser of paths."""
+
+    def parse(self, argument: str) -> Path:
+        if not argument:
+            raise ValueError("is empty; give it a value")
+        return user_path(argument)
+
+
+def _define_path(name: str, default: None, help: str, flag_values: flags.FlagValues) -> None:
+    flags.DEFINE(_PathParser(), name, default, help, flag_values, flags.ArgumentSerializer())
 
 
 class _FiniteParser(flags.FloatParser):

@@ -1,20 +1,19 @@
 """The command import: converts DeepLenseSim's files to a data set with splits."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from lensjax.cli.flags import Flag, integer, parse_flags, real, usage
+from lensjax.cli.flags import integer, parse_flags, path_to, real, usage
 from lensjax.data.deeplensesim import VALIDATION, import_images
 from lensjax.runtime.progress import log
 
 FLAGS = {
-    "input": Flag(
+    "input": path_to(
         "PATH",
         "Folder or zip archive with the folders no_sub, cdm and axion (or no, sphere and vort) of .npy "
         "files: images, or pickled pairs of an image and an axion mass. Other files are skipped. If it "
         "contains train/ and val/ with such folders, these splits are kept.",
     ),
-    "output": Flag(
+    "output": path_to(
         "FOLDER",
         "Folder of the data set: train/, val/ and, if there are test images, test/, each with the folders "
         "no, sphere and vort of .npy files, scaled to [0, 1]; and truth.csv with class, axion mass in eV and "
@@ -41,7 +40,7 @@ USAGE = usage(
 def main(arguments: Sequence[str]) -> None:
     """Runs the command import."""
     values = parse_flags(FLAGS, arguments, required=("input", "output"))
-    source, output = Path(values["input"]).expanduser(), Path(values["output"]).expanduser()
+    source, output = values["input"], values["output"]
     imported = import_images(
         source, output, validation=values["validation"], test=values["test"], seed=values["seed"]
     )

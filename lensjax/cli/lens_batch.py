@@ -58,11 +58,8 @@ def run(
       Interrupted: if Ctrl-C stopped the command; the finished lenses have been written.
     """
     values = parse_flags(flags, arguments, required=("image", "output"))
-    image, output = (Path(values[name]).expanduser() for name in ("image", "output"))
-    noise, psf, mask = (
-        Path(values[name]).expanduser() if values[name] else None for name in ("noise", "psf", "mask")
-    )
-    lenses = find_lenses(image, noise, psf, mask)
+    output = values["output"]
+    lenses = find_lenses(*(values[name] for name in ("image", "noise", "psf", "mask")))
     settings = {name: values[name] for name in names}
     fit_output.check_format(values["format"])
     fit_output.claim(output, settings, overwrite=values["overwrite"])

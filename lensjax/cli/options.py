@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lensjax.cli.configs import check_fields, default_workdir, load_config
+from lensjax.cli.configs import check_flags, default_workdir, load_config
 from lensjax.cli.flags import (
     Flag,
     choice,
@@ -16,12 +16,14 @@ from lensjax.cli.flags import (
     describe_extra_word,
     describe_flag_error,
     integer,
+    path_to,
     real,
     switch,
 )
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 
 MODES = {
     "train": "train a classifier and report on the test images",
@@ -59,25 +61,26 @@ FLAGS: dict[str, Flag] = {
         "none",
         *("evaluate", "predict", "compare"),
     ),
-    "input": Flag(
+    "input": path_to(
         "PATH",
         "Images: a file, a folder or zip archive with files at any depth, or a quoted glob pattern; .npy "
         ".npz .fits .fits.gz .fits.fz .png .tif .h5. The flag name can be omitted.",
-        ("predict",),
+        "predict",
     ),
-    "output": Flag(
+    "output": path_to(
         "PATH",
         "predict: the table, .csv, .jsonl or .parquet; predictions.csv if not given. Rerun the same command "
         "to resume an unfinished table, PATH.part. compare: folder of comparison.json, roc.png and roc.pdf; "
         "comparison/ if not given.",
-        ("predict", "compare"),
+        "predict",
+        "compare",
     ),
     "overwrite": switch("Replace a finished output.", "predict", "compare"),
     "fit-size": choice(
         "crop", "Crop oversized images to their center.", ("error", "crop"), "error", "predict"
     ),
     "pixel-scale": real(
-        "Pixel scale of the images, which are resampled to the pixel scale of the run.",
+        "Pixel scale of the images, whose centers are resampled to the pixel scale of the run.",
         None,
         1e-6,
         "predict",
@@ -89,16 +92,17 @@ FLAGS: dict[str, Flag] = {
         "of .h5 files or array of .npz files.",
         ("predict",),
     ),
-    "noise": Flag(
+    "noise": path_to(
         "FILE",
         "Noise map for --psf. If not given, it is read from an extension of the image file or estimated.",
-        ("predict",),
+        "predict",
     ),
-    "psf": Flag(
+    "psf": path_to(
         "FILE",
         "Point-spread function of telescope images. The input is then that of lensjax fit: a lens model is "
-        "fitted to each image, and its residual is classified (docs/real_images.md).",
-        ("predict",),
+        "fitted to each image, and its residual is classified (docs/real_images.md). Not with --fit-size, "
+        "--tta or --calibrated.",
+        "predict",
     ),
     "calibrated": switch("Apply the temperature that was fitted to the validation images.", "predict"),
     "profile": switch("Trace some steps, and report after each epoch how its time was spent.", "train"),
@@ -114,6 +118,9 @@ FLAGS: dict[str, Flag] = {
     "num-processes": integer("--distributed: number of processes.", None, 1, "train"),
     "process-id": integer("--distributed: number of this process, from 0.", None, 0, "train", value="I"),
 }
+
+# Flags that have no effect beside another one.
+EXCLUSIVE = {"psf": ("fit-size", "tta", "calibrated"), "pixel-scale": ("fit-size",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +163,8 @@ class Options:
     output: Path
     overwrite: bool
     crop: bool
-    noise: str | None
-    psf: str | None
+    noise: Path | None
+    psf: Path | None
     pixel_scale: float | None
     extension: str | None
     calibrated: bool
@@ -185,7 +192,7 @@ def parse(arguments: Sequence[str]) -> Options:
     config = None
     if named is not None:
         config = load_config(named)
-        check_fields(config, words)
+        check_flags(words)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
     elif _is_given(SOURCE, words):
         flags.DEFINE_string(SOURCE, None, "Source of the images.", flag_values=values)
@@ -202,7 +209,7 @@ def parse(arguments: Sequence[str]) -> Options:
                 f"predict takes only one path, but {extra} was also given; give a folder, or put a pattern "
                 "such as 'new/*.fits' in quotes"
             )
-        values["input"].value = rest.pop()
+        values["input"].value = user_path(rest.pop())
         values["input"].present = 1
     if rest[1:]:
         raise UserError(describe_extra_word(rest[1]))
@@ -216,13 +223,13 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"--{SOURCE} needs --config, except with {' or '.join(MOVABLE)}; see --help")
     given: dict[str, Any] = {name.replace("-", "_"): values[name].value for name in FLAGS}
     mode = values.mode
-    output = given["output"] or ("comparison" if mode == "compare" else "predictions.csv")
+    default_output = Path("comparison" if mode == "compare" else "predictions.csv")
     if model := given.pop("model"):
         from lensjax.prediction.trained_model import find_model  # slow to import
 
         workdir = find_model(model)
     else:
-        workdir = default_workdir(named or "") if given["workdir"] is None else Path(given["workdir"])
+        workdir = default_workdir(named or "") if given["workdir"] is None else user_path(given["workdir"])
     crop = given.pop("fit_size") == "crop"
     return Options(
         **given
@@ -232,8 +239,7 @@ def parse(arguments: Sequence[str]) -> Options:
             "source": source if values.mode in MOVABLE and _is_given(SOURCE, words) else None,
             "workdir": workdir,
             "workdirs": _workdirs(given["workdir"], named) if mode == "compare" else (workdir,),
-            "input": Path(given["input"]) if given["input"] else None,
-            "output": Path(output),
+            "output": given["output"] or default_output,
             "crop": crop,
         }
     )
@@ -255,7 +261,7 @@ def _is_given(name: str, words: Sequence[str]) -> bool:
 
 
 def _workdirs(folders: str | None, config: str | None) -> tuple[Path, ...]:
-    found = tuple(Path(part) for part in (folders or "").split(",") if part)
+    found = tuple(user_path(part) for part in (folders or "").split(",") if part)
     if config is not None or len(found) < 2 or len({path.resolve() for path in found}) < len(found):
         raise UserError("compare needs --workdir FOLDER,FOLDER of two or more different runs; omit --config")
     return found
@@ -272,8 +278,10 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
         raise UserError(f"{mode} needs {needed}; see --help")
     if values.noise and not values.psf:
         raise UserError("--noise is for telescope images; give their point-spread function with --psf")
-    if values.psf and (values["fit-size"].present or values.calibrated):
-        raise UserError("--psf cannot be combined with --fit-size or --calibrated")
+    for name, others in EXCLUSIVE.items():
+        for other in others:
+            if values[name].present and values[other].present:
+                raise UserError(f"--{name} cannot be combined with --{other}; see --help")
     if mode == "predict" and not values.input:
         raise UserError("predict needs --input: an image file, or a folder or zip archive of images")
     for name, flag in FLAGS.items():

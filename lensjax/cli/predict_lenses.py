@@ -1,7 +1,5 @@
 """Classification of telescope images by the command predict."""
 
-from pathlib import Path
-
 import jax
 
 from lensjax import modeling
@@ -45,8 +43,7 @@ def predict_lenses(options: Options, classifier: Classifier) -> tuple[int, int]:
         raise UserError(f"--output={output}: telescope images need a .csv or .jsonl table; change the suffix")
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} exists; choose another --output, or add --overwrite")
-    noise = Path(options.noise) if options.noise else None
-    lenses = find_lenses(options.input, noise, Path(options.psf))
+    lenses = find_lenses(options.input, options.noise, options.psf)
     names = column_names(has_fit=True)
     rows: list[Row] = []
     with progress_bar(len(lenses), "classifying", unit="images") as bar:

@@ -13,7 +13,7 @@ import numpy as np
 
 import lensjax
 from lensjax import simulation
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, path_to, usage
 from lensjax.config import LARGEST_SEED
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.data.output_folder import claim_folder, is_written, write_image
@@ -36,7 +36,7 @@ FLAGS = {
     "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0, high=MOST),
     "val": integer("Number of validation images, 3 or more.", 0, 0, high=MOST),
     "seed": integer("Seed of the scenes; 0 if not given.", 0, 0, high=LARGEST_SEED),
-    "output": Flag(
+    "output": path_to(
         "FOLDER",
         "Folder of the images: train/ and val/, each with the folders no, sphere and vort of .npy files, "
         "float64 of shape (1, height, width); and truth.csv with every true parameter of each image.",
@@ -48,7 +48,7 @@ FLAGS = {
         ("npy", "array_record"),
         "npy",
     ),
-    "montage": Flag("FILE", "Write a labeled contact sheet; without --output, nothing else is written."),
+    "montage": path_to("FILE", "Write a labeled contact sheet; without --output, nothing else is written."),
 }
 USAGE = usage(
     "Simulates images of lenses in the published layout, with all true parameters.",
@@ -64,13 +64,16 @@ def main(arguments: Sequence[str]) -> None:
     values = types.SimpleNamespace(**parse_flags(FLAGS, arguments))
     if not values.output and not values.montage:
         raise UserError("--output or --montage is required; see --help")
+    for name in ("train", "val", "format"):
+        if not values.output and getattr(values, name) != FLAGS[name].default:
+            raise UserError(f"--{name} needs --output, the folder of the images; see --help")
     simulation.preset(values.preset)
     if values.output:
         numbers = {"train": values.train, "val": values.val}
         for folder, number in numbers.items():
             if number < len(CLASSES):
                 raise UserError(f"--{folder} must be at least {len(CLASSES)}; see --help")
-        output = Path(values.output).expanduser()
+        output = values.output
         write = write_layout if values.format == "npy" else write_array_record
         try:
             claim(output, values.preset, values.seed, numbers, values.format)
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
         log.info("%s: %s images of %s", output, f"{sum(numbers.values()):,}", values.preset)
     if values.montage:
-        write_montage(Path(values.montage).expanduser(), values.preset, values.seed)
+        write_montage(values.montage, values.preset, values.seed)
 
 
 def claim(output: Path, preset: str, seed: int, numbers: dict[str, int], form: str) -> None:

@@ -13,6 +13,7 @@ from lensjax.evaluation.calibration import read_temperature
 from lensjax.prediction.domain import read_domain
 from lensjax.prediction.trained_model import MODEL_SUFFIX
 from lensjax.runtime import user_cache
+from lensjax.runtime.paths import user_path
 from lensjax.runtime.progress import log
 from lensjax.training import checkpoint_files as files
 from lensjax.training.history import best_epoch, read_history
@@ -46,7 +47,7 @@ class Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command verify."""
-    paths = [Path(word) for word in arguments if not word.startswith("-")]
+    paths = [user_path(word) for word in arguments if not word.startswith("-")]
     parse_flags(FLAGS, [word for word in arguments if word.startswith("-")])
     damaged = False
     for path in paths or [user_cache.folder("")]:

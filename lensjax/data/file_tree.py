@@ -62,7 +62,7 @@ def open_tree(path: Path) -> FileTree:
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; check config.data.source")
+        raise UserError(f"{path}: no such file or folder; check the path")
     if not path.is_file():  # opening a pipe would block
         raise UserError(f"{path}: not a regular file; specify a folder or a zip archive")
     if re.search(r"\.(tar(\.\w+)?|t[bgx]z2?)$", path.name.lower()):
@@ -148,8 +148,8 @@ class ZipArchive:
             raise UserError(f"{path}: cannot read: {error.strerror}") from error
         except Exception as error:  # zipfile raises many kinds of errors for a damaged archive
             raise UserError(
-                f"{path}: not a zip archive, or truncated ({error}); specify a dataset.zip or a folder with "
-                "train/ and val/"
+                f"{path}: not a zip archive, or truncated ({error}); copy or download it again, or specify a "
+                "folder"
             ) from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._contents: dict[str, Contents] = {"": Contents()}
@@ -194,12 +194,12 @@ class ZipArchive:
             )
         if not parts or any(is_hidden(part) for part in parts):
             return
-        if len(parts) > MAX_DEPTH:
-            raise UserError(
-                f"{self.path}: the entry {entry.filename[:40]!r}... is in more than {MAX_DEPTH} folders; "
-                "create the archive again"
-            )
         folders = parts if name.endswith("/") else parts[:-1]
+        if len(folders) > MAX_DEPTH:
+            raise UserError(
+                f"{self.path}: the path of the entry {entry.filename[:40]!r}... has more than {MAX_DEPTH} "
+                "folders; create the archive again"
+            )
         for depth, folder in enumerate(folders):
             path = "/".join(folders[: depth + 1])
             if path not in self._contents:

@@ -149,4 +149,5 @@ def _check_shape(shape: tuple[int, ...], image_size: int) -> None:
     if plane[0] != plane[1] or plane[0] < 1:
         raise UserError(f"{message}; crop it to a square")
     models = " for Model II to IV images" if plane[0] == 64 else ""
-    raise UserError(f"{message}; set config.data.image_size={plane[0]}{models}")
+    setting = "config.data.image_size, or --image-size of prepare-tfds"
+    raise UserError(f"{message}; set the image size ({setting}) to {plane[0]}{models}")

@@ -18,6 +18,7 @@ from lensjax.data.simulated import FRESH, fresh_images, simulated_images
 from lensjax.data.splits import SELECTIONS, Source, Splits, TrainingImages, select_splits
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import UserError
+from lensjax.runtime.paths import user_path
 from lensjax.runtime.progress import log
 
 MEMORY_SHARE = 0.5  # largest fraction of the machine's memory for training images
@@ -94,7 +95,7 @@ def _open(data_config: ConfigDict) -> Source:
     scheme, rest = _split_scheme(data_config.source)
     if scheme == "simulated":
         return _open_simulation(rest, data_config)
-    path = Path(rest).expanduser()
+    path = user_path(rest)
     if scheme == "tfds":
         from lensjax.data.deep_lense import open_dataset  # TensorFlow Datasets is slow to import
 

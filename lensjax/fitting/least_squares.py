@@ -261,7 +261,7 @@ def _fit_from_bank(
     free, columns = bank
     _, best = jax.lax.top_k(chi_square_gains(columns, image.ravel(), weight.ravel()), _NUM_STARTS)
     fit = functools.partial(
-        _fit_from, model, resolution, image, weight, max_steps=25, tolerance=0.1, damping=1e-2
+        _fit_from, model, resolution, image, weight, max_evaluations=25, tolerance=0.1, damping=1e-2
     )
     fits, equations, _ = jax.vmap(fit)(jnp.asarray(free)[best])
     return fits[jnp.argmin(equations.chi_square)]
@@ -274,15 +274,15 @@ def _fit_from(
     weight: Array,
     start: Array,
     *,
-    max_steps: int | None = None,
+    max_evaluations: int | None = None,
     tolerance: ArrayLike = 0.01,
     damping: float = 1e-5,
 ) -> tuple[Free, NormalEquations, Bool[Array, ""]]:
     # Fits with many parameters converge slowly, in particular if the lens light is faint.
-    steps = max_steps or max(12, 5 * len(start) // 2)
+    number = max_evaluations or max(12, 5 * len(start) // 2)
 
     def evaluate(free: Array) -> NormalEquations:
         columns, jacobian = render_with_jacobian(model, resolution, free)
         return normal_equations(model, free, columns, jacobian, image, weight)
 
-    return minimize(model, evaluate, start, max_steps=steps, tolerance=tolerance, damping=damping)
+    return minimize(model, evaluate, start, max_evaluations=number, tolerance=tolerance, damping=damping)

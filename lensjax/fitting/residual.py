@@ -51,7 +51,8 @@ def refine_parameters(model: SmoothModel, image: Image, start: Free, *, max_step
       model: smooth model.
       image: image in any unit.
       start: starting values of the parameters `model.nonlinear`; clipped to their bounds.
-      max_steps: maximum number of evaluations of the model.
+      max_steps: maximum number of steps; the model is evaluated at the start and after each step. A step that
+        does not decrease chi-square is not taken, but counts.
 
     Returns:
       The refined parameters.
@@ -65,8 +66,9 @@ def refine_parameters(model: SmoothModel, image: Image, start: Free, *, max_step
         return normal_equations(model, free, columns, jacobian, image, weight)
 
     low, high = parameter_bounds(model, start.dtype)
+    start = jnp.clip(start, low, high)
     free, _, _ = minimize(
-        model, evaluate, jnp.clip(start, low, high), max_steps=max_steps, tolerance=_TOLERANCE, damping=1e-3
+        model, evaluate, start, max_evaluations=max_steps + 1, tolerance=_TOLERANCE, damping=1e-3
     )
     return free
 

@@ -152,7 +152,7 @@ class _State:
     equations: NormalEquations
     move: Free
     damping: Number
-    steps: Int[Array, ""]
+    evaluations: Int[Array, ""]
     done: Bool[Array, ""]
 
 
@@ -161,7 +161,7 @@ def minimize(
     evaluate: Callable[[Free], NormalEquations],
     start: Free,
     *,
-    max_steps: int,
+    max_evaluations: int,
     tolerance: ArrayLike,
     damping: float,
 ) -> tuple[Free, NormalEquations, Bool[Array, ""]]:
@@ -171,7 +171,7 @@ def minimize(
       model: smooth model.
       evaluate: function that returns the normal equations for given parameters.
       start: starting values of the parameters `model.nonlinear`.
-      max_steps: maximum number of evaluations, including that of the start.
+      max_evaluations: maximum number of evaluations, including that of the start.
       tolerance: a step with an expected decrease in chi-square below this is the last, and is taken
         without an evaluation.
       damping: damping of the first step, as a fraction of the diagonal.
@@ -194,10 +194,10 @@ def minimize(
         move = damped_step(model, free, equations, damping)
         expected_decrease = move @ equations.gradient[: len(move)]
         done = expected_decrease < tolerance
-        return _State(free, equations, move, damping, state.steps + 1, done)
+        return _State(free, equations, move, damping, state.evaluations + 1, done)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
-        return ~state.done & (state.steps < max_steps)
+        return ~state.done & (state.evaluations < max_evaluations)
 
     # The first iteration evaluates the start itself, which always improves on infinity.
     first = _State(

@@ -14,6 +14,7 @@ from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
 SMALLEST = 100  # smallest number of valid pixels of a fit
+COARSE_SCALE = 0.1  # approximate side of the binned pixels, arcsec
 _MAX_BATCH = 128  # largest number of images that are convolved together; limits the memory
 
 
@@ -146,13 +147,39 @@ class Prepared(NamedTuple):
     unit: float
 
 
-def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.1) -> Prepared:
+def binning(pixel_scale: float) -> int:
+    """Number of native pixels along the side of a binned pixel; 1 for large native pixels.
+
+    Args:
+      pixel_scale: side of a native pixel, arcsec.
+    """
+    return max(1, round(COARSE_SCALE / pixel_scale))
+
+
+def fitted_square(observation: Observation, radius: float) -> tuple[slice, slice]:
+    """Rows and columns that a fit uses; their numbers are rounded down to whole binned pixels.
+
+    Args:
+      observation: the observation.
+      radius: half the side of the square, arcsec.
+    """
+    factor = binning(observation.pixel_scale)
+
+    def part(length: int) -> slice:
+        count = min(length, round(2 * radius / observation.pixel_scale)) // factor * factor
+        start = (length - count) // 2
+        return slice(start, start + count)
+
+    rows, columns = observation.image.shape
+    return part(rows), part(columns)
+
+
+def prepare(observation: Observation, *, radius: float) -> Prepared:
     """Cuts out the square around the center of an observation, and also bins it.
 
     Args:
       observation: the observation.
       radius: half the side of the square, arcsec.
-      coarse_scale: approximate side of the binned pixels, arcsec; larger native pixels are not binned.
 
     Returns:
       The native and the binned pixels. A binned pixel is valid if all of its native pixels are.
@@ -161,15 +188,13 @@ def prepare(observation: Observation, *, radius: float, coarse_scale: float = 0.
       UserError: if too few pixels are valid.
     """
     scale = observation.pixel_scale
-    factor = max(1, round(coarse_scale / scale))
-    starts, counts, centers = [], [], []
-    for length in observation.image.shape:
-        count = min(length, round(2 * radius / scale)) // factor * factor
-        start = (length - count) // 2
-        starts.append(start)
-        counts.append(count)
-        centers.append((start + (count - 1) / 2 - (length - 1) / 2) * scale)
-    window = tuple(slice(start, start + count) for start, count in zip(starts, counts, strict=True))
+    factor = binning(scale)
+    window = fitted_square(observation, radius)
+    counts = [part.stop - part.start for part in window]
+    centers = [
+        (part.start + part.stop - length) / 2 * scale
+        for part, length in zip(window, observation.image.shape, strict=True)
+    ]
     image, noise, valid = observation.image[window], observation.noise[window], observation.valid[window]
     if np.count_nonzero(valid) < SMALLEST:
         raise UserError(

@@ -22,9 +22,8 @@ class LensEncoderNet(ClassifierModule):
     Attributes:
       width: channels after the stem of each ResNet.
       num_blocks: number of blocks in each of the four stages; 0 for only the stem.
-      gauss_newton_steps: maximum number of evaluations of the lens, including that of the prediction, while
-        Gauss-Newton steps refine the predicted parameters before the residual is classified; 0 for no
-        refinement. Gradients do not pass through these steps, so the encoder then learns only from the
+      gauss_newton_steps: maximum number of steps that refine the predicted parameters before the residual is
+        classified. Gradients do not pass through these steps, so the encoder then learns only from the
         physics loss.
       fit: name of the lens model; see `lensjax.fitting.smooth_model`.
       dtype: dtype of both ResNets; see `ResNet`. The lens is rendered in float32.

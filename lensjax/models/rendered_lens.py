@@ -62,7 +62,7 @@ def refine(
       model: lens model.
       images: images in any unit.
       free: initial parameters of the lens in each image, in the order of `model.nonlinear`.
-      steps: maximum number of evaluations of the model, including that of `free`; 0 returns `free` unchanged.
+      steps: maximum number of steps; 0 returns `free` unchanged.
 
     Returns:
       The refined parameters.

@@ -12,8 +12,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from lensjax.data.file_tree import natural_key
+
 PyTree = Any
 Path = tuple[str, ...]
+STEM = "bn1"  # last module of the stem of a ResNet
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layer"))
@@ -81,9 +84,9 @@ def resnet_layers(variables: PyTree) -> tuple[Path, ...]:
     """
     params = variables["params"]
     name = "cnn" if "cnn" in params else "resnet"
-    blocks = sorted(key for key in params[name] if key.startswith("layer"))
+    blocks = sorted((key for key in params[name] if key.startswith("layer")), key=natural_key)
     last = {block.split("_")[0]: block for block in blocks}
-    return tuple((name, block) for block in last.values()) or ((name, "bn1"),)
+    return tuple((name, block) for block in last.values()) or ((name, STEM),)
 
 
 def upsample_to_pixels(maps: Float[np.ndarray, "n rows columns"], size: int) -> Float[np.ndarray, "n s s"]:

@@ -104,11 +104,14 @@ class Classifier:
         """
         check_choice("bad", bad, ("raise", "mark"))
         options = self.prediction_options(calibrated=calibrated, tta=tta)
-        if isinstance(images, np.ma.MaskedArray):
+        if isinstance(images, np.ma.MaskedArray) and images.dtype.kind in "biuf":
             images = np.ma.filled(images.astype(np.float64), np.nan)
-        array = np.asarray(images)
+        try:
+            array = np.asarray(images)
+        except ValueError:
+            raise UserError("the images have different shapes; crop or resample them") from None
         size = self.trained.config.data.image_size
-        number, *shape = (0, size, size) if not len(array) else stack_shape(array.shape)
+        number, *shape = (0, size, size) if array.shape[:1] == (0,) else stack_shape(array.shape)
         if tuple(shape) != (size, size):
             raise UserError(
                 f"images of shape {array.shape}: the classifier needs {size} x {size} pixels; crop or "

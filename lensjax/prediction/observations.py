@@ -1,5 +1,8 @@
 """Classification of telescope images from the residual of a lens model."""
 
+import dataclasses
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -8,8 +11,9 @@ from lensjax.data.images import ImageSet
 from lensjax.data.npy import min_max_scale
 from lensjax.data.residuals import FIT_VALUES, NO_FIT
 from lensjax.errors import UserError
+from lensjax.modeling.frame import binning, fitted_square
 from lensjax.prediction.classifier import Classifier, Predictions
-from lensjax.prediction.readers.sizes import resample
+from lensjax.prediction.readers.sizes import crop_center, resample
 from lensjax.prediction.trained_model import PredictionOptions
 
 _OUT_OF_DOMAIN = "telescope image: the classifier was not validated on telescope images"
@@ -22,8 +26,9 @@ def classify_observation(
     """Fits a lens model to a telescope image and classifies its residual.
 
     The inputs of the classifier are the image without the foreground light and the sky, and the residual of
-    the fit in standard deviations of the blank sky. All predictions are marked as outside the domain of the
-    classifier, because it was not validated on telescope images.
+    the fit in standard deviations of the blank sky. In invalid pixels, they are the fitted lensed source and
+    0. Pixels whose scale differs by at most 2 % from the classifier's are not resampled. All predictions are
+    marked as outside the domain of the classifier, because it was not validated on telescope images.
 
     Args:
       classifier: a classifier that was trained with a lens fit.
@@ -47,15 +52,21 @@ def classify_observation(
             f"the pixels of the image ({observation.pixel_scale:g} arcsec) are larger than those of the "
             f"classifier ({scale:g} arcsec); train on images with this pixel scale"
         )
-    side = size * scale
-    if min(observation.image.shape) * observation.pixel_scale < side * (1 - 1e-6):
+    if abs(zoom - 1) <= _SAME_SCALE:
+        zoom = 1.0
+    needed = math.ceil(size / zoom - 1e-6)
+    if min(observation.image.shape) < needed:
         raise UserError(
             f"the image has {observation.image.shape} pixels of {observation.pixel_scale:g} arcsec; the "
-            f"classifier needs a field of {side:g} arcsec"
+            f"classifier needs a field of {size * scale:g} arcsec: at least {needed} x {needed} pixels"
         )
-    # One pixel is added because the number of fitted pixels is rounded down.
-    fit = modeling.fit(observation, model, radius=side / 2 + observation.pixel_scale)
-    lensed = fit.image - fit.lens_light - fit.sky
+    factor = binning(observation.pixel_scale)
+    side = math.ceil(needed / factor) * factor
+    observation = _pad(observation, side)
+    radius = side * observation.pixel_scale / 2
+    fit = modeling.fit(observation, model, radius=radius)
+    valid = observation.valid[fitted_square(observation, radius)]
+    lensed = np.where(valid, fit.image - fit.lens_light - fit.sky, fit.lensed_source)
     residual = np.where(np.isfinite(fit.noise), fit.residual, 0) / np.sqrt(fit.sky_variance)
     parameters = fit.parameters
     sky = float(np.median(fit.noise[np.isfinite(fit.noise)])) * np.sqrt(fit.sky_variance)
@@ -83,9 +94,15 @@ def classify_observation(
     return classifier.predict_fitted(images, [error], PredictionOptions(), note=_OUT_OF_DOMAIN), fit
 
 
+def _pad(observation: modeling.Observation, side: int) -> modeling.Observation:
+    """Adds invalid pixels on both sides of axes with fewer than `side` pixels."""
+    margins = [2 * (max(0, math.ceil((side - length) / 2)),) for length in observation.image.shape]
+    if not any(map(any, margins)):
+        return observation
+    image, noise = (np.pad(plane, margins, "edge") for plane in (observation.image, observation.noise))
+    return dataclasses.replace(observation, image=image, noise=noise, mask=np.pad(observation.mask, margins))
+
+
 def _match(image: np.ndarray, zoom: float, size: int) -> Float[np.ndarray, "{size} {size}"]:
     """The central part of an image, with the number and scale of the classifier's pixels."""
-    if abs(zoom - 1) > _SAME_SCALE:
-        return resample(image, zoom, size)
-    top, left = ((length - size) // 2 for length in image.shape)
-    return image[top : top + size, left : left + size]
+    return crop_center(image, size, size) if zoom == 1 else resample(image, zoom, size)

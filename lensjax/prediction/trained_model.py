@@ -29,6 +29,7 @@ from lensjax.evaluation.calibration import apply_temperature, read_temperature
 from lensjax.prediction import tta
 from lensjax.prediction.domain import Domain, from_arrays, read_domain
 from lensjax.prediction.predictor import ModelPredictions, Predictor, make_predictor
+from lensjax.runtime.paths import user_path
 from lensjax.runtime.progress import log
 from lensjax.training.checkpoints import Checkpoints
 from lensjax.workdir import CHECKPOINTS, CONFIG, check_single_run, parse_config, read_config
@@ -169,7 +170,7 @@ def find_model(name: str) -> Path:
     Raises:
       UserError: if there is no such model, run or file.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file() or (path / CONFIG).is_file():
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*" + MODEL_SUFFIX))}

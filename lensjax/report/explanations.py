@@ -11,6 +11,7 @@ from lensjax.data.images import DISPLAY_NAMES, ImageSet
 from lensjax.data.preparation import crop_center, prepare
 from lensjax.evaluation.types import Probabilities
 from lensjax.prediction.attribution import (
+    STEM,
     attention_rollout,
     attention_weights,
     grad_cam,
@@ -22,8 +23,6 @@ from lensjax.report import lens_views
 from lensjax.report.galleries import format_prediction, image_name
 from lensjax.report.lens_views import View, ViewColumn
 from lensjax.report.panels import Panel, Picture, Strip
-
-_STAGES = {1: "first", 2: "second", 3: "third", 4: "last"}
 
 
 def explanation_panels(
@@ -85,11 +84,9 @@ def attribution_view(trained: TrainedModel, images: ImageSet, predicted: Int[np.
     if inputs.shape[-1] > 1:
         residuals = np.asarray(inputs[..., 1])
         columns.append(ViewColumn("residual of the fit\n-4 to 4 sigma", residuals, "RdBu_r", (-4, 4)))
-    layers = resnet_layers(trained.variables)
-    for stage, layer in _attribution_layers(layers):
+    for name, layer in _attribution_layers(resnet_layers(trained.variables)):
         maps = grad_cam(trained.model, trained.variables, inputs, jnp.asarray(predicted), layer=layer)
-        stage_name = _STAGES.get(stage, "stem") if len(layers) > 1 else "stem"
-        title = f"Grad-CAM\n{stage_name} stage, {maps.shape[1]} x {maps.shape[2]}"
+        title = f"Grad-CAM\n{name}, {maps.shape[1]} x {maps.shape[2]}"
         overlaid = overlay(pictures, upsample_to_pixels(np.asarray(maps), size))
         columns.append(ViewColumn(title, overlaid, colormap=""))
     if trained.config.model.name == "lens_vit_pinn":
@@ -135,10 +132,12 @@ def overlay(
     return (1 - weight) * gray + weight * heat
 
 
-def _attribution_layers(layers: Sequence[tuple[str, ...]]) -> list[tuple[int, tuple[str, ...]]]:
-    """Number and path of the second stage, whose maps have a higher resolution, and of the last stage."""
-    stages = [2, len(layers)] if len(layers) > 2 else [len(layers)]
-    return [(stage, layers[stage - 1]) for stage in stages]
+def _attribution_layers(layers: Sequence[tuple[str, ...]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Name and path of the second stage, whose maps have a higher resolution, and of the last stage."""
+    if layers[-1][-1] == STEM:
+        return [("stem", layers[-1])]
+    second = [("second stage", layers[1])] if len(layers) > 2 else []
+    return [*second, ("last stage", layers[-1])]
 
 
 def _model_inputs(trained: TrainedModel, images: ImageSet) -> Array:

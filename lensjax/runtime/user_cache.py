@@ -14,6 +14,7 @@ import numpy as np
 import platformdirs
 
 import lensjax
+from lensjax.runtime.paths import user_path
 from lensjax.runtime.progress import log
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
@@ -24,7 +25,7 @@ _PART = ".part"  # suffix of files that are being written
 def folder(kind: str) -> Path:
     """Cache folder for one kind of result, inside $LENSJAX_CACHE or the user's default cache folder."""
     given = os.environ.get(CACHE_VARIABLE)
-    root = Path(given).expanduser() if given else platformdirs.user_cache_path("lensjax")
+    root = user_path(given) if given else platformdirs.user_cache_path("lensjax")
     return root / kind
 
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from lensjax import weights
 from lensjax.errors import UserError
 from lensjax.models import resize_position_embeddings
+from lensjax.runtime.paths import user_path
 from lensjax.runtime.progress import log
 
 PyTree = Any
@@ -58,7 +58,7 @@ def load_pretrained(variables: PyTree, config: ConfigDict) -> PyTree:
 def _load_file(
     variables: PyTree, field: str, config: ConfigDict, file: str, targets: dict[tuple[str, str], str]
 ) -> PyTree:
-    path = Path(file)
+    path = user_path(file)
     source, metadata = weights.load(path)
     architecture = metadata["architecture"]
     if (config.name, architecture) not in targets:

@@ -9,7 +9,7 @@ import numpy as np
 from lensjax.errors import UserError
 from lensjax.weights.names import RenamedStateDict, rename
 from lensjax.weights.shapes import Shape, Sizes, infer_sizes, torch_shapes
-from lensjax.weights.tables import TABLES, ParameterMapping
+from lensjax.weights.tables import TABLES, ParameterMapping, check_architecture
 from lensjax.weights.trees import flatten, unflatten
 
 MAX_LINES = 10
@@ -87,9 +87,10 @@ def load_state_dict(
       The variables, as nested dictionaries.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
-        problems, or counts them.
+      UserError: if the architecture is unknown, or arrays are missing, unexpected, or of the wrong shape. One
+        message lists up to 10 problems, or counts them.
     """
+    check_architecture(architecture)
     problems: list[str] = []
     expected: dict[str, Shape] = {
         key: mapping.layout.to_torch(np.broadcast_to(np.float32(0), array.shape)).shape
@@ -114,8 +115,9 @@ def to_state_dict(
       The arrays by PyTorch name.
 
     Raises:
-      UserError: if a variable has no equivalent in PyTorch.
+      UserError: if the architecture is unknown, or a variable has no equivalent in PyTorch.
     """
+    check_architecture(architecture)
     counts = batch_counts or {}
     state_dict: dict[str, np.ndarray] = {}
     problems: list[str] = []
@@ -135,9 +137,10 @@ def check_complete(state_dict: Mapping[str, np.ndarray], architecture: str) -> S
       The sizes of the network.
 
     Raises:
-      UserError: if arrays are missing, unexpected, or of the wrong shape. One message lists up to 10
-        problems, or counts them.
+      UserError: if the architecture is unknown, or arrays are missing, unexpected, or of the wrong shape. One
+        message lists up to 10 problems, or counts them.
     """
+    check_architecture(architecture)
     arrays = {key: array for key, array in state_dict.items() if not key.endswith(BATCH_COUNT)}
     with_classifier = any(key.startswith("fc.") for key in arrays)
     sizes = infer_sizes(architecture, arrays)

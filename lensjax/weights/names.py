@@ -12,7 +12,7 @@ import numpy as np
 
 from lensjax.errors import UserError
 from lensjax.weights.other_networks import recognize
-from lensjax.weights.tables import TABLES, translate
+from lensjax.weights.tables import TABLES, check_architecture, translate
 
 # Modules that PyTorch's wrappers (DataParallel, torch.compile, FSDP) insert anywhere in a name.
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -142,8 +142,8 @@ def rename(
     if architecture is None and found is None:
         some = ", ".join(list(state_dict)[:3])
         raise UserError(f"unknown architecture with the names {some}, ...; expected {' or '.join(TABLES)}")
-    if architecture is not None and architecture not in TABLES:
-        raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(TABLES)}")
+    if architecture is not None:
+        check_architecture(architecture)
     if architecture is not None and found not in (None, architecture):
         raise UserError(f"the names in the file belong to {found}, not to {architecture}")
     known = architecture or found or ""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lensjax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -132,3 +134,13 @@ TABLES: dict[str, list[ParameterMapping]] = {
         *_add_prefix("cnn", RESNET),
     ],
 }
+
+
+def check_architecture(architecture: str) -> None:
+    """Checks that `TABLES` has an architecture.
+
+    Raises:
+      UserError: if it does not.
+    """
+    if architecture not in TABLES:
+        raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(TABLES)}")

@@ -202,7 +202,10 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
         (("--input", "x.safetensors", "--output", "./x.safetensors"), "are the same file"),
         (("--input", "none.pth", "--output", "x.safetensors"), "none.pth: no such file"),
         (("--to-torch", "--input", "none", "--output", "x.pth"), "none: no such file; create one"),
-        (("--download", "resnet18", "--input", "x"), "--download can be combined only with --output"),
+        *(
+            (("--download", "resnet18", *words), "--download can be combined only with --output")
+            for words in (("--input", "x"), ("--entry", "x"), ("--prefix", "x"), ("--to-torch",))
+        ),
         (("--to-torch", "--prefix", "net", "--input", "x", "--output", "x.pth"), "not for --to-torch"),
         (("--download", "resnet18", "--sha256", "12"), "12: a SHA-256 has 64 hexadecimal digits"),
     ],

@@ -10,9 +10,11 @@ import pytest
 from helpers.small_cutout import NOISE, THETA_E, small_lens, write_fits, write_lens
 
 from lensjax import modeling
+from lensjax.cli import predict_lenses
 from lensjax.cli.fit_lenses import main
 from lensjax.cli.lens_batch import read_observation
-from lensjax.cli.lens_inputs import find_lenses
+from lensjax.cli.lens_inputs import LensFiles, find_lenses
+from lensjax.cli.options import FLAGS, parse
 from lensjax.errors import UserError
 from lensjax.main import run
 from lensjax.report import lens_page
@@ -284,9 +286,31 @@ def test_predict_rejects_unsuitable_telescope_image(lens, tmp_path):
     ("words", "message"),
     [
         (["--noise=noise.fits"], "give their point-spread function with --psf"),
-        (["--psf=psf.fits", "--calibrated"], "cannot be combined"),
+        (["--pixel-scale=0.04", "--fit-size=crop"], "--pixel-scale cannot be combined with --fit-size"),
     ],
 )
 def test_flags_of_telescope_images_are_checked(words, message, capsys):
     assert run(["predict", "--model=common_test", "lens.fits", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_flag_for_telescope_images_is_used_or_rejected(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").touch()
+    words = ["predict", "--model=common_test", "--psf=p.fits", f"--output={tmp_path / 'a.csv'}", "lens.fits"]
+    options = parse([*words, "--overwrite"])
+    used = {"model", "workdir"}  # the command loads the classifier
+
+    class Recorder:
+        def __getattr__(self, name):
+            used.add(name.replace("_", "-"))
+            return getattr(options, name)
+
+    monkeypatch.setattr(predict_lenses, "find_lenses", lambda *files: [LensFiles("a", tmp_path / "a.fits")])
+    predict_lenses.predict_lenses(Recorder(), None)
+    values = {"tta": "d4", "fit-size": "crop"}
+    for name, flag in FLAGS.items():
+        word = f"--{name}={values.get(name, 'x')}" if flag.value else f"--{name}"
+        if "predict" not in flag.modes or name in used:
+            continue
+        with pytest.raises(UserError, match=f"--psf cannot be combined with --{name}"):
+            parse([*words, word])

@@ -8,9 +8,10 @@ import pytest
 
 from lensjax.cli import runner
 from lensjax.cli.configs import load_config
-from lensjax.cli.help import fields_page, help_text
+from lensjax.cli.flags import parse_flags
+from lensjax.cli.help import COMMANDS, command_module, fields_page, help_text
 from lensjax.cli.options import FLAGS, MODES, parse
-from lensjax.config import FIELDS, flatten
+from lensjax.config import FIELDS, default_config, flatten
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
 from lensjax.main import run
 
@@ -18,6 +19,14 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 LENS_FIT = str(CONFIGS / "lens_fit.py")
 PINN = str(CONFIGS / "pinn.py")
 BASELINE = str(CONFIGS / "baseline.py")
+CONFIG_FILE = """
+from lensjax.config import default_config
+
+def get_config(variant):
+    config = default_config()
+    {line}
+    return config
+"""
 
 
 def test_default_folder_is_named_after_the_config():
@@ -132,11 +141,41 @@ def test_invalid_commands_are_rejected_in_one_line(words, message):
     assert "\n" not in str(refused.value)
 
 
-def test_failing_config_file_is_named(tmp_path):
-    file = tmp_path / "broken.py"
-    file.write_text("def get_config(name):\n    return 1 / 0\n")
-    with pytest.raises(UserError, match=r"broken\.py: ZeroDivisionError: division by zero"):
+BAD_FILES = {
+    "error": ("config = 1 / 0", "ZeroDivisionError: division by zero"),
+    "two lines": ("raise ValueError('a\\nb')", "ValueError: a b"),
+    "no config": ("config = 3", "get_config does not return a ConfigDict"),
+    "unknown field": (
+        "config.optimizer.lerning_rate = 1",
+        r"config\.optimizer\.lerning_rate: .* no such field; did you mean config\.optimizer\.learning_rate\?",
+    ),
+    "unknown group": ("config.optimiser = {'learning_rate': 1.0}", "did you mean .*optimizer.learning_rate"),
+    "removed field": ("del config.model.width", "config.model.width: this field is missing"),
+    "replaced group": ("config.loss = {'physics_weight': 1}", "label_smoothing: this field is missing"),
+    "text": ("config.seed = 'a'", "'seed'.* a is of original type"),
+    "nothing": ("config.data.source = None", "config.data.source=None: must be text"),
+    "switch for a number": ("config.seed = True", "config.seed=True: must be an integer"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_invalid_config_file_is_named_in_one_line(tmp_path, line, message):
+    file = tmp_path / "mine.py"
+    file.write_text(CONFIG_FILE.format(line=line))
+    with pytest.raises(UserError, match=rf"^--config .*mine\.py: .*{message}") as refused:
         parse(["--config", str(file)])
+    assert "\n" not in str(refused.value)
+
+
+def test_config_file_may_replace_a_group(tmp_path):
+    """The values have the types of the default config, as if they were set one by one."""
+    file = tmp_path / "mine.py"
+    line = "config.loss = {'physics_weight': 1, 'label_smoothing': 0}; config.model.stage_sizes = [2, 3]"
+    file.write_text(CONFIG_FILE.format(line=line))
+    config = parse(["--config", str(file)]).config
+    expected = default_config()
+    expected.loss.physics_weight, expected.model.stage_sizes = 1.0, (2, 3)
+    assert repr(config.to_dict()) == repr(expected.to_dict())
 
 
 def raising(error):
@@ -210,6 +249,20 @@ def test_command_may_be_the_first_argument():
     assert one == parse(["--mode", "evaluate", "--workdir", "x"])
     with pytest.raises(UserError, match="give only one of them"):
         parse(["evaluate", "--mode", "train", "--workdir", "x"])
+
+
+def test_home_folder_is_replaced_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    home, paths = pathlib.Path("/home/ada/x"), {"FILE", "FOLDER", "PATH"}
+    for table in (FLAGS, *(command_module(name).FLAGS for name in COMMANDS)):
+        for name in (name for name, flag in table.items() if flag.value in paths and name != "workdir"):
+            assert parse_flags(table, [f"--{name}=~/x"])[name] == home
+            assert parse_flags(table, [f"--{name}=~nobody-/x"])[name] == pathlib.Path("~nobody-/x")
+            with pytest.raises(UserError, match=f"{name}=: is empty"):
+                parse_flags(table, [f"--{name}="])
+    assert parse(["predict", "--workdir=~/x", "~/x"]).workdir == home
+    assert parse(["predict", "--workdir=~/x", "~/x"]).input == home
+    assert parse(["compare", "--workdir=~/x,y"]).workdirs == (home, pathlib.Path("y"))
 
 
 def test_configs_are_found_by_name():

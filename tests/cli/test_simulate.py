@@ -97,6 +97,8 @@ def test_folder_with_other_files_is_rejected(tmp_path):
         (["--output=x", "--train=2", "--val=3"], "--train must be at least 3"),
         (["--preset=comon_test", "--montage=x.png"], "did you mean common_test"),
         (["--format=zip", "--output=x"], "format"),
+        (["--montage=x.png", "--train=30"], "--train needs --output"),
+        (["--montage=x.png", "--format=array_record"], "--format needs --output"),
     ],
 )
 def test_invalid_commands_are_reported(arguments, message):

@@ -29,7 +29,8 @@ BAD_FILES = {
     ),
     "shape": (
         npy_bytes(np.eye(64)),
-        "shape (64, 64), expected (8, 8); set config.data.image_size=64 for Model II to IV images",
+        "shape (64, 64), expected (8, 8); set the image size (config.data.image_size, or --image-size of "
+        "prepare-tfds) to 64 for Model II to IV images",
     ),
     "nan": (
         npy_bytes(np.where(np.eye(SIZE), np.nan, 1.0)),
@@ -142,7 +143,7 @@ def test_class_under_two_names_is_reported(make_source, files):
 
 def test_missing_source_is_reported(tmp_path):
     source = tmp_path / "nowhere.zip"
-    assert error_message(source) == f"{source}: no such file or folder; check config.data.source"
+    assert error_message(source) == f"{source}: no such file or folder; check the path"
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
@@ -166,6 +167,16 @@ def test_archive_entry_outside_the_archive_is_rejected(tmp_path, files, name):
     message = error_message(source)
     assert f"the entry {name!r} points outside the archive" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("end", ["", "x.npy"], ids=["folder", "file"])
+@pytest.mark.parametrize("depth", [100, 101])
+def test_archive_entry_may_be_in_100_folders(tmp_path, files, depth, end):
+    source = write_zip(tmp_path / "dataset.zip", {**files, "a/" * depth + end: b""})
+    if depth == 100:
+        read_reference_layout(source, SIZE)
+    else:
+        assert "has more than 100 folders; create the archive again" in error_message(source)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

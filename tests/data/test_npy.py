@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from lensjax.data.npy import bytes_to_read, min_max_scale, parse_image
 from lensjax.errors import UserError
 
+SET_SIZE = "set the image size (config.data.image_size, or --image-size of prepare-tfds)"
+
 
 def with_header(header, version=b"\x01\x00", payload=b"\0" * 64):
     text = header.encode().ljust(117) + b"\n"
@@ -76,11 +78,8 @@ def test_values_with_overflowing_difference_are_scaled():
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (
-            np.eye(64)[None],
-            "shape (64, 64), expected (8, 8); set config.data.image_size=64 for Model II to IV images",
-        ),
-        (np.eye(9), "shape (9, 9), expected (8, 8); set config.data.image_size=9"),
+        (np.eye(64)[None], f"shape (64, 64), expected (8, 8); {SET_SIZE} to 64 for Model II to IV images"),
+        (np.eye(9), f"shape (9, 9), expected (8, 8); {SET_SIZE} to 9"),
         (np.eye(8, 9), "shape (8, 9), expected (8, 8); crop it to a square"),
         (np.zeros((3, 8, 8)), "shape (3, 8, 8), expected (8, 8) or (1, 8, 8); save one image per file"),
         (np.zeros(()), "shape (), expected (8, 8) or (1, 8, 8); save one image per file"),
@@ -165,7 +164,7 @@ def with_shape(shape):
         (with_shape("(10**9,)"), DAMAGED),
         (
             with_shape("(1000000000, 1000000000)"),
-            "shape (1000000000, 1000000000), expected (8, 8); set config.data.image_size=1000000000",
+            f"shape (1000000000, 1000000000), expected (8, 8); {SET_SIZE} to 1000000000",
         ),
         (with_shape("(-8, -8)"), "shape (-8, -8), expected (8, 8); crop it to a square"),
         (with_header("{'descr': '<f8', 'shape': (8, 8)}"), DAMAGED),

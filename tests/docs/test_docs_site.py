@@ -12,6 +12,7 @@ import lensjax.fitting
 import lensjax.modeling
 import lensjax.physics
 import lensjax.simulation
+import lensjax.substructure
 import lensjax.weights
 
 for library in ("material", "mkdocs_jupyter", "mkdocstrings_handlers.python", "latex2mathml"):
@@ -44,7 +45,14 @@ def test_pages_load_no_external_resources(site):
 
 @pytest.mark.parametrize(
     "package",
-    [lensjax.physics, lensjax.simulation, lensjax.fitting, lensjax.modeling, lensjax.weights],
+    [
+        lensjax.physics,
+        lensjax.simulation,
+        lensjax.fitting,
+        lensjax.modeling,
+        lensjax.substructure,
+        lensjax.weights,
+    ],
     ids=lambda package: package.__name__,
 )
 def test_api_reference_describes_every_public_function_and_class(site, package):

@@ -58,8 +58,12 @@ def test_gauss_newton_steps_recover_the_true_lens(images):
     true = np.square(residuals(images, PARAMETERS)).mean((1, 2, 3))
     np.testing.assert_allclose(true, 1, atol=0.1)
     start = PARAMETERS + np.float32(0.03)
-    assert (np.square(residuals(images, start)).mean((1, 2, 3)) > 1.5 * true).all()
     refined = jax.jit(rendered_lens.refine, static_argnums=(0, 3))
+    each = [refined(MODEL, images, start, steps) for steps in (0, 1, 2)]
+    before, one, two = (np.square(residuals(images, free)).mean((1, 2, 3)) for free in each)
+    assert (before > 1.5 * true).all()
+    assert (one < 0.5 * (before + true)).all()
+    assert (two < one).all()
     found = refined(MODEL, images, start, 5)
     best = np.square(residuals(images, found)).mean((1, 2, 3))
     assert (best < true).all()

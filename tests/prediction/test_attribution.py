@@ -1,6 +1,7 @@
 """Attribution maps compared with PyTorch hooks and plain NumPy."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from helpers.model_pairs import as_jax, as_torch, images, pair, precision
 
-from lensjax.models import LensFitNet
+from lensjax.config import default_config
+from lensjax.data.images import ImageSet
+from lensjax.models import BaselineCNN, LensFitNet
 from lensjax.prediction.attribution import (
     attention_rollout,
     attention_weights,
@@ -16,6 +19,7 @@ from lensjax.prediction.attribution import (
     resnet_layers,
     upsample_to_pixels,
 )
+from lensjax.report.explanations import attribution_view
 
 torch = pytest.importorskip("torch")
 
@@ -61,6 +65,30 @@ def test_stem_only_model_has_grad_cam_without_attention():
         grad_cam(model, variables, x, classes, layer=("resnet", "layer9_0"))
     with pytest.raises(ValueError, match="LensFitNet has no transformer"):
         attention_weights(model, variables, x, train=False)
+
+
+def test_last_block_of_each_stage_is_found_by_number():
+    params = {f"layer{stage}_{block}": {} for stage in (2, 1) for block in (10, 2, 11, 1, 0)}
+    layers = resnet_layers({"params": {"resnet": {"fc": {}, "conv1": {}, **params}}})
+    assert layers == (("resnet", "layer1_11"), ("resnet", "layer2_11"))
+
+
+@pytest.mark.parametrize(
+    ("stages", "names"),
+    [
+        ((), ["stem, 8 x 8"]),
+        ((1,), ["last stage, 4 x 4"]),
+        ((1, 1, 1), ["second stage, 2 x 2", "last stage, 1 x 1"]),
+        ((1,) * 5, ["second stage, 2 x 2", "last stage, 1 x 1"]),
+    ],
+)
+def test_maps_are_named_after_their_stage(stages, names):
+    model, x = BaselineCNN(width=2, stage_sizes=stages), jnp.ones((1, 16, 16, 1))
+    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), x)
+    images = ImageSet(np.asarray(x[..., 0]), np.ones(1, np.float32), np.zeros(1, np.int32), ("",))
+    trained = types.SimpleNamespace(model=model, variables=variables, config=default_config())
+    view = attribution_view(trained, images, np.zeros(1, int))
+    assert [column.title for column in view.columns[1:]] == [f"Grad-CAM\n{name}" for name in names]
 
 
 @pytest.mark.parametrize(("size", "stages"), [(100, 5), (150, 5), (150, 3), (80, 4)])

@@ -96,7 +96,11 @@ def test_bad_images_are_rejected_or_marked(classifier):
         (np.zeros((2, 9, 9)), r"shape \(2, 9, 9\): the classifier needs 32 x 32 pixels"),
         (np.zeros((32, 32, 3)), "a color image"),
         (np.zeros(32), "not images"),
+        (np.zeros(()), r"shape \(\): not images"),
+        ("lens.png", r"shape \(\): not images"),
+        ([np.zeros((32, 32)), np.zeros((33, 33))], "have different shapes"),
         (np.zeros((32, 32), complex), "image 0: contains complex128 values"),
+        (np.ma.zeros((32, 32), complex), "image 0: contains complex128 values"),
         (np.zeros((32, 32), object), "image 0: contains object values"),
     ],
 )

@@ -358,9 +358,9 @@ def test_only_invalid_archives_are_refused(tmp_path):
         return flags.replace(b"n.npy", b"\xff.npy")
 
     for edit in (version, bad_utf8):
-        with pytest.raises(UserError, match="not a zip archive, or truncated"):
+        with pytest.raises(UserError, match=r"truncated \(.*\); copy or download it again, or .* folder$"):
             rows(zip_with(tmp_path, edit, n_dot_npy=b""))
-    with pytest.raises(UserError, match="in more than 100 folders"):
+    with pytest.raises(UserError, match="more than 100 folders"):
         rows(zip_with(tmp_path, **{"a/" * 30_000 + "a.npy": b""}))
     digits = "1" * 5_000 + ".npy"
     assert rows(zip_with(tmp_path, **{digits: npy_bytes(bars(0))})) == {digits: ""}

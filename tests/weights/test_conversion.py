@@ -6,7 +6,7 @@ import pytest
 
 from lensjax.errors import UserError
 from lensjax.models import BaselineCNN, LensViTPINN, ResNet, ViT
-from lensjax.weights import check_complete, convert_state_dict, to_state_dict
+from lensjax.weights import check_complete, convert_state_dict, load_state_dict, to_state_dict
 from lensjax.weights.trees import flatten
 
 torch = pytest.importorskip("torch")
@@ -257,7 +257,13 @@ def test_names_of_wrong_architecture_are_rejected(baseline):
         convert_state_dict(baseline, "resnet18")
     with pytest.raises(UserError, match=r"unknown architecture with the names a\.b, \.\.\."):
         convert_state_dict({"a.b": np.zeros(3)})
-    with pytest.raises(UserError, match="unknown architecture 'resnet50'"):
-        convert_state_dict(baseline, "resnet50")
+    for function, *rest in (
+        (convert_state_dict,),
+        (load_state_dict, {}),
+        (to_state_dict,),
+        (check_complete,),
+    ):
+        with pytest.raises(UserError, match="unknown architecture 'resnet50'; expected resnet18 or"):
+            function(baseline, "resnet50", *rest)
     with pytest.raises(UserError, match=r"both with and without the prefix module\."):
         convert_state_dict(baseline | add_prefix("module.", baseline))

@@ -105,7 +105,7 @@ def solve_with_lensjax(image: Array, weight: Array, start: Array) -> tuple[Array
         columns, jacobian = fitting.render_with_jacobian(MODEL, RESOLUTION, free)
         return normal_equations(MODEL, free, columns, jacobian, image, weight)
 
-    found = minimize(MODEL, evaluate, start, max_steps=20, tolerance=1e-3, damping=1e-5)
+    found = minimize(MODEL, evaluate, start, max_evaluations=20, tolerance=1e-3, damping=1e-5)
     return found[0], jnp.full((), jnp.nan)
 
 

@@ -16,6 +16,7 @@ from lensjax.data.file_tree import ZipArchive, is_hidden
 from lensjax.decoding import check_expansion
 from lensjax.errors import UserError
 from lensjax.prediction.readers import SUFFIXES
+from lensjax.runtime.paths import user_path
 
 _MAX_MEMBER_SIZE = 2**30  # bytes; a file inside a zip archive is read into memory
 _KINDS = ".npz, .fits, .png, .tif or .h5"
@@ -86,7 +87,7 @@ def find_images(source: str) -> Listing:
     Raises:
       UserError: if the source does not exist, cannot be read or contains no image files.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     archive = None
     if path.is_dir():
         if not os.access(path, os.R_OK | os.X_OK):
