@@ -69,8 +69,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       config: the complete config of the run.
 
     Raises:
-      UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with a
-        different config, contains other files, or cannot be created.
+      UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with
+        a different config, contains other files, or cannot be created.
     """
     check(config)
     check_path(workdir)

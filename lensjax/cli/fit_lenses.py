@@ -38,7 +38,11 @@ FLAGS = {
         ("sie", "epl", "sis"),
         "sie",
     ),
-    "order": integer("Largest order of the shapelets of the source; 8 if not given.", 8, 0, high=30),
+    "order": integer(
+        "Largest order of the shapelets of the source; if not given, 8, or up to 16 if the arcs require it.",
+        *(None, 0),
+        high=30,
+    ),
     "radius": real(
         "Pixels farther from the lens are not used; 3 if not given.", 3.0, 0.1, value="ARCSEC", high=60
     ),

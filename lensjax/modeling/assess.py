@@ -1,4 +1,4 @@
-"""Chooses the best solution of a fit, and determines its covariance and verdict."""
+"""Covariance and verdict of the best solution of a fit."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,12 +11,11 @@ from lensjax.modeling.model import LensModel
 from lensjax.modeling.observation import Observation
 from lensjax.modeling.pixel_fit import STEPS, border_brightness
 from lensjax.modeling.result import LensModelFit
-from lensjax.modeling.sources import LATER, Stage, refine_modes
+from lensjax.modeling.sources import ARC_WIDTH, LATER, Stage, arc_residual, refine_modes, source_chain
 from lensjax.modeling.variable_projection import chi_square_without_source, fit_model, model_images
 from lensjax.modeling.verdict import Evidence, judge
 
 WEAKER_PRIORS = 0.4  # of the usual weight
-ARC_WIDTH = 0.5  # arcsec, on either side of the Einstein radius
 
 
 def assess(
@@ -28,17 +27,15 @@ def assess(
     artifacts: np.ndarray,
     notes: tuple[str, ...],
 ) -> LensModelFit:
-    """Chooses the best solution and judges it.
-
-    The solutions are compared by their cost with the next-to-last source, because the most flexible source
-    can also fit a wrong lens.
+    """Judges the best solution.
 
     Args:
       observation: the observation, with the correlation of its noise.
       model: the model that the user gave.
       prepared: the pixels, native and coarse.
       data: the native pixels with the weights of the fit.
-      chains: for each solution, the fits with the same sources of increasing complexity.
+      chains: for each solution, the fits with the same sources of increasing complexity; the best solution
+        first.
       artifacts: True for masked pixels.
       notes: what was estimated or assumed.
 
@@ -46,7 +43,6 @@ def assess(
       The result, in the unit of the image.
     """
     frame = prepared.fine[0]
-    chains = sorted(chains, key=_cost)
     best, stage = chains[0], chains[0][-1]
     correlation = observation.correlation
     sky_variance = correlation.scatter**2 if correlation else 1.0
@@ -62,18 +58,16 @@ def assess(
     radii |= {_describe(each.model): each.einstein_radius for each in best[1:]}
     if relaxed is not None:
         radii["weaker priors"] = Stage(stage.model, relaxed).einstein_radius
-    others = tuple((chain[-1].einstein_radius, _cost(chain) / _cost(best)) for chain in chains[1:])
+    others = tuple((chain[-1].einstein_radius, chain[0].fit.cost / best[0].fit.cost) for chain in chains[1:])
     # A smooth model decreases the chi-square of correlated noise `inflation` times as much as that of white
     # noise.
     gain = chi_square_without_source(positive.model, data, positive.fit) - positive.fit.chi_square
     detection = float(np.sqrt(max(gain, 0.0) / inflation))
     values = stage.values
     images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
-    residual = (data.image - sum(images.values())) * data.weight
     center = values.get("mass.0.center_x", 0.0), values.get("mass.0.center_y", 0.0)
-    in_arcs = np.abs(pixel_distances(frame, center) - stage.einstein_radius) < ARC_WIDTH
     used = data.weight > 0
-    arcs = float(np.mean(residual[in_arcs & used] ** 2)) / sky_variance if (in_arcs & used).any() else np.inf
+    arcs = arc_residual(stage, frame, data) / sky_variance
     low, high = stage.model.bounds
     free = stage.fit.free
     at_bound = [
@@ -96,7 +90,7 @@ def assess(
             source_offset=float(np.hypot(source[0] - center[0], source[1] - center[1]))
             / stage.einstein_radius,
             cut_off=_missing_part(frame, used, center, stage.einstein_radius),
-            simpler_source=_describe(stage.model) != _describe(model),
+            simpler_source=len(best) <= len(source_chain(model.source)),
             source_border=border_brightness(stage.model, stage.fit),
         )
     )
@@ -134,11 +128,6 @@ def assess(
         verdict=verdict,
         notes=notes,
     )
-
-
-def _cost(chain: list[Stage]) -> float:
-    """Cost of the fit with the next-to-last source, by which solutions are compared."""
-    return chain[max(len(chain) - 2, 0)].fit.cost
 
 
 def _shear(values: Mapping[str, float]) -> float:

@@ -87,7 +87,8 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     frame = prepared.fine[0]
     data = weigh(frame, prepared.fine[1], fine, radius)
     modes = distinct_stages(refine_modes(modes, frame, data))
-    chains = fit_source_chains(model.source, modes, frame, data)
+    sky_variance = observation.correlation.scatter**2 if observation.correlation else 1.0
+    chains = fit_source_chains(model.source, modes, frame, data, sky_variance)
     if not chains:
         raise UserError(
             "no model has finite values; check the image, the noise map and the point-spread function"

@@ -15,7 +15,7 @@ GALAXY_LIGHT = MultiGaussian(
 )
 
 
-def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
+def galaxy_model(main_lens: str = "sie", order: int | None = None) -> LensModel:
     """Creates the model of a galaxy that is lensed by a galaxy.
 
     Mass follows light: normal priors tie the center of the mass to that of the light (standard deviation 0.03
@@ -24,7 +24,8 @@ def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
 
     Args:
       main_lens: "sis" (singular isothermal sphere), "sie" (ellipsoid) or "epl" (elliptical power law).
-      order: largest order of the shapelets that describe the source.
+      order: largest order of the shapelets that describe the source; if None, 8, or up to 16 if the arcs
+        require it.
 
     Returns:
       The model.
@@ -35,11 +36,12 @@ def galaxy_model(main_lens: str = "sie", order: int = 8) -> LensModel:
     if main_lens not in MAIN_LENSES:
         raise UserError(f"main_lens is {main_lens!r}; expected one of {', '.join(MAIN_LENSES)}")
     main = MAIN_LENSES[main_lens](theta_E=_EINSTEIN_RADIUS)
+    source = Shapelets(order=8, max_order=16) if order is None else Shapelets(order=order)
     tied = [("center_x", 1.0, 0.03), ("center_y", 1.0, 0.03), ("e1", 0.8, 0.1), ("e2", 0.8, 0.1)]
     return LensModel(
         mass=(main, Shear(gamma1=_SHEAR, gamma2=_SHEAR)),
         lens_light=(GALAXY_LIGHT,),
-        source=(Shapelets(order=order),),
+        source=(source,),
         priors=tuple(
             Prior(((f"mass.0.{name}", 1.0), (f"lens_light.0.{name}", -part)), 0.0, deviation)
             for name, part, deviation in tied

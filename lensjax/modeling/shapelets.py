@@ -22,24 +22,28 @@ class Shapelets:
 
     Attributes:
       order: largest order; there are (order + 1) (order + 2) / 2 amplitudes of any sign.
+      max_order: `fitting.fit` increases the order in steps of 4 up to this, while the residual of the arcs
+        is much larger than the noise; None to keep the order.
       beta: scale, arcsec.
       center_x, center_y: position of the center, arcsec.
 
     Raises:
-      UserError: if the order is not from 0 to 30.
+      UserError: if an order is not from 0 to 30.
 
     Reference: Refregier 2003, MNRAS 338, 35.
     """
 
     nonnegative: ClassVar[bool] = False
     order: int = 8
+    max_order: int | None = None
     beta: Parameter = _SCALE
     center_x: Parameter = _COORDINATE
     center_y: Parameter = _COORDINATE
 
     def __post_init__(self) -> None:
-        if not 0 <= self.order <= 30:
-            raise UserError(f"the order of Shapelets is {self.order}; expected 0 to 30")
+        for order in (self.order, self.max_order or 0):
+            if not 0 <= order <= 30:
+                raise UserError(f"the order of Shapelets is {order}; expected 0 to 30")
 
     @property
     def size(self) -> int:

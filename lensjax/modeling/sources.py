@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from lensjax.modeling.components import MultiGaussian, component_parameters
-from lensjax.modeling.frame import Data, Frame
+from lensjax.modeling.frame import Data, Frame, pixel_distances
 from lensjax.modeling.model import LensModel, Prior, replace_source
 from lensjax.modeling.parameter import Parameter
 from lensjax.modeling.pixel_fit import choose_grid, fit_pixel_grid
 from lensjax.modeling.pixel_source import PixelGrid
 from lensjax.modeling.shapelets import Shapelets
-from lensjax.modeling.variable_projection import Fit, Settings, fit_model
+from lensjax.modeling.variable_projection import Fit, Settings, fit_model, model_images
+from lensjax.modeling.verdict import RESIDUAL
 
 _WIDE = Parameter.fitted((0.0, 0.0), (-2.0, 2.0), prior=(0.0, 0.5))
 _ELLIPTICITY = Parameter.fitted((0.01, 0.01), (-0.6, 0.6), prior=(0.0, 0.25))
@@ -34,6 +35,8 @@ SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are 
 WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
 LAST_WORSE = 1.1  # the same before the most complex source
 ORDERS = (4, 6)  # of the shapelets that precede the source of the model
+ADDED_ORDERS = 4  # orders of each step from `Shapelets.order` to `Shapelets.max_order`
+ARC_WIDTH = 0.5  # arcsec, on either side of the Einstein radius
 
 
 @dataclasses.dataclass
@@ -98,7 +101,7 @@ def distinct_stages(stages: list[Stage], worse: float = WORSE, same: float = SAM
 
 
 def fit_source_chains(
-    source: tuple[Any, ...], starts: list[Stage], frame: Frame, data: Data
+    source: tuple[Any, ...], starts: list[Stage], frame: Frame, data: Data, sky_variance: float
 ) -> list[list[Stage]]:
     """Continues fits with a positive source, using sources of increasing complexity.
 
@@ -109,23 +112,50 @@ def fit_source_chains(
       source: components of the model's source.
       starts: fits with `POSITIVE_SOURCE`.
       frame, data: the pixels of these fits.
+      sky_variance: variance of the blank sky relative to that of the noise map.
 
     Returns:
-      The stages of each remaining solution, its start first. They end before the first source with which no
-      solution is finite.
+      The stages of each remaining solution, its start first; the best solution first. They end before the
+      first source with which no solution is finite.
     """
     chains = [[start] for start in starts]
-    sources = _source_chain(source)
+    sources = source_chain(source)
     for number, components in enumerate(sources):
-        longer = [
-            [*chain, stage] for chain in chains for stage in _next_stage(components, chain, frame, data)
-        ]
-        if not longer:
-            break
         worse = LAST_WORSE if number == len(sources) - 2 else WORSE
-        kept = distinct_stages([chain[-1] for chain in longer], worse)
-        chains = [chain for chain in longer if any(chain[-1] is stage for stage in kept)]
-    return chains
+        longer = _add_stage(chains, components, frame, data, worse)
+        if not longer:
+            return sort_chains(chains)
+        chains = longer
+    for components in _larger_sources(source):
+        chains = sort_chains(chains)
+        if not chains or arc_residual(chains[0][-1], frame, data) <= RESIDUAL * sky_variance:
+            break
+        chains = _add_stage(chains, components, frame, data, WORSE) or chains
+    return sort_chains(chains)
+
+
+def _add_stage(
+    chains: list[list[Stage]], components: tuple[Any, ...], frame: Frame, data: Data, worse: float
+) -> list[list[Stage]]:
+    """The solutions with another source, without those that are dropped."""
+    longer = [[*chain, stage] for chain in chains for stage in _next_stage(components, chain, frame, data)]
+    kept = distinct_stages([chain[-1] for chain in longer], worse)
+    return [chain for chain in longer if any(chain[-1] is stage for stage in kept)]
+
+
+def sort_chains(chains: list[list[Stage]]) -> list[list[Stage]]:
+    """Sorts solutions by their cost with the positive source; flexible sources can also fit a wrong lens."""
+    return sorted(chains, key=lambda chain: chain[0].fit.cost)
+
+
+def arc_residual(stage: Stage, frame: Frame, data: Data) -> float:
+    """Mean squared residual near the Einstein radius, in units of the noise; inf without pixels."""
+    images = model_images(stage.model, frame, data, stage.fit.free, stage.fit.amplitudes)
+    residual = (data.image - sum(images.values())) * data.weight
+    center = stage.values.get("mass.0.center_x", 0.0), stage.values.get("mass.0.center_y", 0.0)
+    near = np.abs(pixel_distances(frame, center) - stage.einstein_radius) < ARC_WIDTH
+    near &= data.weight > 0
+    return float(np.mean(residual[near] ** 2)) if near.any() else np.inf
 
 
 def _next_stage(components: tuple[Any, ...], chain: list[Stage], frame: Frame, data: Data) -> list[Stage]:
@@ -153,7 +183,7 @@ def _source_scale(stage: Stage) -> float:
     return float(np.clip(scale, 0.05, 0.2))
 
 
-def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+def source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """Sources of increasing complexity, the last one that of the model."""
     flexible = [_order(component) for component in source if isinstance(component, Shapelets | PixelGrid)]
     smaller = [
@@ -162,6 +192,23 @@ def _source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if order < max(flexible, default=0)
     ]
     return [*smaller, source]
+
+
+def _larger_sources(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Sources with higher orders of shapelets, up to `Shapelets.max_order`."""
+    steps = range(1, 1 + max(map(_orders_left, source), default=0) // ADDED_ORDERS)
+    return [tuple(_enlarge(component, ADDED_ORDERS * step) for component in source) for step in steps]
+
+
+def _orders_left(component: Any) -> int:
+    if not isinstance(component, Shapelets) or component.max_order is None:
+        return 0
+    return max(0, component.max_order - component.order)
+
+
+def _enlarge(component: Any, orders: int) -> Any:
+    added = min(orders, _orders_left(component))
+    return dataclasses.replace(component, order=component.order + added) if added else component
 
 
 def _order(component: Shapelets | PixelGrid) -> int:
