@@ -83,41 +83,52 @@ PROGRAMS = {
 WITH_CPU_FORMS = ("train_step", "eval_step", "class_evidence")
 
 
-def count_operations(program, platforms):
-    """For each platform, the number of each operation with the types of its operands and results."""
+def lower(name):
+    """Text of a program for each platform, lowered one platform at a time."""
     jax.clear_caches()  # forces a new trace
-    function, arguments = program()
+    function, arguments = PROGRAMS[name]()
     traced = jax.jit(function).trace(*arguments)
-    texts = [traced.lower(lowering_platforms=(platform,)).as_text() for platform in platforms]
+    return {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", *ACCELERATORS)
+    }
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(request):
+    """Name and texts of a program."""
+    return request.param, lower(request.param)
+
+
+def count_operations(text):
+    """Number of each operation with the types of its operands and results."""
     # Constants, returns and broadcast constants are not counted. Constants and returns select a form, and
     # each form returns broadcast constants in place of the residuals that only the other form needs.
     operations = r"(stablehlo\.(?!constant|return)\w+|call @[a-z]+).* : (?!\(tensor<\w+>\) -> )(.*)"
-    return [collections.Counter(re.findall(operations, text)) for text in texts]
+    return collections.Counter(re.findall(operations, text))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_accelerators_get_no_cpu_form(name, monkeypatch):
-    """Each program is lowered for one platform at a time."""
-    on_cpu, *on_accelerators = count_operations(PROGRAMS[name], ("cpu", *ACCELERATORS))
+def test_accelerators_get_no_cpu_form(program, monkeypatch):
+    name, texts = program
 
     def default_form(*operands, cpu, default):
         return default(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_form)
-    default_on_cpu, *default_on_accelerators = count_operations(PROGRAMS[name], ("cpu", *ACCELERATORS))
-    assert on_accelerators == default_on_accelerators
+    default_texts = lower(name)
+    for platform in ACCELERATORS:
+        assert count_operations(texts[platform]) == count_operations(default_texts[platform])
     if name in WITH_CPU_FORMS:  # shows that the comparison above can detect a CPU form
-        assert on_cpu != default_on_cpu
+        assert count_operations(texts["cpu"]) != count_operations(default_texts["cpu"])
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_products_have_full_precision(name):
+def test_products_have_full_precision(program):
     """Without this setting, a GPU computes products of float32 numbers in TF32."""
-    jax.clear_caches()
-    function, arguments = PROGRAMS[name]()
-    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    name, texts = program
     products = [
-        line for line in text.splitlines() if re.search(r"stablehlo\.(dot_general|convolution)", line)
+        line
+        for line in texts["cuda"].splitlines()
+        if re.search(r"stablehlo\.(dot_general|convolution)", line)
     ]
     floats = [line for line in products if re.search(r"-> tensor<[x\d]*xf32>", line)]
     assert all(line.count("HIGHEST") == 2 for line in floats), floats
