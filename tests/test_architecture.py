@@ -52,12 +52,25 @@ ONLY_IN = {
 
 
 def imports(file):
-    """Dotted names of all imports in a file, including those inside functions."""
+    """Dotted names of all imports in a file, including those inside functions and those by attributes."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        match node:
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom():
+                assert not node.level, f"{file.name}: relative import"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            case ast.Attribute(ast.Name("lensjax"), name) if not name.startswith("__"):
+                yield f"lensjax.{name}"
+
+
+def test_imports_of_every_form_are_found(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text("import lensjax\ndef f():\n from lensjax.data import npy\n lensjax.report.page.x()\n")
+    assert set(imports(file)) == {"lensjax", "lensjax.data.npy", "lensjax.report"}
+    file.write_text("from . import page\n")
+    with pytest.raises(AssertionError, match="relative import"):
+        list(imports(file))
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -100,10 +100,13 @@ def test_cache_key_depends_on_everything_relevant(monkeypatch, tmp_path):
     package = pathlib.Path(lensjax.__file__).parent
     for folder in ("simulation", "physics"):
         shutil.copytree(package / folder, tmp_path / folder)
-        (tmp_path / folder / "new.py").write_text("NEW = 1\n")
-        with monkeypatch.context() as changed:
-            changed.setattr(lensjax, "__file__", str(tmp_path / "__init__.py"))
-            keys.append(cache_key("preset", **arguments))
+    monkeypatch.setattr(lensjax, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "unrelated.py").touch()
+    assert cache_key("preset", **arguments) == keys[0]
+    for folder in ("simulation", "physics"):
+        (tmp_path / folder / "new.py").touch()
+        keys.append(cache_key("preset", **arguments))
+        (tmp_path / folder / "new.py").unlink()
     assert len(set(keys)) == len(keys)
 
 

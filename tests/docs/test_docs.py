@@ -152,7 +152,7 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
 
 
 def commands(page):
-    """Words of each command of a page; a command may span several lines."""
+    """Words of each command of a page; a command may span several lines, but not several blocks."""
     for block in blocks(page, "sh"):
         pending = ""
         for line in block.replace("\\\n", " ").splitlines():
@@ -162,6 +162,7 @@ def commands(page):
             except ValueError:  # a quotation continues on the next line
                 continue
             pending = ""
+        assert not pending, f"{page.name}: a quotation is not closed: {pending.strip()}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

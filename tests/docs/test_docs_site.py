@@ -26,7 +26,8 @@ NOWHERE = "http://127.0.0.1:9"
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
-    offline = {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "http_proxy": NOWHERE}
+    offline = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "all_proxy"), NOWHERE)
+    offline |= {"NO_PROXY": "", "no_proxy": ""}
     built = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
