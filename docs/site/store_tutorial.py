@@ -1,14 +1,7 @@
-<<<<<<< HEAD
-"""Executes docs/tutorial.ipynb and stores its outputs (10 minutes of CPU time): `python docs/site/store_tutorial.py`.
-
-IMAGES_PER_CLASS=4 makes it short, to try it. Files of the run are written to a temporary folder. Messages on
-standard error are not stored.
-=======
 """Executes docs/tutorial.ipynb and stores its outputs: `python docs/site/store_tutorial.py`.
 
 It takes about ten minutes of CPU time; IMAGES_PER_CLASS=4 makes it short, to try it. Files of the run are
 written to a temporary folder. Messages on standard error are not stored.
->>>>>>> bf5a94c52879dbe627115b232e30fa12a5443036
 """
 
 import tempfile
