@@ -66,6 +66,20 @@ def default_workdir(argument: str) -> Path:
     return Path("runs") / (Path(file).stem + (f"-{variant}" if variant else ""))
 
 
+def take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Splits off the value of `--config`, or None if it is not given, from the other arguments."""
+    named = None
+    others = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            named = value if equals else next(words, "")
+        else:
+            others.append(word)
+    return named, others
+
+
 def check_flags(words: Sequence[str]) -> None:
     """Checks that the field of each `--config.FIELD` exists.
 

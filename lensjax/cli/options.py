@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lensjax.cli.configs import check_flags, default_workdir, load_config
+from lensjax.cli.configs import check_flags, default_workdir, load_config, take_config
 from lensjax.cli.flags import (
     Flag,
     choice,
@@ -187,7 +187,7 @@ def parse(arguments: Sequence[str]) -> Options:
       UserError: if a flag, a value or a config field is invalid.
     """
     mode, arguments = take_mode(arguments)
-    named, words = _take_config(arguments)
+    named, words = take_config(arguments)
     values = flags.FlagValues()
     config = None
     if named is not None:
@@ -294,17 +294,3 @@ def _check_mode(values: flags.FlagValues, config: str | None) -> None:
         raise UserError(
             f"--{given[0]} needs --distributed and all of --coordinator, --num-processes, --process-id"
         )
-
-
-def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Splits off the value of `--config`, or None if it is not given, from the other arguments."""
-    named = None
-    others = []
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("--config", "-config"):
-            named = value if equals else next(words, "")
-        else:
-            others.append(word)
-    return named, others
