@@ -14,7 +14,9 @@ from lensjax.cli.options import MODES
 from lensjax.main import run
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
-PROGRAMS = sorted(str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py"))
+PROGRAMS = sorted(
+    str(path.relative_to(TOOLS)) for path in TOOLS.rglob("*.py") if "__main__" in path.read_text()
+)
 COMMAND_LINES = ["lensjax", *(f"lensjax {name}" for name in sorted([*MODES, *COMMANDS]))]
 # These require arguments. The others run with defaults, and `lensjax` prints the overview of its commands.
 NEED_ARGUMENTS = {
