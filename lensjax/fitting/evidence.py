@@ -26,6 +26,7 @@ from lensjax.fitting.evidence_line import (
     fit_line,
     line_bank,
     line_log_evidence,
+    line_target,
     starting_lines,
 )
 from lensjax.fitting.evidence_masses import (
@@ -41,7 +42,7 @@ from lensjax.fitting.model import SmoothModel
 from lensjax.fitting.noise import variance
 from lensjax.fitting.presets import COMMON_TEST
 from lensjax.fitting.result import LensFit
-from lensjax.fitting.solve import normal_priors
+from lensjax.fitting.solve import invert_normal_matrix, normal_priors
 from lensjax.fitting.types import Free, Image, Mask, Number
 from lensjax.physics.precision import full_precision
 from lensjax.physics.substructure import SubstructurePrior, VortexPrior
@@ -68,6 +69,8 @@ class Evidence:
         of `mass_nodes`, arcsec^2.
       line: best-fit line: mass fraction (see `physics.VortexPrior`), length (arcsec), angle (radians), x
         and y (arcsec).
+      line_errors: standard deviations of the five parameters of the line in the joint fit (Laplace
+        approximation); not meaningful for a parameter at a bound of its prior.
       line_chi_square: chi-square of the joint fit of smooth lens and line, on pixels binned 2 x 2.
       smooth_chi_square: chi-square of the smooth lens alone, on the same pixels.
       pixels: number of valid binned pixels.
@@ -79,6 +82,7 @@ class Evidence:
     log_ratios: Float[Array, "*batch 3"]
     masses: Float[Array, "*batch nodes"]
     line: Float[Array, "*batch 5"]
+    line_errors: Float[Array, "*batch 5"]
     line_chi_square: Float[Array, "*batch"]
     smooth_chi_square: Float[Array, "*batch"]
     pixels: Float[Array, "*batch"]
@@ -237,12 +241,15 @@ def _image_evidence(
 
     line_fit = fit_line(window, line, target, smooth, starts, is_unclear)
     line_log_ratio = line_evidence(line_fit)
+    covariance = invert_normal_matrix(normal_matrix(line_target(target, line), line_fit))
+    line_errors = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), 0))
     ratios = jnp.stack([jnp.zeros_like(masses_log_ratio), masses_log_ratio, line_log_ratio])
     usable = usable & jnp.isfinite(ratios).all()
     return Evidence(
         jnp.where(usable, ratios, 0),
         _zero_if_not_finite(mass_map(modes, response, prior.subhalos)),
         _zero_if_not_finite(line_fit.theta[len(free) : -2]),
+        _zero_if_not_finite(line_errors[len(free) : -2]),
         _zero_if_not_finite(line_fit.chi_square),
         _zero_if_not_finite(response.chi_square),
         (number > 0).sum().astype(image.dtype),

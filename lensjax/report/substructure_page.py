@@ -119,7 +119,7 @@ def _numbers(search: PerturberSearch) -> str:
         ),
         ["Bayes factor", f"{search.map.log_evidence:.2f}", "logarithm; averaged over positions and masses"],
         ["candidate", f"{CANDIDATE:g}", "exceeded by 10 % of simulated lenses without a perturber"],
-        ["detected", f"{DETECTED:g}", "exceeded by none of 85 simulated lenses without a perturber"],
+        ["detected", f"{DETECTED:g}", "exceeded by 1 % of simulated lenses without a perturber"],
         [
             "smallest detectable mass",
             f"{row['smallest_detectable_log10_mass']:.2f}",
