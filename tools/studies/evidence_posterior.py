@@ -29,8 +29,8 @@ USAGE = usage(
     ["python tools/studies/evidence_posterior.py --images 750"],
     FLAGS,
     "Images of common_test are fitted with a smooth lens and a line of masses. The standard deviations are "
-    "those of the joint fit (Laplace approximation). The table also includes images whose evidence is largest "
-    "for another class.",
+    "those of the joint fit (Laplace approximation). Images whose evidence is largest for another class are "
+    "included.",
 )
 
 
