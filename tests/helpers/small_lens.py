@@ -55,7 +55,8 @@ def simulate(parameters, perturber=None):
         for amp, sigma in zip((inner, outer), widths, strict=True)
     ]
     image = LightModel(["GAUSSIAN_ELLIPSE"] * 2).surface_brightness(x, y, gaussians)
-    source = {"n_max": 1, "beta": beta, "amp": shapelets, "center_x": source_x, "center_y": source_y}
+    n_max = round(np.sqrt(2 * len(shapelets) + 0.25) - 1.5)
+    source = {"n_max": n_max, "beta": beta, "amp": shapelets, "center_x": source_x, "center_y": source_y}
     image = image + LightModel(["SHAPELETS"]).surface_brightness(beta_x, beta_y, [source])
     side = FRAME.rows + 2 * margin(FRAME)
     return signal.fftconvolve(image.reshape(side, side), PSF, mode="valid") + sky
