@@ -26,6 +26,7 @@ from lensjax.modeling.sources import (
     refine_modes,
 )
 from lensjax.modeling.variable_projection import Settings, fit_model
+from lensjax.modeling.verdict import CLOSE_COST
 
 LIGHT_ERROR = 0.03  # relative error of the model of the foreground light
 STARTS = 4  # starting points of the search
@@ -86,7 +87,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     modes = _fit_modes(model, frame, data, foreground, starts)
     frame = prepared.fine[0]
     data = weigh(frame, prepared.fine[1], fine, radius)
-    modes = distinct_stages(refine_modes(modes, frame, data))
+    modes = distinct_stages(refine_modes(modes, frame, data), CLOSE_COST)
     sky_variance = observation.correlation.scatter**2 if observation.correlation else 1.0
     chains = fit_source_chains(model.source, modes, frame, data, sky_variance)
     if not chains:

@@ -33,7 +33,6 @@ FIRST = Settings(steps=12, tolerance=0.5)  # for the positive source
 LATER = Settings(steps=15, tolerance=0.5)  # for the more complex sources
 SAME_RADIUS = 0.03  # relative difference of the radii below which two fits are one solution
 WORSE = 1.3  # cost relative to the best, beyond which a solution is dropped
-LAST_WORSE = 1.1  # the same before the most complex source
 ORDERS = (4, 6)  # of the shapelets that precede the source of the model
 ADDED_ORDERS = 4  # orders of each step from `Shapelets.order` to `Shapelets.max_order`
 ARC_WIDTH = 0.5  # arcsec, on either side of the Einstein radius
@@ -119,10 +118,8 @@ def fit_source_chains(
       first source with which no solution is finite.
     """
     chains = [[start] for start in starts]
-    sources = source_chain(source)
-    for number, components in enumerate(sources):
-        worse = LAST_WORSE if number == len(sources) - 2 else WORSE
-        longer = _add_stage(chains, components, frame, data, worse)
+    for components in source_chain(source):
+        longer = _add_stage(chains, components, frame, data)
         if not longer:
             return sort_chains(chains)
         chains = longer
@@ -130,16 +127,16 @@ def fit_source_chains(
         chains = sort_chains(chains)
         if not chains or arc_residual(chains[0][-1], frame, data) <= RESIDUAL * sky_variance:
             break
-        chains = _add_stage(chains, components, frame, data, WORSE) or chains
+        chains = _add_stage(chains, components, frame, data) or chains
     return sort_chains(chains)
 
 
 def _add_stage(
-    chains: list[list[Stage]], components: tuple[Any, ...], frame: Frame, data: Data, worse: float
+    chains: list[list[Stage]], components: tuple[Any, ...], frame: Frame, data: Data
 ) -> list[list[Stage]]:
     """The solutions with another source, without those that are dropped."""
     longer = [[*chain, stage] for chain in chains for stage in _next_stage(components, chain, frame, data)]
-    kept = distinct_stages([chain[-1] for chain in longer], worse)
+    kept = distinct_stages([chain[-1] for chain in longer])
     return [chain for chain in longer if any(chain[-1] is stage for stage in kept)]
 
 

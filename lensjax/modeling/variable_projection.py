@@ -12,7 +12,6 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -254,8 +253,8 @@ def _solve(
     return solve_amplitudes(gram, projection, nonnegative, penalty + np.diag(ridge))
 
 
-def _float32(values: np.ndarray) -> Array:
-    return jnp.asarray(values, jnp.float32)
+def _float32(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.float32)
 
 
 def _eliminate(products: np.ndarray, crossed: np.ndarray, fit: Fit) -> np.ndarray:
