@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lensjax.errors import UserError
+from lensjax.seeds import LARGEST_SEED
 
 MODELS = ("baseline_cnn", "lens_vit_pinn", "lens_fit_net", "lens_encoder_net")
 STRETCHES = ("none", "sqrt", "band_pass")
@@ -51,7 +52,6 @@ class Field:
 
 
 BELOW_1 = 0.999999
-LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
 
 # Fields of earlier versions that are ignored when the config of a run is read: group, name, and the ignored
 # value, or None for any value. They only determined where images were stored.

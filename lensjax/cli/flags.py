@@ -13,6 +13,7 @@ from absl import flags
 
 from lensjax.errors import UserError
 from lensjax.runtime.paths import user_path
+from lensjax.seeds import LARGEST_SEED
 
 WIDTH = 80
 _INDENT = 28
@@ -56,6 +57,11 @@ def integer(
     """Flag whose value is an integer from `low` to `high`; no upper limit if `high` is None."""
     bounds = {"lower_bound": low, "upper_bound": high}
     return Flag(value, description, modes, flags.DEFINE_integer, default, bounds)
+
+
+def random_seed(purpose: str, default: int = 0) -> Flag:
+    """Flag whose value is a seed; `purpose` states what it determines, such as "of the simulation"."""
+    return integer(f"Seed {purpose}; {default} if not given.", default, 0, high=LARGEST_SEED)
 
 
 def real(
