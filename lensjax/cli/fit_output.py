@@ -22,11 +22,13 @@ class Summary(NamedTuple):
     """Table and index of a command.
 
     Attributes:
+      command: name of the command.
       table: base name of the table.
       verdicts: all verdicts of a lens; the last one is that of a lens without a result.
       render: creates the index from the rows and the thumbnails, by name.
     """
 
+    command: str
     table: str
     verdicts: tuple[str, ...]
     render: Callable[[Sequence[Mapping[str, Any]], Mapping[str, bytes]], str]
@@ -38,7 +40,7 @@ def _render_fits(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
     return lens_index.render_index(rows, thumbnails)
 
 
-FITS = Summary("fits", ("good", "doubtful", "failed"), _render_fits)
+FITS = Summary("fit", "fits", ("good", "doubtful", "failed"), _render_fits)
 
 
 def check_format(form: str) -> None:
@@ -62,21 +64,30 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
 
     Args:
       output: the folder.
-      settings: the settings of the command.
-      overwrite: whether other settings may replace those of the folder.
+      settings: the command and its settings.
+      overwrite: whether other settings of this command may replace those of the folder.
 
     Raises:
       UserError: if the folder has other settings, was not made by this command, or cannot be written.
     """
+    replaceable = (output / MANIFEST).is_file() and _command(output) in (None, settings["command"])
     try:
-        if overwrite and (output / MANIFEST).is_file():
+        if overwrite and replaceable:
             write_file(output / MANIFEST, encode_json(dict(settings), indent=1).encode())
         claim_folder(output, MANIFEST, settings)
     except UserError as error:
-        advice = ", or add --overwrite" if (output / MANIFEST).is_file() else ""
+        advice = ", or add --overwrite" if replaceable else ""
         raise UserError(f"{error}{advice}") from None
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+
+
+def _command(output: Path) -> str | None:
+    """The command that made a folder; None if the manifest is damaged or does not name it."""
+    try:
+        return json.loads((output / MANIFEST).read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
@@ -123,7 +134,7 @@ def write_result(
       page: its page, HTML.
       picture: its thumbnail, a PNG file.
       inputs: see `LensFiles.digests`.
-      settings: the settings of the command.
+      settings: the command and its settings.
     """
     about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
     content = {"name": lens.name, **json.loads(result), **about, "lensjax": lensjax.__version__}
