@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import operator
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -331,6 +332,8 @@ def check_fields(fields: Mapping[str, Any], *, partial: bool = False) -> None:
         if type(value) not in kinds:
             words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
             raise UserError(f"config.{name}={value!r}: must be {words.get(kind, 'a list of integers')}")
+        if kind is float and type(value) is int and abs(value) > sys.float_info.max:
+            raise UserError(f"config.{name}={value}: must be finite")
     missing = [name for name in FIELDS if name not in fields]
     if missing and not partial:
         raise UserError(
