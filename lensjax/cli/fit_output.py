@@ -12,7 +12,7 @@ from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import claim_folder, write_file
 from lensjax.errors import UserError
 from lensjax.json_text import encode_json
-from lensjax.prediction.table_files import FORMULA_STARTS
+from lensjax.prediction.table_files import FORMULA_STARTS, to_valid_utf8
 from lensjax.workdir import seal, unseal
 
 MANIFEST = "settings.json"
@@ -138,7 +138,7 @@ def write_result(
     """
     about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
     content = {"name": lens.name, **json.loads(result), **about, "lensjax": lensjax.__version__}
-    write_file(output / f"{lens.name}.html", page.encode())
+    write_file(output / f"{lens.name}.html", to_valid_utf8(page).encode())
     write_file(output / f"{lens.name}.png", picture)
     write_file(output / f"{lens.name}.json", (encode_json(seal(content), indent=2) + "\n").encode())
 
@@ -161,10 +161,12 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary:
         content = _read(file) if file.name != MANIFEST else None
         if content is not None and content.get("settings") == settings:
             rows[file.stem] = {
-                name: value for name, value in content.items() if not isinstance(value, dict | list)
+                name: to_valid_utf8(value) if isinstance(value, str) else value
+                for name, value in content.items()
+                if not isinstance(value, dict | list)
             }
     for name, reason in unusable.items():
-        rows[name] = {"name": name, "verdict": summary.verdicts[-1], "reasons": reason}
+        rows[name] = {"name": name, "verdict": summary.verdicts[-1], "reasons": to_valid_utf8(reason)}
     ordered = [rows[name] for name in sorted(rows)]
     columns = list(dict.fromkeys(column for row in ordered for column in row))
     write_file(output / f"{summary.table}.csv", _encode_csv(ordered, columns))
@@ -189,7 +191,7 @@ def _encode_csv(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(columns)
     writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")
+    return stream.getvalue().encode()
 
 
 def _cell(value: Any) -> str:
