@@ -237,6 +237,24 @@ def test_profile_traces_steps_and_summarizes_each_epoch(tmp_path, caplog):
     assert any("convolution" in str(name) for name in names)
 
 
+def test_profile_of_short_and_of_resumed_runs(tmp_path, caplog):
+    """A run of four steps traces two of them; a resumed epoch may need only its validation."""
+    profiler = Profiler(tiny_config(), tmp_path, jax.devices()[0], 1)
+    with caplog.at_level(logging.INFO, "lensjax"):
+        evaluate = profiler.time_evaluation(jax.numpy.negative)
+        evaluate(1.0)
+        resumed = profiler.summarize_epoch(0, seconds=60.0)
+        step = profiler.time_training(jax.numpy.negative)
+        for _ in range(4):
+            step(1.0)
+        profiler.stop_trace()
+        assert "compilation" in profiler.summarize_epoch(4, seconds=60.0)
+    assert "no training steps, " in resumed
+    assert "compilation" in resumed
+    (message,) = (text for text in caplog.messages if "trace" in text)
+    assert "a trace of 2 steps" in message
+
+
 def test_signal_handlers_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     train(tmp_path, tiny_config(num_epochs=1))
