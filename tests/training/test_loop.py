@@ -19,10 +19,11 @@ from lensjax.data.batches import gather
 from lensjax.data.fresh import FreshImages
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+from lensjax.prediction import predictor
 from lensjax.prediction.predictor import make_evaluator, make_predictor
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.simulation.presets import COMMON_TEST
-from lensjax.training import loop
+from lensjax.training import loop, processes
 from lensjax.training.parallel import AXIS, prefetch
 from lensjax.training.profiler import Profiler
 from lensjax.workdir import METRICS, claim
@@ -309,6 +310,23 @@ def test_run_resumes_on_different_number_of_devices(expected, tmp_path):
     train(tmp_path, devices=4)
     for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
         np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_evaluation_batch_is_shared_by_the_devices_of_all_processes(monkeypatch):
+    """This process owns one of two devices."""
+    config, devices = tiny_config(eval_batch_size=8), jax.devices()[:2]
+    monkeypatch.setattr(processes, "local_devices", lambda devices: devices[:1])
+    sizes = []
+
+    def record(images, rows, size):
+        sizes.append(size)
+        raise Killed
+
+    monkeypatch.setattr(predictor, "iterate_batches", record)
+    predict = make_predictor(config, models.build(config), devices=devices)
+    with pytest.raises(Killed):
+        predict(None, VALIDATION)
+    assert sizes == [4]
 
 
 def test_indivisible_batch_size_is_rejected(tmp_path):
