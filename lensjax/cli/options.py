@@ -1,6 +1,7 @@
 """The options of the commands train, evaluate, predict and compare."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_flags, default_workdir, load_config
-from lensjax.cli.flags import (
-    Flag,
-    choice,
-    define_flags,
-    describe_extra_word,
-    describe_flag_error,
-    integer,
-    path_to,
-    real,
-    switch,
-)
+from lensjax.cli.flags import Flag, choice, define_flags, describe_flag_error, integer, path_to, real, switch
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
@@ -212,7 +203,11 @@ def parse(arguments: Sequence[str]) -> Options:
         values["input"].value = user_path(rest.pop())
         values["input"].present = 1
     if rest[1:]:
-        raise UserError(describe_extra_word(rest[1]))
+        if os.path.lexists(rest[1]):
+            raise UserError(
+                f"{rest[1]}: only one path is accepted; give a folder, or quote a pattern: 'new/*.npy'"
+            )
+        raise UserError(f"{rest[1]!r} is not a flag; see --help")
     if mode not in (None, values.mode):
         raise UserError(f"{mode} and --mode {values.mode}: give only one of them")
     if config is not None:
