@@ -7,12 +7,14 @@ import dataclasses
 import difflib
 import math
 import operator
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lensjax.errors import UserError
+from lensjax.seeds import LARGEST_SEED
 
 MODELS = ("baseline_cnn", "lens_vit_pinn", "lens_fit_net", "lens_encoder_net")
 STRETCHES = ("none", "sqrt", "band_pass")
@@ -51,7 +53,6 @@ class Field:
 
 
 BELOW_1 = 0.999999
-LARGEST_SEED = 2**32 - 1  # JAX uses 32 bits: 2**32 would be the same as 0
 
 # Fields of earlier versions that are ignored when the config of a run is read: group, name, and the ignored
 # value, or None for any value. They only determined where images were stored.
@@ -331,6 +332,8 @@ def check_fields(fields: Mapping[str, Any], *, partial: bool = False) -> None:
         if type(value) not in kinds:
             words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
             raise UserError(f"config.{name}={value!r}: must be {words.get(kind, 'a list of integers')}")
+        if kind is float and type(value) is int and abs(value) > sys.float_info.max:
+            raise UserError(f"config.{name}={value}: must be finite")
     missing = [name for name in FIELDS if name not in fields]
     if missing and not partial:
         raise UserError(

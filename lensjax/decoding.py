@@ -14,13 +14,18 @@ MAX_BLOCK = 8 * MAX_PIXELS  # bytes that are decompressed at once
 # Largest ratio of decompressed to compressed size, unless the data are small; lens images reach about 20.
 MAX_EXPANSION = 250
 ALWAYS_ALLOWED = 2**26  # bytes
+# Names of noise maps, and what they contain.
+NOISE_KINDS = {
+    **dict.fromkeys(("err", "error", "errors", "rms", "sigma", "std", "stdev"), "standard deviation"),
+    **dict.fromkeys(("wht", "weight", "weights", "wt", "ivar", "invvar"), "inverse variance"),
+    **dict.fromkeys(("var", "variance"), "variance"),
+}
 # Auxiliary planes: words in their names, and complete names.
 _WORDS = (
-    "psf rms wht weight weights wt ivar invvar var variance err error errors sigma std stdev noise uncert "
-    "uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage seg segm "
-    "segmentation"
+    "psf noise uncert uncertainty dq mask masks flag flags bpm quality exptime ctx cov covariance coverage "
+    "seg segm segmentation"
 )
-_AUXILIARY_WORDS = frozenset(_WORDS.split(" "))
+_AUXILIARY_WORDS = frozenset([*NOISE_KINDS, *_WORDS.split(" ")])
 _AUXILIARY_NAMES = frozenset({"bkg", "background", "sky", "con", "exp", "time", "samp"})
 
 
@@ -61,8 +66,27 @@ def check_expansion(claimed: int, length: int) -> None:
 
 def is_auxiliary(name: str) -> bool:
     """Returns whether a name belongs to an auxiliary plane, such as "VIS_PSF" or "DQ"."""
-    words = [word for word in re.split("[^a-z]+", name.casefold()) if word]
+    words = _words(name)
     return not _AUXILIARY_WORDS.isdisjoint(words) or (len(words) == 1 and words[0] in _AUXILIARY_NAMES)
+
+
+def noise_kind(name: str) -> str | None:
+    """What a noise map contains according to the words in its name; None if they do not state it.
+
+    Args:
+      name: name of an extension or a file, such as "VIS_RMS" or "lens-inverse-variance.fits".
+
+    Returns:
+      "standard deviation", "inverse variance" or "variance".
+    """
+    words = _words(re.sub("inv(erse)?[^a-z]*var(iance)?", "ivar", name.casefold()))
+    found = {NOISE_KINDS[word] for word in words if word in NOISE_KINDS}
+    kinds = ("inverse variance", "variance", "standard deviation")  # "error_variance" is a variance
+    return next((kind for kind in kinds if kind in found), None)
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split("[^a-z]+", name.casefold()) if word]
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "lensjax"
-COMMON = {"config", "errors", "json_text", "runtime", "workdir"}
+COMMON = {"config", "errors", "json_text", "runtime", "seeds", "workdir"}
 FILES = {"decoding", "fits_units"}
 MAY_IMPORT = {
     "physics": set(),
-    "simulation": {"physics", "errors"},
+    "simulation": {"physics", "errors", "seeds"},
     "fitting": {"physics", "modeling", "errors"},
     "models": {"physics", "fitting", "config"},
     "data": {"simulation", "fitting", *COMMON},

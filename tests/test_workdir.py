@@ -66,6 +66,7 @@ def test_file_instead_of_folder_is_rejected(tmp_path):
         *("", "{", '{"seed": "zero"}', "[1]", "[" * 100_000, '{"model": null}', '{"model": {"width": null}}'),
         *('{"model": {"width": 0}}', '{"model": {"width": 4.0}}', '{"data": {"image_size": 10000000}}'),
         *('{"preparation": {"crop": 9999}}', '{"model": {"widht": 4}}', '{"seed": 4294967296}'),
+        '{"optimizer": {"learning_rate": 1' + 400 * "0" + "}}",
         *('{"optimizer": {"learning_rate": Infinity}}', '{"augmentation": {"dihedral": 1}}'),
         *('{"model": {"stage_sizes": [true, 2]}}', '{"optimizer": {"eps": -1}}', '{"batch_size": 100000}'),
     ],

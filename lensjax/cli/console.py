@@ -1,6 +1,7 @@
 """Log messages in the terminal."""
 
 import contextlib
+import io
 import logging
 import sys
 import threading
@@ -30,7 +31,12 @@ def hide_repeated_errors() -> None:
 
 @contextlib.contextmanager
 def terminal_output() -> Iterator[None]:
-    """Context in which lensjax's log messages are written to standard output, without prefixes."""
+    """Context in which lensjax's log messages are written to standard output, without prefixes.
+
+    Characters that the terminal's encoding lacks, and undecodable bytes of file names, are escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     level, propagate = log.level, log.propagate

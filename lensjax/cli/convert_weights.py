@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str]) -> types.SimpleNamespace:
     if options.download and any(values[name] for name in others):
         raise UserError("--download can be combined only with --output, --sha256 and --overwrite; see --help")
     if not options.download and not (options.input and options.output):
-        raise UserError("--input and --output are both required; see --help")
+        raise UserError("give --input and --output, or --download NAME; see --help")
     if options.to_torch and (options.entry or options.prefix):
         raise UserError("--entry and --prefix are for PyTorch checkpoints, not for --to-torch; see --help")
     if options.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", options.sha256):

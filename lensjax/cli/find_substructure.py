@@ -65,7 +65,9 @@ def _render_index(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, by
     return render_substructure_index(rows, thumbnails)
 
 
-SUBSTRUCTURE = Summary("substructure", ("detected", "candidate", "none", "failed"), _render_index)
+SUBSTRUCTURE = Summary(
+    "substructure", "substructure", ("detected", "candidate", "none", "failed"), _render_index
+)
 
 
 def _search_one(lens: LensFiles, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

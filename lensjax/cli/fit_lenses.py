@@ -17,8 +17,8 @@ FLAGS = {
     ),
     "noise": path_to(
         "FILE",
-        "Noise map. If not given, the extension ERR, RMS, WHT or VAR of the image file is used; without such "
-        "an extension, the noise is estimated.",
+        "Noise map. If not given, the extension of the image file with a name such as ERR, RMS, IVAR or VAR "
+        "is used; without such an extension, the noise is estimated.",
     ),
     "psf": path_to(
         "FILE", "Point-spread function. If not given, the extension PSF of the image file is used."

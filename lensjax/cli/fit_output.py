@@ -12,7 +12,7 @@ from lensjax.cli.lens_inputs import LensFiles
 from lensjax.data.output_folder import claim_folder, write_file
 from lensjax.errors import UserError
 from lensjax.json_text import encode_json
-from lensjax.prediction.table_files import FORMULA_STARTS
+from lensjax.prediction.table_files import FORMULA_STARTS, to_valid_utf8
 from lensjax.workdir import seal, unseal
 
 MANIFEST = "settings.json"
@@ -22,11 +22,13 @@ class Summary(NamedTuple):
     """Table and index of a command.
 
     Attributes:
+      command: name of the command.
       table: base name of the table.
       verdicts: all verdicts of a lens; the last one is that of a lens without a result.
       render: creates the index from the rows and the thumbnails, by name.
     """
 
+    command: str
     table: str
     verdicts: tuple[str, ...]
     render: Callable[[Sequence[Mapping[str, Any]], Mapping[str, bytes]], str]
@@ -38,7 +40,7 @@ def _render_fits(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, byt
     return lens_index.render_index(rows, thumbnails)
 
 
-FITS = Summary("fits", ("good", "doubtful", "failed"), _render_fits)
+FITS = Summary("fit", "fits", ("good", "doubtful", "failed"), _render_fits)
 
 
 def check_format(form: str) -> None:
@@ -62,21 +64,30 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
 
     Args:
       output: the folder.
-      settings: the settings of the command.
-      overwrite: whether other settings may replace those of the folder.
+      settings: the command and its settings.
+      overwrite: whether other settings of this command may replace those of the folder.
 
     Raises:
       UserError: if the folder has other settings, was not made by this command, or cannot be written.
     """
+    replaceable = (output / MANIFEST).is_file() and _command(output) in (None, settings["command"])
     try:
-        if overwrite and (output / MANIFEST).is_file():
+        if overwrite and replaceable:
             write_file(output / MANIFEST, encode_json(dict(settings), indent=1).encode())
         claim_folder(output, MANIFEST, settings)
     except UserError as error:
-        advice = ", or add --overwrite" if (output / MANIFEST).is_file() else ""
+        advice = ", or add --overwrite" if replaceable else ""
         raise UserError(f"{error}{advice}") from None
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+
+
+def _command(output: Path) -> str | None:
+    """The command that made a folder; None if the manifest is damaged or does not name it."""
+    try:
+        return json.loads((output / MANIFEST).read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def is_finished(output: Path, name: str, inputs: Mapping[str, str], *, overwrite: bool) -> bool:
@@ -123,11 +134,11 @@ def write_result(
       page: its page, HTML.
       picture: its thumbnail, a PNG file.
       inputs: see `LensFiles.digests`.
-      settings: the settings of the command.
+      settings: the command and its settings.
     """
     about = {"image": str(lens.image), "inputs": dict(inputs), "settings": dict(settings)}
     content = {"name": lens.name, **json.loads(result), **about, "lensjax": lensjax.__version__}
-    write_file(output / f"{lens.name}.html", page.encode())
+    write_file(output / f"{lens.name}.html", to_valid_utf8(page).encode())
     write_file(output / f"{lens.name}.png", picture)
     write_file(output / f"{lens.name}.json", (encode_json(seal(content), indent=2) + "\n").encode())
 
@@ -150,10 +161,12 @@ def write_summary(output: Path, unusable: Mapping[str, str], form: str, summary:
         content = _read(file) if file.name != MANIFEST else None
         if content is not None and content.get("settings") == settings:
             rows[file.stem] = {
-                name: value for name, value in content.items() if not isinstance(value, dict | list)
+                name: to_valid_utf8(value) if isinstance(value, str) else value
+                for name, value in content.items()
+                if not isinstance(value, dict | list)
             }
     for name, reason in unusable.items():
-        rows[name] = {"name": name, "verdict": summary.verdicts[-1], "reasons": reason}
+        rows[name] = {"name": name, "verdict": summary.verdicts[-1], "reasons": to_valid_utf8(reason)}
     ordered = [rows[name] for name in sorted(rows)]
     columns = list(dict.fromkeys(column for row in ordered for column in row))
     write_file(output / f"{summary.table}.csv", _encode_csv(ordered, columns))
@@ -178,7 +191,7 @@ def _encode_csv(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(columns)
     writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")
+    return stream.getvalue().encode()
 
 
 def _cell(value: Any) -> str:

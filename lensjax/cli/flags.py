@@ -13,6 +13,7 @@ from absl import flags
 
 from lensjax.errors import UserError
 from lensjax.runtime.paths import user_path
+from lensjax.seeds import LARGEST_SEED
 
 WIDTH = 80
 _INDENT = 28
@@ -56,6 +57,11 @@ def integer(
     """Flag whose value is an integer from `low` to `high`; no upper limit if `high` is None."""
     bounds = {"lower_bound": low, "upper_bound": high}
     return Flag(value, description, modes, flags.DEFINE_integer, default, bounds)
+
+
+def random_seed(purpose: str, default: int = 0) -> Flag:
+    """Flag whose value is a seed; `purpose` states what it determines, such as "of the simulation"."""
+    return integer(f"Seed {purpose}; {default} if not given.", default, 0, high=LARGEST_SEED)
 
 
 def real(
@@ -150,7 +156,12 @@ def parse_flags(
     except flags.Error as error:
         raise UserError(f"{describe_flag_error(error)}; see --help") from error
     if rest[1:]:
-        raise UserError(describe_extra_word(rest[1]))
+        path = next((name for name, flag in table.items() if flag.define is _define_path), None)
+        if path is not None and os.path.lexists(rest[1]):
+            if values[path].value is None:
+                raise UserError(f"{rest[1]!r} is not a flag; did you mean --{path}={rest[1]}? see --help")
+            raise UserError(f"{rest[1]!r} is not a flag, and --{path} accepts only one path; see --help")
+        raise UserError(f"{rest[1]!r} is not a flag; see --help")
     found = {name: values[name].value for name in table}
     if missing := [f"--{name}" for name in required if not found[name]]:
         raise UserError(f"{' and '.join(missing)} must be given; see --help")
@@ -161,13 +172,6 @@ def describe_flag_error(error: Exception) -> str:
     """Message of an error raised by absl, without the tuple that absl prints for an invalid switch."""
     text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "must be true or false", str(error))
     return text.removeprefix("flag ")
-
-
-def describe_extra_word(word: str) -> str:
-    """Error message for a word that is not a flag."""
-    if os.path.lexists(word):
-        return f"{word}: only one path is accepted; give a folder, or quote a pattern: 'new/*.npy'"
-    return f"{word!r} is not a flag; see --help"
 
 
 def usage(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lensjax.cli.flags import integer, parse_flags, path_to, real, usage
+from lensjax.cli.flags import parse_flags, path_to, random_seed, real, usage
 from lensjax.data.deeplensesim import VALIDATION, import_images
 from lensjax.runtime.progress import log
 
@@ -25,7 +25,7 @@ FLAGS = {
         0,
     ),
     "test": real("Test images of each class: a fraction below 1, or a number; 0 if not given.", None, 0),
-    "seed": integer("Seed of the random splits; 0 if not given.", 0, 0),
+    "seed": random_seed("of the random splits"),
 }
 USAGE = usage(
     "Converts DeepLenseSim's files to a data set with splits. Code in pickled files is never executed.",

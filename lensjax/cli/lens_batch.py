@@ -47,7 +47,7 @@ def run(
       arguments: its command-line arguments.
       names: flags that determine the results, in addition to the files.
       process: processes one lens.
-      summary: table and index.
+      summary: name of the command, table and index.
 
     Returns:
       The exit code.
@@ -60,7 +60,7 @@ def run(
     values = parse_flags(flags, arguments, required=("image", "output"))
     output = values["output"]
     lenses = find_lenses(*(values[name] for name in ("image", "noise", "psf", "mask")))
-    settings = {name: values[name] for name in names}
+    settings = {"command": summary.command, **{name: values[name] for name in names}}
     fit_output.check_format(values["format"])
     fit_output.claim(output, settings, overwrite=values["overwrite"])
     inputs = {lens.name: lens.digests() for lens in lenses}

@@ -1,6 +1,7 @@
 """The options of the commands train, evaluate, predict and compare."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,11 @@ def parse(arguments: Sequence[str]) -> Options:
         values["input"].value = user_path(rest.pop())
         values["input"].present = 1
     if rest[1:]:
-        raise UserError(describe_extra_word(rest[1]))
+        if os.path.lexists(rest[1]):
+            raise UserError(
+                f"{rest[1]}: only one path is accepted; give a folder, or quote a pattern: 'new/*.npy'"
+            )
+        raise UserError(f"{rest[1]!r} is not a flag; see --help")
     if mode not in (None, values.mode):
         raise UserError(f"{mode} and --mode {values.mode}: give only one of them")
     if config is not None:

@@ -65,7 +65,8 @@ def run(
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _fail(name, "out of memory; reduce config.batch_size or config.eval_batch_size", 1)
+        advice = "smaller config.batch_size and config.eval_batch_size in lensjax train, or smaller images"
+        return _fail(name, f"out of memory; use a machine with more memory, {advice}", 1)
 
 
 def _fail(name: str, message: str, code: int) -> int:

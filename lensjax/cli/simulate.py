@@ -13,8 +13,7 @@ import numpy as np
 
 import lensjax
 from lensjax import simulation
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, path_to, usage
-from lensjax.config import LARGEST_SEED
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, path_to, random_seed, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.data.output_folder import claim_folder, is_written, write_image
 from lensjax.errors import UserError, naming
@@ -35,7 +34,7 @@ FLAGS = {
     ),
     "train": integer("Number of training images, 3 or more; the classes alternate.", 0, 0, high=MOST),
     "val": integer("Number of validation images, 3 or more.", 0, 0, high=MOST),
-    "seed": integer("Seed of the scenes; 0 if not given.", 0, 0, high=LARGEST_SEED),
+    "seed": random_seed("of the scenes"),
     "output": path_to(
         "FOLDER",
         "Folder of the images: train/ and val/, each with the folders no, sphere and vort of .npy files, "

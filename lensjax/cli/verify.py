@@ -50,8 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     paths = [user_path(word) for word in arguments if not word.startswith("-")]
     parse_flags(FLAGS, [word for word in arguments if word.startswith("-")])
     damaged = False
-    for path in paths or [user_cache.folder("")]:
-        findings = list(check(path))
+    cache = user_cache.folder("")
+    for path in paths or [cache]:
+        findings = list(check(path) if paths else check_cache(cache))
         for finding in findings:
             log.info("%s: %s", finding.path, finding.text)
         bad = sum(finding.damaged for finding in findings)
@@ -73,7 +74,9 @@ def check(path: Path) -> Iterator[Finding]:
     elif (path / workdir.CONFIG).exists() or (path / workdir.CHECKPOINTS).is_dir():
         with workdir.lock(path) if (path / workdir.LOCK).exists() else contextlib.nullcontext():
             yield from check_run(path)
-    elif path.name in user_cache.KINDS or any((path / kind).is_dir() for kind in user_cache.KINDS):
+    elif path.name in user_cache.KINDS or any(
+        (path / name).is_dir() for name in (*user_cache.KINDS, user_cache.COMPILED)
+    ):
         yield from check_cache(path)
     else:
         raise UserError(f"{path} is not the folder of a run, a model file or a cache folder; check the path")
@@ -149,9 +152,9 @@ def check_model_file(path: Path) -> Iterator[Finding]:
 
 
 def check_cache(folder: Path) -> Iterator[Finding]:
-    """Yields the findings about the simulated images and lens fits in a cache folder."""
-    kinds = [folder] if folder.name in user_cache.KINDS else [folder / kind for kind in user_cache.KINDS]
-    for kind in kinds:
+    """Yields the findings about the simulated images and lens fits in a cache folder, which may be empty."""
+    kinds = [path for kind in user_cache.KINDS if (path := folder / kind).is_dir()]
+    for kind in kinds or [folder]:
         for file in sorted(kind.glob("*.npz")):
             try:
                 user_cache.read(file)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from lensjax import fitting, simulation
+from lensjax.seeds import check_seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class FreshImages:
 
     Attributes:
       preset: the simulation preset.
-      seed: seed of the scenes.
+      seed: seed of the scenes, 0 to 2^32 - 1.
       num_images: images per epoch.
       fit: name of the smooth lens model to fit to each image, see `fitting.smooth_model`; "none" for no
         fits.
@@ -53,7 +54,7 @@ class FreshImages:
 
 def _fresh_key(seed: int) -> Key[Array, ""]:
     # The keys of the splits fold in small numbers, so this key is independent of them.
-    return jax.random.fold_in(jax.random.key(seed), 0xF8E54)
+    return jax.random.fold_in(jax.random.key(check_seed(seed)), 0xF8E54)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

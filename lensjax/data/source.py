@@ -93,6 +93,11 @@ def _load(images: TrainingImages) -> ImageSet:
 
 def _open(data_config: ConfigDict) -> Source:
     scheme, rest = _split_scheme(data_config.source)
+    if data_config.residence == "disk" and scheme != "tfds":
+        raise UserError(
+            "config.data.residence=disk needs a prepared data set; create one with "
+            "lensjax prepare-tfds and set config.data.source=tfds:FOLDER"
+        )
     if scheme == "simulated":
         return _open_simulation(rest, data_config)
     path = user_path(rest)
@@ -102,11 +107,6 @@ def _open(data_config: ConfigDict) -> Source:
         limits = {"disk": 0.0, "host": math.inf}
         memory = limits.get(data_config.residence, MEMORY_SHARE * _memory())
         return open_dataset(path, data_config.image_size, memory=memory)
-    if data_config.residence == "disk":
-        raise UserError(
-            "config.data.residence=disk needs a prepared data set; create one with "
-            "lensjax prepare-tfds and set config.data.source=tfds:FOLDER"
-        )
     return open_reference_layout(path, data_config.image_size)
 
 

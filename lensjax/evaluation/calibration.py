@@ -101,6 +101,6 @@ def read_temperature(workdir: Path, best_epoch: int) -> float | None:
         temperature = float(calibration.temperature)
         if not TEMPERATURE_RANGE[0] <= temperature <= TEMPERATURE_RANGE[1]:
             raise ValueError(f"temperature {temperature} is out of range")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and fit the temperature again") from None
     return temperature if calibration.best_epoch == best_epoch else None

@@ -9,7 +9,13 @@ from lensjax.modeling.arguments import positive_length
 from lensjax.modeling.artifacts import find_artifacts
 from lensjax.modeling.assess import assess
 from lensjax.modeling.correlation import measure_correlation
-from lensjax.modeling.foreground import Foreground, add_model_noise, fit_foreground, render_foreground
+from lensjax.modeling.foreground import (
+    NOT_FINITE,
+    Foreground,
+    add_model_noise,
+    fit_foreground,
+    render_foreground,
+)
 from lensjax.modeling.frame import Data, Frame, Prepared, pixel_distances, prepare, with_weight
 from lensjax.modeling.galaxy import GALAXY
 from lensjax.modeling.model import LensModel, Prior, replace_source
@@ -59,11 +65,14 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
       The fit. Check its `verdict`.
 
     Raises:
-      UserError: if the model has no mass, the radius is not positive, too few pixels are valid, or no model
-        has finite values.
+      UserError: if the model has no mass, its Einstein radius may start at 0, the radius is not positive,
+        too few pixels are valid, a pixel is too bright, or no model has finite values.
     """
     if not model.mass:
         raise UserError("the model has no mass; add a main lens (SIS, SIE or EPL) and a source")
+    smallest = _search_range(model)[0]
+    if smallest <= 0:
+        raise UserError(f"mass.0.theta_E may start at {smallest:g} arcsec; give it a positive start")
     radius = positive_length("radius", radius)
     notes = list(observation.notes)
     if observation.correlation is None:
@@ -91,9 +100,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     sky_variance = observation.correlation.scatter**2 if observation.correlation else 1.0
     chains = fit_source_chains(model.source, modes, frame, data, sky_variance)
     if not chains:
-        raise UserError(
-            "no model has finite values; check the image, the noise map and the point-spread function"
-        )
+        raise UserError(NOT_FINITE)
     return assess(observation, model, prepared, data, chains, artifacts, tuple(notes))
 
 
@@ -116,9 +123,14 @@ def weigh(frame: Frame, data: Data, foreground: Foreground, radius: float) -> Da
 def _find_starts(model: LensModel, frame: Frame, data: Data, foreground: Foreground) -> list[Start]:
     e1, e2 = (foreground.values.get(f"lens_light.0.{name}", 0.0) for name in ("e1", "e2"))
     shrink = min(1.0, 0.3 / max(float(np.hypot(e1, e2)), 1e-6))
-    main = model.parameters["mass.0.theta_E"]
-    radii = main.start if main.free else (main.value, main.value)
+    radii = _search_range(model)
     return find_starts(frame, data, foreground, radii, (shrink * e1, shrink * e2), STARTS)
+
+
+def _search_range(model: LensModel) -> tuple[float, float]:
+    """Smallest and largest Einstein radius of the search, arcsec."""
+    main = model.parameters["mass.0.theta_E"]
+    return main.start if main.free else (main.value, main.value)
 
 
 def _fit_modes(

@@ -3,23 +3,26 @@
 import contextlib
 import dataclasses
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lensjax.decoding import MAX_PIXELS, describe_error, is_auxiliary, suppress_warnings
+from lensjax.decoding import (
+    MAX_PIXELS,
+    NOISE_KINDS,
+    describe_error,
+    is_auxiliary,
+    noise_kind,
+    suppress_warnings,
+)
 from lensjax.errors import UserError
 from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.fits_headers import electrons_per_unit, header_pixel_scale
 from lensjax.modeling.planes import pixels, plane_like
 
-_NOISE = ("ERR", "RMS", "WHT", "VAR")  # extensions; the first that exists is used
-# Words in the names of maps that contain quantities other than standard deviations.
-_INVERSE_VARIANCE = frozenset({"wht", "weight", "weights", "ivar", "invvar"})
-_VARIANCE = frozenset({"var", "variance"})
+_NOISE = tuple(name.upper() for name in NOISE_KINDS)  # extensions; the first that exists is used
 _SCALE_TOLERANCE = 0.01  # relative difference of the given pixel scale and that of the header
 
 
@@ -71,11 +74,8 @@ def read_observation(
     if isinstance(mask, str | Path):
         mask = _read(Path(mask)).image
     if isinstance(noise, str | Path):
-        file = Path(noise)
-        found = _read(file, _NOISE)
-        name = next((name for name in _NOISE if name in found.others), "")
-        noise, kind = _standard_deviation(found.others.get(name, found.image), name or file.name)
-        notes.append(f"noise: {file.name}, {kind}")
+        noise, note = _read_noise(Path(noise))
+        notes.append(note)
     elif noise is None:
         with _errors_in(path):
             noise, noise_notes = _own_noise(planes, mask)
@@ -97,11 +97,24 @@ def read_observation(
     }
 
 
+def _read_noise(file: Path) -> tuple[np.ndarray, str]:
+    """Noise map of a file, with a note; its extension's name states the kind, or the file's name."""
+    found = _read(file, _NOISE)
+    name = next((name for name in _NOISE if name in found.others), None)
+    if name is not None:
+        noise = found.others[name]
+    else:
+        name = next((name for name in found.names if noise_kind(name)), found.name)
+        noise = found.image if name == found.name else _read(file, extension=name).image
+    noise, kind = _standard_deviation(noise, noise_kind(name) or noise_kind(file.name))
+    return noise, f"noise: {file.name}, {kind}"
+
+
 def _own_noise(planes: _Planes, mask: Any) -> tuple[np.ndarray | None, list[str]]:
     """Noise map from an extension or the headers of the image's file, with notes; None without either."""
     name = next((name for name in _NOISE if name in planes.others), None)
     if name is not None:
-        noise, kind = _standard_deviation(planes.others[name], name)
+        noise, kind = _standard_deviation(planes.others[name], noise_kind(name))
         return noise, [f"noise: extension {name}, {kind}"]
     electrons = electrons_per_unit(planes.headers)
     if electrons is None:
@@ -112,16 +125,13 @@ def _own_noise(planes: _Planes, mask: Any) -> tuple[np.ndarray | None, list[str]
     return noise, [note]
 
 
-def _standard_deviation(plane: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+def _standard_deviation(plane: np.ndarray, kind: str | None) -> tuple[np.ndarray, str]:
     """Standard deviation of each pixel, infinite in pixels without weight, and what the plane contained."""
-    words = set(re.split("[^a-z]+", name.casefold()))
-    if not words & (_INVERSE_VARIANCE | _VARIANCE):
+    if kind not in ("inverse variance", "variance"):
         return plane, "standard deviation"
-    inverse = bool(words & _INVERSE_VARIANCE)
     positive = plane > 0
     root = np.sqrt(np.where(positive, plane, 1.0))
-    kind = "inverse variance" if inverse else "variance"
-    return np.where(positive, 1 / root if inverse else root, np.inf), kind
+    return np.where(positive, root if kind == "variance" else 1 / root, np.inf), kind
 
 
 def _pixel_scale(headers: tuple[Any, Any], given: float | None) -> tuple[float, list[str]]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from lensjax.errors import UserError
 from lensjax.modeling.frame import Data, Frame, pixel_distances, pixel_positions, with_weight
 from lensjax.modeling.model import LensModel, light_only
 from lensjax.modeling.variable_projection import (
@@ -21,6 +22,7 @@ CLIPPING = (8.0, 5.0, 3.5, 3.0, 3.0)  # standard deviations of the noise, per ro
 CORE = 0.35  # arcsec; residuals closer to the center belong to the lens galaxy
 ROBUST = Settings(steps=8, tolerance=1.0, prior_weight=1.0)
 SUPPRESSION = 0.05  # factor of the weight of clipped pixels
+NOT_FINITE = "no model has finite values; check the image, the noise map and the point-spread function"
 
 
 class Foreground(NamedTuple):
@@ -57,6 +59,9 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
 
     Returns:
       The foreground light.
+
+    Raises:
+      UserError: if the model has no finite values.
     """
     galaxy = light_only(model)
     center = _brightest_position(frame, data) if model.lens_light else (0.0, 0.0)
@@ -74,7 +79,8 @@ def fit_foreground(model: LensModel, frame: Frame, data: Data) -> Foreground:
         clipped = ndimage.binary_dilation(clipped, np.ones((3, 3)))
         weight = np.where(clipped, SUPPRESSION, 1.0) * data.weight
     final = fit if fit is not None else evaluate_model(galaxy, frame, with_weight(data, weight), start)
-    assert final is not None
+    if final is None:
+        raise UserError(NOT_FINITE)
     return render_foreground(galaxy, final, center, frame, data)
 
 

@@ -14,6 +14,7 @@ from lensjax.modeling.observation import Observation
 from lensjax.modeling.psf import rebin_psf
 
 SMALLEST = 100  # smallest number of valid pixels of a fit
+LARGEST_SIGNAL = 1e15  # largest pixel in units of the noise; chi-square is summed in float32
 COARSE_SCALE = 0.1  # approximate side of the binned pixels, arcsec
 _MAX_BATCH = 128  # largest number of images that are convolved together; limits the memory
 
@@ -185,7 +186,7 @@ def prepare(observation: Observation, *, radius: float) -> Prepared:
       The native and the binned pixels. A binned pixel is valid if all of its native pixels are.
 
     Raises:
-      UserError: if too few pixels are valid.
+      UserError: if too few pixels are valid, or one is too bright for float32.
     """
     scale = observation.pixel_scale
     factor = binning(scale)
@@ -204,6 +205,12 @@ def prepare(observation: Observation, *, radius: float) -> Prepared:
         )
     unit = float(np.median(noise[valid]))
     valid = valid & np.isfinite(image) & np.isfinite(noise) & (noise > 0)
+    brightest = np.max(np.abs(image[valid]) / np.minimum(noise[valid], unit), initial=0)
+    if brightest > LARGEST_SIGNAL:
+        raise UserError(
+            f"a valid pixel is {brightest:.2g} times as bright as the noise; mask it, or check the image and "
+            "the noise map"
+        )
     image = np.where(valid, image, 0) / unit
     weight = np.where(valid, unit / np.where(valid, noise, 1), 0)
     psf, subpixels = square_psf(observation.psf), observation.psf_subpixels

@@ -124,15 +124,17 @@ class Observation:
     ) -> "Observation":
         """Reads an observation from FITS files.
 
-        Noise maps are standard deviations, unless the name of their extension or file contains one of the
-        words WHT, WEIGHT, WEIGHTS, IVAR or INVVAR (inverse variance), or VAR or VARIANCE (variance).
+        Noise maps are standard deviations, unless the name of their extension or, if it does not state what
+        they are, that of their file contains one of the words WHT, WT, WEIGHT, WEIGHTS, IVAR, INVVAR or
+        INVERSE VARIANCE (inverse variance), or VAR or VARIANCE (variance).
 
         Args:
           image: file with the image: the extension SCI if there is one, else the first image that is not
             another part of the observation, such as a noise map.
-          noise: file with the noise map, or the array. If None, it is the extension ERR, RMS, WHT or VAR of
-            the image's file; without them, it is estimated from the image and from the exposure time, gain
-            and unit in the header.
+          noise: file with the noise map, or the array. If None, it is an extension of the image's file
+            with the name ERR, ERROR, ERRORS, RMS, SIGMA, STD, STDEV or one of the words above (except INVERSE
+            VARIANCE); without them, it is estimated from the image and from the exposure time, gain and unit
+            in the header.
           psf: file with the point-spread function, or the array. If None, it is the extension PSF of the
             image's file.
           mask: file with the mask, 1 for valid pixels, or the array; None if all pixels are valid.

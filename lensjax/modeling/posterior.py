@@ -78,7 +78,7 @@ def sample_posterior(
 
     Raises:
       UserError: if blackjax is not installed, a number is too small, `samples` is odd, the source is on a
-        grid of pixels, or the covariance of the fit is not positive definite.
+        grid of pixels, a parameter is a chosen one, or the covariance of the fit is not positive definite.
     """
     if chains < 1 or warmup < 1 or samples < 4 or samples % 2:
         raise UserError(
@@ -90,8 +90,11 @@ def sample_posterior(
         from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
     except ImportError:
         raise UserError("sampling needs blackjax; run: pip install 'lensjax[posterior]'") from None
-    if fit.model.held.any():
+    if fit.model.pixel_grid:
         raise UserError("the posterior of a source on a grid of pixels cannot be sampled; use Shapelets")
+    if fit.model.held.any():
+        name = fit.model.fitted[int(np.argmax(fit.model.held))]
+        raise UserError(f"{name} is a chosen parameter, which cannot be sampled; fix it or fit it")
     mode = np.array([fit.parameters[name] for name in fit.names])
     try:
         scale = np.linalg.cholesky(fit.covariance)

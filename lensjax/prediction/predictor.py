@@ -64,8 +64,8 @@ def make_predictor(
     Args:
       config: the full config of the run.
       model: the classifier.
-      devices: devices to run on. Each device of this process gets an equal share of a batch; if other
-        processes own some of the devices, the images are shared among the processes.
+      devices: devices to run on. Each device gets an equal share of a batch; if other processes own some
+        of the devices, the images are shared among the processes.
       with_loss: if True, the predictions include the loss terms.
       with_features: if True, the predictions include the inputs of the last layer.
       profiler: if given, measures the time of each step.
@@ -74,7 +74,8 @@ def make_predictor(
       UserError: if a batch cannot be divided equally among the devices.
     """
     here = processes.local_devices(devices)
-    check_batch_size("eval_batch_size", config.eval_batch_size, len(here))
+    check_batch_size("eval_batch_size", config.eval_batch_size, len(devices))
+    share = config.eval_batch_size // len(devices) * len(here)
     step = parallelize(
         functools.partial(
             eval_step,
@@ -94,7 +95,7 @@ def make_predictor(
         parts: list[dict[str, np.ndarray]] = []
         rows = processes.local_row_indices(len(images), devices)
         with tqdm(disable=True) if quiet else progress_bar(len(rows), "evaluating") as bar:
-            for batch in iterate_batches(images, rows, config.eval_batch_size):
+            for batch in iterate_batches(images, rows, share):
                 real = batch["weights"] > 0
                 values = jax.device_get(step(variables, shard(dict(batch), here)))
                 parts.append({name: np.concatenate(value)[real] for name, value in values.items()})

@@ -57,7 +57,7 @@ def table_rows(names: Iterable[str], predictions: Predictions) -> list[Row]:
     """
     result: list[Row] = []
     for index, (name, error) in enumerate(zip(names, predictions.errors, strict=True)):
-        row: Row = {"file": to_valid_utf8(name), "class": str(predictions.classes[index]) or None}
+        row: Row = {"file": name, "class": str(predictions.classes[index]) or None}
         for column, label in enumerate(CLASSES):
             row[f"probability_{label}"] = _finite_or_none(predictions.probabilities[index, column])
         row["entropy"] = _finite_or_none(predictions.entropy[index])
@@ -70,7 +70,7 @@ def table_rows(names: Iterable[str], predictions: Predictions) -> list[Row]:
             None if error or predictions.in_domain is None else bool(predictions.in_domain[index])
         )
         row["reasons"] = predictions.reasons[index] or None
-        result.append(row | {"error": to_valid_utf8(error) or None})
+        result.append(row | {"error": error or None})
     return result
 
 
@@ -84,13 +84,17 @@ def to_valid_utf8(text: str) -> str:
 
 
 def encode_rows(table: Iterable[Mapping[str, object]], names: list[str], suffix: str) -> bytes:
-    """Encodes rows as CSV if the suffix is ".csv", else as JSON lines.
+    """Encodes rows as CSV if the suffix is ".csv", else as JSON lines; see also `to_valid_utf8`.
 
     Args:
       table: the rows.
       names: names of the columns.
       suffix: suffix of the finished file.
     """
+    table = [
+        {name: to_valid_utf8(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in table
+    ]
     if suffix != ".csv":
         return "".join(encode_json(row, ensure_ascii=False) + "\n" for row in table).encode()
     text = io.StringIO(newline="")

@@ -219,7 +219,7 @@ def _read_epoch_and_temperature(path: Path, metadata: Mapping[str, str]) -> tupl
         best_epoch, temperature = int(metadata["best_epoch"]), json.loads(metadata["temperature"])
         if temperature is None or (0 < float(temperature) < math.inf):
             return best_epoch, temperature and float(temperature)
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         pass
     raise UserError(f"{path}: the best epoch or temperature in the file is invalid; export the run again")
 

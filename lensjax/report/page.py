@@ -12,7 +12,7 @@ from lensjax.report import html
 from lensjax.report.html import Cell
 from lensjax.report.panels import Panel
 from lensjax.report.provenance import Provenance
-from lensjax.report.published import PUBLISHED, comparability_note, is_simulated
+from lensjax.report.published import PUBLISHED, comparability_note, training_images
 
 _MODELS = {
     "baseline_cnn": "ResNet on the image",
@@ -102,9 +102,7 @@ def _value_with_range(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _published(metrics: Mapping[str, Any], provenance: Provenance, figure: Figure) -> str:
-    data = provenance.config.data
-    simulated = is_simulated(provenance.config)
-    trained_on = f"{data.num_train:,} simulated" if simulated else "see Reproducibility"
+    trained_on = training_images(provenance.config)
     names = ("auc", *(f"auc_{label}" for label in CLASSES))
     aucs = [_value_with_range(metrics, name) for name in names]
     total = f"{sum(metrics['images'].values()):,} {provenance.split}"

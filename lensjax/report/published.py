@@ -5,6 +5,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from lensjax.data.images import Split
+from lensjax.data.simulated import FRESH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,14 @@ PUBLISHED = (
 def is_simulated(config: ConfigDict) -> bool:
     """True if a run uses simulated images."""
     return str(config.data.source).startswith("simulated:")
+
+
+def training_images(config: ConfigDict) -> str:
+    """The training images of a run, for a cell of a table."""
+    if not is_simulated(config):
+        return "see Reproducibility"
+    repeated = not config.data.source.endswith(FRESH)
+    return f"{config.data.num_train:,} simulated" + ("" if repeated else " per epoch")
 
 
 def comparability_note(config: ConfigDict, split: Split) -> str:

@@ -190,5 +190,5 @@ def format_table(content: Mapping[str, Any]) -> str:
             f"log loss {after['nll_after']:.4f}"
         ]
     if (number := content["outside_domain"]) is not None:
-        lines += [f"  {'outside the domain':<25}  {number:,} of {total} images, unlike the validation images"]
+        lines += [f"  {'outside the domain':<25}  {number:,} of {total}, unlike validation images"]
     return "\n".join(lines)

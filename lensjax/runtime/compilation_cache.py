@@ -24,7 +24,7 @@ def enable_compilation_cache() -> None:
     """
     if VARIABLE in os.environ or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
-    folder = user_cache.folder("compiled") / _processor()
+    folder = user_cache.folder(user_cache.COMPILED) / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -19,6 +19,7 @@ from lensjax.runtime.progress import log
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
 KINDS = ("simulated", "fits")  # folders of cache files
+COMPILED = "compiled"  # folder of compiled programs
 _PART = ".part"  # suffix of files that are being written
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, Shaped
 
 from lensjax.errors import UserError
+from lensjax.seeds import check_seed
 from lensjax.simulation import presets
 from lensjax.simulation.checks import check_count
 from lensjax.simulation.noise import add_noise
@@ -142,7 +143,7 @@ def simulate_split(
 
     Args:
       preset: a preset or its name.
-      seed: seed of the data set, nonnegative.
+      seed: seed of the data set, 0 to 2^32 - 1.
       split: name of the split; splits with the same seed share no scenes.
       num_images: number of images.
       first: index of the first image, a multiple of `BATCH_SIZE`.
@@ -152,7 +153,7 @@ def simulate_split(
       The images and their scenes.
 
     Raises:
-      UserError: if no preset or split has that name, the seed is negative or the number is not positive.
+      UserError: if no preset or split has that name, or the seed or the number is not allowed.
       ValueError: if `first` is not a multiple of `BATCH_SIZE`, or a pixel exceeds 16 bits.
     """
     check_count("num_images", num_images)
@@ -189,7 +190,7 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
 
     Args:
       preset: a preset or its name.
-      seed: seed of the data set, nonnegative.
+      seed: seed of the data set, 0 to 2^32 - 1.
       split: name of the split.
       num_images: number of scenes.
 
@@ -197,7 +198,7 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
       The scenes; the first axis of every array runs over the images.
 
     Raises:
-      UserError: if no preset or split has that name, the seed is negative or the number is not positive.
+      UserError: if no preset or split has that name, or the seed or the number is not allowed.
     """
     check_count("num_images", num_images)
     definition = presets.preset(preset) if isinstance(preset, str) else preset
@@ -212,9 +213,7 @@ def draw_scenes(preset: str | Preset, *, seed: int, split: Split, num_images: in
 def _split_key(seed: int, split: Split) -> Key[Array, ""]:
     if split not in SPLITS:
         raise UserError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-    if not 0 <= seed < 2**63:
-        raise UserError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1")
-    return jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    return jax.random.fold_in(jax.random.key(check_seed(seed)), SPLITS.index(split))
 
 
 @functools.partial(jax.jit, static_argnames="preset")

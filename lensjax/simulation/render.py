@@ -185,9 +185,13 @@ def _smooth_deflection(preset: Preset, parameters: Any, x: Array, y: Array) -> t
 
 
 def _series_terms(preset: Preset) -> int:
-    """Number of terms for which the series of an elliptical lens is accurate to 1e-8."""
+    """Number of terms, at least 4, for which the series of an elliptical lens is accurate to 1e-8.
+
+    The derivatives of a series with fewer terms would be inaccurate.
+    """
     e = math.hypot(preset.lens_e1, preset.lens_e2)
     if preset.variation is not None:
         flattest = preset.variation.axis_ratio[0]
-        e = max((1 - flattest) / (1 + flattest), 0.01)
+        e = (1 - flattest) / (1 + flattest)
+    e = max(e, 0.01)
     return math.ceil(math.log(1e-8) / math.log(e / (2 - e)))

@@ -23,6 +23,7 @@ CANDIDATE, DETECTED = 6.7, 13.5
 VERDICTS = ("detected", "candidate", "none", "failed")
 FRACTIONS = (8, 9, 10)  # log10 of the masses for which the sensitive fraction of the area is reported
 _CENTRAL = 0.5  # Einstein radii
+_MISFIT = 1.2  # the largest of the simulated lenses without a perturber
 _SEPARATION = 0.3  # arcsec, between the positions of refits
 
 
@@ -51,10 +52,10 @@ class PerturberSearch:
         """One of "detected", "candidate" and "none".
 
         Of 250 simulated lenses without a perturber, 1 % exceeded the threshold of the first, and 10 % that of
-        the second. If the fit of the lens is doubtful or the best position is central, a perturber is at most
-        a candidate, because errors of the fit can look like one.
+        the second. If there is a reason for doubt (`reasons`), a perturber is at most a candidate, because
+        errors of the model can look like one, and the simulated lenses do not have them.
         """
-        if self.likelihood_ratio > DETECTED and self.fit.verdict.name == "good" and not self.central:
+        if self.likelihood_ratio > DETECTED and not self.reasons:
             return "detected"
         return "candidate" if self.likelihood_ratio > CANDIDATE else "none"
 
@@ -69,7 +70,7 @@ class PerturberSearch:
     def reasons(self) -> tuple[str, ...]:
         """Why the answer may be wrong."""
         found = [f"the fit of the lens is doubtful: {reason}" for reason in self.fit.verdict.reasons]
-        if self.map.misfit > 1.5:
+        if self.map.misfit > _MISFIT:
             found.append(
                 f"the variance of the residual of the arcs is {self.map.misfit:.2f} times that of the noise"
             )

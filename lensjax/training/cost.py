@@ -1,5 +1,6 @@
 """Cost of a training step: floating-point operations, communication between devices, peak FLOP/s."""
 
+import re
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from lensjax.errors import UserError
 from lensjax.training import start
 from lensjax.training.state import TrainState
 
-# Peak FLOP/s in float32, tensorfloat32 and bfloat16, by a part of the device's name. Source: NVIDIA's data
+# Peak FLOP/s in float32, tensorfloat32 and bfloat16, by words in the device's name. Source: NVIDIA's data
 # sheets, without sparsity; the float32 rate is that of the CUDA cores, without the tensor cores.
 PEAK_FLOPS = {
     "H100": (67e12, 494e12, 989e12),
@@ -110,7 +111,7 @@ def peak_flops(device: jax.Device, precision: str) -> float | None:
     if device.platform == "cpu":
         return _measure_product_flops()
     for name, peaks in PEAK_FLOPS.items():
-        if name in device.device_kind:
+        if re.search(rf"\b{name}\b", device.device_kind):
             return peaks[_PRECISIONS.index(precision)]
     return None
 

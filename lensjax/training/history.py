@@ -39,6 +39,6 @@ def read_history(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             float(record[METRIC])
             records.append(record)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         pass
     return records

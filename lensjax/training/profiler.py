@@ -77,13 +77,14 @@ class Profiler:
     def stop_trace(self) -> None:
         """Ends and writes the trace if one is in progress."""
         if _CALLS_BEFORE_TRACE < self._calls <= _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE:
-            started = time.perf_counter()
+            started, number = time.perf_counter(), self._calls - _CALLS_BEFORE_TRACE
             jax.profiler.stop_trace()
             self._trace_seconds += time.perf_counter() - started
             self._calls = _CALLS_BEFORE_TRACE + _CALLS_IN_TRACE + 1
             log.info(
-                "        wrote a trace of %d steps for ui.perfetto.dev or TensorBoard to %s/",
-                _CALLS_IN_TRACE,
+                "        wrote a trace of %d %s for ui.perfetto.dev or TensorBoard to %s/",
+                number,
+                "step" if number == 1 else "steps",
                 self._folder,
             )
 
@@ -91,18 +92,23 @@ class Profiler:
         """Summarizes speed, memory and time of an epoch in one line for the terminal; resets the timers.
 
         Args:
-          num_images: number of images in the timed training steps.
+          num_images: number of images in the timed training steps; 0 for a resumed epoch that needed only
+            its validation.
           seconds: time since the start of the first of these steps, including the validation.
         """
-        rate = num_images * self._flops_per_image / self._training_seconds
-        share = "" if self._peak is None else f" ({100 * rate / self._peak:.2g} % of the peak)"
+        if num_images:
+            rate = num_images * self._flops_per_image / self._training_seconds
+            share = "" if self._peak is None else f" ({100 * rate / self._peak:.2g} % of the peak)"
+            speed = f"{rate / 1e9:.3g} GFLOP/s{share}"
+        else:
+            speed = "no training steps"
         inside = self._training_seconds + self._evaluation_seconds
         outside = 100 * (1 - inside / (seconds - self._trace_seconds))
         compiled = "" if self._compiled else "; includes compilation"
         self._training_seconds = self._evaluation_seconds = self._trace_seconds = 0.0
-        self._compiled = True
+        self._compiled |= num_images > 0
         return (
-            f"        {rate / 1e9:.3g} GFLOP/s{share}, {self._peak_memory() / 1e9:.2f} GB peak memory, "
+            f"        {speed}, {self._peak_memory() / 1e9:.2f} GB peak memory, "
             f"{outside:.1f} % of the time outside steps{compiled}"
         )
 

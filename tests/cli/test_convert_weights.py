@@ -194,7 +194,7 @@ def test_given_sha256_is_verified(tool, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--input and --output are both required"),
+        ((), "give --input and --output, or --download NAME"),
         (("--inptu", "x"), "Unknown command line flag 'inptu'"),
         (("--arch", "resnet50"), "--arch=resnet50: value should be one of"),
         (("--input", "x.pth", "--output", "x.npz"), "x.npz: must end in .safetensors"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 
 import jax
 import numpy as np
@@ -226,6 +227,22 @@ def test_wrong_tables_are_rejected(tmp_path, content, message):
     (tmp_path / "lenses.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         main([f"--image={tmp_path}/lenses.csv", f"--output={tmp_path}/fits"])
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files must be UTF-8")
+def test_undecodable_bytes_of_names_are_escaped(cheap_fit, tmp_path, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder, output = tmp_path / os.fsdecode(b"lenses_\xff"), tmp_path / "fits"
+    write_lens(folder / "good")
+    (folder / os.fsdecode(b"\xff.fits")).write_text("not FITS")
+    assert run(["fit", f"--image={folder}", f"--output={output}", "--order=4", "--format=parquet"]) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    message = f"{tmp_path}/lenses_\\udcff/\\udcff.fits: is not a FITS file"
+    assert f"failed, {message}" in out
+    bad = table(output)[0]
+    assert bad["reasons"].startswith(message)
+    assert parquet.read_table(output / "fits.parquet").to_pylist()[0]["reasons"] == bad["reasons"]
 
 
 def test_folder_lists_compressed_files_and_no_hidden_ones(tmp_path):

@@ -74,7 +74,9 @@ def test_bad_files_are_listed_with_code_2(tmp_path, model, tool):
         (["--input=nowhere", "--output=a"], "nowhere: no such file or folder; check --input"),
         (["--input=a", "--output=a", "--validation=-1"], "validation"),
         (["--input=a", "--output=a", "--seed=x"], "seed"),
-        (["folder"], "'folder' is not a flag"),
+        (["folder"], "'folder' is not a flag; see --help"),
+        (["."], "'.' is not a flag; did you mean --input=.? see --help"),
+        (["--input=a", "."], "'.' is not a flag, and --input accepts only one path; see --help"),
     ],
 )
 def test_invalid_command_gives_one_line_and_code_2(tool, arguments, message, monkeypatch, tmp_path):

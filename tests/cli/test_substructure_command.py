@@ -23,7 +23,7 @@ def lens(tmp_path, monkeypatch):
     return write_observation(tmp_path / "lens_a", data)
 
 
-def test_lens_becomes_table_page_and_maps(lens, tmp_path):
+def test_lens_becomes_table_page_and_maps(lens, tmp_path, capsys):
     output = tmp_path / "found"
     words = [
         "substructure",
@@ -54,6 +54,14 @@ def test_lens_becomes_table_page_and_maps(lens, tmp_path):
     made = (output / "lens_a.json").stat().st_mtime_ns
     assert run(words) == 0  # finished already
     assert (output / "lens_a.json").stat().st_mtime_ns == made
+    settings = (output / "settings.json").read_bytes()
+    for more in ([], ["--overwrite"]):
+        assert run(["fit", *words[1:3], "--order=1", *more]) == 2
+        message = f"{output}: was created with a different command (substructure, not fit); choose another"
+        errors = capsys.readouterr().err
+        assert message in errors
+        assert "--overwrite" not in errors
+    assert (output / "settings.json").read_bytes() == settings
 
 
 def test_redshifts_come_from_the_table(lens, tmp_path, capsys):

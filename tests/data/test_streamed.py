@@ -58,12 +58,13 @@ def test_streamed_batches_equal_those_in_memory(config):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_fits_and_archives_cannot_be_streamed(config, tmp_path):
+def test_fits_and_other_sources_cannot_be_streamed(config, tmp_path):
     with_fit = on_disk(config)
     with_fit.fit = "common_test"
     with pytest.raises(UserError, match=r"config\.data\.fit='common_test'.*residence=host"):
         load_splits(with_fit)
-    archive = on_disk(config)
-    archive.source = str(tmp_path / "dataset.zip")
-    with pytest.raises(UserError, match=r"residence=disk.*prepare-tfds"):
-        load_splits(archive)
+    other = on_disk(config)
+    for source in (str(tmp_path / "dataset.zip"), "simulated:common_test", "simulated:common_test?fresh"):
+        other.source = source
+        with pytest.raises(UserError, match=r"residence=disk.*prepare-tfds"):
+            load_splits(other)

@@ -43,13 +43,17 @@ def turned(x, y, angle):
     return np.array([[-x * cosine, y * sine], [x * sine, y * cosine]])
 
 
+KINDS = {1: "standard deviation", -2: "inverse variance", 2: "variance"}  # by the power of the noise
+
+
 @pytest.mark.parametrize(
-    ("name", "stored"), [("ERR", NOISE), ("RMS", NOISE), ("WHT", 1 / NOISE**2), ("VAR", NOISE**2)]
+    ("name", "power"),
+    [("ERR", 1), ("RMS", 1), ("WHT", -2), ("IVAR", -2), ("WEIGHT", -2), ("VAR", 2), ("VARIANCE", 2)],
 )
-def test_parts_are_read_from_named_extensions(tmp_path, name, stored):
-    image = IMAGE.copy()
-    image[0, 0], stored = np.nan, stored.copy()
-    stored[0, 1] = {"WHT": 0, "VAR": -1}.get(name, np.nan)  # without weight
+def test_parts_are_read_from_named_extensions(tmp_path, name, power):
+    image, stored = IMAGE.copy(), NOISE**power
+    image[0, 0] = np.nan
+    stored[0, 1] = {1: np.nan, -2: 0, 2: -1}[power]  # without weight
     planes = {name: stored, "SCI": image, "PSF": PSF, "DQ": np.ones((60, 60), np.int16)}
     path = write(tmp_path / "lens.fits", planes, PIXSCALE=0.06)
     assert fits.getdata(path, "SCI").dtype == ">f4"
@@ -61,8 +65,7 @@ def test_parts_are_read_from_named_extensions(tmp_path, name, stored):
     np.testing.assert_allclose(found.noise[valid], NOISE[valid], rtol=1e-5)
     np.testing.assert_allclose(found.psf, PSF, rtol=1e-6)
     assert found.pixel_scale == 0.06
-    kind = {"WHT": "inverse variance", "VAR": "variance"}.get(name, "standard deviation")
-    assert f"noise: extension {name}, {kind}" in found.notes
+    assert f"noise: extension {name}, {KINDS[power]}" in found.notes
     assert any("DQ is not applied" in note for note in found.notes)
 
 
@@ -97,6 +100,27 @@ def test_parts_are_read_from_separate_files(tmp_path, name, power):
     np.testing.assert_allclose(found.noise[5:], NOISE[5:], rtol=1e-5)
     np.testing.assert_array_equal(found.valid, mask > 0)
     assert found.psf_subpixels == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "power"),
+    [
+        ("noise", ["IVAR"], -2),
+        ("noise", ["VIS_INV_VAR"], -2),
+        ("noise", ["DQ", "VIS_VARIANCE"], 2),
+        ("ivar", ["VIS"], -2),
+        ("inverse-variance", [""], -2),
+        ("variance", ["RMS"], 1),
+    ],
+)
+def test_names_state_the_kind_of_a_noise_file(tmp_path, file, names, power):
+    """The name of the extension has priority over that of the file."""
+    planes = dict.fromkeys(names[:-1], np.ones((60, 60))) | {names[-1]: NOISE**power}
+    noise = write(tmp_path / f"{file}.fits", planes)
+    image = write(tmp_path / "lens.fits", {"SCI": IMAGE}, PIXSCALE=0.05)
+    found = Observation.from_fits(image, noise, PSF)
+    np.testing.assert_allclose(found.noise, NOISE, rtol=1e-5)
+    assert f"noise: {file}.fits, {KINDS[power]}" in found.notes
 
 
 def test_noise_of_the_same_chip_is_read(tmp_path):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from lensjax.errors import UserError
 from lensjax.modeling.foreground import add_model_noise, fit_foreground, render_foreground
 from lensjax.modeling.frame import Data, Frame, pixel_distances
 from lensjax.modeling.galaxy import GALAXY
@@ -46,3 +47,12 @@ def test_smaller_pixels_resolve_the_slope(fits):
         rendered = render_foreground(found.model, found.fit, found.center, fine, pixels(np.zeros((60, 60))))
     slope = pixel_distances(fine, (0.0, 0.0)) > 0.2  # the noise of few pixels determines the center
     np.testing.assert_allclose(rendered.light[slope], galaxy(fine)[slope], atol=3)
+
+
+def test_infinite_pixel_is_a_user_error():
+    frame = Frame(30, 30, 0.1, 0.0, 0.0, 1)
+    image = np.ones((30, 30), np.float32)
+    image[3, 3] = np.inf
+    data = Data(image, np.ones_like(image), np.ones((1, 1), np.float32))
+    with jax.numpy_rank_promotion("allow"), pytest.raises(UserError, match="no model has finite values"):
+        fit_foreground(GALAXY, frame, data)

@@ -6,6 +6,7 @@ import pytest
 from scipy import signal
 
 from lensjax.errors import UserError
+from lensjax.modeling import SIS, LensModel, Parameter, Shapelets
 from lensjax.modeling.automatic_fit import fit
 from lensjax.modeling.frame import Frame, convolve_columns, margin, pixel_positions, prepare
 from lensjax.modeling.observation import Observation
@@ -88,3 +89,23 @@ def test_radius_must_be_positive_and_finite(radius):
     observation = Observation(image, 1.0, gaussian_psf(0.1, 0.05), pixel_scale=0.05)
     with pytest.raises(UserError, match=f"radius is {radius}; expected a positive number"):
         fit(observation, radius=radius)
+
+
+@pytest.mark.parametrize("part", ["image", "noise"])
+def test_pixel_that_is_too_bright_is_rejected(part):
+    """Its square would be infinite in float32."""
+    image, noise = np.random.default_rng(0).normal(size=(40, 40)), np.ones((40, 40))
+    if part == "image":
+        image[20, 20] = 1e39
+    else:
+        noise[20, 20] = 1e-20
+    observation = Observation(image, noise, np.ones((1, 1)), pixel_scale=0.1)
+    with pytest.raises(UserError, match=r"a valid pixel is .* times as bright as the noise"):
+        fit(observation)
+
+
+@pytest.mark.parametrize("theta_E", [Parameter.fitted((0.0, 2.0), (0.0, 6.0)), Parameter.fixed(0.0)])
+def test_search_from_an_einstein_radius_of_zero_is_rejected(theta_E):
+    observation = Observation(np.eye(40), 1.0, np.ones((1, 1)), pixel_scale=0.1)
+    with pytest.raises(UserError, match=r"mass\.0\.theta_E may start at 0 arcsec"):
+        fit(observation, LensModel(mass=(SIS(theta_E=theta_E),), source=(Shapelets(order=1),)))

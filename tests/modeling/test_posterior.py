@@ -12,7 +12,7 @@ from helpers.made_fits import fit_result
 from helpers.small_lens import FRAME, PSF, TRUTH, observe
 
 from lensjax.errors import UserError
-from lensjax.modeling import NoiseCorrelation, Observation, Parameter, Shapelets
+from lensjax.modeling import NoiseCorrelation, Observation, Parameter, PixelGrid, Shapelets
 from lensjax.modeling.covariance import parameter_covariance
 from lensjax.modeling.posterior import sample_posterior
 from lensjax.modeling.sources import LATER
@@ -69,6 +69,27 @@ def test_samples_agree_with_the_covariance_of_the_fit(small_fit):
     np.testing.assert_allclose(widths, errors, rtol=0.25)
     correlation = np.corrcoef(found.samples.reshape(-1, len(errors)).T)
     np.testing.assert_allclose(correlation, fit.covariance / np.outer(errors, errors), atol=0.25)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_source_on_a_grid_is_rejected(small_fit, fixed):
+    """A grid whose parameters are all fixed has a penalty, too."""
+    pytest.importorskip("blackjax")
+    observation, fit = small_fit
+    names = ("center_x", "center_y", "width", "strength") if fixed else ()
+    grid = PixelGrid(number=5, **dict.fromkeys(names, Parameter.fixed(1.0)))
+    model = dataclasses.replace(MODEL, source=(grid,))
+    with pytest.raises(UserError, match="a source on a grid of pixels cannot be sampled"):
+        sample_posterior(observation, dataclasses.replace(fit, model=model), jax.random.key(0))
+
+
+def test_chosen_parameter_is_rejected(small_fit):
+    pytest.importorskip("blackjax")
+    observation, fit = small_fit
+    source = dataclasses.replace(SOURCE, beta=Parameter.chosen(0.15, (0.01, 1.0)))
+    model = dataclasses.replace(MODEL, source=(source,))
+    with pytest.raises(UserError, match=r"source\.0\.beta is a chosen parameter"):
+        sample_posterior(observation, dataclasses.replace(fit, model=model), jax.random.key(0))
 
 
 def test_missing_sampler_is_named(small_fit, monkeypatch):

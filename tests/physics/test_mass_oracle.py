@@ -64,6 +64,35 @@ def test_float32_deflections_are_accurate_to_three_microarcseconds(profile):
     np.testing.assert_allclose(found[:, 1:3], expected[:, 1:3], rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("terms", [1, 2, 3])
+@pytest.mark.parametrize("profile", ["sie", "epl"])
+def test_short_series_and_their_derivatives_are_those_of_polynomials(profile, terms):
+    """The coefficients are those of 2F1(1, b; c; u), with u = 2 v - 2 v^2 + ..."""
+
+    def polynomial(parameters):
+        x, y, e1, e2, gamma = parameters
+        t, z, e = (gamma if profile == "epl" else 2.0) - 1, x + 1j * y, e1 + 1j * e2
+        w = z - e * jnp.conj(z)
+        u = -jnp.conj(e) * w / jnp.conj(w)
+        v, first = u / (2 - u), t / (4 - t)
+        second = first * (t + 2) / (6 - t)
+        angular = sum([1, 2 * first * v, (4 * second - 2 * first) * v**2][:terms])
+        alpha = (1.2 * jnp.sqrt(1 - e1**2 - e2**2) / abs(w)) ** t * w * angular
+        return jnp.stack([alpha.real, alpha.imag])
+
+    def series(parameters):
+        x, y, e1, e2, gamma = parameters
+        options = {"e1": e1, "e2": e2, "terms": terms, "core": 1e-9}
+        if profile == "sie":
+            return jnp.stack(physics.sie_deflection(x, y, 1.2, **options))
+        return jnp.stack(physics.epl_deflection(x, y, 1.2, gamma=gamma, **options))
+
+    with jax.enable_x64(True):
+        parameters = jnp.array([0.7, -0.4, 0.15, -0.2, 1.8])
+        for derive in (lambda f: f, jax.jacfwd, jax.hessian):
+            np.testing.assert_allclose(derive(series)(parameters), derive(polynomial)(parameters), atol=1e-12)
+
+
 @pytest.mark.parametrize("gamma", [1.4, 2.0, 2.6])
 @pytest.mark.parametrize(
     ("axis_ratio", "tolerance", "options"),

@@ -51,7 +51,13 @@ def test_predict_accepts_model_and_images_without_input_flag(model_file, tmp_pat
 
 @pytest.mark.parametrize(
     "changes",
-    [{"best_epoch": "x"}, {"temperature": "[" * 9999}, {"temperature": "-1"}, {"temperature": "{}"}],
+    [
+        {"best_epoch": "x"},
+        {"temperature": "[" * 9999},
+        {"temperature": "-1"},
+        {"temperature": "{}"},
+        {"temperature": "1" + "0" * 400},
+    ],
 )
 def test_invalid_metadata_raises_an_error(model_file, tmp_path, changes):
     variables, metadata = weights.load(model_file)

@@ -326,6 +326,17 @@ def test_extension_is_chosen_by_name_and_version():
     assert "no extension SCI,3" in read(stream.getvalue(), "a.fits", "SCI,3")[""]
 
 
+def test_error_of_a_chosen_part_names_the_damage():
+    archive = zip_content({"a.npy": npy_bytes(IMAGE), "b.npy": b"not an array"})
+    assert list(read(archive, "a.npz", "a")) == [":a"]
+    found = read(archive, "a.npz", "B")
+    assert found == {":b": read(archive, "a.npz")[":b"]}
+    assert "no extension" not in found[":b"]
+    truncated = fits_bytes(IMAGE, IMAGE, names=("X", "Y"))[:-2880]
+    found = read(truncated, "a.fits", "Y")[""]
+    assert found.startswith("has no extension Y; available: X; correct --extension; truncated")
+
+
 def test_arrays_of_the_same_name_are_an_error():
     content = zip_content({"a.npy": npy_bytes(IMAGE), "b/": b""})
     np.testing.assert_array_equal(read(content, "a.npz")[":a"], IMAGE)

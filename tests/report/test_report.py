@@ -31,7 +31,7 @@ from lensjax.report.galleries import certainty_gallery, most_certain, select_for
 from lensjax.report.html import Cell, render_table
 from lensjax.report.panels import Panel, Picture, Strip, encode_png, panel_figure
 from lensjax.report.provenance import collect_provenance
-from lensjax.report.published import comparability_note
+from lensjax.report.published import comparability_note, training_images
 
 ODD = "<b>&amp;\u00e9 \u661f $x_{.npy"
 
@@ -250,6 +250,20 @@ def test_png_has_colormap_colors_first_row_at_bottom():
 )
 def test_comparability_note_names_limits_of_split(split, words):
     assert words in comparability_note(default_config(), split)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("simulated:common_test", "30,000 simulated"),
+        ("simulated:common_test?fresh", "30,000 simulated per epoch"),
+        ("dataset.zip", "see Reproducibility"),
+    ],
+)
+def test_training_images_are_those_of_the_source(source, words):
+    config = default_config()
+    config.data.source = source
+    assert training_images(config) == words
 
 
 def test_reference_data_and_selection_are_directly_comparable():

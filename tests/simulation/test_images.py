@@ -173,6 +173,8 @@ def test_too_bright_fresh_images_have_nan_scale():
     [
         ({"split": "val"}, "split is 'val'; expected one of train"),
         ({"seed": -1}, "seed is -1; expected"),
+        ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0 to 4294967295"),
+        ({"seed": 0.5}, "seed is 0.5; expected"),
         ({"num_images": 0}, "num_images is 0; expected"),
     ],
 )

@@ -205,3 +205,17 @@ def test_gradients_match_finite_differences():
                     atol=1e-3,
                     err_msg=f"{field.name}{index}",
                 )
+
+
+def test_gradient_of_an_almost_spherical_lens_needs_no_more_terms():
+    """The series of a flatter lens has more terms."""
+    small = dataclasses.replace(COMMON_TEST.instrument, image_size=20)
+    drawn = dataclasses.replace(scene("no"), lens_e1=jnp.float32(1e-8))
+
+    def total(e1, flattest):
+        preset = dataclasses.replace(COMMON_TEST, instrument=small, lens_e1=flattest)
+        counts = simulation.expected_counts(dataclasses.replace(drawn, lens_e1=e1), preset)
+        return jnp.sum(counts[:9] ** 2)
+
+    found, expected = (jax.grad(total)(drawn.lens_e1, flattest) for flattest in (1e-8, 0.3))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)

@@ -149,13 +149,26 @@ def test_unusable_input_is_rejected(lens):
 
 
 @pytest.mark.parametrize(
-    ("quality", "y", "expected"),
-    [("good", 1.0, "detected"), ("doubtful", 1.0, "candidate"), ("good", 0.3, "candidate")],
+    ("reasons", "y", "misfit", "log10_mass", "expected"),
+    [
+        ((), 1.0, 1.1, 9.5, "detected"),
+        (("parameters at a bound",), 1.0, 1.1, 9.5, "candidate"),
+        ((), 0.3, 1.1, 9.5, "candidate"),
+        ((), 1.0, 1.3, 9.5, "candidate"),
+        ((), 1.0, 1.1, 10.5, "candidate"),
+    ],
+    ids=["clear", "doubtful fit", "central", "misfit", "largest mass"],
 )
-def test_doubtful_or_central_perturber_is_a_candidate(quality, y, expected):
-    fitted = types.SimpleNamespace(verdict=Verdict(quality, ()), einstein_radius=1.2, parameters={})
-    clear = types.SimpleNamespace(best=(0.0, y, 9.5, 2 * DETECTED))
-    assert PerturberSearch(fitted, clear, ()).verdict == expected
+def test_perturber_with_reason_for_doubt_is_candidate(reasons, y, misfit, log10_mass, expected):
+    verdict = Verdict("doubtful" if reasons else "good", reasons)
+    fitted = types.SimpleNamespace(verdict=verdict, einstein_radius=1.2, parameters={})
+    found = types.SimpleNamespace(
+        best=(0.0, y, log10_mass, 2 * DETECTED),
+        misfit=misfit,
+        log10_mass=np.array([8.5, 10.5]),
+        posterior=dict.fromkeys(("x", "y", "log10_mass"), (0.0, 0.1)),
+    )
+    assert PerturberSearch(fitted, found, ()).verdict == expected
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

@@ -58,7 +58,7 @@ def test_program_has_help_and_rejects_wrong_arguments(program, name):
     code, output, errors = program(name, "--help")
     assert (code, errors) == (0, "")
     assert len(output.splitlines()) > 4
-    wrong = [["--no-such-flag"], ["--no-such-flag=1", "word"]]
+    wrong = [["--no-such-flag"], ["--no-such-flag=1", "word"], [f"--seed={2**32}"]]
     for words in [*wrong, []] if name in NEED_ARGUMENTS else wrong:
         code, output, errors = program(name, *words)
         assert code == 2, words

@@ -19,10 +19,11 @@ from lensjax.data.batches import gather
 from lensjax.data.fresh import FreshImages
 from lensjax.data.streamed import StreamedImages
 from lensjax.errors import Interrupted, NonFiniteLossError, UserError
+from lensjax.prediction import predictor
 from lensjax.prediction.predictor import make_evaluator, make_predictor
 from lensjax.prediction.trained_model import load_trained_model
 from lensjax.simulation.presets import COMMON_TEST
-from lensjax.training import loop
+from lensjax.training import loop, processes
 from lensjax.training.parallel import AXIS, prefetch
 from lensjax.training.profiler import Profiler
 from lensjax.workdir import METRICS, claim
@@ -237,6 +238,24 @@ def test_profile_traces_steps_and_summarizes_each_epoch(tmp_path, caplog):
     assert any("convolution" in str(name) for name in names)
 
 
+def test_profile_of_short_and_of_resumed_runs(tmp_path, caplog):
+    """A run of four steps traces two of them; a resumed epoch may need only its validation."""
+    profiler = Profiler(tiny_config(), tmp_path, jax.devices()[0], 1)
+    with caplog.at_level(logging.INFO, "lensjax"):
+        evaluate = profiler.time_evaluation(jax.numpy.negative)
+        evaluate(1.0)
+        resumed = profiler.summarize_epoch(0, seconds=60.0)
+        step = profiler.time_training(jax.numpy.negative)
+        for _ in range(4):
+            step(1.0)
+        profiler.stop_trace()
+        assert "compilation" in profiler.summarize_epoch(4, seconds=60.0)
+    assert "no training steps, " in resumed
+    assert "compilation" in resumed
+    (message,) = (text for text in caplog.messages if "trace" in text)
+    assert "a trace of 2 steps" in message
+
+
 def test_signal_handlers_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     train(tmp_path, tiny_config(num_epochs=1))
@@ -291,6 +310,23 @@ def test_run_resumes_on_different_number_of_devices(expected, tmp_path):
     train(tmp_path, devices=4)
     for one, other in zip(metrics_without_times(tmp_path), expected, strict=True):
         np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_evaluation_batch_is_shared_by_the_devices_of_all_processes(monkeypatch):
+    """This process owns one of two devices."""
+    config, devices = tiny_config(eval_batch_size=8), jax.devices()[:2]
+    monkeypatch.setattr(processes, "local_devices", lambda devices: devices[:1])
+    sizes = []
+
+    def record(images, rows, size):
+        sizes.append(size)
+        raise Killed
+
+    monkeypatch.setattr(predictor, "iterate_batches", record)
+    predict = make_predictor(config, models.build(config), devices=devices)
+    with pytest.raises(Killed):
+        predict(None, VALIDATION)
+    assert sizes == [4]
 
 
 def test_indivisible_batch_size_is_rejected(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from lensjax import simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import integer, parse_flags, usage
+from lensjax.cli.flags import integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 from lensjax.physics.substructure import AxionVortexPrior
 from lensjax.runtime.progress import log
@@ -22,7 +22,7 @@ PRESET = "model_1"  # the other presets with axions have no noise
 
 FLAGS = {
     "images": integer("Number of vortices; 120 if not given.", 120, 10),
-    "seed": integer("Seed of the scenes; 0 if not given.", 0, 0),
+    "seed": random_seed("of the scenes"),
 }
 USAGE = usage(
     "Computes the smallest possible error of the axion mass of Model I: the Cramer-Rao bound.",

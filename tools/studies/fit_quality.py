@@ -12,7 +12,7 @@ import numpy as np
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 from lensjax.data.reference_layout import read_class_folders
 from lensjax.data.residuals import counts_per_unit
@@ -20,7 +20,7 @@ from lensjax.runtime.progress import log, progress_bar
 
 FLAGS = {
     "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 1),
-    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "seed": random_seed("of the simulation"),
     "model": Flag("NAME", "Model to fit: common_test (default) or general.", default="common_test"),
     "noise": choice(
         "KIND",

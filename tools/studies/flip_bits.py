@@ -27,7 +27,7 @@ from kill_runs import print_table
 from lensjax import models, workdir
 from lensjax.cli import runner
 from lensjax.cli.console import hide_repeated_errors
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.config import default_config
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import Calibration, read_temperature, write_calibration
@@ -45,7 +45,7 @@ Read = Callable[[Path], Any]
 
 FLAGS: dict[str, Flag] = {
     "flips": integer("Number of flips for each row of the table; 500 if not given.", 500, 1),
-    "seed": integer("Seed of the random positions; 0 if not given.", 0, 0),
+    "seed": random_seed("of the random positions"),
 }
 USAGE = usage(
     "Flips bits of checkpoints, configs, temperatures and cache files, and reads them.",

@@ -26,7 +26,7 @@ import numpy as np
 
 from lensjax import workdir
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.cli.verify import check
 from lensjax.config import check_choice
 from lensjax.training import checkpoint_files as files
@@ -59,7 +59,7 @@ FLAGS: dict[str, Flag] = {
     "kills": integer("Number of stops over all recipes; 24 if not given.", 24, 1),
     "signal": Flag("NAME", "KILL, INT or TERM; KILL if not given."),
     "recipe": Flag("NAME", f"Recipe: {'; '.join(RECIPES)}. All of them if not given."),
-    "seed": integer("Seed of the random times; 0 if not given.", 0, 0),
+    "seed": random_seed("of the random times"),
 }
 USAGE = usage(
     "Stops training runs at random times, and compares the finished runs with uninterrupted ones.",

@@ -20,7 +20,7 @@ from scipy.special import softmax
 
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES
 from lensjax.data.reference_layout import read_class_folders
 from lensjax.data.residuals import counts_per_unit
@@ -37,7 +37,7 @@ PRESET = "common_test"
 
 FLAGS = {
     "images": integer("Number of common_test images per class; 1,000 if not given.", 1_000, 2),
-    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "seed": random_seed("of the simulation"),
     "split": choice(
         "SPLIT",
         "Split of the simulated images: test (default) or validation.",

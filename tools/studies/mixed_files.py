@@ -33,7 +33,7 @@ from kill_runs import print_table
 import lensjax
 from lensjax import simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -50,7 +50,7 @@ RADIUS_TOLERANCE = 0.02  # arcsec
 
 FLAGS: dict[str, Flag] = {
     "number": integer("Files for lensjax predict; 2,000 if not given.", 2_000, 50),
-    "seed": integer("Seed of the images and of the damage; 0 if not given.", 0, 0),
+    "seed": random_seed("of the images and of the damage"),
 }
 USAGE = usage(
     "Gives commands a folder of good, damaged and other files, and checks every row of the table.",

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.runtime.host_memory import peak_memory
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
@@ -31,7 +31,7 @@ OUTCOMES = ("read", "rejected", "error", "hang", "crash")
 
 FLAGS: dict[str, Flag] = {
     "number": integer("Number of damaged files; 2,000 if not given.", 2_000, 1),
-    "seed": integer("Seed of the damage; 0 if not given.", 0, 0),
+    "seed": random_seed("of the damage"),
     "output": Flag("FILE", "Also write the table as JSON."),
 }
 USAGE = usage(

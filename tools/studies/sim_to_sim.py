@@ -13,7 +13,7 @@ from likelihood_ratio import aucs, fit_and_compare
 import lensjax
 from lensjax import fitting, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, switch, usage
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, random_seed, switch, usage
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.npy import min_max_scale
 from lensjax.data.pixel_scale import run_pixel_scale
@@ -37,7 +37,7 @@ FLAGS = {
     ),
     "worlds": comma_list(f"Presets of the test images; {', '.join(WORLDS)} if not given.", list(WORLDS)),
     "images": integer("Test images per world, all classes together; 1,500 if not given.", 1_500, 6),
-    "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
+    "seed": random_seed("of the simulation", 1),
     "evidence": switch("Also classify by the evidence, with the lens model and the priors of common_test."),
     "output": Flag("FILE", "Write the results as JSON."),
 }

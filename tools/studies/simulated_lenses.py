@@ -15,7 +15,7 @@ from scipy import signal
 
 from lensjax import modeling, physics
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, random_seed, usage
 from lensjax.errors import UserError
 from lensjax.json_text import encode_json
 from lensjax.runtime.progress import log, progress_bar
@@ -23,7 +23,7 @@ from lensjax.runtime.progress import log, progress_bar
 FLAGS = {
     "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
     "number": integer("Number of lenses; 60 if not given.", 60, 1),
-    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "seed": random_seed("of the simulation"),
     "main-lens": choice(
         "NAME", "Mass of the lens, simulated and fitted: SIE (default) or EPL.", ("SIE", "EPL"), "SIE"
     ),

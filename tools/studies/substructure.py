@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 
 from lensjax import modeling
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.json_text import encode_json
 from lensjax.modeling.foreground import add_model_noise
 from lensjax.modeling.frame import Data, Frame, pixel_distances, prepare, with_weight
@@ -32,7 +32,7 @@ from lensjax.substructure import PerturberMap, map_perturbers
 FLAGS = {
     "output": Flag("FILE", "Results, one JSON object per line; rerun the same command to resume."),
     "number": integer("Number of lenses; 500 if not given.", 500, 1),
-    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "seed": random_seed("of the simulation"),
     "figure": Flag(
         "FILE", "Plot the maps of the second lens, and found against predicted likelihood ratios."
     ),

@@ -16,7 +16,7 @@ import numpy as np
 
 from lensjax import fitting, physics, simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, comma_list, integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.residuals import NO_FIT, add_residuals
 from lensjax.errors import UserError
@@ -167,7 +167,7 @@ CONDITIONS: dict[str, Callable[[int, int], ImageSet]] = {
 FLAGS = {
     "workdir": Flag("PATH", "Run with a lens fit, such as runs/lens_fit-quick, or a model file."),
     "images": integer("Images per condition, all classes together; 600 if not given.", 600, 6),
-    "seed": integer("Seed of the simulation; 1 if not given.", 1, 0),
+    "seed": random_seed("of the simulation", 1),
     "conditions": comma_list("Conditions to measure, see below; all if not given.", list(CONDITIONS)),
     "fits": comma_list("Lens models to fit; if not given, that of the run and general.", None),
     "output": Flag("FILE", "Write the table as JSON."),

@@ -13,7 +13,7 @@ from where_it_breaks import CONDITIONS
 import lensjax
 from lensjax import simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import Flag, integer, parse_flags, usage
+from lensjax.cli.flags import Flag, integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 from lensjax.prediction.classifier import Classifier
 from lensjax.runtime.progress import log
@@ -22,7 +22,7 @@ FLAGS = {
     "model": Flag("NAME", "Model of the package, folder of a run, or model file; common_test if not given."),
     "images": integer("Images per class and condition; 20 if not given.", 20, 1),
     "plain": integer("Unchanged images per class; 500 if not given.", 500, 1),
-    "seed": integer("Seed of the images; 0 if not given.", 0, 0),
+    "seed": random_seed("of the images"),
     "output": Flag("FILE", "Also write the counts as JSON."),
 }
 USAGE = usage(

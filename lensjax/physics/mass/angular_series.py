@@ -74,6 +74,9 @@ def _power_series(
     coefficients = [f[n] for n in range(terms)]
     for _ in range(order_v):
         coefficients = [n * value for n, value in enumerate(coefficients)][1:]
+    if len(coefficients) < 2:
+        constant = coefficients[0] if coefficients else jnp.zeros_like(t)
+        return jnp.broadcast_to(constant, v_x.shape), jnp.zeros_like(v_x)
     # Goertzel's recurrence needs only two real products per term if the coefficients are real.
     double, square = 2 * v_x, v_x**2 + v_y**2
     last, previous = jnp.broadcast_to(coefficients[-1], v_x.shape), jnp.zeros_like(v_x)

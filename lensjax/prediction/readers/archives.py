@@ -27,7 +27,11 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
                     shapes[name] = parse_header(content.read(PREAMBLE + MAX_HEADER))[0]
             except Exception as error:  # zipfile raises many kinds of errors for a damaged file
                 errors[name] = describe_error(error)
-        for name in [*select_names(shapes, extension), *(errors if extension is None else ())]:
+        if extension is None:
+            names = [*select_names(shapes, None), *errors]
+        else:
+            names = select_names({**shapes, **dict.fromkeys(errors, ())}, extension)
+        for name in names:
             part = f":{name}"
             if name in errors:
                 yield error_entry(errors[name], part)

@@ -33,7 +33,10 @@ def read(stream: BufferedIOBase, check_size: CheckSize, extension: str | None = 
     with open_units(stream) as units:
         images = units.images
         names = {index: str(unit.header.get("EXTNAME", "")).strip() for index, unit in images.items()}
-        chosen = _choose(names, images, extension)
+        try:
+            chosen = _choose(names, images, extension)
+        except UserError as error:
+            raise UserError(f"{error}; {units.problem}" if units.problem else str(error)) from None
         for index in chosen:
             part = _part(names, images, chosen, index)
             try:
