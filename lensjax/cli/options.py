@@ -10,17 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lensjax.cli.configs import check_flags, default_workdir, load_config, take_config
-from lensjax.cli.flags import (
-    Flag,
-    choice,
-    define_flags,
-    describe_extra_word,
-    describe_flag_error,
-    integer,
-    path_to,
-    real,
-    switch,
-)
+from lensjax.cli.flags import Flag, choice, define_flags, describe_flag_error, integer, path_to, real, switch
 from lensjax.config import check
 from lensjax.data.images import Split
 from lensjax.errors import UserError
