@@ -90,6 +90,7 @@ def assess(
             source_offset=float(np.hypot(source[0] - center[0], source[1] - center[1]))
             / stage.einstein_radius,
             cut_off=_missing_part(frame, used, center, stage.einstein_radius),
+            sky_variance=sky_variance,
             simpler_source=len(best) <= len(source_chain(model.source)),
             source_border=border_brightness(stage.model, stage.fit),
         )

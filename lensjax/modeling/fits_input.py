@@ -72,7 +72,8 @@ def read_observation(
     if "DQ" in planes.names:
         notes.append("mask: extension DQ is not applied; give a mask if it marks bad pixels")
     if isinstance(mask, str | Path):
-        mask = _read(Path(mask)).image
+        found = _read(Path(mask), ("MASK",))
+        mask = found.others.get("MASK", found.image)
     if isinstance(noise, str | Path):
         noise, note = _read_noise(Path(noise))
         notes.append(note)

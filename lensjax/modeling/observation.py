@@ -11,7 +11,7 @@ from lensjax.errors import UserError
 from lensjax.modeling.arguments import positive_length, whole_number
 from lensjax.modeling.blank_sky import estimate_noise
 from lensjax.modeling.correlation import NoiseCorrelation
-from lensjax.modeling.planes import check_noise, pixels, plane_like
+from lensjax.modeling.planes import check_noise, mask_plane, pixels
 from lensjax.modeling.psf import check_psf, gaussian_psf, rebin_psf
 
 
@@ -74,7 +74,7 @@ class Observation:
         image = pixels("image", image)
         valid = np.isfinite(image)
         if mask is not None:
-            valid &= plane_like("mask", mask, image.shape) > 0
+            valid &= mask_plane(mask, image.shape)
         if noise is not None:
             noise, valid, note = check_noise(noise, valid)
             notes = (*notes, note) if note else notes
@@ -91,13 +91,14 @@ class Observation:
                 "psf is missing; give the point-spread function of the image, or use "
                 "psf=gaussian_psf(fwhm, pixel_scale) as a stand-in"
             )
+        subpixels = whole_number("psf_subpixels", psf_subpixels)
         values = {
             "image": image,
             "noise": noise,
-            "psf": check_psf(psf),
+            "psf": check_psf(psf, subpixels),
             "mask": valid,
             "pixel_scale": positive_length("pixel_scale", pixel_scale),
-            "psf_subpixels": whole_number("psf_subpixels", psf_subpixels),
+            "psf_subpixels": subpixels,
             "correlation": correlation,
             "notes": tuple(notes),
         }

@@ -22,8 +22,14 @@ def pixels(name: str, values: Any) -> np.ndarray:
       The array `[rows, columns]`.
 
     Raises:
-      UserError: if the values are not real numbers, or have another shape.
+      UserError: if the values are not real numbers, have a unit, have a mask of their own that NumPy does not
+        apply, or have another shape.
     """
+    for attribute in ("unit", "mask"):
+        if getattr(values, attribute, None) is not None and not isinstance(values, np.ma.MaskedArray):
+            raise UserError(
+                f"{name} has a {attribute}; give plain arrays, in the same unit, and the mask separately"
+            )
     array = np.ma.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise UserError(f"{name} contains {array.dtype} values; expected an array of real numbers")
@@ -35,6 +41,24 @@ def pixels(name: str, values: Any) -> np.ndarray:
     if array.ndim != 2 or not array.size:
         raise UserError(f"{name} has shape {array.shape}; expected one plane, (rows, columns)")
     return array
+
+
+def mask_plane(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """True for valid pixels `[rows, columns]`.
+
+    Args:
+      mask: True or positive for valid pixels; integers must be 0 or 1.
+      shape: shape of the image.
+
+    Raises:
+      UserError: if the mask is not such an array, or has integers other than 0 and 1, such as bit flags.
+    """
+    plane = plane_like("mask", mask, shape)
+    if np.asarray(mask).dtype.kind in "iu" and not np.isin(plane, (0, 1)).all():
+        raise UserError(
+            "mask has integers other than 0 and 1, such as bit flags; give 1 for valid pixels, 0 for others"
+        )
+    return plane > 0
 
 
 def plane_like(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:

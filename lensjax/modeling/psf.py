@@ -35,17 +35,19 @@ def gaussian_psf(fwhm: float, pixel_scale: float) -> np.ndarray:
     return psf / psf.sum()
 
 
-def check_psf(psf: ArrayLike) -> np.ndarray:
+def check_psf(psf: ArrayLike, subpixels: int = 1) -> np.ndarray:
     """Checks a point-spread function and normalizes its sum to 1.
 
     Args:
       psf: point-spread function `[odd, odd]` in any unit.
+      subpixels: its pixels per pixel of the image, along each axis.
 
     Returns:
       The normalized point-spread function `[odd, odd]`.
 
     Raises:
-      UserError: if it has another shape, values that are not finite, or a sum that is not positive.
+      UserError: if it has another shape, values that are not finite, a sum that is not positive, or its
+        brightest pixel more than one pixel of the image from the center.
     """
     array = pixels("psf", psf)
     if array.shape[0] % 2 == 0 or array.shape[1] % 2 == 0:
@@ -58,6 +60,12 @@ def check_psf(psf: ArrayLike) -> np.ndarray:
     scale = np.abs(array).max()
     if not (array / (scale or 1)).sum() > 0:
         raise UserError("psf has a sum that is not positive; give one with positive flux")
+    peak = np.array(np.unravel_index(np.argmax(array), array.shape))
+    if np.abs(peak - np.array(array.shape) // 2).max() > subpixels:
+        raise UserError(
+            f"psf has shape {array.shape} and is brightest at row {peak[0]}, column {peak[1]}; center the star "
+            "in the central pixel"
+        )
     return array / scale / (array / scale).sum()
 
 

@@ -13,6 +13,8 @@ CLOSE_COST = 1.05  # cost of a second solution relative to that of the best
 DIFFERENT_RADIUS = 0.03  # relative difference of the Einstein radii of two different solutions
 LARGE_SHEAR = 0.25
 RESIDUAL = 2.5  # mean squared residual in the arcs, relative to the blank sky
+# Variance of the blank sky relative to the noise map; 0.5 is common in resampled images.
+SKY_VARIANCE = (0.1, 4.0)
 SOURCE_BORDER = 0.1  # brightness at the border of the source's grid, relative to the peak
 
 
@@ -31,6 +33,7 @@ class Evidence(NamedTuple):
       arc_residual: mean squared residual in the arcs, relative to the blank sky.
       source_offset: distance of the source from the lens in Einstein radii.
       cut_off: fraction of the arcs' annulus that is outside of the image or masked.
+      sky_variance: variance of the blank sky relative to that of the noise map.
       simpler_source: True if the source of the model could not be fitted, and a simpler one was used.
       source_border: brightness at the border of the source's grid, relative to the peak.
     """
@@ -46,6 +49,7 @@ class Evidence(NamedTuple):
     arc_residual: float
     source_offset: float
     cut_off: float
+    sky_variance: float = 1.0
     simpler_source: bool = False
     source_border: float = 0.0
 
@@ -107,6 +111,12 @@ def judge(evidence: Evidence) -> Verdict:
         doubtful.append("the source is farther from the lens than one Einstein radius: a single image")
     if evidence.cut_off > 0.3:
         doubtful.append(f"{100 * evidence.cut_off:.0f} % of the arcs' annulus is masked or outside the image")
+    low, high = SKY_VARIANCE
+    if not low < evidence.sky_variance < high:
+        doubtful.append(
+            f"the blank sky has {evidence.sky_variance:.3g} times the variance of the noise map; check whether "
+            "the map contains standard deviations"
+        )
     if evidence.simpler_source:
         doubtful.append("the source of the model could not be fitted; the result is for a simpler source")
     if evidence.source_border > SOURCE_BORDER:

@@ -7,11 +7,13 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Shaped
 
 from lensjax.config import check_choice
 from lensjax.data.images import CLASSES, ImageSet
 from lensjax.data.residuals import FIT_VALUES
+from lensjax.decoding import describe_error
 from lensjax.errors import UserError
 from lensjax.prediction import readers
 from lensjax.prediction import tta as test_time
@@ -104,12 +106,14 @@ class Classifier:
         """
         check_choice("bad", bad, ("raise", "mark"))
         options = self.prediction_options(calibrated=calibrated, tta=tta)
-        if isinstance(images, np.ma.MaskedArray) and images.dtype.kind in "biuf":
-            images = np.ma.filled(images.astype(np.float64), np.nan)
         try:
-            array = np.asarray(images)
+            if isinstance(images, list | tuple):
+                images = [_fill_masked(each) for each in images]
+            array = np.asarray(_fill_masked(images))
         except ValueError:
             raise UserError("the images have different shapes; crop or resample them") from None
+        except (RuntimeError, TypeError) as error:  # such as PyTorch's for a tensor that requires a gradient
+            raise UserError(f"the images are not an array: {describe_error(error)}") from None
         size = self.trained.config.data.image_size
         number, *shape = (0, size, size) if array.shape[:1] == (0,) else stack_shape(array.shape)
         if tuple(shape) != (size, size):
@@ -242,3 +246,10 @@ def load_classifier(
     return Classifier(
         load_trained_model(find_model(os.fspath(model)), devices=devices or jax.local_devices())
     )
+
+
+def _fill_masked(image: ArrayLike) -> ArrayLike:
+    """The image, with NaN for masked values."""
+    if isinstance(image, np.ma.MaskedArray) and image.dtype.kind in "biuf":
+        return np.ma.filled(image.astype(np.float64), np.nan)
+    return image

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from astropy import units
+from astropy.utils.masked import Masked
 from scipy import special
 
 from lensjax.errors import UserError
@@ -115,6 +117,11 @@ ERRORS = {
     "no psf": ({"psf": None}, "psf=gaussian_psf(fwhm, pixel_scale)"),
     "even psf": ({"psf": np.ones((4, 5))}, "psf has shape (4, 5); expected odd sides"),
     "flat psf": ({"psf": np.ones(5)}, "psf has shape (5,)"),
+    "psf off-center": ({"psf": np.roll(PSF, 2, 1)}, "center the star in the central pixel"),
+    "psf without a star": ({"psf": np.ones((9, 9))}, "is brightest at row 0, column 0"),
+    "bit flags": ({"mask": np.full(IMAGE.shape, 4)}, "mask has integers other than 0 and 1"),
+    "unit": ({"noise": np.ones(IMAGE.shape) * units.mJy}, "noise has a unit; give plain arrays"),
+    "own mask": ({"image": Masked(IMAGE, mask=IMAGE > 9)}, "image has a mask"),
     "negative psf": ({"psf": -PSF}, "psf has a sum that is not positive"),
     "zero psf": ({"psf": 0 * PSF}, "psf has a sum that is not positive"),
     "NaN psf": ({"psf": changed(PSF, (0, 0), np.nan)}, "psf is NaN or infinite in 1 of"),

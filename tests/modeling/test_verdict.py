@@ -49,6 +49,13 @@ def test_good_evidence_gives_a_good_verdict():
             "doubtful",
             "parameters at a bound: mass.0.e1, source.0.beta",
         ),
+        (
+            {"sky_variance": 20.0},
+            {"sky_variance": 0.46},
+            "doubtful",
+            "has 20 times the variance of the noise",
+        ),
+        ({"sky_variance": 1e-6}, {"sky_variance": 3.0}, "doubtful", "has 1e-06 times the variance"),
         ({"simpler_source": True}, {}, "doubtful", "the result is for a simpler source"),
         ({"shear": 0.26}, {"shear": 0.24}, "doubtful", "the external shear is 0.26"),
         ({"arc_residual": 2.6}, {"arc_residual": 2.4}, "doubtful", "the residual of the arcs has 2.6 times"),

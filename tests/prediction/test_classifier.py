@@ -80,6 +80,8 @@ def test_bad_images_are_rejected_or_marked(classifier):
     with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
         classifier.predict(masked)
     with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
+        classifier.predict(list(masked))
+    with pytest.raises(UserError, match=r"image 1: 1 of 1,024 pixels are NaN"):
         classifier.predict(images)
     marked = classifier.predict(images, bad="mark")
     expected = classifier.predict(IMAGES)
