@@ -63,8 +63,8 @@ def check_psf(psf: ArrayLike, subpixels: int = 1) -> np.ndarray:
     peak = np.array(np.unravel_index(np.argmax(array), array.shape))
     if np.abs(peak - np.array(array.shape) // 2).max() > subpixels:
         raise UserError(
-            f"psf has shape {array.shape} and is brightest at row {peak[0]}, column {peak[1]}; center the star "
-            "in the central pixel"
+            f"psf has shape {array.shape} and is brightest at row {peak[0]}, column {peak[1]}; center the "
+            "star in the central pixel"
         )
     return array / scale / (array / scale).sum()
 
