@@ -83,6 +83,17 @@ def deeplensesim_samples() -> pathlib.Path:
     return _samples_folder("LENSJAX_DEEPLENSESIM_SAMPLES", "images made by DeepLenseSim")
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes empty figures; drawing them takes most of the time of a report."""
+
+    def write_nothing(figure, target, **_options):
+        if isinstance(target, str | os.PathLike):
+            pathlib.Path(target).touch()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_nothing)
+
+
 @pytest.fixture(params=["cpu", "default"])
 def kernel_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a test with the implementations for CPUs, and with those for accelerators."""

@@ -108,6 +108,7 @@ def test_report_agrees_with_confusion_matrix_and_best_epoch(run):
     assert report["auc"] == pytest.approx(np.mean([report[f"auc_{n}"] for n in report["images"]]))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_repeated_command_keeps_all_metrics(run):
     workdir, words = run
     before = (workdir / "metrics.jsonl").read_text(), (workdir / "report/metrics.json").read_text()
@@ -122,6 +123,7 @@ def test_different_config_in_same_folder_is_rejected(run):
         main([*words, "--config.seed=1"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_evaluation_reproduces_the_report(run):
     workdir, _ = run
     expected = json.loads((workdir / "report" / "metrics.json").read_text())
@@ -296,6 +298,7 @@ def test_published_images_train_and_report(published_samples, tmp_path):
     assert (tmp_path / "run" / "report" / "figures" / "where_it_looks.png").stat().st_size > 5_000
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_torch_checkpoint_survives_evaluation_and_conversion_back(data, tmp_path):
     """torch.save -> convert -> evaluate in lensjax -> convert back -> load_state_dict(strict=True)."""
     torch = pytest.importorskip("torch")

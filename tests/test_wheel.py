@@ -66,8 +66,14 @@ def test_wheel_trains_predicts_and_exports(lensjax):
     lensjax("train", "--config", "baseline:quick", *TINY)
     run = lensjax.folder / "runs" / "baseline-quick"
     assert json.loads((run / "report" / "metrics.json").read_text())["images"]["no"] == 4
-    lensjax("simulate", "--preset=common_test", "--train=3", "--val=3", "--output=images")
-    lensjax("predict", "--workdir", run, "--input", "images/val")
+    commands = [
+        ["simulate", "--preset=common_test", "--train=3", "--val=3", "--output=images"],
+        ["predict", "--workdir", str(run), "--input", "images/val"],
+        ["export", "--workdir", str(run), "--format=safetensors", "--output=own.safetensors"],
+    ]
+    code = f"from lensjax.main import run; print(*map(run, {commands}))"  # one process starts faster
+    words = [sys.executable, "-c", code]
+    shown = subprocess.check_output(words, cwd=lensjax.folder, env=lensjax.environment, text=True)
+    assert shown.splitlines()[-1] == "0 0 0"
     assert len((lensjax.folder / "predictions.csv").read_text().splitlines()) == 4
-    lensjax("export", "--workdir", run, "--format=safetensors", "--output=own.safetensors")
     assert (lensjax.folder / "own.safetensors").is_file()

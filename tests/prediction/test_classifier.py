@@ -166,12 +166,12 @@ def test_fit_of_rotated_lens_is_rotated_fit(tmp_path):
     images = simulated_images("common_test", split="test", num_images=3, seed=0, image_size=150)
     pixels = images.pixels.astype(np.float64)
     classifier = lensjax.load(run)
-    plain = classifier.predict(pixels, tta="d4")
-    assert plain.fit_converged.all()
-    assert plain.fit_converged.dtype == bool
-    rotated = classifier.predict(tta.transform(pixels, 5), tta="d4")
-    np.testing.assert_allclose(rotated.probabilities, plain.probabilities, atol=2e-3)
-    np.testing.assert_allclose(rotated.theta_E, plain.theta_E, atol=1e-4)
+    both = classifier.predict(np.concatenate([pixels, tta.transform(pixels, 5)]), tta="d4")
+    assert both.fit_converged.all()
+    assert both.fit_converged.dtype == bool
+    plain, rotated = slice(0, 3), slice(3, 6)
+    np.testing.assert_allclose(both.probabilities[rotated], both.probabilities[plain], atol=2e-3)
+    np.testing.assert_allclose(both.theta_E[rotated], both.theta_E[plain], atol=1e-4)
     # Element 5 is a rotation by 90 degrees, which changes the sign of the shear.
-    np.testing.assert_allclose(rotated.gamma1, -plain.gamma1, atol=1e-3)
-    np.testing.assert_allclose(rotated.gamma2, -plain.gamma2, atol=1e-3)
+    np.testing.assert_allclose(both.gamma1[rotated], -both.gamma1[plain], atol=1e-3)
+    np.testing.assert_allclose(both.gamma2[rotated], -both.gamma2[plain], atol=1e-3)

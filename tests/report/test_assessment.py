@@ -20,6 +20,8 @@ from lensjax.prediction.predictor import ModelPredictions
 from lensjax.report.provenance import collect_provenance
 from lensjax.report.writer import write_report
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
