@@ -6,6 +6,7 @@ events.out.*     the same metrics for TensorBoard
 checkpoints/     the two best epochs and the two newest checkpoints
 calibration.json the temperature that calibrates the best epoch's probabilities
 domain.safetensors the range of the validation images, for which predictions are reliable
+images.json      checksums of the training and validation images, unless they are simulated
 report/          final metrics and figures; start with index.html
 
 If the config has several seeds, the folder contains config.json, the metrics of all seeds in
@@ -32,6 +33,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 REPORT = "report"
+IMAGES = "images.json"
 LOCK = ".lock"
 _TEMPORARY = ".tmp"  # suffix of files that are being written
 # Fields of the config that the checksum does not cover: the images can be moved.
@@ -65,17 +67,24 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Creates the folder of a run, or checks that an existing run has the same config.
 
     Args:
-      workdir: a new or empty folder, or the folder of an earlier run with the same config.
+      workdir: a new or empty folder, or the folder of an earlier run with the same config. The config may
+        differ if the earlier run has not started, see `is_started`; it is then replaced.
       config: the complete config of the run.
 
     Raises:
       UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with
-        a different config, contains other files, or cannot be created.
+        a different config, contains other files, or cannot be created; or another process uses it and has a
+        different config.
     """
     check(config)
     check_path(workdir)
     try:
         if (workdir / CONFIG).exists():
+            if not is_started(workdir) and read_config(workdir).to_dict() != config.to_dict():
+                with lock(workdir):
+                    if not is_started(workdir):
+                        (workdir / IMAGES).unlink(missing_ok=True)
+                        _write_config(workdir, config)
             check_same_config(workdir, config)
             return
         # A process that was killed at this point may have left a folder without a config.
@@ -88,8 +97,42 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{workdir} cannot be created: {error.strerror or error}") from None
+    _write_config(workdir, config)
+
+
+def _write_config(workdir: Path, config: ConfigDict) -> None:
     content = seal(json.loads(config.to_json(sort_keys=False)), _UNSEALED)
     write_atomically(workdir / CONFIG, encode_json(content, indent=2) + "\n")
+
+
+def is_started(workdir: Path) -> bool:
+    """Returns whether a run's folder contains anything that was trained, such as a checkpoint or metrics.
+
+    Args:
+      workdir: the folder of a run, or of the runs of several seeds.
+    """
+    own = {CONFIG, CONFIG + _TEMPORARY, IMAGES, IMAGES + _TEMPORARY, LOCK}
+    for path in workdir.iterdir():
+        is_run_part = path.name == CHECKPOINTS or path.name.startswith("seed_")
+        if path.name not in own and not (is_run_part and path.is_dir() and not is_started(path)):
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def hold(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Claims and locks the folder of a run.
+
+    Args:
+      workdir, config: see `claim`.
+
+    Raises:
+      UserError: see `claim` and `lock`.
+    """
+    claim(workdir, config)
+    with lock(workdir):
+        check_same_config(workdir, config)  # another process may have claimed it before it was locked
+        yield
 
 
 def check_same_config(workdir: Path, config: ConfigDict, *, ignored: Collection[str] = ()) -> None:
@@ -213,6 +256,7 @@ def describe(workdir: Path) -> str:
         CHECKPOINTS + "/": "the two best epochs and the two newest checkpoints",
         "calibration.json": "the temperature that calibrates the best epoch's probabilities",
         "domain.safetensors": "the range of the validation images",
+        IMAGES: "checksums of the training and validation images",
         "comparison/": "comparison of this run with others",
         CONFIG: "the config of the run",
     }

@@ -123,6 +123,32 @@ def test_different_config_in_same_folder_is_rejected(run):
         main([*words, "--config.seed=1"])
 
 
+def test_run_is_not_continued_with_other_images(data, tmp_path):
+    source, workdir, moved = tmp_path / "data", tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(data, source)
+    words = ["--config", config_file(tmp_path, source), "--workdir", str(workdir)]
+    assert main([*words, "--config.num_epochs=0"]) == 0
+    files = [workdir / name for name in ("report/metrics.json", "calibration.json", "images.json")]
+    before = [(file.read_text(), file.stat().st_mtime_ns) for file in files]
+    shutil.copytree(source, moved)
+    folders = [source / "train" / name for name in ("no", "vort", "swapped")]
+    for old, new in ((0, 2), (1, 0), (2, 1)):
+        folders[old].rename(folders[new])
+    with pytest.raises(UserError) as refused:
+        main([*words, "--config.num_epochs=0"])
+    assert str(refused.value) == (
+        f"{workdir} was trained on other images than {source} now contains; choose another --workdir"
+    )
+    assert [(file.read_text(), file.stat().st_mtime_ns) for file in files] == before
+    assert main(["evaluate", f"--workdir={workdir}", f"--config.data.source={moved}"]) == 0
+    assert run_command(["verify", str(workdir)]) == 0
+    shutil.rmtree(source)
+    moved.rename(source)
+    files[2].unlink()  # as in runs of earlier versions
+    assert main([*words, "--config.num_epochs=0"]) == 0
+    assert files[2].read_text() == before[2][0]
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_evaluation_reproduces_the_report(run):
     workdir, _ = run
@@ -279,6 +305,8 @@ def test_user_error_gives_one_line_and_code_2(tmp_path, capsys):
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert errors.startswith("lensjax: nowhere: no such file or folder")
+    assert run_command([*words, "--config.data.source=elsewhere"]) == 2
+    assert capsys.readouterr().err.startswith("lensjax: elsewhere: no such file or folder")
 
 
 def test_published_images_train_and_report(published_samples, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from lensjax.config import default_config
 from lensjax.errors import UserError
-from lensjax.workdir import claim, lock, read_config, write_atomically
+from lensjax.workdir import claim, hold, is_started, lock, read_config, write_atomically
 
 
 def test_config_is_read_back_unchanged(tmp_path):
@@ -31,6 +31,7 @@ def test_config_that_could_not_be_read_is_not_written(tmp_path):
 def test_different_config_is_rejected_with_its_fields(tmp_path):
     claim(tmp_path, default_config())
     claim(tmp_path, default_config())
+    (tmp_path / "metrics.jsonl").touch()
     other = default_config()
     other.seed = 7
     other.model.width = 8
@@ -38,6 +39,32 @@ def test_different_config_is_rejected_with_its_fields(tmp_path):
     with pytest.raises(UserError, match=rf"created with a different config: {difference}"):
         claim(tmp_path, other)
     assert read_config(tmp_path).seed == 0
+
+
+def test_folder_without_training_is_claimed_with_a_corrected_config(tmp_path):
+    wrong, right = default_config(), default_config()
+    wrong.data.source = "/tpyo"
+    with hold(tmp_path, wrong):
+        (tmp_path / "images.json").touch()
+        (tmp_path / "checkpoints").mkdir()
+    with hold(tmp_path / "seed_0", wrong):
+        pass
+    with hold(tmp_path, right):
+        assert read_config(tmp_path).to_dict() == right.to_dict()
+        assert not (tmp_path / "images.json").exists()
+        with pytest.raises(UserError, match="in use by another process"):
+            claim(tmp_path, wrong)
+    (tmp_path / "seed_0" / "checkpoints" / "1").mkdir(parents=True)
+    assert is_started(tmp_path)
+    with pytest.raises(UserError, match="created with a different config"):
+        claim(tmp_path, wrong)
+
+
+def test_file_of_another_program_is_not_replaced(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Other"]}')
+    with pytest.raises(UserError, match=r"config\.json: invalid config"):
+        claim(tmp_path, default_config())
+    assert "Other" in (tmp_path / "config.json").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.safetensors", "a\\b", "run[1]", "new\nline"])
@@ -139,7 +166,7 @@ def test_missing_run_is_reported(tmp_path):
         read_config(tmp_path / "nothing")
 
 
-def hold(folder, ready, done):
+def hold_lock(folder, ready, done):
     with lock(pathlib.Path(folder)):
         ready.set()
         done.wait(30)
@@ -148,7 +175,7 @@ def hold(folder, ready, done):
 def test_lock_excludes_other_processes(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(str(tmp_path), ready, done))
+    process = context.Process(target=hold_lock, args=(str(tmp_path), ready, done))
     process.start()
     try:
         assert ready.wait(30)
@@ -176,6 +203,7 @@ def test_moved_images_are_explained(tmp_path):
     config = default_config()
     config.data.source = "/old"
     claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     config.data.source = "/new"
     with pytest.raises(UserError, match="if the images were moved, link /old to them"):
         claim(tmp_path, config)

@@ -1,6 +1,7 @@
 """The commands train, evaluate, predict and compare."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from lensjax import models, workdir
 from lensjax.cli.options import Options
+from lensjax.data.image_record import check_images
 from lensjax.data.source import load_split, load_splits
 from lensjax.data.splits import Splits
 from lensjax.errors import UserError
@@ -31,10 +33,9 @@ def train(options: Options, devices: Sequence[jax.Device]) -> int:
     if options.profile and config.seeds > 1:
         raise UserError(f"--profile: measures one run; set config.seeds=1 (it is {config.seeds})")
     first = processes.is_first()
-    if first:
-        workdir.claim(options.workdir, config)
-    with workdir.lock(options.workdir) if first else contextlib.nullcontext():
-        splits = load_splits(config.data)
+    with workdir.hold(options.workdir, config) if first else contextlib.nullcontext():
+        accept = functools.partial(check_images, options.workdir, config.data.source) if first else None
+        splits = load_splits(config.data, accept)
         model = models.build(config, axis_name=AXIS)
         profiler = None
         if options.profile:

@@ -39,10 +39,18 @@ def load_config(argument: str) -> ConfigDict:
             f"--config {argument}: there is no such file; lensjax has the configs {', '.join(names())}"
         )
     try:
-        config = runpy.run_path(str(file))["get_config"](variant)
+        defined = runpy.run_path(str(file))
+        if not callable(defined.get("get_config")):
+            raise UserError(
+                f"--config {argument}: the file does not define get_config; add a function "
+                "get_config(variant) that returns the config"
+            )
+        config = defined["get_config"](variant)
         fields = flatten(config.to_dict()) if isinstance(config, ConfigDict) else None
     except UserError:
         raise
+    except SystemExit:
+        raise UserError(f"--config {argument}: the file ends the program (sys.exit); remove this") from None
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {argument}: {type(error).__name__}: {reason}") from error

@@ -13,12 +13,13 @@ import numpy as np
 
 import lensjax
 from lensjax import simulation
-from lensjax.cli.flags import Flag, choice, integer, parse_flags, path_to, random_seed, usage
+from lensjax.cli.flags import Flag, choice, integer, parse_flags, path_to, random_seed, switch, usage
 from lensjax.data.images import CLASSES, DISPLAY_NAMES, ImageSet
 from lensjax.data.output_folder import claim_folder, is_written, write_image
 from lensjax.errors import UserError, naming
 from lensjax.runtime.progress import log, progress_bar
 from lensjax.simulation.images import Split
+from lensjax.weights.writing import check_output_path
 
 SPLIT_OF_FOLDER: dict[str, Split] = {"train": "train", "val": "validation"}
 CHUNK_SIZE = 512  # images simulated at a time
@@ -48,6 +49,7 @@ FLAGS = {
         "npy",
     ),
     "montage": path_to("FILE", "Write a labeled contact sheet; without --output, nothing else is written."),
+    "overwrite": switch("Replace an existing contact sheet."),
 }
 USAGE = usage(
     "Simulates images of lenses in the published layout, with all true parameters.",
@@ -66,6 +68,10 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("train", "val", "format"):
         if not values.output and getattr(values, name) != FLAGS[name].default:
             raise UserError(f"--{name} needs --output, the folder of the images; see --help")
+    if values.montage:
+        check_output_path(values.montage, overwrite=values.overwrite)
+    elif values.overwrite:
+        raise UserError("--overwrite needs --montage; files in --output are not replaced")
     simulation.preset(values.preset)
     if values.output:
         numbers = {"train": values.train, "val": values.val}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lensjax import weights, workdir
 from lensjax.cli.flags import Flag, parse_flags, usage
+from lensjax.data.image_record import read_record
 from lensjax.errors import UserError
 from lensjax.evaluation.calibration import read_temperature
 from lensjax.prediction.domain import read_domain
@@ -166,10 +167,14 @@ def check_cache(folder: Path) -> Iterator[Finding]:
 
 
 def _check_results(folder: Path) -> Iterator[Finding]:
-    """Yields the findings about the calibration, the domain and the reports of a run."""
-    for read in (read_temperature, read_domain):
+    """Yields the findings about the calibration, the domain, the image record and the reports of a run."""
+    for read in (
+        lambda: read_temperature(folder, 0),
+        lambda: read_domain(folder, 0),
+        lambda: read_record(folder),
+    ):
         try:
-            read(folder, 0)
+            read()
         except UserError as error:
             yield Finding(folder, str(error))
     for file in sorted((folder / workdir.REPORT).rglob("*.json")):

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -28,11 +28,13 @@ FORMS = (
 )
 
 
-def load_splits(data_config: ConfigDict) -> Splits:
+def load_splits(data_config: ConfigDict, accept: Callable[[Splits], object] | None = None) -> Splits:
     """Loads the images of all splits and logs the number of images in each class.
 
     Args:
       data_config: the `data` section of a config.
+      accept: called with the images before lenses are fitted to them, which can take long; it may raise an
+        error.
 
     Returns:
       The images, with residuals if the config includes lens fits. Validation and test images are in memory.
@@ -48,6 +50,8 @@ def load_splits(data_config: ConfigDict) -> Splits:
         warn_about_duplicates(
             {name: part for name, part in vars(splits).items() if isinstance(part, ImageSet)}
         )
+    if accept is not None:
+        accept(splits)
     return fit_splits(splits, data_config.fit)
 
 

@@ -56,8 +56,7 @@ def train(
     group_size = max_group_size(config, images, devices)
     with contextlib.ExitStack() as stack:
         for folder, one in runs.items() if processes.is_first() else ():
-            folders.claim(folder, one)
-            stack.enter_context(folders.lock(folder))
+            stack.enter_context(folders.hold(folder, one))
         positions = {folder: _newest_position(folder, devices) for folder in runs}
         unfinished = [folder for folder in runs if positions[folder][0] < config.num_epochs]
         while unfinished:

@@ -167,6 +167,23 @@ def test_invalid_config_file_is_named_in_one_line(tmp_path, line, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit(0)", "ends the program"),
+        ("def get_config(name):\n    raise SystemExit", "ends the program"),
+        ("config = 1", "does not define get_config"),
+    ],
+)
+def test_config_file_without_a_config_gives_one_line_and_code_2(tmp_path, capsys, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    assert run(["train", "--config", str(tmp_path / "mine.py")]) == 2
+    errors = capsys.readouterr().err
+    assert f"{tmp_path / 'mine.py'}: " in errors
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
 def test_config_file_may_replace_a_group(tmp_path):
     """The values have the types of the default config, as if they were set one by one."""
     file = tmp_path / "mine.py"

@@ -97,6 +97,7 @@ def test_folder_with_other_files_is_rejected(tmp_path):
         (["--output=x", "--train=2", "--val=3"], "--train must be at least 3"),
         (["--preset=comon_test", "--montage=x.png"], "did you mean common_test"),
         (["--format=zip", "--output=x"], "format"),
+        (["--output=x", "--train=3", "--val=3", "--overwrite"], "--overwrite needs --montage"),
         (["--montage=x.png", "--train=30"], "--train needs --output"),
         (["--montage=x.png", "--format=array_record"], "--format needs --output"),
     ],
@@ -125,3 +126,15 @@ def test_contact_sheet_is_written(tmp_path):
     sheet = imread(tmp_path / "new" / "sheet.png")
     assert sheet.shape[0] > 300
     assert sheet[..., :3].std() > 0.1
+
+
+def test_existing_contact_sheet_is_replaced_only_with_overwrite(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    sheet.write_text("mine")
+    words = ["--montage", str(sheet)]
+    with pytest.raises(UserError, match=r"sheet\.png already exists; .*--overwrite"):
+        main([*words, "--output", str(tmp_path / "set"), "--train=3", "--val=3"])
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    assert sheet.read_text() == "mine"
+    main([*words, "--overwrite"])
+    assert sheet.read_bytes().startswith(b"\x89PNG")

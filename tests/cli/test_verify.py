@@ -38,7 +38,9 @@ def test_empty_cache_is_intact(tmp_path, monkeypatch, name, used):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-@pytest.mark.parametrize("name", ["metrics.jsonl", "calibration.json", "domain.safetensors", "report/a.json"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "calibration.json", "domain.safetensors", "images.json", "report/a.json"]
+)
 def test_pipe_in_a_run_is_reported_without_blocking(run, tmp_path, name):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / name).parent.mkdir(exist_ok=True)
@@ -46,6 +48,12 @@ def test_pipe_in_a_run_is_reported_without_blocking(run, tmp_path, name):
     os.mkfifo(folder / name)
     assert main(["verify", str(folder)]) == 1
     assert any(finding.damaged and "regular file" in finding.text for finding in check(folder))
+
+
+def test_damaged_record_of_the_images_is_reported(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "images.json").write_text('{"train": 1}')
+    assert main(["verify", str(folder)]) == 1
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, f'{{"{METRIC}": 1{400 * "0"}}}'])

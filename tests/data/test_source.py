@@ -10,6 +10,7 @@ from helpers.data_files import SIZE, write_folder, write_zip
 from lensjax.config import default_config
 from lensjax.data import source
 from lensjax.data.deep_lense import prepare_dataset
+from lensjax.data.image_record import check_images, read_record
 from lensjax.data.images import ImageSet
 from lensjax.data.source import load_splits
 from lensjax.errors import UserError
@@ -49,6 +50,54 @@ def test_folder_zip_and_tfds_give_the_same_splits(tmp_path, files):
             one, same = getattr(first, split), getattr(other, split)
             np.testing.assert_array_equal(one.pixels, same.pixels)
             assert one.names == same.names
+
+
+def change_pixel(splits):
+    splits.train.pixels[0, 0, 0] += 1
+
+
+def change_scale(splits):
+    splits.validation.scale[-1] += 1
+
+
+def change_label(splits):
+    splits.train.labels[:2] = splits.train.labels[1::-1]
+
+
+@pytest.mark.parametrize("change", [change_pixel, change_scale, change_label])
+def test_run_accepts_only_the_images_of_its_record(tmp_path, files, change):
+    splits = load_splits(data_config(write_folder(tmp_path / "dataset", files)))
+    run = tmp_path / "run"
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    check_images(run, "dataset", splits)
+    check_images(run, "dataset", splits)
+    change(splits)
+    with pytest.raises(UserError, match=r"run was trained on other images than dataset now contains"):
+        check_images(run, "dataset", splits)
+    (run / "images.json").write_text((run / "images.json").read_text().replace('"images": 3', '"images": 4'))
+    with pytest.raises(UserError, match=r"images\.json: damaged .* delete it if the images have not changed"):
+        read_record(run)
+    (run / "checkpoints" / "1").rmdir()  # nothing has been trained
+    check_images(run, "dataset", splits)
+    assert read_record(run)["train"]["images"] == 3
+
+
+def test_record_is_the_same_for_images_on_disk(tmp_path, files):
+    archive = write_zip(tmp_path / "dataset.zip", files)
+    prepare_dataset(archive, tmp_path / "tfds", SIZE)
+    run = tmp_path / "run"
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    for residence in ("disk", "host"):
+        check_images(run, "tfds", load_splits(data_config(f"tfds:{tmp_path / 'tfds'}", residence=residence)))
+    record = read_record(run)
+    assert record["train"]["pixels"] is None
+    assert record["validation"]["pixels"] is not None
+    check_images(run, "zip", load_splits(data_config(archive)))
+
+
+def test_simulated_images_are_not_recorded(tmp_path, simulated):
+    check_images(tmp_path, "simulated:common_test", load_splits(data_config("simulated:common_test")))
+    assert not any(tmp_path.iterdir())
 
 
 def test_held_out_simulated_splits_are_independent(simulated):
