@@ -114,8 +114,8 @@ def judge(evidence: Evidence) -> Verdict:
     low, high = SKY_VARIANCE
     if not low < evidence.sky_variance < high:
         doubtful.append(
-            f"the blank sky has {evidence.sky_variance:.3g} times the variance of the noise map; check whether it "
-            "contains standard deviations"
+            f"the blank sky has {evidence.sky_variance:.3g} times the variance of the noise map; check "
+            "its unit, and that it contains standard deviations"
         )
     if evidence.simpler_source:
         doubtful.append("the source of the model could not be fitted; the result is for a simpler source")
