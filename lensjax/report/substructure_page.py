@@ -14,7 +14,7 @@ from lensjax.substructure.perturber import CANDIDATE, DETECTED, FRACTIONS, VERDI
 
 _COLORS = {"detected": "good", "candidate": "doubtful", "none": "", "failed": "failed"}
 _MEANINGS = {
-    "detected": "None of 85 simulated lenses without a perturber gave such a large likelihood ratio.",
+    "detected": "At most 1 % of simulated lenses without a perturber gave such a large likelihood ratio.",
     "candidate": "At most 10 % of simulated lenses without a perturber gave such a large likelihood ratio.",
     "none": "No perturber was found; the map of the sensitivity shows which masses would have been found.",
 }
