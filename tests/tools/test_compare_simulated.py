@@ -11,12 +11,12 @@ TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "studies
 
 @pytest.fixture(scope="module")
 def pair(published_samples):
-    simulated = TOOL["simulated_statistics"]("common_test", 600)
+    simulated = TOOL["simulated_statistics"]("common_test", 300)
     return simulated, TOOL["published_statistics"](published_samples)
 
 
 def test_published_statistics_are_within_simulated_range(pair):
-    """Every statistic of every real image is within the range of 600 simulated images."""
+    """Every statistic of every real image is within the range of 300 simulated images."""
     simulated, real = pair
     for name, values in real.items():
         assert simulated[name].min() < values.min(), name
