@@ -38,6 +38,7 @@ if "LENSJAX_TEST_SHARED" not in os.environ:
     os.environ["LENSJAX_TEST_SHARED"] = tempfile.mkdtemp(prefix="lensjax-tests-")
     atexit.register(shutil.rmtree, os.environ["LENSJAX_TEST_SHARED"], ignore_errors=True)
 SHARED = pathlib.Path(os.environ["LENSJAX_TEST_SHARED"])
+os.environ["LENSJAX_CACHE"] = str(SHARED / "cache")  # instead of the user's
 for name, value in (
     ("JAX_COMPILATION_CACHE_DIR", str(SHARED / "compiled")),
     ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.2),
@@ -48,19 +49,20 @@ for name, value in (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _release_programs() -> Iterator[None]:
-    """Releases compiled programs after each module.
+def _release_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Releases compiled programs if there are many, and around modules that replace functions.
 
-    A process with many of them exceeds Linux's limit of 65,530 memory maps and crashes.
+    The other modules share them. A process with many programs exceeds Linux's limit of 65,530 memory maps and
+    crashes. 1,000 maps are about 0.3 GB of memory.
     """
+    tests = [item for item in request.session.items if item.module is request.module]
+    replaced = any("monkeypatch" in item.fixturenames for item in tests)
+    if replaced:
+        jax.clear_caches()
     yield
-    jax.clear_caches()
-
-
-@pytest.fixture(autouse=True)
-def _shared_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the tests' cache instead of the user's."""
-    monkeypatch.setenv("LENSJAX_CACHE", str(SHARED / "cache"))
+    maps = pathlib.Path("/proc/self/maps")
+    if replaced or not maps.exists() or maps.read_bytes().count(b"\n") > 8_000:
+        jax.clear_caches()
 
 
 def _samples_folder(variable: str, content: str) -> pathlib.Path:

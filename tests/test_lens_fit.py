@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 
 import numpy as np
 import pytest
@@ -20,10 +19,7 @@ def run(tmp_path_factory, pytestconfig):
     sizes |= {"model.num_blocks": 0}
     words = [f"--config.{name}={value}" for name, value in sizes.items()]
     config = f"{pytestconfig.rootpath / 'configs' / 'lens_fit.py'}:quick"
-    with pytest.MonkeyPatch.context() as patch:
-        # Module-scoped fixtures run before the fixture that sets the cache of each test.
-        patch.setenv("LENSJAX_CACHE", os.environ["LENSJAX_TEST_SHARED"] + "/cache")
-        assert main(["--config", config, "--workdir", str(folder), *words]) == 0
+    assert main(["--config", config, "--workdir", str(folder), *words]) == 0
     return folder
 
 
