@@ -108,9 +108,16 @@ def test_report_agrees_with_confusion_matrix_and_best_epoch(run):
     assert report["auc"] == pytest.approx(np.mean([report[f"auc_{n}"] for n in report["images"]]))
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_repeated_command_keeps_all_metrics(run):
+@pytest.fixture
+def copied_run(run, tmp_path, without_figures):
+    """A copy of the run and its command, for tests that write its report again with empty figures."""
     workdir, words = run
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    return copy, [*words[:-1], str(copy)]
+
+
+def test_repeated_command_keeps_all_metrics(copied_run):
+    workdir, words = copied_run
     before = (workdir / "metrics.jsonl").read_text(), (workdir / "report/metrics.json").read_text()
     assert main(words) == 0
     after = (workdir / "metrics.jsonl").read_text(), (workdir / "report/metrics.json").read_text()
@@ -149,9 +156,8 @@ def test_run_is_not_continued_with_other_images(data, tmp_path):
     assert files[2].read_text() == before[2][0]
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_evaluation_reproduces_the_report(run):
-    workdir, _ = run
+def test_evaluation_reproduces_the_report(copied_run):
+    workdir, _ = copied_run
     expected = json.loads((workdir / "report" / "metrics.json").read_text())
     (workdir / "report" / "metrics.json").unlink()
     assert main(["--mode", "evaluate", "--workdir", str(workdir)]) == 0
