@@ -20,7 +20,7 @@ def test_config_is_read_back_unchanged(tmp_path):
     assert read_config(tmp_path / "run").to_dict() == config.to_dict()
 
 
-def test_config_that_could_not_be_read_is_not_written(tmp_path):
+def test_unreadable_config_is_not_written(tmp_path):
     config = default_config()
     config.optimizer.lerning_rate = 1.0
     with pytest.raises(UserError, match=r"no such field; did you mean config\.optimizer\.learning_rate"):
@@ -41,7 +41,7 @@ def test_different_config_is_rejected_with_its_fields(tmp_path):
     assert read_config(tmp_path).seed == 0
 
 
-def test_folder_without_training_is_claimed_with_a_corrected_config(tmp_path):
+def test_folder_without_training_accepts_a_corrected_config(tmp_path):
     wrong, right = default_config(), default_config()
     wrong.data.source = "/tpyo"
     with hold(tmp_path, wrong):

@@ -311,7 +311,7 @@ def test_flags_of_telescope_images_are_checked(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_every_flag_for_telescope_images_is_used_or_rejected(tmp_path, monkeypatch):
+def test_flags_for_telescope_images_are_used_or_rejected(tmp_path, monkeypatch):
     (tmp_path / "a.csv").touch()
     words = ["predict", "--model=common_test", "--psf=p.fits", f"--output={tmp_path / 'a.csv'}", "lens.fits"]
     options = parse([*words, "--overwrite"])

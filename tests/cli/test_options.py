@@ -175,7 +175,7 @@ def test_invalid_config_file_is_named_in_one_line(tmp_path, line, message):
         ("config = 1", "does not define get_config"),
     ],
 )
-def test_config_file_without_a_config_gives_one_line_and_code_2(tmp_path, capsys, text, message):
+def test_missing_config_gives_one_line_and_code_2(tmp_path, capsys, text, message):
     (tmp_path / "mine.py").write_text(text)
     assert run(["train", "--config", str(tmp_path / "mine.py")]) == 2
     errors = capsys.readouterr().err

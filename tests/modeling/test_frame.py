@@ -105,7 +105,7 @@ def test_pixel_that_is_too_bright_is_rejected(part):
 
 
 @pytest.mark.parametrize("theta_E", [Parameter.fitted((0.0, 2.0), (0.0, 6.0)), Parameter.fixed(0.0)])
-def test_search_from_an_einstein_radius_of_zero_is_rejected(theta_E):
+def test_search_from_zero_einstein_radius_is_rejected(theta_E):
     observation = Observation(np.eye(40), 1.0, np.ones((1, 1)), pixel_scale=0.1)
     with pytest.raises(UserError, match=r"mass\.0\.theta_E may start at 0 arcsec"):
         fit(observation, LensModel(mass=(SIS(theta_E=theta_E),), source=(Shapelets(order=1),)))

@@ -66,7 +66,7 @@ def test_float32_deflections_are_accurate_to_three_microarcseconds(profile):
 
 @pytest.mark.parametrize("terms", [1, 2, 3])
 @pytest.mark.parametrize("profile", ["sie", "epl"])
-def test_short_series_and_their_derivatives_are_those_of_polynomials(profile, terms):
+def test_short_series_and_derivatives_agree_with_polynomials(profile, terms):
     """The coefficients are those of 2F1(1, b; c; u), with u = 2 v - 2 v^2 + ..."""
 
     def polynomial(parameters):

@@ -67,7 +67,7 @@ def test_stem_only_model_has_grad_cam_without_attention():
         attention_weights(model, variables, x, train=False)
 
 
-def test_last_block_of_each_stage_is_found_by_number():
+def test_last_block_of_stage_is_found_by_number():
     params = {f"layer{stage}_{block}": {} for stage in (2, 1) for block in (10, 2, 11, 1, 0)}
     layers = resnet_layers({"params": {"resnet": {"fc": {}, "conv1": {}, **params}}})
     assert layers == (("resnet", "layer1_11"), ("resnet", "layer2_11"))

@@ -82,7 +82,7 @@ def test_failed_fit_has_no_class(monkeypatch, classifier):
 
 @pytest.mark.parametrize("pixel_scale", [0.05, 0.0505, 0.051, 0.0491, 0.0488, 0.04, 0.033, 0.03, 0.02, 0.011])
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 20])
-def test_any_image_that_covers_the_field_is_used_at_its_scale(monkeypatch, classifier, pixel_scale, more):
+def test_image_that_covers_field_keeps_positions_and_noise(monkeypatch, classifier, pixel_scale, more):
     """Two spots keep their positions and their noise; a masked pixel does not change the range."""
     zoom = 1 if abs(pixel_scale / SCALE - 1) <= 0.02 else pixel_scale / SCALE
     side = more + math.ceil(150 / zoom - 1e-6)

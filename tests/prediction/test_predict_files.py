@@ -160,7 +160,7 @@ def test_formulas_in_names_are_text(classifier, tmp_path):
     assert encode_rows([numbers], list(numbers), ".csv") == b"'=x,,-1.5,-0.25,'-y\r\n"
 
 
-def test_undecodable_bytes_of_names_are_escaped_in_every_column():
+def test_undecodable_bytes_are_escaped_in_every_column():
     row = {"file": "\udcff", "error": "\udcff.fits: is not a FITS file"}
     assert encode_rows([row], list(row), ".csv") == b"\\udcff,\\udcff.fits: is not a FITS file\r\n"
     (read,) = map(json.loads, encode_rows([row], list(row), ".jsonl").splitlines())

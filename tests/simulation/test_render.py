@@ -207,7 +207,7 @@ def test_gradients_match_finite_differences():
                 )
 
 
-def test_gradient_of_an_almost_spherical_lens_needs_no_more_terms():
+def test_gradient_of_round_lens_needs_no_more_terms():
     """The series of a flatter lens has more terms."""
     small = dataclasses.replace(COMMON_TEST.instrument, image_size=20)
     drawn = dataclasses.replace(scene("no"), lens_e1=jnp.float32(1e-8))

@@ -172,7 +172,7 @@ def test_perturber_with_reason_for_doubt_is_candidate(reasons, y, misfit, log10_
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_json_has_null_for_numbers_that_are_not_finite(value):
+def test_json_has_null_for_nan_and_infinity(value):
     fitted = types.SimpleNamespace(verdict=Verdict("good", ()), einstein_radius=1.2, parameters={})
     refit = Refit(0.0, 1.0, 9.0, (value, 0.1, value), value, {})
     search = PerturberSearch(fitted, synthetic_map(), (refit,))

@@ -312,7 +312,7 @@ def test_run_resumes_on_different_number_of_devices(expected, tmp_path):
         np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
 
 
-def test_evaluation_batch_is_shared_by_the_devices_of_all_processes(monkeypatch):
+def test_evaluation_batch_is_shared_by_all_devices(monkeypatch):
     """This process owns one of two devices."""
     config, devices = tiny_config(eval_batch_size=8), jax.devices()[:2]
     monkeypatch.setattr(processes, "local_devices", lambda devices: devices[:1])

@@ -173,7 +173,7 @@ def test_products_have_requested_precision_forward_and_backward(precision, expec
         assert found[requested] > 0.8 * found.total()
 
 
-def test_each_row_has_its_own_rotation_in_each_step():
+def test_each_row_and_step_has_its_own_rotation():
     """With a learning rate of 0, the loss of the same image is different in every row and step."""
     optimizer = optax.sgd(0.0)
     start, step = jax.device_get(new_state("baseline", optimizer)), mapped_step("baseline", optimizer, 1)
