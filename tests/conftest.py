@@ -50,10 +50,11 @@ for name, value in (
 
 @pytest.fixture(scope="module", autouse=True)
 def _release_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Releases compiled programs if there are many, and around modules that replace functions.
+    """Releases compiled programs around modules that use monkeypatch, and if there are many.
 
     The other modules share them. A process with many programs exceeds Linux's limit of 65,530 memory maps and
-    crashes. 1,000 maps are about 0.3 GB of memory.
+    crashes. 1,000 maps are about 0.3 GB of memory. If the maps cannot be counted, every module releases its
+    programs.
     """
     tests = [item for item in request.session.items if item.module is request.module]
     replaced = any("monkeypatch" in item.fixturenames for item in tests)

@@ -1,4 +1,4 @@
-"""The version, the lower bounds and CONTRIBUTING.md agree with the code."""
+"""The version, the lower bounds, the documented packages and CONTRIBUTING.md agree with the code."""
 
 import ast
 import pathlib

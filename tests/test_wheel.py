@@ -71,7 +71,7 @@ def test_wheel_trains_predicts_and_exports(lensjax):
         ["predict", "--workdir", str(run), "--input", "images/val"],
         ["export", "--workdir", str(run), "--format=safetensors", "--output=own.safetensors"],
     ]
-    code = f"from lensjax.main import run; print(*map(run, {commands}))"  # one process starts faster
+    code = f"from lensjax.main import run; print(*map(run, {commands}))"  # faster than three processes
     words = [sys.executable, "-c", code]
     shown = subprocess.check_output(words, cwd=lensjax.folder, env=lensjax.environment, text=True)
     assert shown.splitlines()[-1] == "0 0 0"

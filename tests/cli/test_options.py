@@ -243,7 +243,7 @@ def test_config_page_is_generated_from_the_table():
 
 
 def beyond(field):
-    """The nearest values beyond the limits of a field, and a value that is not among its choices."""
+    """Values just beyond the limits of a field, and a value that is not among its choices."""
     step = 1 if isinstance(field.default, int) else 1e-3
     low = [] if field.low is None else [field.low - step]
     high = [] if field.high is None else [field.high + step]

@@ -1,4 +1,4 @@
-"""tools/studies/substructure.py: positions of the perturbers and the statistics of its tables."""
+"""tools/studies/perturbed_lenses.py and substructure.py: positions of perturbers, and statistics."""
 
 import numpy as np
 import pytest

@@ -174,7 +174,7 @@ def test_products_have_requested_precision_forward_and_backward(precision, expec
 
 
 def test_each_row_and_step_has_its_own_rotation():
-    """With a learning rate of 0, the loss of the same image is different in every row and step."""
+    """With a learning rate of 0, the losses of the same image differ between rows and between steps."""
     optimizer = optax.sgd(0.0)
     start, step = jax.device_get(new_state("baseline", optimizer)), mapped_step("baseline", optimizer, 1)
     same = {name: np.repeat(values[:1], 4, axis=0) for name, values in batch(4).items()}
