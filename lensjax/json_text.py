@@ -11,7 +11,7 @@ def encode_json(content: Any, *, indent: int | None = None, ensure_ascii: bool =
     Args:
       content: dictionaries, lists, tuples, text, numbers, booleans and None.
       indent: spaces per level; None for one line.
-      ensure_ascii: whether other characters than those of ASCII are escaped.
+      ensure_ascii: whether non-ASCII characters are escaped.
     """
     return json.dumps(_finite(content), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
 

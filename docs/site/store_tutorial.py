@@ -1,7 +1,7 @@
 """Executes docs/tutorial.ipynb and stores its outputs: `python docs/site/store_tutorial.py`.
 
-It takes about ten minutes of CPU time; IMAGES_PER_CLASS=4 makes it short, to try it. Files of the run are
-written to a temporary folder. Messages on standard error are not stored.
+It takes about ten minutes of CPU time; set IMAGES_PER_CLASS=4 for a short trial. Files of the run are written
+to a temporary folder. Messages on standard error are not stored.
 """
 
 import tempfile

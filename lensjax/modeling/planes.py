@@ -73,7 +73,7 @@ def plane_like(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
       The array `[rows, columns]`.
 
     Raises:
-      UserError: if the values are not real numbers, or have another shape.
+      UserError: if `pixels` rejects the values, or they have another shape.
     """
     array = pixels(name, values)
     if array.shape != shape:
