@@ -112,9 +112,8 @@ def test_killed_run_resumes_bit_for_bit(expected, tmp_path):
     assert metrics_without_times(tmp_path) == expected
 
 
-def test_run_interrupted_mid_epoch_resumes_bit_for_bit(expected, tmp_path, monkeypatch):
-    number = signal.SIGINT
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_interrupted_mid_epoch_resumes_bit_for_bit(expected, tmp_path, monkeypatch, number):
     def interrupt_at(batch_number):
         """Trains, sends a signal before a batch, and returns the steps of the checkpoints."""
         batches = []
@@ -212,6 +211,8 @@ def test_images_from_disk_train_like_images_in_memory(expected, tmp_path, monkey
     train(tmp_path, tiny_config(checkpoint_minutes=1e-9), images=on_disk)
     assert set(reads) == {8}
     assert metrics_without_times(tmp_path) == expected
+    (first,) = train(tmp_path / "shared", tiny_config(num_epochs=1), images=on_disk, devices=2)
+    assert first["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-4)
 
 
 def test_profile_traces_steps_and_summarizes_each_epoch(tmp_path, caplog):

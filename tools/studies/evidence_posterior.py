@@ -16,13 +16,13 @@ from scipy import stats
 
 from lensjax import simulation
 from lensjax.cli import runner
-from lensjax.cli.flags import integer, parse_flags, usage
+from lensjax.cli.flags import integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 from lensjax.runtime.progress import log
 
 FLAGS = {
     "images": integer("Number of vortices; 750 if not given.", 750, 10),
-    "seed": integer("Seed of the simulation; 0 if not given.", 0, 0),
+    "seed": random_seed("of the simulation"),
 }
 USAGE = usage(
     "Measures how well the evidence for a line determines the length and mass of vortices, without training.",
