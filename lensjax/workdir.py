@@ -73,8 +73,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
     Raises:
       UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with
-        a different or invalid config, contains other files, or cannot be created; or another process uses it and has a
-        different config.
+        a different or invalid config, contains other files, or cannot be created; or another process uses it
+        and has a different config.
     """
     check(config)
     check_path(workdir)
