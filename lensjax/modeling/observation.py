@@ -63,8 +63,8 @@ class Observation:
             If None, it is estimated from the blank sky.
           psf: point-spread function `[odd, odd]` in any unit; its brightest pixel must be within one pixel of
             the image of its center.
-          mask: True or positive for valid pixels `[rows, columns]`; integers must be 0 or 1. None if all
-            pixels are valid.
+          mask: True or 1 for valid pixels, False or 0 for others `[rows, columns]`; None if all pixels are
+            valid.
           pixel_scale: side of a pixel, arcsec.
           psf_subpixels: pixels of the point-spread function per pixel of the image, along each axis.
           correlation: correlation of the noise between pixels; None if unknown.

@@ -26,7 +26,8 @@ def pixels(name: str, values: Any) -> np.ndarray:
         apply, or have another shape.
     """
     for attribute in ("unit", "mask"):
-        if getattr(values, attribute, None) is not None and not isinstance(values, np.ma.MaskedArray):
+        found = getattr(values, attribute, None)
+        if found is not None and not callable(found) and not isinstance(values, np.ma.MaskedArray):
             raise UserError(
                 f"{name} has a {attribute}; give plain arrays, in the same unit, and the mask separately"
             )
@@ -47,16 +48,17 @@ def mask_plane(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     """True for valid pixels `[rows, columns]`.
 
     Args:
-      mask: True or positive for valid pixels; integers must be 0 or 1.
+      mask: True or 1 for valid pixels, False or 0 for others; masked and NaN values count as 0.
       shape: shape of the image.
 
     Raises:
-      UserError: if the mask is not such an array, or has integers other than 0 and 1, such as bit flags.
+      UserError: if the mask is not such an array, or has other values, such as bit flags.
     """
     plane = plane_like("mask", mask, shape)
-    if np.asarray(mask).dtype.kind in "iu" and not np.isin(plane, (0, 1)).all():
+    plane = np.where(np.isnan(plane), 0, plane)
+    if not np.isin(plane, (0, 1)).all():
         raise UserError(
-            "mask has integers other than 0 and 1, such as bit flags; give 1 for valid pixels, 0 for others"
+            "mask has values other than 0 and 1, such as bit flags; give 1 for valid pixels, 0 for others"
         )
     return plane > 0
 

@@ -127,7 +127,10 @@ def fit_source_chains(
         chains = sort_chains(chains)
         if not chains or arc_residual(chains[0][-1], frame, data) <= RESIDUAL * sky_variance:
             break
-        chains = _add_stage(chains, components, frame, data) or chains
+        longer = _add_stage(chains, components, frame, data)
+        if not any(chain[0] is chains[0][0] for chain in longer):  # the best solution has no such fit
+            break
+        chains = longer
     return sort_chains(chains)
 
 
@@ -193,7 +196,7 @@ def source_chain(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 
 def _larger_sources(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """Sources with higher orders of shapelets, up to `Shapelets.max_order`."""
-    steps = range(1, 1 + max(map(_orders_left, source), default=0) // ADDED_ORDERS)
+    steps = range(1, 1 + -(-max(map(_orders_left, source), default=0) // ADDED_ORDERS))
     return [tuple(_enlarge(component, ADDED_ORDERS * step) for component in source) for step in steps]
 
 

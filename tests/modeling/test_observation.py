@@ -119,7 +119,7 @@ ERRORS = {
     "flat psf": ({"psf": np.ones(5)}, "psf has shape (5,)"),
     "psf off-center": ({"psf": np.roll(PSF, 2, 1)}, "center the star in the central pixel"),
     "psf without a star": ({"psf": np.ones((9, 9))}, "is brightest at row 0, column 0"),
-    "bit flags": ({"mask": np.full(IMAGE.shape, 4)}, "mask has integers other than 0 and 1"),
+    "bit flags": ({"mask": np.full(IMAGE.shape, 4)}, "mask has values other than 0 and 1"),
     "unit": ({"noise": np.ones(IMAGE.shape) * units.mJy}, "noise has a unit; give plain arrays"),
     "own mask": ({"image": Masked(IMAGE, mask=IMAGE > 9)}, "image has a mask"),
     "negative psf": ({"psf": -PSF}, "psf has a sum that is not positive"),
