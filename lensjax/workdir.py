@@ -73,7 +73,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
     Raises:
       UserError: if `check_path` rejects the path, the config is invalid, or the folder belongs to a run with
-            a different or invalid config, contains other files, cannot be created, or is used by another process
+        a different or invalid config, contains other files, cannot be created, or is used by another process
         with a different config.
     """
     check(config)
