@@ -86,26 +86,37 @@ def find_lenses(
 
 
 def _in_folder(folder: Path) -> Iterator[LensFiles]:
-    if _is_present(folder / "image.fits"):
+    if _part(folder, "image"):
         yield _in_subfolder(folder)
         return
     for path in sorted(folder.iterdir()):
-        if _is_present(path / "image.fits"):
-            yield _in_subfolder(path)
+        if path.is_dir():
+            if _part(path, "image"):
+                yield _in_subfolder(path)
         # A broken link or a pipe gets a row with its error.
-        elif not path.is_dir() and path.name.lower().endswith(_FITS) and not is_hidden(path.name):
+        elif path.name.lower().endswith(_FITS) and not is_hidden(path.name):
             yield LensFiles(_stem(path), path)
 
 
 def _in_subfolder(folder: Path) -> LensFiles:
-    files = (folder / f"{part}.fits" for part in PARTS[1:])
-    noise, psf, mask = (file if _is_present(file) else None for file in files)
-    return LensFiles(folder.absolute().name, folder / "image.fits", noise, psf, mask)
+    image, noise, psf, mask = (_part(folder, part) for part in PARTS)
+    assert image is not None
+    return LensFiles(folder.absolute().name, image, noise, psf, mask)
 
 
-def _is_present(file: Path) -> bool:
-    """True also for a broken link, which is an error of its lens; ignoring it would change the result."""
-    return file.exists() or file.is_symlink()
+def _part(folder: Path, part: str) -> Path | None:
+    """The file of a part of the lens in a folder, such as image.fits, in any case and also compressed.
+
+    A broken link counts, too: it is an error of its lens, and ignoring it would change the result.
+
+    Raises:
+      UserError: if there are several.
+    """
+    names = {f"{part}{ending}" for ending in _FITS}
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in names and not path.is_dir())
+    if len(found) > 1:
+        raise UserError(f"{folder}: contains {found[0].name} and {found[1].name}; remove one of them")
+    return found[0] if found else None
 
 
 def _in_table(table: Path) -> list[LensFiles]:

@@ -253,6 +253,17 @@ def test_folder_lists_compressed_files_and_no_hidden_ones(tmp_path):
     assert [lens.name for lens in find_lenses(tmp_path)] == ["a", "b", "c", "d"]
 
 
+def test_files_of_a_lens_are_found_in_any_case_and_compressed(tmp_path):
+    names = ["Image.FITS", "noise.fits.gz", "PSF.fits", "mask.fits.fz"]
+    for name in names:
+        (tmp_path / name).touch()
+    (lens,) = find_lenses(tmp_path)
+    assert [path.name for path in (lens.image, lens.noise, lens.psf, lens.mask)] == names
+    (tmp_path / "noise.fits").touch()
+    with pytest.raises(UserError, match=r"contains noise\.fits and noise\.fits\.gz; remove one of them"):
+        find_lenses(tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_broken_links_and_pipes_are_errors_per_lens(tmp_path):
     (tmp_path / "one.fits").symlink_to("nothing")
