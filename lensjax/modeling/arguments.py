@@ -15,7 +15,7 @@ def positive_length(name: str, value: Any) -> float:
     """
     try:
         length = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         length = math.nan
     if not 0 < length < math.inf:
         raise UserError(f"{name} is {value!r}; expected a positive number, arcsec")

@@ -45,7 +45,7 @@ def assess(
     frame = prepared.fine[0]
     best, stage = chains[0], chains[0][-1]
     correlation = observation.correlation
-    sky_variance = correlation.scatter**2 if correlation else 1.0
+    sky_variance = observation.sky_variance
     inflation = correlation.variance_factor if correlation else 1.0
     weaker = LATER._replace(prior_weight=LATER.prior_weight * WEAKER_PRIORS)
     if stage.model.pixel_grid:

@@ -97,8 +97,7 @@ def fit(observation: Observation, model: LensModel = GALAXY, *, radius: float = 
     frame = prepared.fine[0]
     data = weigh(frame, prepared.fine[1], fine, radius)
     modes = distinct_stages(refine_modes(modes, frame, data), CLOSE_COST)
-    sky_variance = observation.correlation.scatter**2 if observation.correlation else 1.0
-    chains = fit_source_chains(model.source, modes, frame, data, sky_variance)
+    chains = fit_source_chains(model.source, modes, frame, data, observation.sky_variance)
     if not chains:
         raise UserError(NOT_FINITE)
     return assess(observation, model, prepared, data, chains, artifacts, tuple(notes))

@@ -108,6 +108,11 @@ class Observation:
             object.__setattr__(self, name, value)
 
     @property
+    def sky_variance(self) -> float:
+        """Variance of the blank sky relative to that of the noise map; 1 if it was not measured."""
+        return 1.0 if self.correlation is None else self.correlation.scatter**2
+
+    @property
     def valid(self) -> np.ndarray:
         """True for valid pixels `[rows, columns]`."""
         return self.mask

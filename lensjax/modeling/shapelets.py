@@ -28,7 +28,7 @@ class Shapelets:
       center_x, center_y: position of the center, arcsec.
 
     Raises:
-      UserError: if an order is not from 0 to 30.
+      UserError: if the order is not from 0 to 30, or `max_order` not from `order` to 30.
 
     Reference: Refregier 2003, MNRAS 338, 35.
     """
@@ -41,9 +41,12 @@ class Shapelets:
     center_y: Parameter = _COORDINATE
 
     def __post_init__(self) -> None:
-        for order in (self.order, self.max_order or 0):
-            if not 0 <= order <= 30:
-                raise UserError(f"the order of Shapelets is {order}; expected 0 to 30")
+        if not 0 <= self.order <= 30:
+            raise UserError(f"the order of Shapelets is {self.order}; expected 0 to 30")
+        if self.max_order is not None and not self.order <= self.max_order <= 30:
+            raise UserError(
+                f"max_order of Shapelets is {self.max_order}; expected {self.order} to 30 or None"
+            )
 
     @property
     def size(self) -> int:

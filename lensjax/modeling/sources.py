@@ -203,7 +203,7 @@ def _larger_sources(source: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 def _orders_left(component: Any) -> int:
     if not isinstance(component, Shapelets) or component.max_order is None:
         return 0
-    return max(0, component.max_order - component.order)
+    return component.max_order - component.order
 
 
 def _enlarge(component: Any, orders: int) -> Any:

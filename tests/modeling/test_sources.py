@@ -1,6 +1,5 @@
 """Sources of increasing complexity, for a small lens that lenstronomy renders."""
 
-import dataclasses
 import types
 
 import numpy as np
@@ -57,6 +56,7 @@ def test_solution_is_chosen_by_positive_source():
     assert sort_chains([wrong, right]) == [right, wrong]
 
 
-def test_largest_order_is_limited():
-    with pytest.raises(ValueError, match="order of Shapelets is 31"):
-        dataclasses.replace(Shapelets(), max_order=31)
+@pytest.mark.parametrize("max_order", [7, 31])
+def test_invalid_largest_order_raises_an_error(max_order):
+    with pytest.raises(ValueError, match=f"max_order of Shapelets is {max_order}; expected 8 to 30 or None"):
+        Shapelets(order=8, max_order=max_order)
