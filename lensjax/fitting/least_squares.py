@@ -206,12 +206,16 @@ def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -
     """True if the minimization ended at an optimum that describes a lens.
 
     Parameters of the lens light may be at a bound, because the image does not determine them if the light is
-    faint.
+    faint. The source is detected for a given profile: the amplitude is uncertain if radius and index are
+    fitted, even for a bright source.
     """
     low, high = parameter_bounds(model, solution.free.dtype)
     inside = (solution.free > low) & (solution.free < high)
     of_light = np.array([name.startswith("lens_light.") for name in model.nonlinear])
-    amp_sigma = jnp.sqrt(solution.covariance[-2, -2])
+    of_profile = [name.endswith(("R_sersic", "n_sersic")) for name in model.nonlinear]
+    given = jnp.asarray([*of_profile, *[False] * len(model.linear)])
+    matrix = jnp.where(given[:, None] | given[None, :], jnp.diag(given.astype(low.dtype)), optimum.equations.matrix)
+    amp_sigma = jnp.sqrt(invert_normal_matrix(matrix)[-2, -2])
     return (
         optimum.done
         & jnp.all(inside | of_light)

@@ -67,7 +67,7 @@ GENERAL = dataclasses.replace(
                 e1=_SOURCE_ELLIPTICITY,
                 e2=_SOURCE_ELLIPTICITY,
                 R_sersic=Parameter.fitted((0.15, 0.8), (0.02, 3.0)),
-                n_sersic=Parameter.fitted((0.8, 2.5), (0.3, 6.0)),
+                n_sersic=Parameter.fitted((0.8, 2.5), (0.3, 10.0)),
             ),
         ),
         sky=0,

@@ -89,10 +89,17 @@ from lensjax.physics.source_plane import (
     sis_source_image,
     source_image,
 )
-from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
+from lensjax.physics.substructure import (
+    AxionVortexPrior,
+    BroadVortexPrior,
+    SubhaloPrior,
+    SubstructurePrior,
+    VortexPrior,
+)
 
 __all__ = [
     "AxionVortexPrior",
+    "BroadVortexPrior",
     "CriticalPoints",
     "Deflection",
     "Hessian",

@@ -99,6 +99,46 @@ class VortexPrior:
 
 
 @dataclasses.dataclass(frozen=True)
+class BroadVortexPrior:
+    """Prior on equal point masses along a line of any length, which may be at the center of the lens.
+
+    Attributes:
+      number: number of point masses; the first and the last are at the ends of the line.
+      mass_fraction: as in `VortexPrior`.
+      length: range of the length, arcsec; its logarithm is uniform.
+      max_distance: largest distance of the center of the line from the lens, arcsec; uniform, in a random
+        direction.
+
+    Raises:
+      ValueError: if there are fewer than two masses, a range is empty or includes 0, or `max_distance` is not
+        positive and finite.
+    """
+
+    number: int
+    mass_fraction: tuple[float, float]
+    length: tuple[float, float]
+    max_distance: float
+
+    def __post_init__(self) -> None:
+        check_number("number of masses of the vortex", self.number, 2)
+        _check_range("mass_fraction of the vortex", self.mass_fraction)
+        _check_range("length of the vortex", self.length)
+        _check_positive("max_distance of the vortex", self.max_distance)
+
+    def draw(self, key: Key[Array, ""], theta_E: Scalar) -> Float[Array, "number 3"]:
+        """Draws the Einstein radius, x and y of each mass, arcsec; `theta_E` is that of the main lens."""
+        mass_key, length_key, angle_key, distance_key, direction_key = jax.random.split(key, 5)
+        fraction = _uniform(mass_key, self.mass_fraction)
+        low, high = self.length
+        length = low * (high / low) ** _uniform(length_key, (0.0, 1.0))
+        distance = _uniform(distance_key, (0.0, self.max_distance))
+        direction = jax.random.uniform(direction_key, maxval=2 * jnp.pi)
+        center = distance * jnp.cos(direction), distance * jnp.sin(direction)
+        angle = jax.random.uniform(angle_key, maxval=jnp.pi)
+        return _line(self.number, theta_E * jnp.sqrt(fraction), length, angle, *center)
+
+
+@dataclasses.dataclass(frozen=True)
 class AxionVortexPrior:
     """Prior on equal point masses along a line through the center of the lens, one axion wavelength long.
 
@@ -146,7 +186,7 @@ class SubstructurePrior:
     """
 
     subhalos: SubhaloPrior
-    vortex: VortexPrior | AxionVortexPrior
+    vortex: VortexPrior | BroadVortexPrior | AxionVortexPrior
 
 
 def _line(

@@ -9,7 +9,13 @@ import difflib
 import math
 
 from lensjax.errors import UserError
-from lensjax.physics.substructure import AxionVortexPrior, SubhaloPrior, SubstructurePrior, VortexPrior
+from lensjax.physics.substructure import (
+    AxionVortexPrior,
+    BroadVortexPrior,
+    SubhaloPrior,
+    SubstructurePrior,
+    VortexPrior,
+)
 from lensjax.simulation.settings import (
     ExposureNoise,
     GaussianNoise,
@@ -50,18 +56,21 @@ COMMON_TEST = Preset(
     ),
 )
 
-# The camera of the Common Test. The source, the ellipticity, center and light of the lens, the vortices and
-# the point-spread function vary. A classifier trained on these images does not rely on fixed values of them.
+# The camera of the Common Test. The source, the ellipticity, center and light of the lens, the vortices, the
+# sky and the point-spread function vary. A classifier trained on these images does not rely on fixed values of them.
 VARIED = dataclasses.replace(
     COMMON_TEST,
     shear_angle=(0.0, math.pi),
     source=dataclasses.replace(COMMON_TEST.source, angle=(0.0, math.pi)),
     substructure=dataclasses.replace(
         COMMON_TEST.substructure,
-        vortex=VortexPrior(number=25, mass_fraction=(0.025, 0.055), length=(0.1, 4.0), center_sigma=0.5),
+        vortex=BroadVortexPrior(
+            number=50, mass_fraction=(0.025, 0.055), length=(0.1, 6.0), max_distance=1.2
+        ),
     ),
     variation=Variation(
         log10_brightness=(-0.3, 0.3),
+        log10_sky=(0.5, 3.0),
         R_sersic=(0.2, 0.7),
         n_sersic=(0.5, 4.0),
         axis_ratio=(0.6, 1.0),

@@ -70,7 +70,7 @@ def expected_counts(scene: Scene, preset: Preset) -> Float[Array, "height width"
         blurred = convolve(image, kernel)
     else:
         blurred = convolve_by_matmul(image, kernel)
-    return blurred + instrument.sky
+    return blurred + (instrument.sky if preset.variation is None else scene.sky)
 
 
 def _central_brightness(scene: Scene, preset: Preset, dtype: jnp.dtype) -> Float[Array, ""] | None:

@@ -39,6 +39,7 @@ class Scene:
       exposure: exposure time, seconds; 1 for presets without `ExposureNoise`.
       center_x, center_y: center of the lens in the image; positions of source and masses are relative to it.
       psf_sigma: standard deviation of the point-spread function.
+      sky: expected background counts per pixel.
       light_amp: brightness of the lens at its half-light radius; 0 without lens light.
       light_R_sersic, light_n_sersic: half-light radius and Sersic index of the light of the lens.
 
@@ -64,6 +65,7 @@ class Scene:
     center_x: Float[Array, "*batch"]
     center_y: Float[Array, "*batch"]
     psf_sigma: Float[Array, "*batch"]
+    sky: Float[Array, "*batch"]
     light_amp: Float[Array, "*batch"]
     light_R_sersic: Float[Array, "*batch"]
     light_n_sersic: Float[Array, "*batch"]
@@ -117,6 +119,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
         "center_x": 0.0,
         "center_y": 0.0,
         "psf_sigma": preset.instrument.psf_sigma,
+        "sky": preset.instrument.sky,
         "light_amp": 0.0,
         "light_R_sersic": 1.0,
         "light_n_sersic": 1.0,
@@ -141,7 +144,7 @@ def draw_scene(key: Key[Array, ""], preset: Preset, substructure: str | Int[Arra
 
 def _draw_variation(key: Key[Array, ""], variation: Variation, amp: float) -> dict[str, Array]:
     """Quantities that the preset would otherwise fix, by name of the field of `Scene`."""
-    keys = iter(jax.random.split(key, 12))
+    keys = iter(jax.random.split(key, 13))
     lens_e1, lens_e2 = physics.ellipticity(
         _uniform(next(keys), variation.axis_ratio), _uniform(next(keys), (0.0, jnp.pi))
     )
@@ -159,6 +162,7 @@ def _draw_variation(key: Key[Array, ""], variation: Variation, amp: float) -> di
         "R_sersic": _uniform(next(keys), variation.R_sersic),
         "n_sersic": _uniform(next(keys), variation.n_sersic),
         "psf_sigma": _uniform(next(keys), variation.psf_sigma),
+        "sky": 10 ** _uniform(next(keys), variation.log10_sky),
         "light_amp": jnp.where(dark, 0.0, amp * 10 ** _uniform(next(keys), light.log10_amp)),
         "light_R_sersic": _uniform(next(keys), light.R_sersic),
         "light_n_sersic": _uniform(next(keys), light.n_sersic),

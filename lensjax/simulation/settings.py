@@ -157,6 +157,7 @@ class Variation:
 
     Attributes:
       log10_brightness: range of log10 of a factor that multiplies the source's brightness; uniform.
+      log10_sky: range of log10 of the expected background counts per pixel; uniform.
       R_sersic: range of the half-light radius of the source, arcsec; uniform.
       n_sersic: range of the Sersic index of the source; uniform.
       axis_ratio: range of the axis ratio of the lens, whose position angle is random; uniform.
@@ -171,6 +172,7 @@ class Variation:
     """
 
     log10_brightness: tuple[float, float]
+    log10_sky: tuple[float, float]
     R_sersic: tuple[float, float]
     n_sersic: tuple[float, float]
     axis_ratio: tuple[float, float]
@@ -181,6 +183,7 @@ class Variation:
 
     def __post_init__(self) -> None:
         check_range("log10_brightness", self.log10_brightness)
+        check_range("log10_sky", self.log10_sky)
         check_range("R_sersic of the source", self.R_sersic, low=0, above=True)
         check_range("n_sersic of the source", self.n_sersic, low=0.2)
         check_range("axis_ratio of the lens", self.axis_ratio, low=0.1, high=1)

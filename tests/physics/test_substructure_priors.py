@@ -34,6 +34,18 @@ def test_vortex_mass_is_relative_to_lens_mass():
     assert stats.kstest(points[..., 1].mean(1), stats.norm(0, 0.3).cdf).pvalue > 1e-4
 
 
+def test_broad_vortices_follow_their_distributions():
+    prior = physics.BroadVortexPrior(20, (0.02, 0.05), (0.1, 6.0), 1.2)
+    points = draw(lambda key: prior.draw(key, 1.5))
+    fraction = (points[..., 0] ** 2).sum(1) / 1.5**2
+    assert stats.kstest(fraction, stats.uniform(0.02, 0.03).cdf).pvalue > 1e-4
+    length = np.hypot(*(points[:, -1] - points[:, 0])[:, 1:].T)
+    assert stats.kstest(length, stats.loguniform(0.1, 6.0).cdf).pvalue > 1e-4
+    x, y = points[..., 1:].mean(1).T
+    assert stats.kstest(np.hypot(x, y), stats.uniform(0, 1.2).cdf).pvalue > 1e-4
+    assert stats.kstest(np.arctan2(y, x), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-4
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -44,6 +56,8 @@ def test_vortex_mass_is_relative_to_lens_mass():
         (lambda: physics.VortexPrior(25, (0.03, 0.05), (1.0, 2.0), np.inf), "center_sigma of the vortex"),
         (lambda: physics.VortexPrior(25, (0.03, 0.05), (2.0, 1.0), 0.5), "length of the vortex"),
         (lambda: physics.VortexPrior(25, (0.03, 0.05), (1.0, 2.0), 0.0), "center_sigma of the vortex"),
+        (lambda: physics.BroadVortexPrior(25, (0.03, 0.05), (0.0, 1.0), 1.0), "length of the vortex"),
+        (lambda: physics.BroadVortexPrior(25, (0.03, 0.05), (0.1, 1.0), 0.0), "max_distance of the vortex"),
         (lambda: physics.AxionVortexPrior(25, -1.0, (-24.0, -22.0), 0.06), "theta_E_squared of the axion"),
     ],
 )

@@ -53,6 +53,7 @@ def test_varied_scenes_follow_their_distributions():
     drawn = jax.jit(jax.vmap(lambda key: simulation.draw_scene(key, preset, "no")))(keys)
     drawn = jax.tree.map(np.asarray, drawn)
     assert_distributed(np.log10(drawn.source_amp / 100), uniform(-0.3, 0.3))
+    assert_distributed(np.log10(drawn.sky), uniform(0.5, 3))
     assert_distributed(drawn.R_sersic, uniform(0.2, 0.7))
     assert_distributed(drawn.n_sersic, uniform(0.5, 4))
     ellipticity = np.hypot(drawn.lens_e1, drawn.lens_e2)

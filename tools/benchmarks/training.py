@@ -28,11 +28,17 @@ from lensjax.runtime.progress import log
 FLAGS = {
     "models": comma_list("baseline, pinn, lens_fit; baseline,pinn if not given.", ["baseline", "pinn"]),
     "batches": comma_list("Images per step; 32,256 if not given.", ["32", "256"], value="N,.."),
+    "contestants": comma_list("Contestants, by the names below; all if not given.", []),
     "images": integer("Images per round; if not given, 256, or 4,096 on a GPU.", None, 32),
     "rounds": integer("Number of rounds; results are medians. 3 if not given.", 3, 1),
     "alone": switch("Run one contestant after another, if they do not fit in memory together."),
+    "cache": Flag(
+        "FOLDER",
+        "Folder of compiled programs, to save time on a lent GPU: a first run with few images fills it. "
+        "The time to the first step is then not measured with an empty cache.",
+    ),
     "against": Flag("FOLDER", "Compare with another checkout of lensjax instead of PyTorch."),
-    "compile": switch('Use torch.compile for "PyTorch, best" on a CPU too.'),
+    "compile": switch('Use torch.compile for "PyTorch best" on a CPU too.'),
     "output": Flag("FILE", "Also write the results as JSON."),
     "growth": Flag(
         "FILE",
@@ -48,9 +54,9 @@ USAGE = usage(
     {
         "lensjax": "As lensjax.main trains on this device, float32.",
         "lensjax bfloat16": "The same in bfloat16 (GPUs only).",
-        "PyTorch, reference": "The reference's loop: eager float32, .npy files read by a DataLoader with 4 "
+        "PyTorch reference": "The reference's loop: eager float32, .npy files read by a DataLoader with 4 "
         "workers, rotation, AdamW, .item() of the loss in every step.",
-        "PyTorch, best": "Images on the device, channels last, memory kept between steps as in lensjax; on a "
+        "PyTorch best": "Images on the device, channels last, memory kept between steps as in lensjax; on a "
         "GPU torch.compile, TF32 and bfloat16 autocast.",
     },
     "Jobs: training steps, inference, and an epoch that includes the validation of a quarter as many images "
@@ -63,7 +69,7 @@ CONTESTANTS = ("tools/benchmarks/training_contestants.py", "tools/training_conte
 MODELS = ("baseline", "pinn", "lens_fit")
 JOBS = ("train", "infer", "epoch")
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
-DEFAULTS: dict[str, Any] = {"size": 150, "devices": 1, "compile": False}
+DEFAULTS: dict[str, Any] = {"size": 150, "devices": 1, "compile": False, "cache": None}
 GROWTH = {"batch": (4, 8, 16, 32, 64, 128), "size": (64, 100, 150, 200, 300), "devices": (1, 2, 4)}
 COLORS = {"baseline": "#0072B2", "pinn": "#D55E00", "lens_fit": "#009E73"}
 
@@ -104,7 +110,11 @@ def main(arguments: Sequence[str]) -> None:
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
             names = ["lensjax", *roots] if roots else contestant_names(model, on_cpu)
-            task["roots"] = roots
+            if values.contestants:
+                if unknown := ", ".join(set(values.contestants) - set(names)):
+                    raise UserError(f"--contestants {unknown}: expected some of {', '.join(names)}")
+                names = values.contestants
+            task |= {"roots": roots, "cache": values.cache}
             results = compare(task, names, values.rounds, alone=values.alone)
             print_table(results)
             report["results"].append({"model": model, "batch": batch, "contestants": results})
@@ -157,7 +167,7 @@ def contestant_names(model: str, on_cpu: bool) -> list[str]:
     names = ["lensjax"] if on_cpu else ["lensjax", "lensjax bfloat16"]
     if model == "lens_fit" or package_version("torch") is None:
         return names
-    return [*names, "PyTorch, reference", "PyTorch, best"]
+    return [*names, "PyTorch reference", "PyTorch best"]
 
 
 @dataclasses.dataclass
@@ -236,7 +246,8 @@ def compare(task: dict[str, Any], names: list[str], rounds: int, *, alone: bool)
     """
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
     seconds: dict[tuple[str, str], list[float]] = {(job, name): [] for job in JOBS for name in names}
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as empty:
+        cache = task["cache"] or empty
         for together in [[name] for name in names] if alone else [names]:
             try:
                 measure(task, together, rounds, cache, results, seconds)
@@ -274,7 +285,7 @@ def measure(
     """
     workers = {}
     for name in names:
-        if name.startswith("lensjax"):
+        if name.startswith("lensjax") and not task["cache"]:
             cold = Worker.start(task | {"contestant": name}, cache)
             cold.stop()
             results[name]["first_step_seconds_empty_cache"] = cold.first_step
