@@ -213,8 +213,8 @@ def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -
     inside = (solution.free > low) & (solution.free < high)
     of_light = np.array([name.startswith("lens_light.") for name in model.nonlinear])
     of_profile = [name.endswith(("R_sersic", "n_sersic")) for name in model.nonlinear]
-    given = jnp.asarray([*of_profile, *[False] * len(model.linear)])
-    matrix = jnp.where(given[:, None] | given[None, :], jnp.diag(given.astype(low.dtype)), optimum.equations.matrix)
+    given = np.array([*of_profile, *[False] * len(model.linear)])
+    matrix = jnp.where(np.logical_or.outer(given, given), np.diag(given), optimum.equations.matrix)
     amp_sigma = jnp.sqrt(invert_normal_matrix(matrix)[-2, -2])
     return (
         optimum.done

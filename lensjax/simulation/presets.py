@@ -57,16 +57,15 @@ COMMON_TEST = Preset(
 )
 
 # The camera of the Common Test. The source, the ellipticity, center and light of the lens, the vortices, the
-# sky and the point-spread function vary. A classifier trained on these images does not rely on fixed values of them.
+# sky and the point-spread function vary. A classifier trained on these images does not rely on fixed values
+# of them.
 VARIED = dataclasses.replace(
     COMMON_TEST,
     shear_angle=(0.0, math.pi),
     source=dataclasses.replace(COMMON_TEST.source, angle=(0.0, math.pi)),
     substructure=dataclasses.replace(
         COMMON_TEST.substructure,
-        vortex=BroadVortexPrior(
-            number=50, mass_fraction=(0.025, 0.055), length=(0.1, 6.0), max_distance=1.2
-        ),
+        vortex=BroadVortexPrior(number=50, mass_fraction=(0.025, 0.055), length=(0.1, 6.0), max_distance=1.2),
     ),
     variation=Variation(
         log10_brightness=(-0.3, 0.3),

@@ -198,7 +198,7 @@ class Worker:
         if task["devices"] > 1:  # XLA's CPU client deadlocks with fewer threads than devices
             settings["NPROC"] = "16"
         root = Path(task.get("roots", {}).get(task["contestant"], ROOT))
-        settings["PYTHONPATH"] = str(root)
+        settings["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, str(contestants_file(root))],
