@@ -36,10 +36,10 @@ USAGE = usage(
     "Computes how significant the vortices of Model I are if the lens and the source are not known.",
     ["python tools/studies/hidden_vortices.py"],
     FLAGS,
-    "Fits a smooth lens to the expected image of each vortex. The significance is the norm of the residual in "
-    "standard deviations of the noise: the largest ratio of signal to noise of any test that knows the length "
-    "and the direction of the vortex. Known lens: the position and brightness of the source and the sky are "
-    "fitted. Unknown lens: the isothermal lens, the shear and the profile of the source are fitted, too. "
+    "Fits a smooth lens to the expected image of each vortex. The significance is the norm of the residual "
+    "in standard deviations of the noise: the largest ratio of signal to noise of any test that knows the "
+    "length and the direction of the vortex. Known lens: the position and brightness of the source and the "
+    "sky are fitted. Unknown lens: the lens, the shear and the profile of the source are fitted, too. "
     "Prints the median and the 10th and 90th percentiles by decile of the length.",
 )
 
