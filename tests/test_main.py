@@ -130,6 +130,7 @@ def test_different_config_in_same_folder_is_rejected(run):
         main([*words, "--config.seed=1"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_run_is_not_continued_with_other_images(data, tmp_path):
     source, workdir, moved = tmp_path / "data", tmp_path / "run", tmp_path / "moved"
     shutil.copytree(data, source)

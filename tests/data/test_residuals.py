@@ -20,11 +20,14 @@ from lensjax.runtime import user_cache
 
 
 def lenses():
-    """One simulated image of each class, and one that is only noise."""
+    """The center of a simulated image of each class, and an image that is only noise."""
     images = simulated_images("common_test", split="train", num_images=3, seed=0, image_size=150).subset(
         np.array([0, 1, 2, 0])
     )
-    noise = np.random.default_rng(0).poisson(300, (150, 150))
+    pixels = images.pixels[:, 25:-25, 25:-25]
+    pixels = pixels - pixels.min((1, 2), keepdims=True)
+    images = dataclasses.replace(images, pixels=pixels, scale=pixels.max((1, 2)).astype(np.float32))
+    noise = np.random.default_rng(0).poisson(300, (100, 100))
     noise -= noise.min()
     images.pixels[3], images.scale[3] = noise, noise.max()
     return images

@@ -213,7 +213,7 @@ def test_masked_and_missing_pixels_do_not_bias_fit(fitted, counts):
 @pytest.mark.parametrize("noise", [None, fitting.photon_noise(1.0)], ids=["unknown", "photons"])
 def test_fit_without_lens_does_not_converge(counts, noise):
     rng = np.random.default_rng(0)
-    image = counts[0].astype(np.float32)
+    image = counts[0, 25:-25, 25:-25].astype(np.float32)
     bad = np.stack(
         [
             np.full_like(image, 7),
@@ -221,9 +221,9 @@ def test_fit_without_lens_does_not_converge(counts, noise):
             rng.poisson(10, image.shape).astype(np.float32),
             np.full_like(image, np.inf),
             rng.normal(size=image.shape).astype(np.float32) * 1e-20,
-            image + np.roll(image[:, ::-1], (55, 40), (0, 1)),
+            image + np.roll(image[:, ::-1], (40, 30), (0, 1)),
             np.minimum(image, 0.3 * image.max()),
-            np.where(np.arange(150) == 40, 1e6, 0 * image).astype(np.float32),
+            np.where(np.arange(100) == 40, 1e6, 0 * image).astype(np.float32),
         ]
     )[..., None]
     fit = fitting.fit_lens(bad, noise=noise)

@@ -143,7 +143,7 @@ def test_gradients_and_running_statistics_match_torch(name, tolerance, kernel_fo
                 )
 
 
-def test_ten_adamw_steps_match_torch(kernel_form):
+def test_ten_adamw_steps_match_torch():
     """The ResNet of the PINN is that of the baseline."""
     with precision("float64") as (dtype, _):
         oracle, module, variables, architecture = pair("pinn", 32, dtype, stages=(1, 1), vit={"depth": 1})

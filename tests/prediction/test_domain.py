@@ -23,7 +23,7 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def simulated():
-    return simulation.simulate_split("common_test", seed=7, split="test", num_images=6)
+    return simulation.simulate_split("common_test", seed=7, split="test", num_images=3)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def test_simulated_images_are_classified_correctly_and_unmarked(plain, simulated
 
 @pytest.fixture(scope="module")
 def moved(classifier, simulated):
-    """Predictions for images in one batch: six off-center, one at a known position, and one of noise."""
-    noise = np.random.default_rng(0).normal(100, 10, (1, 150, 150))
-    located = np.roll(simulated.pixels[:1], (4, -3), (1, 2))
-    return classifier.predict(np.concatenate([np.roll(simulated.pixels, (5, -2), (1, 2)), located, noise]))
+    """Predictions for two off-center images, the second of them at a known position, and one of noise."""
+    noise = np.random.default_rng(0).normal(100, 10, (150, 150))
+    sphere, no = np.roll(simulated.pixels[1], (5, -2), (0, 1)), np.roll(simulated.pixels[0], (4, -3), (0, 1))
+    return classifier.predict(np.stack([sphere, no, noise]))
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_equivalent_images_are_classified_alike(classifier, simulated, plain, ch
 
 
 def test_off_center_images_are_classified_alike(moved, plain):
-    assert list(moved.classes[:6]) == list(plain.classes)
-    np.testing.assert_allclose(moved.theta_E[:6], plain.theta_E, atol=0.01)
+    assert list(moved.classes[:2]) == [plain.classes[1], plain.classes[0]]
+    np.testing.assert_allclose(moved.theta_E[:2], plain.theta_E[[1, 0]], atol=0.01)
 
 
 def test_off_center_lens_is_located(moved):
-    np.testing.assert_allclose([moved.lens_x[6], moved.lens_y[6]], [-0.15, 0.2], atol=0.01)
+    np.testing.assert_allclose([moved.lens_x[1], moved.lens_y[1]], [-0.15, 0.2], atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_images_unlike_training_images_are_marked(classifier, simulated, change,
 
 
 def test_image_without_lens_gets_no_class(moved):
-    assert moved.classes[7] == ""
-    assert np.isnan(moved.probabilities[7]).all()
-    assert "no lens was found" in moved.errors[7]
-    assert not moved.in_domain[7]
+    assert moved.classes[2] == ""
+    assert np.isnan(moved.probabilities[2]).all()
+    assert "no lens was found" in moved.errors[2]
+    assert not moved.in_domain[2]
 
 
 def test_outliers_and_borders_are_replaced(simulated):
@@ -122,7 +122,7 @@ def test_counts_are_used_only_if_noise_agrees(simulated):
 
     np.testing.assert_array_equal(known(scaled), simulated.scale)
     assert np.isnan(known(coarse)).all()
-    stored = ImageSet((255 * coarse).astype(np.uint16), np.full(6, 255.0), simulated.labels, ("",) * 6)
+    stored = ImageSet((255 * coarse).astype(np.uint16), np.full(3, 255.0), simulated.labels, ("",) * 3)
     assert np.isnan(counts_per_unit(stored)).all()
 
 
