@@ -135,10 +135,11 @@ def class_evidence(
 
     Raises:
       UserError: if the images and the fitted images differ in shape, the model has lens light, or the
-        vortices of the prior are axion vortices.
+        prior on vortices is not a `VortexPrior`.
     """
     if not isinstance(prior.vortex, VortexPrior):
-        raise UserError("the evidence for axion vortices is not implemented; pass a VortexPrior")
+        kind = type(prior.vortex).__name__
+        raise UserError(f"the evidence is implemented for a VortexPrior, not for the given {kind}")
     if model.lens.lens_light:
         raise UserError("the evidence for models with lens light is not implemented; subtract the lens light")
     images = jnp.asarray(images)
