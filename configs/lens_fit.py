@@ -27,7 +27,8 @@ when predictions are averaged over eight views (`--tta d4`), after 16 minutes of
 The variant `robust` trains the model `robust` of the package on images whose source, lens, lens light and
 point-spread function vary (`simulated:varied`). Its fit frees all of these except the point-spread function.
 It trains for 12 epochs of 30,000 images. Test AUC 0.9641 / 0.9585 / 0.9145, mean 0.9457, on 3,000 images,
-after 10 minutes on an NVIDIA H100. On a CPU, the fits take up to 0.6 s of CPU time per image, 6 hours in all.
+after 10 minutes on an NVIDIA H100. On a CPU, the fits take up to 0.6 s of CPU time per image, at most 6 hours
+in all.
 
     python -m lensjax.main --config configs/lens_fit.py:robust
 

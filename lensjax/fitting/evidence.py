@@ -139,7 +139,7 @@ def class_evidence(
     """
     if not isinstance(prior.vortex, VortexPrior):
         kind = type(prior.vortex).__name__
-        raise UserError(f"the evidence is implemented for a VortexPrior, not for the given {kind}")
+        raise UserError(f"class_evidence supports only a VortexPrior, not {kind}")
     if model.lens.lens_light:
         raise UserError("the evidence for models with lens light is not implemented; subtract the lens light")
     images = jnp.asarray(images)

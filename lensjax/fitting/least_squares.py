@@ -36,7 +36,7 @@ _COARSE_PIXEL = 0.25  # arcsec
 _NUM_STARTS = 2
 _MAX_CHI_SQUARE = 8.0  # reduced chi-square; the worst fit of 1,000 vortices has 3.1
 NO_PHOTON_NOISE = 1e-12  # gain, for an image of contrast 1
-_MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations
+_MIN_DETECTION = 20.0  # smallest amplitude of a detected source, in standard deviations for a given profile
 _MAX_SATURATED = 10  # an image with more pixels at its largest value is saturated
 
 Bank = tuple[Array, Array]
@@ -206,7 +206,7 @@ def _has_converged(model: SmoothModel, optimum: _Optimum, solution: _Solution) -
     """True if the minimization ended at an optimum that describes a lens.
 
     Parameters of the lens light may be at a bound, because the image does not determine them if the light is
-    faint. The source is detected for a given profile: the amplitude is uncertain if radius and index are
+    faint. The source is detected for given profiles: its amplitude is uncertain if radii and indices are
     fitted, even for a bright source.
     """
     low, high = parameter_bounds(model, solution.free.dtype)

@@ -100,11 +100,12 @@ class VortexPrior:
 
 @dataclasses.dataclass(frozen=True)
 class BroadVortexPrior:
-    """Prior on equal point masses along a line of any length, which may be at the center of the lens.
+    """Prior on equal point masses along a line with a log-uniform length, up to a distance from the lens.
 
     Attributes:
       number: number of point masses; the first and the last are at the ends of the line.
-      mass_fraction: as in `VortexPrior`.
+      mass_fraction: range of the mass of the line relative to that of the main lens, as a ratio of squared
+        Einstein radii; uniform.
       length: range of the length, arcsec; its logarithm is uniform.
       max_distance: largest distance of the center of the line from the lens, arcsec; uniform, in a random
         direction.

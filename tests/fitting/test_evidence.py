@@ -126,6 +126,13 @@ def test_evidence_is_invariant_under_rotation_and_reflection(evidence):
     np.testing.assert_allclose(ratios[:, 1], np.full(3, ratios[0, 1]), rtol=0.05)
 
 
+def test_other_prior_on_vortices_raises_an_error(evidence):
+    _, images = evidence
+    vortex = physics.BroadVortexPrior(12, (0.028, 0.063), (0.5, 1.8), 0.4)
+    with pytest.raises(UserError, match="supports only a VortexPrior, not BroadVortexPrior"):
+        fitting.class_evidence(images, fit_of([SMOOTH]), dataclasses.replace(PRIOR, vortex=vortex), MODEL)
+
+
 def test_unusable_images_have_finite_evidence(evidence):
     found, _ = evidence
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

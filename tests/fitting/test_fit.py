@@ -232,6 +232,28 @@ def test_fit_without_lens_does_not_converge(counts, noise):
         assert np.isfinite(leaf).all(), leaf.shape
 
 
+def test_bright_source_of_unknown_profile_is_detected():
+    """Its amplitude is uncertain, because radius and index are fitted."""
+    instrument = dataclasses.replace(COMMON_TEST.instrument, image_size=80, sky=300.0)
+    source = dataclasses.replace(COMMON_TEST.source, R_sersic=0.6, n_sersic=4.0, amp=30.0)
+    preset = dataclasses.replace(COMMON_TEST, source=source, instrument=instrument)
+    rng = np.random.default_rng(8)
+    scene = types.SimpleNamespace(
+        **{"masses": [], "theta_E": 1.2, "gamma1": 0.1, "gamma2": 0.0, "source_x": 0.2, "source_y": 0.1},
+        **{"source_e1": 0.1, "source_e2": -0.05},
+    )
+    images = rng.poisson(np.stack([render(scene, preset), np.full((80, 80), 300.0)])).astype(np.float32)
+    profile = {
+        "source.0.R_sersic": fitting.Parameter.fitted((0.2, 0.8), (0.02, 3.0)),
+        "source.0.n_sersic": fitting.Parameter.fitted((0.8, 2.5), (0.3, 10.0)),
+    }
+    model = fitting.COMMON_TEST.with_parameters(profile)
+    fit = fitting.fit_lens(images[..., None], model, noise=fitting.photon_noise(np.ones(2, np.float32)))
+    sigma = fit.standard_errors[:, model.names.index("source.0.amp")]
+    assert fit.parameters["source.0.amp"][0] < 20 * sigma[0]
+    np.testing.assert_array_equal(fit.converged, [True, False])
+
+
 def test_fit_gradients_match_finite_differences():
     small = dataclasses.replace(fitting.COMMON_TEST, pixel_scale=0.15, subpixels=1, psf_size=5)
     instrument = dataclasses.replace(

@@ -41,6 +41,8 @@ def test_broad_vortices_follow_their_distributions():
     assert stats.kstest(fraction, stats.uniform(0.02, 0.03).cdf).pvalue > 1e-4
     length = np.hypot(*(points[:, -1] - points[:, 0])[:, 1:].T)
     assert stats.kstest(length, stats.loguniform(0.1, 6.0).cdf).pvalue > 1e-4
+    dx, dy = (points[:, -1] - points[:, 0])[:, 1:].T
+    assert stats.kstest(np.arctan2(dy, dx) % np.pi, stats.uniform(0, np.pi).cdf).pvalue > 1e-4
     x, y = points[..., 1:].mean(1).T
     assert stats.kstest(np.hypot(x, y), stats.uniform(0, 1.2).cdf).pvalue > 1e-4
     assert stats.kstest(np.arctan2(y, x), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-4

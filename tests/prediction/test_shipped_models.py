@@ -14,7 +14,7 @@ from lensjax.data.simulated import simulated_images
 from lensjax.evaluation.metrics import classification_metrics
 
 CARD = (pathlib.Path(lensjax.__file__).parent / "trained" / "README.md").read_text()
-NUMBER = 24
+NUMBER = 36
 
 
 def stated(name: str) -> float:
@@ -31,7 +31,7 @@ def classifier():
 def test_accuracy_on_new_images_agrees_with_card(classifier):
     # The seed differs from that of the training images.
     images = simulated_images("common_test", split="test", num_images=NUMBER, seed=7, image_size=150)
-    # Batches of the number of published images, whose compiled program is used again.
+    # Batches of 12, as for the published images, reuse the compiled program.
     batches = np.split(images.images()[..., 0], NUMBER // 12)
     probabilities = np.concatenate([classifier.predict(batch).probabilities for batch in batches])
     wrong = int((probabilities.argmax(1) != images.labels).sum())

@@ -34,8 +34,8 @@ FLAGS = {
     "alone": switch("Run one contestant after another, if they do not fit in memory together."),
     "cache": Flag(
         "FOLDER",
-        "Folder of compiled programs, to save time on a lent GPU: a first run with few images fills it. "
-        "The time to the first step is then not measured with an empty cache.",
+        "Folder of compiled programs that later runs reuse. The time to the first step with an empty cache "
+        "is then not measured.",
     ),
     "against": Flag("FOLDER", "Compare with another checkout of lensjax instead of PyTorch."),
     "compile": switch('Use torch.compile for "PyTorch best" on a CPU too.'),
@@ -66,6 +66,7 @@ USAGE = usage(
 ROOT = Path(__file__).parent.parent.parent
 # The second path is that of commits before tools/benchmarks/ existed.
 CONTESTANTS = ("tools/benchmarks/training_contestants.py", "tools/training_contestants.py")
+NAMES = ("lensjax", "lensjax bfloat16", "PyTorch reference", "PyTorch best")
 MODELS = ("baseline", "pinn", "lens_fit")
 JOBS = ("train", "infer", "epoch")
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
@@ -84,6 +85,9 @@ def main(arguments: Sequence[str]) -> None:
     for name in values.models:
         if name not in MODELS:
             raise UserError(f"--models {name}: not one of {', '.join(MODELS)}")
+    for name in values.contestants:
+        if name not in NAMES:
+            raise UserError(f"--contestants {name}: not one of {', '.join(NAMES)}")
     if not all(text.isdigit() and int(text) for text in values.batches):
         raise UserError(f"--batches {','.join(values.batches)}: expected positive integers")
     roots = {}
@@ -98,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     on_cpu = device.platform == "cpu"
     number = values.images or (256 if on_cpu else 4096)
     report: dict[str, Any] = describe_machine(device) | {"images": number, "rounds": values.rounds}
-    report["alone"] = values.alone
+    report |= {"alone": values.alone, "cache": values.cache is not None}
     log.info("%s, %d cores", report["device"], os.cpu_count() or 1)
     if values.growth:
         measure_growth(report, values.models, values.rounds, Path(values.growth))
@@ -110,10 +114,7 @@ def main(arguments: Sequence[str]) -> None:
             task = DEFAULTS | {"model": model, "batch": batch, "images": max(number, batch)}
             task["compile"] = values.compile or not on_cpu
             names = ["lensjax", *roots] if roots else contestant_names(model, on_cpu)
-            if values.contestants:
-                if unknown := ", ".join(set(values.contestants) - set(names)):
-                    raise UserError(f"--contestants {unknown}: expected some of {', '.join(names)}")
-                names = values.contestants
+            names = [name for name in names if not values.contestants or name in values.contestants]
             task |= {"roots": roots, "cache": values.cache}
             results = compare(task, names, values.rounds, alone=values.alone)
             print_table(results)
@@ -198,7 +199,7 @@ class Worker:
         if task["devices"] > 1:  # XLA's CPU client deadlocks with fewer threads than devices
             settings["NPROC"] = "16"
         root = Path(task.get("roots", {}).get(task["contestant"], ROOT))
-        settings["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, str(contestants_file(root))],

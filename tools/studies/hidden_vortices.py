@@ -18,7 +18,7 @@ from lensjax.runtime.progress import log
 from lensjax.simulation import ExposureNoise, Scene
 
 MODEL_1 = simulation.preset("model_1")
-# The renderer uses the profile of the source and the center of the lens from the scene.
+# With a variation, the renderer takes the profile of the source, the center and the sky from the scene.
 FREE = dataclasses.replace(MODEL_1, variation=simulation.preset("varied").variation)
 KNOWN_LENS = ("source_x", "source_y", "source_amp", "sky")
 UNKNOWN_LENS = (
@@ -39,7 +39,7 @@ USAGE = usage(
     "Fits a smooth lens to the expected image of each vortex. The significance is the norm of the residual "
     "in standard deviations of the noise: the largest ratio of signal to noise of any test that knows the "
     "length and the direction of the vortex. Known lens: the position and brightness of the source and the "
-    "sky are fitted. Unknown lens: the lens, the shear and the profile of the source are fitted, too. "
+    "sky are fitted. Unknown lens: the isothermal lens, the shear and the shape of the source, too. "
     "Prints the median and the 10th and 90th percentiles by decile of the length.",
 )
 
