@@ -41,7 +41,7 @@ SHARED = pathlib.Path(os.environ["LENSJAX_TEST_SHARED"])
 os.environ["LENSJAX_CACHE"] = str(SHARED / "cache")  # instead of the user's
 for name, value in (
     ("JAX_COMPILATION_CACHE_DIR", str(SHARED / "compiled")),
-    ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.02),
+    ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.2),
     ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", 0),
 ):
     os.environ[name] = str(value)  # for commands in subprocesses
