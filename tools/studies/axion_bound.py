@@ -68,17 +68,21 @@ def true_parameters(scene: Scene) -> jax.Array:
     return jnp.stack([jnp.log10(scene.axion_mass), angle, scene.source_x, scene.source_y, 1.0, 0.0])
 
 
+def noise_variance(scene: Scene, expected: jax.Array) -> jax.Array:
+    """Variance of the counts of Model I `[height, width]`, given the expected counts."""
+    noise = simulation.preset(PRESET).noise
+    assert isinstance(noise, ExposureNoise)
+    # Counts are drawn with a rate that already has photon noise.
+    return 2 * jnp.maximum(expected, 0) + (scene.exposure * noise.background_rms) ** 2
+
+
 @jax.jit
 def information(scenes: Scene) -> jax.Array:
     """Fisher information `[n, 6, 6]` of the parameters, for noise of known variance."""
-    noise = simulation.preset(PRESET).noise
-    assert isinstance(noise, ExposureNoise)
 
     def of_scene(scene: Scene) -> jax.Array:
         parameters = true_parameters(scene)
-        expected = expected_image(scene, parameters)
-        # Counts are drawn with a rate that already has photon noise.
-        variance = 2 * jnp.maximum(expected, 0) + (scene.exposure * noise.background_rms) ** 2
+        variance = noise_variance(scene, expected_image(scene, parameters))
         jacobian = jax.jacfwd(functools.partial(expected_image, scene))(parameters)
         return jnp.einsum("hwi,hwj->ij", jacobian / variance[..., None], jacobian)
 

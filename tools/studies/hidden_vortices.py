@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from axion_bound import noise_variance
+from regression import line_length
 
 from lensjax import simulation
 from lensjax.cli import runner
 from lensjax.cli.flags import integer, parse_flags, random_seed, usage
 from lensjax.data.images import CLASSES
 from lensjax.runtime.progress import log
-from lensjax.simulation import ExposureNoise, Scene
+from lensjax.simulation import Scene
 
 MODEL_1 = simulation.preset("model_1")
 # With a variation, the renderer takes the profile of the source, the center and the sky from the scene.
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     number = len(CLASSES) * values.images
     scenes = simulation.draw_scenes(MODEL_1, seed=values.seed, split="test", num_images=number)
     vortices = jax.tree.map(lambda leaf: leaf[CLASSES.index("vort") :: len(CLASSES)], scenes)
-    length = np.hypot(*(vortices.masses[:, -1] - vortices.masses[:, 0])[:, 1:].T)
+    length = line_length(vortices)
     known, unknown = (np.asarray(significance(vortices, names)) for names in (KNOWN_LENS, UNKNOWN_LENS))
     log.info("| length, arcsec | known lens | unknown lens: median | 10 % | 90 % |\n|---|---|---|---|---|")
     for rows in np.array_split(np.argsort(length), 10):
@@ -69,8 +71,6 @@ def significance(scenes: Scene, names: tuple[str, ...]) -> jax.Array:
       scenes: vortices of Model I.
       names: fitted fields of `Scene`.
     """
-    noise = MODEL_1.noise
-    assert isinstance(noise, ExposureNoise)
 
     def of_scene(scene: Scene) -> jax.Array:
         def image(parameters: jax.Array, masses: jax.Array) -> jax.Array:
@@ -79,12 +79,11 @@ def significance(scenes: Scene, names: tuple[str, ...]) -> jax.Array:
 
         truth = jnp.stack([getattr(scene, name) for name in names])
         expected = image(truth, scene.masses)
-        # Counts are drawn with a rate that already has photon noise.
-        variance = 2 * jnp.maximum(expected, 0) + (scene.exposure * noise.background_rms) ** 2
+        sigma = jnp.sqrt(noise_variance(scene, expected))
         smooth = functools.partial(image, masses=jnp.zeros_like(scene.masses))
 
         def residual(parameters: jax.Array) -> jax.Array:
-            return ((expected - smooth(parameters)) / jnp.sqrt(variance)).ravel()
+            return ((expected - smooth(parameters)) / sigma).ravel()
 
         def step(parameters: jax.Array, _: None) -> tuple[jax.Array, None]:
             jacobian = jax.jacfwd(residual)(parameters)
